@@ -1,0 +1,5 @@
+//! The command lines, from the words typed to a typed request. No I/O here.
+
+pub(crate) mod help;
+pub(crate) mod manager;
+pub(crate) mod runtime;

@@ -1,0 +1,520 @@
+//! The runtime's command line. Engines call it several times a container, so the parser is lexopt;
+//! what they pass and what does not matter here is accepted, and an unknown flag is named.
+
+use crate::model::container_id::{self, ContainerId};
+use crate::model::lifecycle::{Audience, Insistence};
+use crate::model::log::{Format, Level};
+use crate::model::signal::{self, Signal};
+use lexopt::prelude::*;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// What stands before the command.
+#[derive(Debug, Default)]
+pub(crate) struct Globals {
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) docker_root: Option<PathBuf>,
+}
+
+/// Where the log goes. Read before and apart from everything else, so that an error in the rest of
+/// the command line reaches the log too.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogOptions {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) format: Option<Format>,
+    pub(crate) level: Option<Level>,
+}
+
+/// A command with its own flags.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Create(Create),
+    Start { id: ContainerId },
+    Kill { id: ContainerId, signal: Signal, audience: Audience },
+    Delete { id: ContainerId, insistence: Insistence },
+    State { id: ContainerId },
+    List { format: ListFormat },
+    Ps { id: ContainerId, format: PsFormat },
+    Features,
+    Run { create: Create, afterwards: Afterwards },
+    Update,
+    Unsupported { verb: &'static str, why: &'static str },
+    Help { topic: Option<String> },
+    Version,
+}
+
+/// The flags of `create`.
+#[derive(Debug)]
+pub(crate) struct Create {
+    pub(crate) id: ContainerId,
+    /// The working directory if absent.
+    pub(crate) bundle: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) terminals: Terminals,
+}
+
+/// What `process.terminal` means where no console socket is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terminals {
+    /// An error: the pty would go nowhere.
+    ToConsoleSocket,
+    /// The terminal that `run` is typed at (`--inherit-terminal`, which only `run` passes).
+    Inherited,
+}
+
+/// How `list` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListFormat {
+    Table,
+    Json,
+    Ids,
+}
+
+/// How `ps` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PsFormat {
+    Table,
+    Json,
+}
+
+/// What `run` does with the container when it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    Delete,
+    Keep,
+}
+
+/// What is wrong with a command line.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    #[error("no command given: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    NoCommand,
+    #[error("unknown command {name:?}: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    UnknownCommand { name: String },
+    #[error("unknown flag {flag} before the command: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    UnknownGlobal { flag: String },
+    #[error("unknown flag {flag} of {command}: see {program} {command} --help", program = crate::model::proxy::PROGRAM)]
+    UnknownFlag { flag: String, command: String },
+    #[error("{command} needs a container id: see {program} {command} --help", program = crate::model::proxy::PROGRAM)]
+    NoId { command: String },
+    #[error("{command} has one argument too many: {word:?}")]
+    TooMany { command: String, word: String },
+    #[error("{flag} needs a value")]
+    NoValue { flag: String },
+    #[error("{flag} takes no value, but {value:?} was given")]
+    UnwantedValue { flag: String, value: String },
+    #[error("invalid value {value:?} of {flag}: {expected}")]
+    Value { flag: String, value: String, expected: &'static str },
+    #[error("an argument is not UTF-8: {word:?}")]
+    NotUtf8 { word: OsString },
+    #[error(transparent)]
+    Id(#[from] container_id::Invalid),
+    #[error(transparent)]
+    Signal(#[from] signal::Unknown),
+}
+
+/// The commands that an extension, which has no process of its own, cannot serve.
+const UNSUPPORTED: [(&str, &str); 6] = [
+    ("exec", "an extension has no process to execute beside"),
+    ("pause", "an extension has no process to pause"),
+    ("resume", "an extension has no process to resume"),
+    ("events", "an extension has no process to report on"),
+    ("checkpoint", "an extension has no process to checkpoint"),
+    ("restore", "an extension has no process to restore"),
+];
+
+/// Reads the log flags alone, with no regard to what else is wrong.
+pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
+    let mut options = LogOptions::default();
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        let (flag, joined) = match word.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+            None => (word.into_owned(), None),
+        };
+        match flag.as_str() {
+            "--debug" => options.level = Some(Level::Debug),
+            "--log" | "--log-format" | "--log-level" => {
+                let Some(value) = joined.or_else(|| words.next().map(|value| value.into_owned()))
+                else {
+                    break;
+                };
+                match flag.as_str() {
+                    "--log" => options.file = Some(PathBuf::from(value)),
+                    "--log-format" => options.format = log_format(&value).or(options.format),
+                    _ => options.level = Level::parse(&value).or(options.level),
+                }
+            }
+            "--root" | "--docker-root" | "--criu" | "--cgroup-manager" if joined.is_none() => {
+                words.next();
+            }
+            "--" => break,
+            flag if flag.starts_with('-') => {}
+            // The command: what follows is its own.
+            _ => break,
+        }
+    }
+    options
+}
+
+fn log_format(text: &str) -> Option<Format> {
+    match text {
+        "text" => Some(Format::Text),
+        "json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+/// Reads a whole command line, the program's name left out.
+///
+/// # Errors
+/// Names the word that is wrong, and where the right ones are told.
+pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError> {
+    let mut parser = lexopt::Parser::from_args(words.iter().cloned());
+    let mut globals = Globals::default();
+    while let Some(argument) = parser.next().map_err(|error| usage(error, None))? {
+        match argument {
+            Long("root") => globals.root = Some(path(&mut parser, "--root")?),
+            Long("docker-root") => globals.docker_root = Some(path(&mut parser, "--docker-root")?),
+            Long("log") => drop(path(&mut parser, "--log")?),
+            Long("log-format") => {
+                let value = text(&mut parser, "--log-format")?;
+                if log_format(&value).is_none() {
+                    let flag = "--log-format".to_owned();
+                    return Err(UsageError::Value { flag, value, expected: "text or json" });
+                }
+            }
+            Long("log-level") => {
+                let value = text(&mut parser, "--log-level")?;
+                if Level::parse(&value).is_none() {
+                    let (flag, expected) = ("--log-level".to_owned(), "debug, info, warn or error");
+                    return Err(UsageError::Value { flag, value, expected });
+                }
+            }
+            Long("criu") => drop(path(&mut parser, "--criu")?),
+            Long("cgroup-manager") => drop(text(&mut parser, "--cgroup-manager")?),
+            Long("rootless") => drop(parser.optional_value()),
+            Long("debug" | "systemd-cgroup") => {}
+            Long("version") | Short('v') => return Ok((globals, Command::Version)),
+            Long("help") | Short('h') => return Ok((globals, Command::Help { topic: None })),
+            Value(name) => {
+                let name = utf8(name)?;
+                return Ok((globals, command(&name, parser)?));
+            }
+            other @ (Long(_) | Short(_)) => {
+                return Err(UsageError::UnknownGlobal { flag: shown(&other) });
+            }
+        }
+    }
+    Err(UsageError::NoCommand)
+}
+
+fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
+    if let Some((verb, why)) = UNSUPPORTED.iter().copied().find(|(verb, _)| *verb == name) {
+        // Their flags are many and none matters, except the question what this is.
+        let help = parser.raw_args().is_ok_and(|mut words| {
+            words.next().is_some_and(|word| word == "--help" || word == "-h")
+        });
+        return Ok(match help {
+            true => Command::Help { topic: Some(verb.to_owned()) },
+            false => Command::Unsupported { verb, why },
+        });
+    }
+    if name == "update" {
+        return Ok(Command::Update);
+    }
+    if !matches!(
+        name,
+        "create"
+            | "run"
+            | "start"
+            | "kill"
+            | "delete"
+            | "state"
+            | "list"
+            | "ps"
+            | "features"
+            | "help"
+    ) {
+        return Err(UsageError::UnknownCommand { name: name.to_owned() });
+    }
+    let mut flags = Flags::default();
+    let mut words: Vec<String> = Vec::new();
+    while let Some(argument) = parser.next().map_err(|error| usage(error, Some(name)))? {
+        match (name, argument) {
+            (_, Long("help") | Short('h')) => {
+                return Ok(Command::Help { topic: Some(name.to_owned()) });
+            }
+            ("create" | "run", Long("bundle") | Short('b')) => {
+                flags.bundle = Some(path(&mut parser, "--bundle")?);
+            }
+            ("create" | "run", Long("pid-file")) => {
+                flags.pid_file = Some(path(&mut parser, "--pid-file")?);
+            }
+            ("create" | "run", Long("console-socket")) => {
+                flags.console_socket = Some(path(&mut parser, "--console-socket")?);
+            }
+            ("create", Long("inherit-terminal")) => flags.inherit_terminal = true,
+            ("create" | "run", Long("no-pivot" | "no-new-keyring")) => {}
+            ("create" | "run", Long("preserve-fds")) => {
+                let value = text(&mut parser, "--preserve-fds")?;
+                if value.parse::<u32>().is_err() {
+                    let flag = "--preserve-fds".to_owned();
+                    return Err(UsageError::Value { flag, value, expected: "a number" });
+                }
+            }
+            ("create" | "run", Long("pidfd-socket")) => drop(path(&mut parser, "--pidfd-socket")?),
+            ("run", Long("keep")) => flags.keep = true,
+            ("kill", Long("all") | Short('a')) => flags.all = true,
+            ("delete", Long("force") | Short('f')) => flags.force = true,
+            ("list" | "ps", Long("format") | Short('f')) => {
+                flags.format = Some(text(&mut parser, "--format")?);
+            }
+            ("list", Long("quiet") | Short('q')) => flags.quiet = true,
+            (_, Value(word)) => {
+                words.push(utf8(word)?);
+                if name == "ps" {
+                    // `ps ID ARGS`: the arguments are those of ps(1), which has nothing to show.
+                    break;
+                }
+            }
+            (_, other) => {
+                let (flag, command) = (shown(&other), name.to_owned());
+                return Err(UsageError::UnknownFlag { flag, command });
+            }
+        }
+    }
+    flags.into_command(name, words)
+}
+
+/// The flags of all commands, as typed.
+#[derive(Default)]
+struct Flags {
+    bundle: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    format: Option<String>,
+    inherit_terminal: bool,
+    keep: bool,
+    all: bool,
+    force: bool,
+    quiet: bool,
+}
+
+impl Flags {
+    fn into_command(self, name: &str, words: Vec<String>) -> Result<Command, UsageError> {
+        let mut words = words.into_iter();
+        if name == "list" || name == "features" || name == "help" {
+            let topic = if name == "help" { words.next() } else { None };
+            let command = match name {
+                "help" => Command::Help { topic },
+                "features" => Command::Features,
+                _ => Command::List { format: self.list_format()? },
+            };
+            return no_more(name, words).map(|()| command);
+        }
+        let id = words.next().ok_or_else(|| UsageError::NoId { command: name.to_owned() })?;
+        let id = ContainerId::parse(&id)?;
+        let command = match name {
+            "create" => Command::Create(self.into_create(id)),
+            "run" => {
+                let afterwards = if self.keep { Afterwards::Keep } else { Afterwards::Delete };
+                Command::Run { create: self.into_create(id), afterwards }
+            }
+            "start" => Command::Start { id },
+            "kill" => {
+                let signal = match words.next() {
+                    Some(word) => Signal::parse(&word)?,
+                    None => signal::DEFAULT,
+                };
+                let audience = if self.all { Audience::Everything } else { Audience::Process };
+                Command::Kill { id, signal, audience }
+            }
+            "delete" => {
+                let insistence = if self.force { Insistence::Force } else { Insistence::Plain };
+                Command::Delete { id, insistence }
+            }
+            "ps" => Command::Ps { id, format: self.ps_format()? },
+            _ => Command::State { id },
+        };
+        no_more(name, words).map(|()| command)
+    }
+
+    fn into_create(self, id: ContainerId) -> Create {
+        let Self { bundle, pid_file, console_socket, inherit_terminal, .. } = self;
+        let terminals =
+            if inherit_terminal { Terminals::Inherited } else { Terminals::ToConsoleSocket };
+        Create { id, bundle, pid_file, console_socket, terminals }
+    }
+
+    fn list_format(&self) -> Result<ListFormat, UsageError> {
+        match (self.quiet, self.format.as_deref()) {
+            (true, _) => Ok(ListFormat::Ids),
+            (false, None | Some("table")) => Ok(ListFormat::Table),
+            (false, Some("json")) => Ok(ListFormat::Json),
+            (false, Some(other)) => Err(wrong_format(other)),
+        }
+    }
+
+    fn ps_format(&self) -> Result<PsFormat, UsageError> {
+        match self.format.as_deref() {
+            None | Some("table") => Ok(PsFormat::Table),
+            Some("json") => Ok(PsFormat::Json),
+            Some(other) => Err(wrong_format(other)),
+        }
+    }
+}
+
+fn wrong_format(value: &str) -> UsageError {
+    let (flag, value) = ("--format".to_owned(), value.to_owned());
+    UsageError::Value { flag, value, expected: "table or json" }
+}
+
+fn no_more(command: &str, mut words: impl Iterator<Item = String>) -> Result<(), UsageError> {
+    match words.next() {
+        Some(word) => Err(UsageError::TooMany { command: command.to_owned(), word }),
+        None => Ok(()),
+    }
+}
+
+fn path(parser: &mut lexopt::Parser, flag: &str) -> Result<PathBuf, UsageError> {
+    value(parser, flag).map(PathBuf::from)
+}
+
+fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
+    utf8(value(parser, flag)?)
+}
+
+/// An empty value is none: it would name the working directory, which nobody means.
+fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
+    match parser.value() {
+        Ok(value) if !value.is_empty() => Ok(value),
+        Ok(_) | Err(_) => Err(UsageError::NoValue { flag: flag.to_owned() }),
+    }
+}
+
+fn utf8(word: OsString) -> Result<String, UsageError> {
+    word.into_string().map_err(|word| UsageError::NotUtf8 { word })
+}
+
+fn shown(argument: &lexopt::Arg<'_>) -> String {
+    match argument {
+        Long(name) => format!("--{name}"),
+        Short(name) => format!("-{name}"),
+        Value(word) => OsStr::to_string_lossy(word).into_owned(),
+    }
+}
+
+/// lexopt's own errors that reach this program: a value given to a flag that takes none.
+fn usage(error: lexopt::Error, command: Option<&str>) -> UsageError {
+    if let lexopt::Error::UnexpectedValue { option, value } = error {
+        let value = value.to_string_lossy().into_owned();
+        return UsageError::UnwantedValue { flag: option, value };
+    }
+    let flag = error.to_string();
+    match command {
+        Some(command) => UsageError::UnknownFlag { flag, command: command.to_owned() },
+        None => UsageError::UnknownGlobal { flag },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn parsed(line: &str) -> (Globals, Command) {
+        parse(&words(line)).unwrap()
+    }
+
+    fn refused(line: &str) -> String {
+        parse(&words(line)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_containerds_shim_sends_is_understood() {
+        let (globals, command) = parsed(
+            "--root /run/r --log /b/log.json --log-format json --systemd-cgroup create --bundle /b \
+             --pid-file /b/init.pid --console-socket /s --no-pivot --no-new-keyring x1",
+        );
+        assert_eq!(globals.root.unwrap().to_str(), Some("/run/r"));
+        let Command::Create(create) = command else { panic!("{command:?}") };
+        assert_eq!(create.id.as_str(), "x1");
+        assert_eq!(create.bundle.unwrap().to_str(), Some("/b"));
+        assert_eq!(create.console_socket.unwrap().to_str(), Some("/s"));
+    }
+
+    #[test]
+    fn the_forms_of_conmon_podman_and_cri_o_are_understood() {
+        for line in [
+            "--root=/r create --bundle /b --pid-file /p --preserve-fds 2 x",
+            "--rootless=true --criu /usr/sbin/criu --cgroup-manager disabled start x",
+            "--rootless start x",
+            "kill -a x 9",
+            "kill x KILL",
+            "kill --all x 15",
+            "delete --force x",
+            "ps --format json x",
+            "ps --format table x -ef",
+            "update --resources - x",
+            "restore --detach -no-subreaper --bundle /b x",
+            "exec --process /p --detach x",
+        ] {
+            parse(&words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn kill_defaults_to_term() {
+        let (_, command) = parsed("kill x");
+        let Command::Kill { signal, audience, .. } = command else { panic!("{command:?}") };
+        assert_eq!((signal.number(), audience), (15, Audience::Process));
+    }
+
+    #[test]
+    fn each_wrong_word_is_named() {
+        for (line, expected) in [
+            ("", "no command given"),
+            ("frob x", r#"unknown command "frob""#),
+            ("--frob start x", "unknown flag --frob before the command"),
+            ("-z start x", "unknown flag -z"),
+            ("start --frob x", "unknown flag --frob of start"),
+            ("delete --all x", "unknown flag --all of delete"),
+            ("start", "start needs a container id"),
+            ("start a b", r#"start has one argument too many: "b""#),
+            ("features x", "one argument too many"),
+            ("create --bundle", "--bundle needs a value"),
+            ("--root= list", "--root needs a value"),
+            ("--debug=yes list", "--debug takes no value"),
+            ("--log-format xml list", r#"invalid value "xml" of --log-format"#),
+            ("--log-level loud list", "debug, info, warn or error"),
+            ("list --format yaml", "table or json"),
+            ("create --preserve-fds x y", "a number"),
+            ("start ../x", "invalid container id"),
+            ("kill x NOPE", r#"unknown signal "NOPE""#),
+        ] {
+            let error = refused(line);
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_found_in_a_command_line_that_is_wrong_otherwise() {
+        for line in [
+            "--bogus --log /l --log-format=json create",
+            "--root /r --log=/l --log-format json frob",
+            "--log /l --log-format json",
+            "--log /l --log-format json create --log /other x",
+        ] {
+            let options = log_options(&words(line));
+            assert_eq!(options.file.as_deref(), Some("/l".as_ref()), "{line}");
+            assert_eq!(options.format, Some(Format::Json), "{line}");
+        }
+        assert_eq!(log_options(&words("--debug list")).level, Some(Level::Debug));
+        assert_eq!(log_options(&words("list --log /l")), LogOptions::default());
+    }
+}

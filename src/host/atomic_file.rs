@@ -1,0 +1,120 @@
+//! Files that are there whole or not at all, at any instant.
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::path::Path;
+
+/// The name under which `replace` prepares a file. Only a crash leaves it.
+pub(crate) const PREPARED: &str = ".state.json.tmp";
+
+/// Replaces `name` in `directory` by `bytes`: a reader sees the old content or the new. The caller
+/// holds the lock of the directory, so the name of the prepared file is fixed.
+///
+/// # Errors
+/// The file is as it was.
+pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let prepared = rustix::fs::openat(directory, PREPARED, flags, Mode::from_raw_mode(0o600))?;
+    let mut prepared = File::from(prepared);
+    let written = prepared
+        .write_all(bytes)
+        // Durable before the name points at it, or a power cut leaves an empty file under the name.
+        .and_then(|()| rustix::fs::fdatasync(&prepared).map_err(io::Error::from))
+        .and_then(|()| {
+            rustix::fs::renameat(directory, PREPARED, directory, name).map_err(io::Error::from)
+        });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(directory, PREPARED, AtFlags::empty());
+    }
+    written
+}
+
+/// Creates or replaces the file at `path`, mode 0644. Unless one is there already, not even a crash
+/// leaves a second name behind: the file has none until it is complete.
+///
+/// # Errors
+/// The path is as it was.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(parent, folder, Mode::empty())?;
+    let mode = Mode::from_raw_mode(0o644);
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    match rustix::fs::openat(&folder, ".", flags, mode) {
+        Ok(file) => {
+            let mut file = File::from(file);
+            file.write_all(bytes)?;
+            match link(&file, folder.as_fd(), Path::new(name)) {
+                Err(Errno::EXIST) => {}
+                linked => return linked.map_err(io::Error::from),
+            }
+        }
+        // No such files on this filesystem.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
+    replace_named(folder.as_fd(), Path::new(name), bytes)
+}
+
+fn link(file: &File, folder: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, unnamed, folder, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+fn replace_named(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut prepared = std::ffi::OsString::from(".");
+    prepared.push(name);
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, &prepared, flags, Mode::from_raw_mode(0o644))?;
+    let written = File::from(file).write_all(bytes).and_then(|()| {
+        rustix::fs::renameat(folder, &prepared, folder, name).map_err(io::Error::from)
+    });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn publish_creates_and_replaces_and_leaves_no_other_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        for text in ["1", "22"] {
+            publish(&path, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(names(directory.path()), ["pid"]);
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_content_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = File::open(directory.path()).unwrap();
+        replace(folder.as_fd(), "state.json", b"old").unwrap();
+        // A folder in the place of the prepared file makes the next one fail.
+        std::fs::create_dir(directory.path().join(PREPARED)).unwrap();
+        assert!(replace(folder.as_fd(), "state.json", b"new").is_err());
+        assert_eq!(std::fs::read(directory.path().join("state.json")).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,103 @@
+//! The OCI bundle: where it is, and the bytes of its `config.json`, which `model/spec.rs` reads.
+
+use crate::model::spec::{self, Spec};
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// The largest document that is read. Real ones have some ten thousand bytes.
+const MAX_LEN: u64 = 16 * 1024 * 1024;
+
+/// A bundle with its checked configuration.
+pub(crate) struct Bundle {
+    /// Absolute, UTF-8: it goes into JSON and into environments.
+    pub(crate) path: String,
+    pub(crate) spec: Spec,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("find the bundle {path:?}")]
+    Locate { path: PathBuf, source: io::Error },
+    #[error("the path of the bundle is not UTF-8: {path:?}")]
+    NotUtf8 { path: PathBuf },
+    #[error("read {path:?} (--bundle names the folder that holds config.json)")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path:?} is refused")]
+    Invalid { path: PathBuf, source: spec::Invalid },
+}
+
+/// Loads the bundle at `path`, or that in the working directory.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub(crate) fn load(path: Option<&Path>) -> Result<Bundle, Error> {
+    let given = path.unwrap_or(Path::new("."));
+    let path =
+        absolute(given).map_err(|source| Error::Locate { path: given.to_owned(), source })?;
+    let config = path.join("config.json");
+    let bytes =
+        read_bounded(&config).map_err(|source| Error::Read { path: config.clone(), source })?;
+    let spec = Spec::parse(&bytes).map_err(|source| Error::Invalid { path: config, source })?;
+    let path =
+        path.into_os_string().into_string().map_err(|path| Error::NotUtf8 { path: path.into() })?;
+    Ok(Bundle { path, spec })
+}
+
+/// Without `.`, a doubled or a trailing slash; symlinks stay as the caller wrote them.
+pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    Ok(std::path::absolute(path)?.components().collect())
+}
+
+/// Reads a regular file of bounded size. A FIFO or a device in its place is refused, not waited for.
+///
+/// # Errors
+/// The file cannot be opened, is something else than a file, or is larger than the bound.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let len = metadata.len();
+    if len > MAX_LEN {
+        let text = format!("it has {len} bytes, at most {MAX_LEN} are read");
+        return Err(io::Error::other(text));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
+    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_LEN {
+        return Err(io::Error::other(format!("it has more than {MAX_LEN} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_regular_file_of_sane_size_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let refused = |path: &Path| read_bounded(path).unwrap_err().to_string();
+        std::fs::create_dir(&path).unwrap();
+        assert!(refused(&path).contains("not a regular file"));
+        std::fs::remove_dir(&path).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert!(refused(&path).contains("not a regular file"));
+        std::fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(MAX_LEN + 1).unwrap();
+        assert!(refused(&path).contains("at most 16777216"));
+    }
+}

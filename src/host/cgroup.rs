@@ -1,0 +1,104 @@
+//! The proxy's leaf cgroup, in every hierarchy that is mounted where systemd and every engine expect
+//! it (cgroups(7)): v2 at `/sys/fs/cgroup`, or v1 with one folder a controller, or both.
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// CGROUP2_SUPER_MAGIC of statfs(2).
+const VERSION_2: u32 = 0x6367_7270;
+/// A new cpuset has no processors, so no process can enter it before an administrator fills it in.
+const NEEDS_FILLING: &str = "cpuset";
+/// A cgroup stays busy for a moment after its last process has ended.
+const REMOVE_ATTEMPTS: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// A failure around a cgroup.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("list the cgroup hierarchies")]
+    List { source: io::Error },
+    #[error("create the cgroup {path:?} (linux.cgroupsPath)")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("move the proxy into the cgroup {path:?} (linux.cgroupsPath)")]
+    Enter { path: PathBuf, source: io::Error },
+    #[error("remove the cgroup {path:?}")]
+    Remove { path: PathBuf, source: io::Error },
+}
+
+/// Creates the leaf everywhere and moves `pid` into it. Where no hierarchy is mounted, nothing is
+/// done.
+///
+/// # Errors
+/// Some leaves may be there; `remove` takes them away.
+pub(crate) fn enter(leaf: &str, pid: i32) -> Result<(), Error> {
+    for root in hierarchies()? {
+        let path = root.join(leaf);
+        std::fs::create_dir_all(&path)
+            .map_err(|source| Error::Create { path: path.clone(), source })?;
+        let procs = path.join("cgroup.procs");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&procs)
+            .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+            .map_err(|source| Error::Enter { path, source })?;
+    }
+    Ok(())
+}
+
+/// Removes the leaf everywhere. One that is not there is fine.
+///
+/// # Errors
+/// The first that could not be removed; all are tried.
+pub(crate) fn remove(leaf: &str) -> Result<(), Error> {
+    let mut first = Ok(());
+    for root in hierarchies()? {
+        let path = root.join(leaf);
+        if let Err(source) = remove_leaf(&path) {
+            first = first.and(Err(Error::Remove { path, source }));
+        }
+    }
+    first
+}
+
+fn remove_leaf(path: &Path) -> io::Result<()> {
+    let mut attempt = 0;
+    loop {
+        match rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) if attempt < REMOVE_ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(REMOVE_PAUSE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn hierarchies() -> Result<Vec<PathBuf>, Error> {
+    let mount = Path::new(MOUNT);
+    match rustix::fs::statfs(mount) {
+        Ok(found) if u32::try_from(found.f_type).is_ok_and(|kind| kind == VERSION_2) => {
+            return Ok(vec![mount.to_owned()]);
+        }
+        Ok(_) => {}
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::List { source: error.into() }),
+    }
+    let listed =
+        std::fs::read_to_string("/proc/self/cgroup").map_err(|source| Error::List { source })?;
+    let names = listed.lines().filter_map(|line| line.split(':').nth(1));
+    let folders = names.filter_map(|controllers| match controllers {
+        // The v2 hierarchy beside v1 ones, as systemd's hybrid layout mounts it.
+        "" => Some("unified"),
+        controllers if controllers.split(',').any(|name| name == NEEDS_FILLING) => None,
+        controllers => Some(controllers.strip_prefix("name=").unwrap_or(controllers)),
+    });
+    Ok(folders
+        .map(|folder| mount.join(folder))
+        .filter(|root| root.join("cgroup.procs").exists())
+        .collect())
+}

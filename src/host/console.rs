@@ -1,0 +1,63 @@
+//! The container's terminal: a pty whose master goes to the engine over the console socket, and whose
+//! slave the proxy has (runc's terminals.md, "detached"; pty(7), unix(7)).
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A failure around the terminal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("create a pty for process.terminal")]
+    Create { source: io::Error },
+    #[error("send the pty to the console socket {path:?}")]
+    Send { path: PathBuf, source: io::Error },
+}
+
+/// Creates a pty of the given size, sends its master to the socket at `path`, and returns the slave.
+/// No answer is awaited: containerd's shim accepts only after `create` has returned.
+///
+/// # Errors
+/// Nothing is left open.
+pub(crate) fn open(path: &Path, rows: u16, columns: u16) -> Result<OwnedFd, Error> {
+    let (master, slave) = pair(rows, columns).map_err(|source| Error::Create { source })?;
+    send(&master, path).map_err(|source| Error::Send { path: path.to_owned(), source })?;
+    Ok(slave)
+}
+
+fn pair(rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::grantpt(&master)?;
+    rustix::pty::unlockpt(&master)?;
+    let name = rustix::pty::ptsname(&master, Vec::new())?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name, flags, Mode::empty())?;
+    if rows > 0 && columns > 0 {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&slave, size)?;
+    }
+    Ok((master, slave))
+}
+
+/// One message with one descriptor; with no byte of data the descriptor would not be delivered.
+fn send(master: &OwnedFd, path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let descriptors = [master.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let name = [IoSlice::new(b"/dev/ptmx")];
+    rustix::net::sendmsg(&socket, &name, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}

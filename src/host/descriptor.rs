@@ -1,0 +1,52 @@
+//! Descriptors that come from outside or go to a child. The few places where a raw number is meant.
+#![expect(
+    unsafe_code,
+    reason = "inherited descriptors are numbers, and close_range(2) has no safe wrapper"
+)]
+
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+
+/// The first number behind standard input, output and error.
+const FIRST: u32 = 3;
+/// CLOSE_RANGE_CLOEXEC of close_range(2).
+const CLOEXEC: u32 = 1 << 2;
+
+/// Keeps every descriptor behind the standard ones from the programs this one will run. Engines leak
+/// theirs: whoever inherits the shim's listening socket keeps containerd waiting for a dead shim.
+///
+/// # Errors
+/// Neither close_range(2) nor `/proc` is there.
+pub(crate) fn keep_from_children() -> io::Result<()> {
+    // SAFETY: sets a flag on descriptors, closes none, and touches no memory.
+    let result =
+        unsafe { nix::libc::syscall(nix::libc::SYS_close_range, FIRST, u32::MAX, CLOEXEC) };
+    if result == 0 { Ok(()) } else { keep_listed_from_children() }
+}
+
+/// Linux before 5.11 has no CLOSE_RANGE_CLOEXEC.
+fn keep_listed_from_children() -> io::Result<()> {
+    let listed: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&number| u32::try_from(number).is_ok_and(|number| number >= FIRST))
+        .collect();
+    for number in listed {
+        // SAFETY: sets a flag; a number that has been closed since is an error that changes nothing.
+        unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Takes over a descriptor that the parent left open under an agreed number.
+///
+/// # Errors
+/// There is none under that number.
+pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: asks for the flags of a number, which may be no descriptor.
+    if unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and called once a number at the start of a child, before anything else
+    // could own it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

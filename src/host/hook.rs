@@ -1,0 +1,256 @@
+//! Running one hook: with exactly its environment, within its limit, its output drained. What it may
+//! be called and what its failure means is decided in `model/hook.rs` and `model/hook_failure.rs`.
+
+use crate::host::container_log::{ContainerLog, Stream};
+use crate::host::guard::{self, Report};
+use crate::host::process;
+use crate::host::spawn::{Program, spawn};
+use crate::model::hook_failure::{Exit, Unrunnable, quote};
+use crate::model::proxy::PROGRAM;
+use nix::sys::signal::SigSet;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::pipe::PipeFlags;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How much longer than the hook's limit its guard may take to kill everything and report.
+const GUARD_GRACE: Duration = Duration::from_secs(10);
+/// How much of the output's end is kept for an error.
+const KEPT: usize = 8 * 1024;
+/// How much is still read when the hook has ended: a child it left behind may print for ever.
+const DRAIN_MAX: usize = 4 * 1024 * 1024;
+
+/// A hook to run.
+pub(crate) struct Call<'a> {
+    /// What messages call it: `hooks/start`, `hooks.prestart[0]`.
+    pub(crate) name: &'a str,
+    /// The program, absolute.
+    pub(crate) path: &'a str,
+    /// The whole argument vector.
+    pub(crate) arguments: &'a [&'a str],
+    /// The whole environment.
+    pub(crate) environment: &'a [String],
+    pub(crate) folder: &'a str,
+    pub(crate) limit: Duration,
+    /// What it reads; `/dev/null` if there is nothing.
+    pub(crate) input: Option<&'a [u8]>,
+}
+
+/// A hook that has done its work.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) took: Duration,
+    /// The last lines it printed, on one line.
+    pub(crate) said: Option<String>,
+}
+
+/// A hook that has not.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("hook {name} {exit}{}", said.as_deref().map(|said| format!(": {said}")).unwrap_or_default())]
+    Failed { name: String, exit: Exit, said: Option<String> },
+    #[error("hook {name} cannot be run: {why}")]
+    Unrunnable { name: String, why: String },
+    #[error("hook {name} cannot be run: enter its working directory {folder:?}")]
+    Folder { name: String, folder: String, source: io::Error },
+    #[error("hook {name} cannot be run: start its guard process")]
+    Guard { name: String, source: io::Error },
+    #[error("hook {name}: its guard process has ended without a report; the hook was killed")]
+    GuardLost { name: String },
+}
+
+/// Runs a hook and waits for it. `log` takes what it prints.
+///
+/// # Errors
+/// The hook has not done its work; nothing that it started is left, unless its guard was lost.
+pub(crate) fn run(
+    call: &Call<'_>,
+    lock: BorrowedFd<'_>,
+    log: &mut ContainerLog,
+) -> Result<Done, Error> {
+    let started = Instant::now();
+    let name = || call.name.to_owned();
+    let mut running =
+        Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
+    let report = running.attend(call.limit + GUARD_GRACE, log);
+    running.drain(log);
+    log.finish();
+    let said = quote(&running.kept);
+    match report {
+        Ok(Some(Report::Ended(exit))) if exit.is_success() => {
+            Ok(Done { took: started.elapsed(), said })
+        }
+        Ok(Some(Report::Ended(exit))) => Err(Error::Failed { name: name(), exit, said }),
+        Ok(Some(Report::NotStarted(errno))) => {
+            Err(Error::Unrunnable { name: name(), why: why_unrunnable(call.path, errno) })
+        }
+        Ok(Some(Report::NoFolder(errno))) => Err(Error::Folder {
+            name: name(),
+            folder: call.folder.to_owned(),
+            source: io::Error::from_raw_os_error(errno),
+        }),
+        Ok(None) => Err(Error::GuardLost { name: name() }),
+        Err(source) => Err(Error::Guard { name: name(), source }),
+    }
+}
+
+fn why_unrunnable(path: &str, errno: i32) -> String {
+    let mut head = Vec::new();
+    if let Ok(file) = File::open(path) {
+        // What cannot be read leaves the errno to speak alone.
+        let _ = file.take(256).read_to_end(&mut head);
+    }
+    let machine = rustix::system::uname();
+    let machine = machine.machine().to_string_lossy();
+    Unrunnable { head: &head, errno, machine: &machine }.to_string()
+}
+
+/// A hook under way.
+struct Running {
+    control: OwnedFd,
+    guard: rustix::process::Pid,
+    out: Option<OwnedFd>,
+    err: Option<OwnedFd>,
+    kept: Vec<u8>,
+}
+
+impl Running {
+    fn start(call: &Call<'_>, lock: BorrowedFd<'_>) -> io::Result<Self> {
+        let input = match call.input {
+            Some(bytes) => in_memory(bytes)?,
+            None => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                rustix::fs::open("/dev/null", flags, Mode::empty())?
+            }
+        };
+        let (out, out_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (err, err_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        for read in [&out, &err] {
+            let flags = rustix::fs::fcntl_getfl(read)?;
+            rustix::fs::fcntl_setfl(read, flags | OFlags::NONBLOCK)?;
+        }
+        let (control, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let limit = call.limit.as_millis().to_string();
+        let mut arguments = vec![PROGRAM, guard::COMMAND, &limit, call.folder, call.path];
+        arguments.extend(call.arguments);
+        let guard = spawn(&Program {
+            path: "/proc/self/exe",
+            arguments: &arguments,
+            environment: call.environment,
+            descriptors: &[
+                (input.as_fd(), 0),
+                (out_end.as_fd(), 1),
+                (err_end.as_fd(), 2),
+                (theirs.as_fd(), guard::CONTROL),
+                (lock, guard::LOCK),
+            ],
+            blocked: SigSet::empty(),
+        })?;
+        Ok(Self { control, guard, out: Some(out), err: Some(err), kept: Vec::new() })
+    }
+
+    /// Moves output until the guard reports; `None` if it never will.
+    fn attend(&mut self, limit: Duration, log: &mut ContainerLog) -> io::Result<Option<Report>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let reported = self.wait(left, log)?;
+            self.read(log);
+            log.out.pump();
+            log.err.pump();
+            if reported {
+                return self.report();
+            }
+            if Instant::now() >= deadline {
+                // Its control socket closes with this process's end: then it kills the hook.
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for anything to do; whether the guard has something to say.
+    fn wait(&self, limit: Duration, log: &ContainerLog) -> io::Result<bool> {
+        let mut descriptors = vec![PollFd::new(&self.control, PollFlags::IN)];
+        for read in [&self.out, &self.err].into_iter().flatten() {
+            descriptors.push(PollFd::new(read, PollFlags::IN));
+        }
+        for stream in [&log.out, &log.err] {
+            if let Some(write) = stream.descriptor().filter(|_| stream.wants_to_write()) {
+                descriptors.push(PollFd::from_borrowed_fd(write, PollFlags::OUT));
+            }
+        }
+        process::poll(&mut descriptors, limit)?;
+        Ok(descriptors.first().is_some_and(|control| !control.revents().is_empty()))
+    }
+
+    /// Reads once from each stream that has something; whether there was anything.
+    fn read(&mut self, log: &mut ContainerLog) -> usize {
+        read_one(&mut self.out, &mut log.out, &mut self.kept)
+            + read_one(&mut self.err, &mut log.err, &mut self.kept)
+    }
+
+    fn report(&self) -> io::Result<Option<Report>> {
+        let mut bytes = [0; 64];
+        match rustix::net::recv(&self.control, &mut bytes[..], RecvFlags::empty()) {
+            Ok((len, _)) => Ok(bytes.get(..len).and_then(Report::parse)),
+            Err(Errno::CONNRESET) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads what the hook left in the pipes. Whoever still holds their other end finds them closed.
+    fn drain(&mut self, log: &mut ContainerLog) {
+        let mut total = 0;
+        while total < DRAIN_MAX {
+            match self.read(log) {
+                0 => break,
+                len => total += len,
+            }
+        }
+        let _ = rustix::process::waitpid(Some(self.guard), rustix::process::WaitOptions::NOHANG);
+    }
+}
+
+fn read_one(read: &mut Option<OwnedFd>, stream: &mut Stream, kept: &mut Vec<u8>) -> usize {
+    let Some(descriptor) = read else { return 0 };
+    let mut bytes = [0; 16 * 1024];
+    match rustix::io::read(&*descriptor, &mut bytes) {
+        Ok(len) if len > 0 => {
+            let bytes = bytes.get(..len).unwrap_or_default();
+            kept.extend(bytes);
+            let excess = kept.len().saturating_sub(KEPT);
+            kept.drain(..excess);
+            stream.push(bytes);
+            len
+        }
+        Err(Errno::AGAIN | Errno::INTR) => 0,
+        Ok(_) | Err(_) => {
+            *read = None;
+            0
+        }
+    }
+}
+
+/// A file without a name that holds `bytes`: a hook that does not read its input cannot block on it.
+fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)?;
+    let mut left = bytes;
+    while !left.is_empty() {
+        let written = rustix::io::write(&file, left)?;
+        left = left.get(written..).unwrap_or_default();
+    }
+    rustix::fs::seek(&file, SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// `folder`, or `/` when it is gone, as the bundle may be at delete.
+pub(crate) fn folder_or_root(folder: &str) -> &str {
+    if Path::new(folder).is_dir() { folder } else { "/" }
+}

@@ -1,0 +1,98 @@
+//! The log: the file that engines name with `--log`, or standard error. What a line looks like is
+//! decided in `model/log.rs`.
+
+use crate::host::{clock, output};
+use crate::model::log::{Format, Level, line};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// An open log with the fields that every line of a call carries.
+pub(crate) struct Log {
+    file: Option<File>,
+    format: Format,
+    threshold: Level,
+    fields: RefCell<Vec<(&'static str, Value)>>,
+}
+
+/// The log file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("open the log file {path:?} (name another with --log)")]
+    Open { path: PathBuf, source: io::Error },
+}
+
+impl Log {
+    /// Opens the log for appending and creates it if need be: containerd's shim reads it after any
+    /// failure, and a missing file hides every cause.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(crate) fn to_file(path: &Path, format: Format, threshold: Level) -> Result<Self, Unusable> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            // A FIFO without a reader must not hang the call.
+            .custom_flags(nix::libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|source| Unusable::Open { path: path.to_owned(), source })?;
+        Ok(Self { file: Some(file), format, threshold, fields: RefCell::default() })
+    }
+
+    /// Logs to standard error.
+    pub(crate) fn to_stderr(format: Format, threshold: Level) -> Self {
+        Self { file: None, format, threshold, fields: RefCell::default() }
+    }
+
+    /// Adds a field to every further line.
+    pub(crate) fn with(&self, key: &'static str, value: impl Into<Value>) {
+        self.fields.borrow_mut().push((key, value.into()));
+    }
+
+    pub(crate) fn debug(&self, message: &str) {
+        self.write(Level::Debug, message, &[]);
+    }
+
+    pub(crate) fn info(&self, message: &str, fields: &[(&str, Value)]) {
+        self.write(Level::Info, message, fields);
+    }
+
+    pub(crate) fn warn(&self, message: &str) {
+        self.write(Level::Warn, message, &[]);
+    }
+
+    /// Reports the error that ends the call: to the log, and to standard error for whoever captured
+    /// that. On standard error it is the bare sentence, because engines put it into their own.
+    pub(crate) fn fail(&self, message: &str) {
+        if self.file.is_some() {
+            self.write(Level::Error, message, &[]);
+            output::complain(message);
+        } else if self.format == Format::Json {
+            self.write(Level::Error, message, &[]);
+        } else {
+            output::complain(message);
+        }
+    }
+
+    /// One `write` a line, so that lines of several processes do not mix. A log that cannot be
+    /// written must not stop a container.
+    fn write(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
+        if level < self.threshold {
+            return;
+        }
+        let common = self.fields.borrow();
+        let fields: Vec<(&str, Value)> = common.iter().chain(fields).cloned().collect();
+        let text = line(self.format, &clock::now(), level, message, &fields);
+        match &self.file {
+            Some(file) => {
+                let mut file: &File = file;
+                let _ = file.write_all(text.as_bytes());
+            }
+            None => output::complain(text.trim_end()),
+        }
+    }
+}

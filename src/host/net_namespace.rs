@@ -1,0 +1,61 @@
+//! Network namespaces: which one a child is born into. A proxy left in the host's namespace would
+//! make Docker rewrite the host's interfaces and routes (network_namespaces(7)).
+
+use crate::model::spec::Network;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io;
+
+const OWN: &str = "/proc/self/ns/net";
+
+/// A failure around namespaces.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("open the network namespace {path:?}")]
+    Open { path: String, source: io::Error },
+    #[error("join the network namespace {path:?}")]
+    Join { path: String, source: io::Error },
+    #[error("create a network namespace (the proxy must not stay in the host's)")]
+    Create { source: io::Error },
+    #[error("return to the runtime's own network namespace")]
+    Return { source: io::Error },
+}
+
+/// Runs `action` in the namespace that `network` names and returns to the own one.
+///
+/// # Errors
+/// `action` did not run, unless the way back failed: then what it did stands, and the caller must
+/// not go on in this process but to clean up.
+pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result<T, Error> {
+    let enter: Box<dyn FnOnce() -> Result<(), Error>> = match network {
+        Network::Inherited => return Ok(action()),
+        Network::New => Box::new(|| {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|error| Error::Create { source: error.into() })
+        }),
+        Network::Joined(path) => {
+            let path = path.clone();
+            let target = open(&path)?;
+            Box::new(move || {
+                setns(&target, CloneFlags::CLONE_NEWNET)
+                    .map_err(|error| Error::Join { path, source: error.into() })
+            })
+        }
+    };
+    let home = open(OWN)?;
+    enter()?;
+    let result = action();
+    setns(&home, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| Error::Return { source: error.into() })?;
+    Ok(result)
+}
+
+/// A path that is no namespace must not hang the call, as a FIFO would.
+fn open(path: &str) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open(path)
+        .map_err(|source| Error::Open { path: path.to_owned(), source })
+}

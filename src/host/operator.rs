@@ -1,0 +1,64 @@
+//! The process that works on a container at this moment: whoever holds the lock of its folder.
+//! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
+//! end with it.
+
+use crate::host::process::{self, Waited};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Kills the process that holds the lock of `folder`. None, or one that is gone by now, is fine.
+///
+/// # Errors
+/// `/proc` cannot be read, or the kernel refuses.
+pub(crate) fn end(folder: &Path) -> io::Result<()> {
+    let inode = std::fs::metadata(folder)?.ino();
+    for pid in holders(&std::fs::read_to_string("/proc/locks")?, inode) {
+        let Some(process) = process::open(pid)? else { continue };
+        // The lock outlives the process that took it while its children share it; by then the pid
+        // may be another's. This one must have the folder open.
+        if has_open(pid, folder) && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+            process.kill()?;
+        }
+    }
+    Ok(())
+}
+
+/// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`.
+fn holders(locks: &str, inode: u64) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for line in locks.lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { continue };
+        let same = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
+        pids.extend(pid.parse::<i32>().ok().filter(|_| same));
+    }
+    pids
+}
+
+fn has_open(pid: i32, folder: &Path) -> bool {
+    let Ok(wanted) = std::fs::metadata(folder) else { return false };
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    descriptors.filter_map(Result::ok).any(|entry| {
+        std::fs::metadata(entry.path())
+            .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_flocks_on_the_folder_count() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 10 00:19:77 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 11 00:19:77 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 14 00:19:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 12 00:19:78 0 EOF\n\
+                     garbage\n\
+                     4: FLOCK  ADVISORY  READ 13 fe:00:77 0 EOF\n";
+        assert_eq!(holders(locks, 77), [10, 13]);
+        assert!(holders("", 77).is_empty());
+    }
+}

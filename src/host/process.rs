@@ -1,0 +1,206 @@
+//! Processes by pidfd: found, checked against their recorded identity, signalled, waited for. A bare
+//! pid is never signalled, because the kernel gives it to the next process.
+#![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
+
+use crate::model::proxy::{self, Identity, Life, Stat};
+use crate::model::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// SIGKILL.
+const KILL: i32 = 9;
+
+/// A process that was alive when it was looked at, held by a pidfd that never names another one.
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Whether a wait was long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Ended,
+    StillThere,
+}
+
+/// Finds the proxy of container `id` by its recorded identity: same pid, same start time, and a
+/// command line that names the container. `None` when it has ended, a zombie included, or when the
+/// pid is another process's by now.
+///
+/// # Errors
+/// `/proc` cannot be read or the kernel has no pidfd; then nothing is known.
+pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Process>> {
+    let Some(process) = open(identity.pid)? else { return Ok(None) };
+    let recorded = |stat: Stat| stat.start_time == identity.start_time && stat.life == Life::Alive;
+    if !read_stat(identity.pid)?.is_some_and(recorded) {
+        return Ok(None);
+    }
+    if read_proc(identity.pid, "cmdline")?.is_none_or(|found| found != proxy::command_line(id)) {
+        return Ok(None);
+    }
+    // What was read above is of this very process only if it is still there now.
+    Ok(match process.wait_end(Duration::ZERO)? {
+        Waited::StillThere => Some(process),
+        Waited::Ended => None,
+    })
+}
+
+/// Opens a process; `None` if there is none.
+///
+/// # Errors
+/// The kernel has no pidfd_open(2), or descriptors have run out.
+pub(crate) fn open(pid: i32) -> io::Result<Option<Process>> {
+    // A forged state may name anything; a negative pid would be a process group.
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(Process { pid, pidfd })),
+        // EINVAL: a thread, not a process.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The start time and life of `pid`; `None` if there is no such process.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
+    Ok(read_proc(pid, "stat")?.and_then(|bytes| proxy::parse_stat(&bytes)))
+}
+
+fn read_proc(pid: i32, file: &str) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(format!("/proc/{pid}/{file}")) {
+        Ok(bytes) => Ok(Some(bytes)),
+        // ESRCH: it ended between open and read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Sends `signal`. A process that has ended is not an error.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2)'s.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.send(signal.number())
+    }
+
+    /// Sends SIGKILL.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2)'s.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.send(KILL)
+    }
+
+    fn send(&self, number: i32) -> io::Result<()> {
+        match self.try_send(number) {
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_send(&self, number: i32) -> io::Result<()> {
+        // SAFETY: plain numbers and a null siginfo, which the call accepts; no memory is written.
+        let result = unsafe {
+            nix::libc::syscall(
+                nix::libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                number,
+                std::ptr::null::<nix::libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Waits until the process has ended, a zombie included, or `limit` is over.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub(crate) fn wait_end(&self, limit: Duration) -> io::Result<Waited> {
+        let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        match poll(&mut descriptors, limit)? {
+            0 => Ok(Waited::StillThere),
+            _ => Ok(Waited::Ended),
+        }
+    }
+
+    /// Waits until the parent has read the exit status of an ended process, or `limit` is over.
+    pub(crate) fn wait_reaped(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.try_send(0).is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// poll(2) with a limit, begun again when a signal interrupts it.
+///
+/// # Errors
+/// poll(2)'s.
+pub(crate) fn poll(descriptors: &mut [PollFd<'_>], limit: Duration) -> io::Result<usize> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left)
+            .map_err(|_| io::Error::other("a wait of more than 2^63 seconds"))?;
+        match rustix::event::poll(descriptors, Some(&left)) {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_recorded_process_with_the_recorded_command_line_is_found() {
+        let sleep = || {
+            use std::os::unix::process::CommandExt as _;
+            let mut command = std::process::Command::new("sleep");
+            command.arg0("balena-extension-runtime").arg("100").spawn().unwrap()
+        };
+        let mut child = sleep();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_time = read_stat(pid).unwrap().unwrap().start_time;
+        // The right pid and start time, but another program: forged state must not kill it.
+        assert!(find_proxy("x", Identity { pid, start_time }).unwrap().is_none());
+        assert!(find_proxy("x", Identity { pid, start_time: start_time + 1 }).unwrap().is_none());
+        let process = open(pid).unwrap().unwrap();
+        assert_eq!(process.wait_end(Duration::ZERO).unwrap(), Waited::StillThere);
+        process.kill().unwrap();
+        assert_eq!(process.wait_end(Duration::from_secs(10)).unwrap(), Waited::Ended);
+        // A zombie has ended, and a signal to it is not an error.
+        process.kill().unwrap();
+        child.wait().unwrap();
+        process.kill().unwrap();
+        assert!(open(pid).unwrap().is_none());
+        for pid in [0, -1, i32::MAX] {
+            assert!(open(pid).unwrap().is_none(), "{pid}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The proxy: the process that gives the engine a PID between create and start, and its making.
+//!
+//! The two ends of a socket pair tie it to `create`: the proxy says when it is ready, and ends when
+//! `create` ends without having said that it is complete, however that happened. Until then it also
+//! holds the container's lock, so whoever gets the lock knows that no such proxy is left.
+
+#![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
+
+use crate::host::process::{self, Process, Waited};
+use crate::host::spawn::{Program, spawn as spawn_program};
+use crate::host::{descriptor, sandbox};
+use crate::model::hook::PATH;
+use crate::model::proxy::{Identity, PROGRAM};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Where the proxy finds its end of the socket pair, and the lock.
+const CONTROL: RawFd = 3;
+const LOCK: RawFd = 4;
+const READY: u8 = b'r';
+const COMPLETE: u8 = b'c';
+/// A proxy is ready within a millisecond; a machine that swaps may take long.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a killed process may take to end.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for whoever reaps a killed proxy. Engines refuse to delete it before.
+const REAP_LIMIT: Duration = Duration::from_millis(200);
+
+/// A failure around the proxy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("start the proxy process")]
+    Spawn { source: io::Error },
+    #[error(
+        "the proxy process ended before it was ready; see `dmesg` if the machine is out of memory"
+    )]
+    NotReady,
+    #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
+    Slow,
+    #[error("watch the proxy process")]
+    Watch { source: io::Error },
+    #[error("kill the proxy process {pid}")]
+    Kill { pid: i32, source: io::Error },
+    #[error("the proxy process {pid} is still there {} s after SIGKILL", END_LIMIT.as_secs())]
+    Immortal { pid: i32 },
+}
+
+/// A proxy whose `create` is not complete yet.
+pub(crate) struct Spawned {
+    identity: Identity,
+    process: Process,
+    control: OwnedFd,
+}
+
+/// What the proxy's standard input, output and error are.
+#[derive(Clone, Copy)]
+pub(crate) enum Stdio<'a> {
+    /// Those of `create`, which are the container's.
+    Inherited,
+    /// The slave of the container's pty.
+    Pty(BorrowedFd<'a>),
+}
+
+/// Starts the proxy of container `id`.
+///
+/// # Errors
+/// No process is left.
+pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<Spawned, Error> {
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (control, theirs) = pair.map_err(|error| Error::Spawn { source: error.into() })?;
+    let mut descriptors = vec![(theirs.as_fd(), CONTROL), (lock, LOCK)];
+    if let Stdio::Pty(slave) = stdio {
+        descriptors.extend([(slave, 0), (slave, 1), (slave, 2)]);
+    }
+    let pid = spawn_program(&Program {
+        path: "/proc/self/exe",
+        arguments: &[PROGRAM, "proxy", "--id", id],
+        environment: &[PATH.to_owned()],
+        descriptors: &descriptors,
+        // Inherited over exec, so that a signal which comes early waits.
+        blocked: signals(),
+    })
+    .map_err(|source| Error::Spawn { source })?;
+    let pid = pid.as_raw_nonzero().get();
+    // An unreaped child keeps its pid, so these cannot meet another process.
+    let watch = |source| Error::Watch { source };
+    let process = process::open(pid).map_err(watch)?.ok_or(Error::NotReady)?;
+    let stat = process::read_stat(pid).map_err(watch)?.ok_or(Error::NotReady)?;
+    Ok(Spawned { identity: Identity { pid, start_time: stat.start_time }, process, control })
+}
+
+impl Spawned {
+    /// The identity to record.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Waits until the proxy has given up its privileges and only waits.
+    ///
+    /// # Errors
+    /// It has ended, or takes too long.
+    pub(crate) fn wait_ready(&self) -> Result<(), Error> {
+        let mut descriptors = [PollFd::new(&self.control, PollFlags::IN)];
+        let ready = process::poll(&mut descriptors, READY_LIMIT)
+            .map_err(|source| Error::Watch { source })?;
+        if ready == 0 {
+            return Err(Error::Slow);
+        }
+        let mut word = [0];
+        match rustix::io::read(&self.control, &mut word) {
+            Ok(1) if word == [READY] => Ok(()),
+            Ok(_) | Err(_) => Err(Error::NotReady),
+        }
+    }
+
+    /// Lets the proxy live on without `create`.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn complete(&self) -> Result<(), Error> {
+        match rustix::net::send(&self.control, &[COMPLETE], rustix::net::SendFlags::NOSIGNAL) {
+            Ok(1) => Ok(()),
+            Ok(_) | Err(_) => Err(Error::NotReady),
+        }
+    }
+
+    /// Kills the proxy and waits until it has ended. It is this process's own child.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub(crate) fn kill(self) -> Result<(), Error> {
+        let pid = self.identity.pid;
+        end(&self.process)?;
+        // Not to leave a zombie behind in a caller that goes on, as `run` does.
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+        }
+        Ok(())
+    }
+}
+
+/// Kills a proxy found by its identity and waits until it has ended and, if somebody reaps it, gone.
+///
+/// # Errors
+/// It is still there.
+pub(crate) fn kill(process: &Process) -> Result<(), Error> {
+    end(process)?;
+    process.wait_reaped(REAP_LIMIT);
+    Ok(())
+}
+
+fn end(process: &Process) -> Result<(), Error> {
+    let pid = process.pid();
+    process.kill().map_err(|source| Error::Kill { pid, source })?;
+    match process.wait_end(END_LIMIT).map_err(|source| Error::Watch { source })? {
+        Waited::Ended => Ok(()),
+        Waited::StillThere => Err(Error::Immortal { pid }),
+    }
+}
+
+/// The signals that the proxy waits for, with the exit status each ends it with.
+const ANSWERS: [(Signal, u8); 4] =
+    [(Signal::SIGUSR1, 0), (Signal::SIGUSR2, 1), (Signal::SIGTERM, 0), (Signal::SIGINT, 0)];
+
+fn signals() -> SigSet {
+    ANSWERS.iter().map(|(signal, _)| *signal).collect()
+}
+
+/// The proxy process itself.
+pub(crate) fn main() -> ExitCode {
+    match wait_for_signal() {
+        Ok(status) => ExitCode::from(status),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn wait_for_signal() -> io::Result<u8> {
+    let control = descriptor::take(CONTROL)?;
+    let lock = descriptor::take(LOCK)?;
+    // Re-executed through `/proc/self/exe`, it would be called "exe".
+    let _ = rustix::thread::set_name(c"balena-extensio");
+    // SAFETY: no handler is set. Rust's start-up ignores the signal.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    rustix::process::chdir("/")?;
+    sandbox::enter()?;
+    rustix::io::write(&control, &[READY])?;
+    let mut word = [0];
+    loop {
+        match rustix::io::read(&control, &mut word) {
+            Ok(1) if word == [COMPLETE] => break,
+            // `create` has ended without completing: nobody would ever end this process.
+            Ok(_) => return Ok(1),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(lock);
+    drop(control);
+    let waited = signals();
+    loop {
+        let signal = waited.wait()?;
+        if let Some((_, status)) = ANSWERS.iter().find(|(known, _)| *known == signal) {
+            return Ok(*status);
+        }
+    }
+}

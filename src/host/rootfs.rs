@@ -1,0 +1,208 @@
+//! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
+//! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
+
+use crate::model::hook::Verb;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// An open rootfs.
+pub(crate) struct Rootfs {
+    folder: OwnedFd,
+    path: String,
+}
+
+/// Why a rootfs or a hook in it cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the rootfs {path:?} (root.path of config.json) is outside the bundle {bundle:?}")]
+    Escapes { path: String, bundle: String },
+    #[error("open the rootfs {path:?} (root.path of config.json)")]
+    Open { path: String, source: io::Error },
+    #[error("look for {hook} in the rootfs {rootfs:?}")]
+    Look { hook: &'static str, rootfs: String, source: io::Error },
+    #[error("hook {hook} is {what}, it must be an executable file")]
+    NotAFile { hook: &'static str, what: &'static str },
+    #[error("hook {hook} is not executable (its mode is {mode:04o}): chmod +x it in the image")]
+    NotExecutable { hook: &'static str, mode: u32 },
+    #[error("the path of hook {hook} is not UTF-8: {path:?}")]
+    NotUtf8 { hook: &'static str, path: PathBuf },
+}
+
+impl Rootfs {
+    /// Opens the rootfs that `root_path` names: absolute, or relative to the bundle and inside it.
+    ///
+    /// # Errors
+    /// It is outside, missing, or not a folder.
+    pub(crate) fn open(bundle: &str, root_path: &str) -> Result<Self, Error> {
+        let path = Path::new(bundle).join(root_path).components().collect::<PathBuf>();
+        let path = path.to_string_lossy().into_owned();
+        let opening = |error: Errno| Error::Open { path: path.clone(), source: error.into() };
+        let folder = if Path::new(root_path).is_absolute() {
+            rustix::fs::open(root_path, FOLDER, Mode::empty()).map_err(opening)?
+        } else {
+            let base = rustix::fs::open(bundle, FOLDER, Mode::empty()).map_err(opening)?;
+            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+            match rustix::fs::openat2(base, root_path, FOLDER, Mode::empty(), inside) {
+                Err(Errno::XDEV) => {
+                    return Err(Error::Escapes { path, bundle: bundle.to_owned() });
+                }
+                result => result.map_err(opening)?,
+            }
+        };
+        Ok(Self { folder, path })
+    }
+
+    /// The absolute path.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The path on the host of the hook for `verb`, symlinks resolved inside the rootfs; `None` if
+    /// the image has none.
+    ///
+    /// # Errors
+    /// There is something that cannot be run.
+    pub(crate) fn hook(&self, verb: Verb) -> Result<Option<String>, Error> {
+        let hook = verb.path();
+        let looking = |source: io::Error| Error::Look { hook, rootfs: self.path.clone(), source };
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = match rustix::fs::openat2(&self.folder, hook, flags, Mode::empty(), inside) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(hook, looking),
+            Err(error) => return Err(looking(error.into())),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(|error| looking(error.into()))?;
+        let what = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => None,
+            FileType::Directory => Some("a folder"),
+            FileType::Fifo => Some("a FIFO"),
+            FileType::Socket => Some("a socket"),
+            FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
+            FileType::Symlink | FileType::Unknown => Some("not a file"),
+        };
+        if let Some(what) = what {
+            return Err(Error::NotAFile { hook, what });
+        }
+        if stat.st_mode & 0o111 == 0 {
+            return Err(Error::NotExecutable { hook, mode: stat.st_mode & 0o7777 });
+        }
+        let path =
+            std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(looking)?;
+        let path = path
+            .into_os_string()
+            .into_string()
+            .map_err(|path| Error::NotUtf8 { hook, path: path.into() })?;
+        Ok(Some(path))
+    }
+
+    /// Nothing there is no hook; a link that leads nowhere is a mistake that must be told.
+    fn absent(
+        &self,
+        hook: &'static str,
+        looking: impl Fn(io::Error) -> Error,
+    ) -> Result<Option<String>, Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for name in ["hooks", hook] {
+            match rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), inside) {
+                Ok(found) => {
+                    let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
+                    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink && name == hook {
+                        let what = "a link to nothing inside the rootfs";
+                        return Err(Error::NotAFile { hook, what });
+                    }
+                }
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                Err(error) => return Err(looking(error.into())),
+            }
+        }
+        Ok(None)
+    }
+}
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            std::fs::create_dir_all(tree.path("rootfs/hooks")).unwrap();
+            tree
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn file(&self, name: &str, mode: u32) {
+            let path = self.path(name);
+            std::fs::File::create(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn open(&self, root_path: &str) -> Result<Rootfs, Error> {
+            Rootfs::open(self.0.path().to_str().unwrap(), root_path)
+        }
+
+        fn hook(&self) -> Result<Option<String>, Error> {
+            self.open("rootfs").unwrap().hook(Verb::Start)
+        }
+    }
+
+    #[test]
+    fn a_relative_rootfs_stays_inside_the_bundle_and_an_absolute_one_is_taken() {
+        let tree = Tree::new();
+        assert!(tree.open("rootfs").is_ok());
+        assert!(tree.open("./rootfs/../rootfs").is_ok());
+        assert!(tree.open(tree.path("rootfs").to_str().unwrap()).is_ok());
+        symlink("/", tree.path("out")).unwrap();
+        for path in ["..", "../..", "rootfs/../..", "out", "out/etc"] {
+            assert!(matches!(tree.open(path), Err(Error::Escapes { .. })), "{path}");
+        }
+        assert!(matches!(tree.open("missing"), Err(Error::Open { .. })));
+        tree.file("file", 0o644);
+        assert!(matches!(tree.open("file"), Err(Error::Open { .. })));
+    }
+
+    #[test]
+    fn a_hook_is_an_executable_file_or_absent() {
+        let tree = Tree::new();
+        assert!(tree.hook().unwrap().is_none());
+        tree.file("rootfs/hooks/start", 0o644);
+        assert!(matches!(tree.hook(), Err(Error::NotExecutable { mode: 0o644, .. })));
+        std::fs::remove_file(tree.path("rootfs/hooks/start")).unwrap();
+        std::fs::create_dir(tree.path("rootfs/hooks/start")).unwrap();
+        assert!(matches!(tree.hook(), Err(Error::NotAFile { what: "a folder", .. })));
+        std::fs::remove_dir(tree.path("rootfs/hooks/start")).unwrap();
+        tree.file("rootfs/hooks/start", 0o755);
+        assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/hooks/start"));
+    }
+
+    #[test]
+    fn links_are_resolved_as_if_the_rootfs_were_the_root() {
+        let tree = Tree::new();
+        tree.file("rootfs/bin", 0o755);
+        tree.file("outside", 0o755);
+        let link = tree.path("rootfs/hooks/start");
+        for target in ["/bin", "../bin", "../../../../../../bin"] {
+            symlink(target, &link).unwrap();
+            assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/bin"), "{target}");
+            std::fs::remove_file(&link).unwrap();
+        }
+        symlink(tree.path("outside"), &link).unwrap();
+        assert!(matches!(tree.hook(), Err(Error::NotAFile { .. })));
+        std::fs::remove_file(&link).unwrap();
+        symlink("start", &link).unwrap();
+        assert!(matches!(tree.hook(), Err(Error::Look { .. })), "a loop of links");
+    }
+}

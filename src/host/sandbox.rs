@@ -1,0 +1,86 @@
+//! What the proxy gives up before it waits: capabilities, the right to gain any, and every system
+//! call but the few that waiting and ending take.
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::io;
+
+/// The highest capability number a kernel could have; those it does not have are refused.
+const LAST_CAPABILITY: u32 = 63;
+
+/// Gives up privileges for good.
+///
+/// # Errors
+/// The step that the kernel refused.
+pub(crate) fn enter() -> io::Result<()> {
+    drop_capabilities()?;
+    // The filter comes last: it would refuse the steps before it.
+    filter_system_calls()
+}
+
+fn drop_capabilities() -> io::Result<()> {
+    rustix::thread::clear_ambient_capability_set().or_else(tolerate_unsupported)?;
+    for number in 0..=LAST_CAPABILITY {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
+            // The kernel has no more.
+            break;
+        }
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Linux before 4.3 has no ambient set.
+fn tolerate_unsupported(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
+    if error == rustix::io::Errno::INVAL { Ok(()) } else { Err(error) }
+}
+
+/// What waiting, ending, and a stop and continue in between call.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+const NEEDED: [i64; 11] = [
+    nix::libc::SYS_read,
+    nix::libc::SYS_write,
+    nix::libc::SYS_close,
+    nix::libc::SYS_rt_sigtimedwait,
+    nix::libc::SYS_rt_sigprocmask,
+    nix::libc::SYS_rt_sigreturn,
+    nix::libc::SYS_restart_syscall,
+    nix::libc::SYS_sigaltstack,
+    nix::libc::SYS_munmap,
+    nix::libc::SYS_exit,
+    nix::libc::SYS_exit_group,
+];
+
+/// Everything else fails with EPERM: killing the proxy instead would give the container a wrong exit
+/// status.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+fn filter_system_calls() -> io::Result<()> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let refuse = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs());
+    let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let rules = NEEDED.into_iter().map(|call| (call, Vec::new())).collect();
+    let program: BpfProgram = SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture)
+        .and_then(TryInto::try_into)
+        .map_err(io::Error::other)?;
+    match seccompiler::apply_filter(&program) {
+        // A kernel without seccomp: the capabilities are gone all the same.
+        Err(seccompiler::Error::Prctl(error))
+            if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>
+        {
+            Ok(())
+        }
+        result => result.map_err(io::Error::other),
+    }
+}
+
+/// seccompiler knows no other machines; there the capabilities alone are given up.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+fn filter_system_calls() -> io::Result<()> {
+    Ok(())
+}

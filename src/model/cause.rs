@@ -1,0 +1,117 @@
+//! The words for a cause. Engines search error texts for the C library's own sentences and then
+//! change the exit code or drop the error, so those sentences never appear in ours.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+
+/// Joins an error and its sources with `: `, the outermost first.
+///
+/// The sentences of the C library are replaced: dockerd turns "no such file or directory" into exit
+/// status 127 and "permission denied" into 126, and containerd's shim takes "does not exist" in the
+/// output of `delete` for success.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let link = match error.downcast_ref::<io::Error>() {
+            Some(error) => in_words(error),
+            None => error.to_string(),
+        };
+        // A transparent variant repeats its source's text.
+        if !text.ends_with(&link) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&link);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// The cause in words that no engine reacts to.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds are open-ended, all others are alike"
+)]
+pub(crate) fn in_words(error: &io::Error) -> String {
+    let words = match error.kind() {
+        io::ErrorKind::NotFound => "it is missing",
+        // EPERM and EACCES share a kind and say different things.
+        io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(1) => {
+            "the kernel does not permit it"
+        }
+        io::ErrorKind::PermissionDenied => "access is refused",
+        io::ErrorKind::NotADirectory => "part of the path is not a folder",
+        io::ErrorKind::IsADirectory => "it names a folder",
+        io::ErrorKind::AlreadyExists => "it is there already",
+        io::ErrorKind::StorageFull => "the filesystem is full",
+        io::ErrorKind::QuotaExceeded => "the disk quota is used up",
+        io::ErrorKind::ReadOnlyFilesystem => "the filesystem is read-only",
+        io::ErrorKind::OutOfMemory => "memory has run out",
+        io::ErrorKind::InvalidFilename => "the file name is too long",
+        io::ErrorKind::TimedOut => "it took too long",
+        _ => return without_number(error),
+    };
+    words.to_owned()
+}
+
+/// The C library's sentence, starting in lower case, without the ` (os error N)` that Rust adds.
+fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    let sentence = match error.raw_os_error() {
+        Some(_) => text.split(" (os error ").next().unwrap_or_default(),
+        None => text.as_str(),
+    };
+    let mut lower = String::with_capacity(sentence.len());
+    let mut chars = sentence.chars();
+    if let Some(first) = chars.next() {
+        // A formatter into a String cannot fail.
+        let _ = write!(lower, "{}", first.to_lowercase());
+    }
+    lower.push_str(chars.as_str());
+    lower
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("read /x")]
+    struct Outer {
+        source: io::Error,
+    }
+
+    #[test]
+    fn no_sentence_that_engines_match_on_survives() {
+        let forbidden = [
+            "no such file or directory",
+            "permission denied",
+            "operation not permitted",
+            "not a directory",
+            "is a directory",
+            "executable file not found",
+            "does not exist",
+            "no such process",
+        ];
+        for errno in [1, 2, 13, 17, 20, 21, 28, 30, 36, 12, 122, 110] {
+            let text = chain(&Outer { source: io::Error::from_raw_os_error(errno) }).to_lowercase();
+            assert!(text.starts_with("read /x: "), "{text}");
+            assert!(!text.contains("os error"), "{text}");
+            for sentence in forbidden {
+                assert!(!text.contains(sentence), "errno {errno}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_causes_keep_the_c_librarys_sentence_without_the_number() {
+        assert_eq!(in_words(&io::Error::from_raw_os_error(5)).to_lowercase(), {
+            let raw = io::Error::from_raw_os_error(5).to_string();
+            raw.split(" (os").next().unwrap().to_lowercase()
+        });
+        assert_eq!(in_words(&io::Error::other("Odd thing")), "odd thing");
+    }
+}

@@ -1,0 +1,156 @@
+//! What each verb may do in which status (OCI runtime-spec, "Lifecycle" and "Operations").
+//! The texts are runc's: engines search them.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The OCI status of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    /// `create` is under way, or died under way.
+    Creating,
+    /// The proxy waits for `start`.
+    Created,
+    /// The proxy of a Kubernetes sandbox after `start`; an extension is never running.
+    Running,
+    /// The proxy has ended, or was told to.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// Whether the caller of `delete` insists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insistence {
+    /// Only a stopped container goes.
+    Plain,
+    /// `--force`: any container goes, and an unknown one is a success.
+    Force,
+}
+
+/// Whom a signal is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// The container's process, which must be there.
+    Process,
+    /// `--all`: whatever is left of the container, which may be nothing.
+    Everything,
+}
+
+/// Why a verb is refused in a status.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("cannot start a container that has stopped: {id}; delete it and create it again")]
+    StartStopped { id: String },
+    #[error("cannot start an already running container: {id}")]
+    StartRunning { id: String },
+    #[error("cannot start container {id} while it is creating: create has not completed")]
+    StartCreating { id: String },
+    #[error("container not running: {id} is {status}")]
+    KillNotRunning { id: String, status: Status },
+    #[error("cannot delete container {id} that is not stopped: {status} (use --force)")]
+    DeleteNotStopped { id: String, status: Status },
+}
+
+/// What `kill` does.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Send the signal to the proxy.
+    Signal,
+    /// Nothing is left to signal, and that is fine.
+    Nothing,
+}
+
+/// Whether `start` may go on.
+pub(crate) fn can_start(id: &str, status: Status) -> Result<(), Refused> {
+    let id = id.to_owned();
+    match status {
+        Status::Created => Ok(()),
+        Status::Stopped => Err(Refused::StartStopped { id }),
+        Status::Running => Err(Refused::StartRunning { id }),
+        Status::Creating => Err(Refused::StartCreating { id }),
+    }
+}
+
+/// What `kill` does in `status`. containerd sends `kill --all ID 9` after the process has ended.
+pub(crate) fn can_kill(id: &str, status: Status, audience: Audience) -> Result<Delivery, Refused> {
+    match (status, audience) {
+        (Status::Created | Status::Running, _) => Ok(Delivery::Signal),
+        (Status::Stopped, Audience::Everything) => Ok(Delivery::Nothing),
+        (Status::Creating, _) | (Status::Stopped, Audience::Process) => {
+            Err(Refused::KillNotRunning { id: id.to_owned(), status })
+        }
+    }
+}
+
+/// Whether `delete` may go on.
+pub(crate) fn can_delete(id: &str, status: Status, insistence: Insistence) -> Result<(), Refused> {
+    match (status, insistence) {
+        (Status::Stopped, _) | (_, Insistence::Force) => Ok(()),
+        (Status::Creating | Status::Created | Status::Running, Insistence::Plain) => {
+            Err(Refused::DeleteNotStopped { id: id.to_owned(), status })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Status; 4] = [Status::Creating, Status::Created, Status::Running, Status::Stopped];
+
+    #[test]
+    fn only_a_created_container_starts() {
+        let may: Vec<bool> = ALL.iter().map(|&status| can_start("x", status).is_ok()).collect();
+        assert_eq!(may, [false, true, false, false]);
+    }
+
+    #[test]
+    fn kill_reaches_live_containers_and_is_silent_for_all_of_a_stopped_one() {
+        for (status, process, everything) in [
+            (Status::Creating, None, None),
+            (Status::Created, Some(Delivery::Signal), Some(Delivery::Signal)),
+            (Status::Running, Some(Delivery::Signal), Some(Delivery::Signal)),
+            (Status::Stopped, None, Some(Delivery::Nothing)),
+        ] {
+            assert_eq!(can_kill("x", status, Audience::Process).ok(), process);
+            assert_eq!(can_kill("x", status, Audience::Everything).ok(), everything);
+        }
+    }
+
+    #[test]
+    fn the_texts_hold_what_engines_search_for() {
+        let text = |refused: Refused| refused.to_string();
+        let kill = can_kill("x", Status::Stopped, Audience::Process).unwrap_err();
+        assert!(text(kill).contains("container not running"));
+        let delete = can_delete("x", Status::Created, Insistence::Plain).unwrap_err();
+        let delete = text(delete);
+        assert!(delete.contains("cannot delete container x that is not stopped: created"));
+        assert!(delete.contains("--force"));
+        let start = text(can_start("x", Status::Stopped).unwrap_err());
+        assert!(start.contains("cannot start a container that has stopped"));
+        let start = text(can_start("x", Status::Running).unwrap_err());
+        assert!(start.contains("cannot start an already running container"));
+    }
+
+    #[test]
+    fn delete_needs_a_stopped_container_or_force() {
+        for status in ALL {
+            assert_eq!(
+                can_delete("x", status, Insistence::Plain).is_ok(),
+                status == Status::Stopped
+            );
+            assert!(can_delete("x", status, Insistence::Force).is_ok());
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The proxy's identity: which process a recorded pid stands for. A pid alone is recycled, so the
+//! start time goes with it, and the command line names the container.
+
+use serde::{Deserialize, Serialize};
+
+/// The name under which the proxy shows in `ps`, whatever the file is called.
+pub(crate) const PROGRAM: &str = "balena-extension-runtime";
+
+/// A process, told apart from a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// Clock ticks after boot, field 22 of `/proc/PID/stat` (proc_pid_stat(5)).
+    pub(crate) start_time: u64,
+}
+
+/// What `/proc/PID/stat` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) start_time: u64,
+    pub(crate) life: Life,
+}
+
+/// Whether a process still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    /// A zombie: it has ended and waits for its parent to read the exit status.
+    Ended,
+}
+
+/// Reads a `/proc/PID/stat`. The second field is the command's name in parentheses and may hold
+/// anything, parentheses included, so fields are counted from the last `)`.
+pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+    let end = bytes.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
+    // `rest` starts with field 3.
+    let mut fields = rest.split_ascii_whitespace();
+    let life = match fields.next()? {
+        "Z" | "X" | "x" => Life::Ended,
+        _ => Life::Alive,
+    };
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { start_time, life })
+}
+
+/// The command line of the proxy of container `id`, as `/proc/PID/cmdline` shows it.
+pub(crate) fn command_line(id: &str) -> Vec<u8> {
+    [PROGRAM, "proxy", "--id", id, ""].join("\0").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "77 (a b) c) S 1 77 77 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0 5005 1 2";
+
+    #[test]
+    fn the_start_time_is_found_behind_any_command_name() {
+        let stat = parse_stat(STAT.as_bytes()).unwrap();
+        assert_eq!(stat, Stat { start_time: 5005, life: Life::Alive });
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        let stat = parse_stat(STAT.replace(") S", ") Z").as_bytes()).unwrap();
+        assert_eq!(stat.life, Life::Ended);
+    }
+
+    #[test]
+    fn what_is_no_stat_is_none() {
+        for text in
+            ["", "77 (x", "77 (x) S 1 2", "77 (x) S a b c d e f g h i j k l m n o p q r s t"]
+        {
+            assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_names_the_container() {
+        assert_eq!(command_line("x"), b"balena-extension-runtime\0proxy\0--id\0x\0");
+    }
+}

@@ -1,0 +1,223 @@
+//! `state.json`: the OCI state with OCI names, and beside it what start, kill and delete need, so
+//! that nothing that happens to the bundle after create has an effect. `host/state_dir.rs` stores it.
+
+use crate::model::lifecycle::Status;
+use crate::model::proxy::Identity;
+use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything recorded of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    /// The proxy's pid, 0 while there is none.
+    pub(crate) pid: i32,
+    pub(crate) status: Status,
+    /// Absolute.
+    pub(crate) bundle: String,
+    /// Absolute.
+    pub(crate) rootfs: String,
+    /// RFC 3339.
+    pub(crate) created: String,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Start time of `pid` in clock ticks after boot.
+    #[serde(default)]
+    pub(crate) pid_start_time: u64,
+    pub(crate) role: RecordedRole,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mounts: Vec<Mount>,
+    #[serde(default)]
+    pub(crate) hooks: SpecHooks,
+    /// The leaf below the root of every cgroup hierarchy that create made for the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cgroup: Option<String>,
+    /// Where create was told to write the pid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pid_file: Option<String>,
+    /// Whether a delete has begun: then a create of the same id may finish it.
+    #[serde(default)]
+    pub(crate) phase: Phase,
+}
+
+/// What the container is, as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RecordedRole {
+    Extension,
+    Sandbox,
+}
+
+/// How far the container is on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    #[default]
+    InUse,
+    Deleting,
+}
+
+/// Whether the recorded proxy is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyIs {
+    Alive,
+    Gone,
+}
+
+/// What `state` prints and the spec's hooks read: the OCI fields, as runc orders them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct View<'a> {
+    oci_version: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) status: Status,
+    pub(crate) bundle: &'a str,
+    rootfs: &'a str,
+    pub(crate) created: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+/// What a `state.json` turned out to be.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Ours(Box<State>),
+    /// Another runtime's: engines give all runtimes one state root.
+    Foreign,
+    /// Cut off, or with fields that do not fit.
+    Damaged {
+        why: String,
+    },
+}
+
+impl State {
+    /// Reads the bytes of a `state.json`.
+    pub(crate) fn parse(bytes: &[u8]) -> Parsed {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shape {
+            oci_version: Option<serde::de::IgnoredAny>,
+            status: Option<serde::de::IgnoredAny>,
+        }
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(state) => Parsed::Ours(Box::new(state)),
+            Err(error) => match serde_json::from_slice::<Shape>(bytes) {
+                Ok(Shape { oci_version: None, .. } | Shape { status: None, .. }) => Parsed::Foreign,
+                Ok(_) | Err(_) => Parsed::Damaged { why: error.to_string() },
+            },
+        }
+    }
+
+    /// The bytes of a `state.json`.
+    ///
+    /// # Errors
+    /// serde_json's; a string-keyed structure such as this has none.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// The recorded proxy, if create got as far as that.
+    pub(crate) fn proxy(&self) -> Option<Identity> {
+        (self.pid > 0).then_some(Identity { pid: self.pid, start_time: self.pid_start_time })
+    }
+
+    /// The status as it truly is: a container whose proxy is gone has stopped, whatever the file
+    /// says. `creating` stays: then no proxy is recorded yet.
+    pub(crate) fn true_status(&self, proxy: ProxyIs) -> Status {
+        match (self.status, proxy) {
+            (Status::Created | Status::Running, ProxyIs::Gone) => Status::Stopped,
+            (status, _) => status,
+        }
+    }
+
+    /// The OCI state with `status` as it truly is; the pid of a stopped container is 0.
+    pub(crate) fn view(&self, status: Status) -> View<'_> {
+        View {
+            oci_version: OCI_VERSION,
+            id: &self.id,
+            pid: if status == Status::Stopped { 0 } else { self.pid },
+            status,
+            bundle: &self.bundle,
+            rootfs: &self.rootfs,
+            created: &self.created,
+            annotations: &self.annotations,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A state as `create` leaves it.
+    pub(crate) fn created() -> State {
+        State {
+            oci_version: OCI_VERSION.to_owned(),
+            id: "x".to_owned(),
+            pid: 7,
+            status: Status::Created,
+            bundle: "/b".to_owned(),
+            rootfs: "/b/rootfs".to_owned(),
+            created: "2026-01-02T03:04:05Z".to_owned(),
+            annotations: BTreeMap::new(),
+            pid_start_time: 99,
+            role: RecordedRole::Extension,
+            labels: BTreeMap::new(),
+            image: None,
+            mounts: Vec::new(),
+            hooks: SpecHooks::default(),
+            cgroup: None,
+            pid_file: None,
+            phase: Phase::InUse,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let state = created();
+        let bytes = state.to_bytes().unwrap();
+        match State::parse(&bytes) {
+            Parsed::Ours(read) => assert_eq!(*read, state),
+            Parsed::Foreign | Parsed::Damaged { .. } => panic!("not read as ours"),
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_damage_and_never_half_believed() {
+        let bytes = created().to_bytes().unwrap();
+        for len in 0..bytes.len() {
+            assert!(matches!(State::parse(&bytes[..len]), Parsed::Damaged { .. }), "{len}");
+        }
+    }
+
+    #[test]
+    fn the_state_of_runc_is_foreign_and_ours_with_wrong_types_is_damaged() {
+        let runc = br#"{"id":"x","init_process_pid":1,"config":{}}"#;
+        assert!(matches!(State::parse(runc), Parsed::Foreign));
+        let damaged = br#"{"ociVersion":"1.0.0","id":"x","status":"created","pid":"7"}"#;
+        assert!(matches!(State::parse(damaged), Parsed::Damaged { .. }));
+    }
+
+    #[test]
+    fn a_container_whose_proxy_is_gone_has_stopped() {
+        let with = |status| State { status, ..created() };
+        for (written, proxy, truth) in [
+            (Status::Creating, ProxyIs::Gone, Status::Creating),
+            (Status::Created, ProxyIs::Alive, Status::Created),
+            (Status::Created, ProxyIs::Gone, Status::Stopped),
+            (Status::Running, ProxyIs::Alive, Status::Running),
+            (Status::Running, ProxyIs::Gone, Status::Stopped),
+            (Status::Stopped, ProxyIs::Alive, Status::Stopped),
+        ] {
+            assert_eq!(with(written).true_status(proxy), truth);
+        }
+        assert_eq!(created().view(Status::Stopped).pid, 0);
+        assert_eq!(created().view(Status::Created).pid, 7);
+    }
+}

@@ -1,0 +1,275 @@
+//! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
+
+use super::hooks::{self, Ran, namespace_of, run_image_hook, run_spec_hooks};
+use super::{Context, Outcome};
+use crate::cli::runtime::{Create, Terminals};
+use crate::host::bundle::{self, Bundle};
+use crate::host::container_log::ContainerLog;
+use crate::host::proxy::{self, Spawned, Stdio};
+use crate::host::rootfs::{self, Rootfs};
+use crate::host::state_dir::{self, Held};
+use crate::host::{atomic_file, cgroup, clock, console, net_namespace, store};
+use crate::model::cause::chain;
+use crate::model::cgroup::{self as cgroup_path};
+use crate::model::extension::{self, NotAnExtension, Role};
+use crate::model::hook::{self as image_hook, Unpassable, Verb};
+use crate::model::lifecycle::Status;
+use crate::model::spec::{Network, Spec, SpecHooks, Terminal};
+use crate::model::state::{Phase, RecordedRole, State};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Why a container was not created.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    #[error(transparent)]
+    NotAnExtension(#[from] NotAnExtension),
+    #[error(transparent)]
+    Unpassable(#[from] Unpassable),
+    #[error(transparent)]
+    CgroupPath(#[from] cgroup_path::Invalid),
+    #[error("process.terminal is true, but no --console-socket was given to send the pty to")]
+    NoConsole,
+    #[error(
+        "--console-socket was given, but process.terminal is not true: there is no pty to send"
+    )]
+    NoTerminal,
+    #[error("the path of the pid file is not UTF-8: {path:?}")]
+    PidFilePath { path: PathBuf },
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+    #[error(transparent)]
+    Console(#[from] console::Error),
+    #[error(transparent)]
+    Hooks(#[from] hooks::Error),
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error(transparent)]
+    Namespace(#[from] net_namespace::Error),
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    #[error("write the pid file {path:?} (--pid-file)")]
+    PidFile { path: PathBuf, source: io::Error },
+}
+
+/// The first error, and what could not be undone after it.
+#[derive(Debug, thiserror::Error)]
+#[error("{first}; and cleaning up: {then}")]
+struct NotUndone {
+    first: String,
+    then: String,
+}
+
+pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
+    let (plan, spec) = prepare(context, request)?;
+    let (held, leftover) = context.root.reserve(&request.id).map_err(Error::State)?;
+    let mut making = Making {
+        context,
+        held,
+        state: plan.state,
+        rootfs: plan.rootfs,
+        proxy: None,
+        created_hook: Ran::Nothing,
+        spec_hooks: Ran::Nothing,
+        pid_file: None,
+    };
+    if let Some(leftover) = leftover {
+        context
+            .log
+            .warn("an earlier create or delete of this container did not finish; taking over");
+        if let Some(leaf) = leftover.cgroup {
+            cgroup::remove(&leaf).map_err(Error::Cgroup)?;
+        }
+    }
+    match making.make(&spec, request) {
+        Ok(pid) => Ok(Some(format!("created with proxy {pid}, rootfs {}", making.state.rootfs))),
+        Err(first) => Err(making.undo(first)),
+    }
+}
+
+/// What is known before anything is touched.
+struct Plan {
+    state: State,
+    rootfs: Rootfs,
+}
+
+fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Error> {
+    let Bundle { path: bundle, spec } = bundle::load(request.bundle.as_deref())?;
+    let rootfs = Rootfs::open(&bundle, &spec.root_path)?;
+    let id = request.id.as_str();
+    let role = extension::role(&spec.annotations, || {
+        store::look_up(id, context.docker_root.as_deref(), Path::new(rootfs.path()))
+    })?;
+    let (role, labels, image) = match role {
+        Role::Extension { labels, image } => {
+            // Refused here, before the state is touched, for the hooks of all verbs.
+            image_hook::environment(rootfs.path(), &labels, &spec.mounts)?;
+            (RecordedRole::Extension, labels, image)
+        }
+        Role::Sandbox => (RecordedRole::Sandbox, Default::default(), None),
+    };
+    match (spec.terminal, &request.console_socket, request.terminals) {
+        (Terminal::Pty { .. }, None, Terminals::ToConsoleSocket) => return Err(Error::NoConsole),
+        (Terminal::None, Some(_), _) => return Err(Error::NoTerminal),
+        (Terminal::Pty { .. } | Terminal::None, _, _) => {}
+    }
+    let pid_file = match &request.pid_file {
+        Some(path) => {
+            let path = bundle::absolute(path).unwrap_or_else(|_| path.clone());
+            let text = path.into_os_string().into_string();
+            Some(text.map_err(|path| Error::PidFilePath { path: path.into() })?)
+        }
+        None => None,
+    };
+    let cgroup = spec.cgroups_path.as_deref().map(cgroup_path::leaf).transpose()?;
+    let state = State {
+        oci_version: crate::model::spec::OCI_VERSION.to_owned(),
+        id: id.to_owned(),
+        pid: 0,
+        status: Status::Creating,
+        bundle,
+        rootfs: rootfs.path().to_owned(),
+        created: clock::now(),
+        annotations: spec.annotations.clone(),
+        pid_start_time: 0,
+        role,
+        labels,
+        image,
+        mounts: spec.mounts.clone(),
+        hooks: SpecHooks {
+            start_container: spec.hooks.start_container.clone(),
+            poststart: spec.hooks.poststart.clone(),
+            poststop: spec.hooks.poststop.clone(),
+            ..SpecHooks::default()
+        },
+        cgroup,
+        pid_file,
+        phase: Phase::InUse,
+    };
+    Ok((Plan { state, rootfs }, spec))
+}
+
+/// A container in the making, with what has to be undone if it fails.
+struct Making<'a> {
+    context: &'a Context<'a>,
+    held: Held,
+    state: State,
+    rootfs: Rootfs,
+    proxy: Option<Spawned>,
+    created_hook: Ran,
+    spec_hooks: Ran,
+    pid_file: Option<PathBuf>,
+}
+
+impl Making<'_> {
+    fn make(&mut self, spec: &Spec, request: &Create) -> Result<i32, Error> {
+        self.held.save(&self.state)?;
+        let slave = self.open_terminal(spec, request)?;
+        if self.state.role == RecordedRole::Extension {
+            let mut log = ContainerLog::of_this_process(slave.as_ref().map(|slave| slave.as_fd()));
+            let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
+            let lock = self.held.lock();
+            self.created_hook =
+                run_image_hook(context, Verb::Create, state, rootfs, lock, &mut log)?;
+        }
+        let stdio = slave.as_ref().map_or(Stdio::Inherited, |slave| Stdio::Pty(slave.as_fd()));
+        let id = self.state.id.clone();
+        let spawned =
+            net_namespace::within(&spec.network, || proxy::spawn(&id, stdio, self.held.lock()))??;
+        let identity = spawned.identity();
+        self.state.pid = identity.pid;
+        self.state.pid_start_time = identity.start_time;
+        let spawned = self.proxy.insert(spawned);
+        if let Some(leaf) = &self.state.cgroup {
+            cgroup::enter(leaf, identity.pid)?;
+        }
+        spawned.wait_ready()?;
+        self.run_create_hooks(&spec.hooks)?;
+        self.state.status = Status::Created;
+        self.held.save(&self.state)?;
+        self.publish_pid(identity.pid)?;
+        match &self.proxy {
+            Some(proxy) => proxy.complete()?,
+            None => return Err(proxy::Error::NotReady.into()),
+        }
+        Ok(identity.pid)
+    }
+
+    fn open_terminal(&self, spec: &Spec, request: &Create) -> Result<Option<OwnedFd>, Error> {
+        match (spec.terminal, &request.console_socket) {
+            (Terminal::Pty { rows, columns }, Some(socket)) => {
+                Ok(Some(console::open(socket, rows, columns)?))
+            }
+            (Terminal::Pty { .. } | Terminal::None, _) => Ok(None),
+        }
+    }
+
+    fn run_create_hooks(&mut self, hooks: &SpecHooks) -> Result<(), Error> {
+        let container = namespace_of(self.state.pid);
+        for (list, hooks, namespace) in [
+            ("prestart", &hooks.prestart, &Network::Inherited),
+            ("createRuntime", &hooks.create_runtime, &Network::Inherited),
+            ("createContainer", &hooks.create_container, &container),
+        ] {
+            if !hooks.is_empty() {
+                self.spec_hooks = Ran::Hook;
+            }
+            let state = (&self.state, Status::Creating);
+            run_spec_hooks(self.context, list, hooks, state, namespace, self.held.lock())?;
+        }
+        Ok(())
+    }
+
+    fn publish_pid(&mut self, pid: i32) -> Result<(), Error> {
+        let Some(path) = self.state.pid_file.as_ref().map(PathBuf::from) else { return Ok(()) };
+        // No newline: containerd's shim parses the bytes as they are.
+        atomic_file::publish(&path, pid.to_string().as_bytes())
+            .map_err(|source| Error::PidFile { path: path.clone(), source })?;
+        self.pid_file = Some(path);
+        Ok(())
+    }
+
+    /// Takes back what was done, the newest first. Each step is tried.
+    fn undo(mut self, first: Error) -> Box<dyn std::error::Error> {
+        let mut failures = Vec::new();
+        if let Some(path) = self.pid_file.take()
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            failures.push(format!("remove {path:?}: {}", chain(&error)));
+        }
+        if let Some(proxy) = self.proxy.take() {
+            failures.extend(proxy.kill().err().map(|error| chain(&error)));
+        }
+        self.state.pid = 0;
+        if self.created_hook == Ran::Hook {
+            let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
+            let (lock, mut log) = (self.held.lock(), ContainerLog::nowhere());
+            if let Err(error) = run_image_hook(context, Verb::Delete, state, rootfs, lock, &mut log)
+            {
+                context.log.warn(&chain(&error));
+            }
+        }
+        if self.spec_hooks == Ran::Hook {
+            let state = (&self.state, Status::Stopped);
+            let (hooks, lock) = (&self.state.hooks.poststop, self.held.lock());
+            if let Err(error) =
+                run_spec_hooks(self.context, "poststop", hooks, state, &Network::Inherited, lock)
+            {
+                self.context.log.warn(&chain(&error));
+            }
+        }
+        if let Some(leaf) = &self.state.cgroup {
+            failures.extend(cgroup::remove(leaf).err().map(|error| chain(&error)));
+        }
+        failures.extend(self.held.remove().err().map(|error| chain(&error)));
+        if failures.is_empty() {
+            return first.into();
+        }
+        NotUndone { first: chain(&first), then: failures.join("; ") }.into()
+    }
+}

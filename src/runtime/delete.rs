@@ -1,0 +1,201 @@
+//! `delete ID`: run the extension's hook, and forget the container. A hook that fails is a warning: a
+//! delete that fails leaves a container that no engine can start or remove again.
+
+use super::hooks::{self, run_image_hook, run_spec_hooks};
+use super::{Context, Error as Common, Outcome, observe, state as state_verb};
+use crate::host::container_log::ContainerLog;
+use crate::host::process::{Process, Waited};
+use crate::host::proxy;
+use crate::host::rootfs::{self, Rootfs};
+use crate::host::state_dir::{self, Held, Loaded, Locked};
+use crate::host::{cgroup, operator};
+use crate::model::cause::chain;
+use crate::model::container_id::ContainerId;
+use crate::model::hook::Verb;
+use crate::model::lifecycle::{Insistence, Status, can_delete};
+use crate::model::signal;
+use crate::model::spec::Network;
+use crate::model::state::{Phase, RecordedRole, State};
+use std::io;
+use std::time::Duration;
+
+/// How long a plain delete waits for a start that is just ending. Docker allows 30 s in all.
+const PLAIN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a forced one leaves to another delete. containerd allows it 5 s in all.
+const FORCED_PATIENCE: Duration = Duration::from_secs(3);
+/// How long an ended command may take to let go.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a proxy that was told to end may take.
+const PROXY_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why a container was not deleted.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("end the command that works on container {id}")]
+    Operator { id: String, source: io::Error },
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
+    #[error("tell the proxy process {pid} to end")]
+    Tell { pid: i32, source: io::Error },
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+}
+
+pub(super) fn delete(context: &Context<'_>, id: &ContainerId, insistence: Insistence) -> Outcome {
+    let phase = match look(context, id, insistence)? {
+        Some(phase) => phase,
+        None => return Ok(None),
+    };
+    let Some(held) = hold(context, id, insistence, phase)? else {
+        return match insistence {
+            Insistence::Force => Ok(None),
+            Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
+        };
+    };
+    // Read again: only now does nobody change it any more.
+    match held.load().map_err(Common::State)? {
+        Loaded::Ours(state) => forget(context, held, *state, insistence),
+        Loaded::Unknown => match insistence {
+            Insistence::Force => {
+                // What a create that was killed at its very beginning has left; another runtime's
+                // folder is not empty and stays.
+                held.remove_if_empty().map_err(Common::State)?;
+                Ok(None)
+            }
+            Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
+        },
+        Loaded::Damaged { path, why } => match insistence {
+            Insistence::Force => {
+                context.log.warn(&format!(
+                    "the state was damaged ({path:?}: {why}): nothing is known of a proxy, a hook or a cgroup"
+                ));
+                held.remove().map_err(Common::State)?;
+                Ok(Some("forgot a container whose state was damaged".to_owned()))
+            }
+            Insistence::Plain => Err(Common::Damaged { id: id.to_string(), path, why }.into()),
+        },
+    }
+}
+
+/// Refuses at once what must be refused, without waiting for a lock; `None` if there is nothing to do.
+fn look(
+    context: &Context<'_>,
+    id: &ContainerId,
+    insistence: Insistence,
+) -> Result<Option<Phase>, Box<dyn std::error::Error>> {
+    let loaded = context.root.load(id).map_err(Common::State)?;
+    match (loaded, insistence) {
+        (Loaded::Unknown | Loaded::Damaged { .. }, Insistence::Force) => Ok(Some(Phase::InUse)),
+        (loaded, _) => {
+            let state = state_verb::known(id, loaded)?;
+            let (_, status) = observe(&state)?;
+            can_delete(id.as_str(), status, insistence)?;
+            Ok(Some(state.phase))
+        }
+    }
+}
+
+/// Locks the container; `None` if it is unknown by now. A forced delete ends whoever holds it.
+fn hold(
+    context: &Context<'_>,
+    id: &ContainerId,
+    insistence: Insistence,
+    phase: Phase,
+) -> Result<Option<Held>, Box<dyn std::error::Error>> {
+    let patience = match (insistence, phase) {
+        (Insistence::Plain, _) => PLAIN_PATIENCE,
+        (Insistence::Force, Phase::Deleting) => FORCED_PATIENCE,
+        (Insistence::Force, Phase::InUse) => Duration::ZERO,
+    };
+    match context.root.lock(id, patience).map_err(Common::State)? {
+        Locked::Held(held) => return Ok(Some(held)),
+        Locked::Unknown => return Ok(None),
+        Locked::Busy => {}
+    }
+    if insistence == Insistence::Force {
+        context.log.warn("another command works on the container: ending it");
+        match operator::end(&context.root.folder_path(id)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Operator { id: id.to_string(), source }.into()),
+        }
+        match context.root.lock(id, END_LIMIT).map_err(Common::State)? {
+            Locked::Held(held) => return Ok(Some(held)),
+            Locked::Unknown => return Ok(None),
+            Locked::Busy => {}
+        }
+    }
+    Err(Common::Busy { id: id.to_string() }.into())
+}
+
+fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
+    let (proxy, status) = observe(&state)?;
+    can_delete(&state.id, status, insistence)?;
+    if let Some(proxy) = proxy {
+        end_proxy(&proxy, status)?;
+    }
+    let marked = state.role == RecordedRole::Extension || !state.hooks.poststop.is_empty();
+    if marked {
+        // From here on a create of the same id may finish what this delete, killed by an engine's
+        // limit, could not. A full disk must not stop a delete.
+        state.phase = Phase::Deleting;
+        state.status = Status::Stopped;
+        warn(context, held.save(&state));
+    }
+    warn(context, run_delete_hook(context, &held, &state));
+    let stopped = (&state, Status::Stopped);
+    for hook in &state.hooks.poststop {
+        let hooks = std::slice::from_ref(hook);
+        let lock = held.lock();
+        warn(
+            context,
+            run_spec_hooks(context, "poststop", hooks, stopped, &Network::Inherited, lock),
+        );
+    }
+    if let Some(leaf) = &state.cgroup {
+        warn(context, cgroup::remove(leaf));
+    }
+    held.remove().map_err(Error::State)?;
+    Ok(Some("deleted".to_owned()))
+}
+
+fn warn<T, E: std::error::Error + 'static>(context: &Context<'_>, result: Result<T, E>) {
+    if let Err(error) = result {
+        context.log.warn(&format!("{}; deleting all the same", chain(&error)));
+    }
+}
+
+/// Why the hook did not run or did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum HookError {
+    #[error("hooks/delete is skipped")]
+    Rootfs { source: rootfs::Error },
+    #[error(transparent)]
+    Hook(hooks::Error),
+}
+
+fn run_delete_hook(context: &Context<'_>, held: &Held, state: &State) -> Result<(), HookError> {
+    if state.role == RecordedRole::Sandbox {
+        return Ok(());
+    }
+    let rootfs = Rootfs::open(&state.bundle, &state.rootfs)
+        .map_err(|source| HookError::Rootfs { source })?;
+    let mut log = ContainerLog::nowhere();
+    run_image_hook(context, Verb::Delete, state, &rootfs, held.lock(), &mut log)
+        .map(|_| ())
+        .map_err(HookError::Hook)
+}
+
+/// A started container's proxy was told to end, unless `start` died before that: it is told (again) and
+/// so ends with the right status. Any other is killed.
+fn end_proxy(proxy: &Process, status: Status) -> Result<(), Error> {
+    if status == Status::Stopped {
+        let pid = proxy.pid();
+        let told = |source| Error::Tell { pid, source };
+        proxy.signal(signal::STARTED).map_err(told)?;
+        if proxy.wait_end(PROXY_LIMIT).map_err(told)? == Waited::Ended {
+            return Ok(());
+        }
+    }
+    Ok(proxy::kill(proxy)?)
+}

@@ -1,0 +1,126 @@
+//! Running the hooks of a moment: the image's own, and those of the spec.
+
+use super::Context;
+use crate::host::container_log::ContainerLog;
+use crate::host::hook::{self, Call, folder_or_root};
+use crate::host::net_namespace;
+use crate::host::rootfs::{self, Rootfs};
+use crate::model::hook::{self as image_hook, Unpassable, Verb};
+use crate::model::lifecycle::Status;
+use crate::model::spec::{Network, SpecHook};
+use crate::model::state::State;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// A hook that keeps a verb from completing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    #[error(transparent)]
+    Unpassable(#[from] Unpassable),
+    #[error(transparent)]
+    Hook(#[from] hook::Error),
+    #[error(transparent)]
+    Namespace(#[from] net_namespace::Error),
+    #[error("write the state for the hooks of the spec")]
+    State { source: serde_json::Error },
+}
+
+/// Whether the image had a hook for the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ran {
+    Hook,
+    Nothing,
+}
+
+/// Runs the image's hook for `verb`, if it has one. `state` has what was recorded at create.
+pub(super) fn run_image_hook(
+    context: &Context<'_>,
+    verb: Verb,
+    state: &State,
+    rootfs: &Rootfs,
+    lock: BorrowedFd<'_>,
+    log: &mut ContainerLog,
+) -> Result<Ran, Error> {
+    let name = verb.path();
+    let Some(path) = rootfs.hook(verb)? else {
+        context.log.debug(&format!("the image has no {name}"));
+        return Ok(Ran::Nothing);
+    };
+    let environment = image_hook::environment(&state.rootfs, &state.labels, &state.mounts)?;
+    for variable in &environment.collisions {
+        context
+            .log
+            .warn(&format!("two labels or mounts make {variable} of {name}; the last has it"));
+    }
+    let call = Call {
+        name,
+        path: &path,
+        arguments: &[&path],
+        environment: &environment.variables,
+        folder: folder_or_root(&state.bundle),
+        limit: image_hook::LIMIT,
+        input: None,
+    };
+    run(context, &call, lock, log)?;
+    Ok(Ran::Hook)
+}
+
+/// Runs a list of the spec's hooks in order, each with the state on its standard input, until one
+/// fails. What they print goes into an error only.
+pub(super) fn run_spec_hooks(
+    context: &Context<'_>,
+    list: &str,
+    hooks: &[SpecHook],
+    (state, status): (&State, Status),
+    namespace: &Network,
+    lock: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let input =
+        serde_json::to_vec(&state.view(status)).map_err(|source| Error::State { source })?;
+    for (index, hook) in hooks.iter().enumerate() {
+        let name = format!("hooks.{list}[{index}] ({})", hook.path);
+        let mut arguments: Vec<&str> = hook.args.iter().map(String::as_str).collect();
+        if arguments.is_empty() {
+            arguments.push(&hook.path);
+        }
+        let seconds = hook.timeout.and_then(|timeout| u64::try_from(timeout).ok());
+        let call = Call {
+            name: &name,
+            path: &hook.path,
+            arguments: &arguments,
+            environment: &hook.env,
+            folder: folder_or_root(&state.bundle),
+            limit: seconds.map_or(image_hook::LIMIT, Duration::from_secs),
+            input: Some(&input),
+        };
+        net_namespace::within(namespace, || {
+            run(context, &call, lock, &mut ContainerLog::nowhere())
+        })??;
+    }
+    Ok(())
+}
+
+fn run(
+    context: &Context<'_>,
+    call: &Call<'_>,
+    lock: BorrowedFd<'_>,
+    log: &mut ContainerLog,
+) -> Result<(), hook::Error> {
+    let name = call.name;
+    context.log.debug(&format!("run {name}: {} in {}", call.path, call.folder));
+    let done = hook::run(call, lock, log)?;
+    context.ran.borrow_mut().push((name.to_owned(), done.took));
+    let said = done.said.map(|said| format!(", and said: {said}")).unwrap_or_default();
+    context.log.debug(&format!("{name} took {:.3} ms{said}", super::millis(done.took)));
+    Ok(())
+}
+
+/// The network namespace of the container, for the hooks that run in it.
+pub(super) fn namespace_of(proxy_pid: i32) -> Network {
+    Network::Joined(format!("/proc/{proxy_pid}/ns/net"))
+}

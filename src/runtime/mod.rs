@@ -1,0 +1,214 @@
+//! The runtime: from a command line to one verb and its report. One file a verb.
+
+mod create;
+mod delete;
+mod features;
+mod hooks;
+mod kill;
+mod list;
+mod ps;
+mod run;
+mod start;
+mod state;
+
+use crate::cli::help;
+use crate::cli::runtime::{Command, LogOptions, UsageError, log_options, parse};
+use crate::host::log::Log;
+use crate::host::state_dir::{self, StateRoot};
+use crate::host::{descriptor, guard, output, process, proxy};
+use crate::model::cause::chain;
+use crate::model::lifecycle::Status;
+use crate::model::log::{Format, Level};
+use crate::model::state::{ProxyIs, State};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The state root without `--root` and `XDG_RUNTIME_DIR`.
+const DEFAULT_ROOT: &str = "/run";
+const ROOT_NAME: &str = "balena-extension-runtime";
+
+/// What every verb works with.
+struct Context<'a> {
+    log: &'a Log,
+    root: StateRoot,
+    docker_root: Option<PathBuf>,
+    /// The hooks that have run, with the time each took.
+    ran: RefCell<Vec<(String, Duration)>>,
+}
+
+/// What a verb did, in one sentence for the log; `None` where there is nothing to tell.
+type Outcome = Result<Option<String>, Box<dyn StdError>>;
+
+/// Errors that several verbs share.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("container does not exist: {id}")]
+    Unknown { id: String },
+    #[error(
+        "the state of container {id} is damaged ({path:?}: {why}); remove it with delete --force {id}"
+    )]
+    Damaged { id: String, path: PathBuf, why: String },
+    #[error("container {id} is busy: another command works on it (delete --force {id} ends that)")]
+    Busy { id: String },
+    #[error("must run as root, not as user {uid}: hooks change the host")]
+    NotRoot { uid: u32 },
+    #[error("look for the proxy process of container {id}")]
+    Proxy { id: String, source: io::Error },
+    #[error("write the answer to standard output")]
+    Print { source: io::Error },
+    #[error("{verb} is not supported: {why}")]
+    Unsupported { verb: &'static str, why: &'static str },
+    #[error("there is no command {topic:?}: see {ROOT_NAME} --help")]
+    NoTopic { topic: String },
+    #[error("write JSON")]
+    Json { source: serde_json::Error },
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+}
+
+/// The main of `balena-extension-runtime`. `words` is the command line without the program's name,
+/// `runtime_dir` the value of `XDG_RUNTIME_DIR`.
+#[must_use]
+pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
+    // The two processes that the runtime starts of itself come first: they are to cost little.
+    match words.split_first() {
+        Some((word, _)) if word == "proxy" => return proxy::main(),
+        Some((word, rest)) if word == guard::COMMAND => return guard::main(rest),
+        _ => {}
+    }
+    let started = Instant::now();
+    let log = match open_log(&log_options(&words)) {
+        Ok(log) => log,
+        Err(error) => {
+            output::complain(&chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    match dispatch(&words, runtime_dir, &log, started) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log.fail(&chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Without a file, what is logged lands on standard error, which at `create` is the container's own
+/// log: there only errors go, unless somebody asks for more.
+fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
+    let format = options.format.unwrap_or(Format::Text);
+    match &options.file {
+        Some(path) => Log::to_file(path, format, options.level.unwrap_or(Level::Info)),
+        None => Ok(Log::to_stderr(format, options.level.unwrap_or(Level::Error))),
+    }
+}
+
+fn dispatch(
+    words: &[OsString],
+    runtime_dir: Option<OsString>,
+    log: &Log,
+    started: Instant,
+) -> Result<(), Box<dyn StdError>> {
+    let (globals, command) = parse(words).map_err(Error::Usage)?;
+    descriptor::keep_from_children()
+        .map_err(|source| Error::Proxy { id: String::new(), source })?;
+    let root = globals.root.unwrap_or_else(|| {
+        let base = runtime_dir.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_ROOT.into());
+        PathBuf::from(base).join(ROOT_NAME)
+    });
+    let docker_root = globals.docker_root;
+    let context = Context { log, root: StateRoot::new(root), docker_root, ran: RefCell::default() };
+    let told = match command {
+        Command::Create(request) => {
+            begin(log, "create", request.id.as_str())?;
+            create::create(&context, &request)?
+        }
+        Command::Start { id } => {
+            begin(log, "start", id.as_str())?;
+            start::start(&context, &id)?
+        }
+        Command::Kill { id, signal, audience } => {
+            begin(log, "kill", id.as_str())?;
+            kill::kill(&context, &id, signal, audience)?
+        }
+        Command::Delete { id, insistence } => {
+            begin(log, "delete", id.as_str())?;
+            delete::delete(&context, &id, insistence)?
+        }
+        Command::Run { create, afterwards } => {
+            begin(log, "run", create.id.as_str())?;
+            run::run(words, &create, afterwards)?
+        }
+        Command::State { id } => state::state(&context, &id)?,
+        Command::List { format } => list::list(&context, format)?,
+        Command::Ps { id, format } => ps::ps(&context, &id, format)?,
+        Command::Features => features::features()?,
+        Command::Update => None,
+        Command::Unsupported { verb, why } => return Err(Error::Unsupported { verb, why }.into()),
+        Command::Help { topic } => print(help_text(topic)?)?,
+        Command::Version => print(&crate::version::text(ROOT_NAME))?,
+    };
+    if let Some(told) = told {
+        let hooks: serde_json::Map<String, Value> = context
+            .ran
+            .borrow()
+            .iter()
+            .map(|(name, took)| (name.clone(), millis(*took).into()))
+            .collect();
+        let took = ("durationMs", millis(started.elapsed()).into());
+        log.info(&told, &[took, ("hooksMs", Value::Object(hooks))]);
+    }
+    Ok(())
+}
+
+/// Milliseconds with three decimals.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Names the container in every line of the log, and refuses who cannot work on it.
+fn begin(log: &Log, verb: &'static str, id: &str) -> Result<(), Error> {
+    log.with("command", verb);
+    log.with("id", id);
+    let uid = rustix::process::geteuid();
+    if uid.is_root() { Ok(()) } else { Err(Error::NotRoot { uid: uid.as_raw() }) }
+}
+
+fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
+    match topic {
+        None => Ok(help::GENERAL),
+        Some(topic) => help::topic(&topic).ok_or(Error::NoTopic { topic }),
+    }
+}
+
+/// Prints the answer of a command that only asks.
+fn print(text: &str) -> Result<Option<String>, Error> {
+    output::print(text).map(|()| None).map_err(|source| Error::Print { source })
+}
+
+/// Prints indented JSON, as runc does.
+fn print_json(value: &impl serde::Serialize) -> Result<Option<String>, Error> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|source| Error::Json { source })?;
+    text.push('\n');
+    print(&text)
+}
+
+/// The proxy that `state` records, if it is there, and the status as it truly is.
+fn observe(state: &State) -> Result<(Option<process::Process>, Status), Error> {
+    let found = match state.proxy() {
+        Some(identity) => process::find_proxy(&state.id, identity)
+            .map_err(|source| Error::Proxy { id: state.id.clone(), source })?,
+        None => None,
+    };
+    let proxy_is = if found.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
+    let status = state.true_status(proxy_is);
+    Ok((found, status))
+}

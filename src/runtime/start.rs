@@ -1,0 +1,110 @@
+//! `start ID`: run the extension's hook, and let the proxy end.
+
+use super::hooks::{self, namespace_of, run_image_hook, run_spec_hooks};
+use super::{Context, Error as Common, Outcome, observe, state as state_verb};
+use crate::host::container_log::ContainerLog;
+use crate::host::process::Process;
+use crate::host::proxy;
+use crate::host::rootfs::{self, Rootfs};
+use crate::host::state_dir::{self, Held, Locked};
+use crate::model::cause::chain;
+use crate::model::container_id::ContainerId;
+use crate::model::hook::Verb;
+use crate::model::lifecycle::{Status, can_start};
+use crate::model::signal;
+use crate::model::spec::Network;
+use crate::model::state::{RecordedRole, State};
+use std::io;
+use std::time::Duration;
+
+/// How long another command may hold the container: `create` lets go a moment after it has said so.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a container was not started. It is stopped then.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Rootfs(#[from] rootfs::Error),
+    #[error(transparent)]
+    Hooks(#[from] hooks::Error),
+    #[error(transparent)]
+    State(#[from] state_dir::Error),
+    #[error("tell the proxy process {pid} to end")]
+    Tell { pid: i32, source: io::Error },
+}
+
+/// The first error, and what could not be stopped after it.
+#[derive(Debug, thiserror::Error)]
+#[error("{first}; and stopping the container: {then}")]
+struct NotStopped {
+    first: String,
+    then: String,
+}
+
+pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
+    let held = match context.root.lock(id, PATIENCE).map_err(Common::State)? {
+        Locked::Held(held) => held,
+        Locked::Busy => return Err(Common::Busy { id: id.to_string() }.into()),
+        Locked::Unknown => return Err(Common::Unknown { id: id.to_string() }.into()),
+    };
+    let mut state = state_verb::known(id, held.load().map_err(Common::State)?)?;
+    let (proxy, status) = observe(&state)?;
+    can_start(id.as_str(), status)?;
+    // `created` is only true of a container whose proxy is there.
+    let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
+    match go(context, &held, &mut state, &proxy) {
+        Ok(()) => Ok(Some(match state.role {
+            RecordedRole::Extension => {
+                "applied; the container has stopped, as it should".to_owned()
+            }
+            RecordedRole::Sandbox => format!("the sandbox runs as proxy {}", proxy.pid()),
+        })),
+        Err(first) => Err(stop(&held, &mut state, &proxy, first)),
+    }
+}
+
+fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) -> Result<(), Error> {
+    let hooks = state.hooks.clone();
+    let before = (&*state, Status::Created);
+    let namespace = namespace_of(proxy.pid());
+    let list = &hooks.start_container;
+    run_spec_hooks(context, "startContainer", list, before, &namespace, held.lock())?;
+    if state.role == RecordedRole::Extension {
+        let rootfs = Rootfs::open(&state.bundle, &state.rootfs)?;
+        let mut log = ContainerLog::of_proxy(proxy);
+        run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), &mut log)?;
+    }
+    // Written before the proxy is told: a crash in between leaves a process that delete ends; the
+    // other order would leave a container that says `created` with nothing behind it.
+    state.status = match state.role {
+        RecordedRole::Extension => Status::Stopped,
+        RecordedRole::Sandbox => Status::Running,
+    };
+    held.save(state)?;
+    // While the proxy is there: these hooks are given its pid.
+    let after = (&*state, Status::Running);
+    let list = &hooks.poststart;
+    run_spec_hooks(context, "poststart", list, after, &Network::Inherited, held.lock())?;
+    if state.role == RecordedRole::Extension {
+        proxy.signal(signal::STARTED).map_err(|source| Error::Tell { pid: proxy.pid(), source })?;
+    }
+    Ok(())
+}
+
+/// Engines leak a proxy that outlives a failed start, so it is killed and gone before that returns.
+fn stop(
+    held: &Held,
+    state: &mut State,
+    proxy: &Process,
+    first: Error,
+) -> Box<dyn std::error::Error> {
+    let killed = proxy::kill(proxy).err().map(|error| chain(&error));
+    state.status = Status::Stopped;
+    // Without a proxy it counts as stopped in any case.
+    let saved = held.save(state).err().map(|error| chain(&error));
+    let failures: Vec<String> = killed.into_iter().chain(saved).collect();
+    if failures.is_empty() {
+        return first.into();
+    }
+    NotStopped { first: chain(&first), then: failures.join("; ") }.into()
+}
