@@ -23,6 +23,17 @@ pub(crate) struct LogOptions {
     pub(crate) file: Option<PathBuf>,
     pub(crate) format: Option<Format>,
     pub(crate) level: Option<Level>,
+    pub(crate) stderr: Stderr,
+}
+
+/// Whose the standard error is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stderr {
+    /// The caller's.
+    #[default]
+    Caller,
+    /// At `create`: the container's own log.
+    Container,
 }
 
 /// A command with its own flags.
@@ -152,7 +163,12 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
             "--" => break,
             flag if flag.starts_with('-') => {}
             // The command: what follows is its own.
-            _ => break,
+            command => {
+                if command == "create" {
+                    options.stderr = Stderr::Container;
+                }
+                break;
+            }
         }
     }
     options

@@ -12,7 +12,7 @@ mod start;
 mod state;
 
 use crate::cli::help;
-use crate::cli::runtime::{Command, LogOptions, UsageError, log_options, parse};
+use crate::cli::runtime::{Command, LogOptions, Stderr, UsageError, log_options, parse};
 use crate::host::log::Log;
 use crate::host::state_dir::{self, StateRoot};
 use crate::host::{descriptor, guard, output, process, proxy};
@@ -60,6 +60,8 @@ enum Error {
     NotRoot { uid: u32 },
     #[error("look for the proxy process of container {id}")]
     Proxy { id: String, source: io::Error },
+    #[error("keep the engine's descriptors from the hooks")]
+    Descriptors { source: io::Error },
     #[error("write the answer to standard output")]
     Print { source: io::Error },
     #[error("{verb} is not supported: {why}")]
@@ -101,13 +103,19 @@ pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
     }
 }
 
-/// Without a file, what is logged lands on standard error, which at `create` is the container's own
-/// log: there only errors go, unless somebody asks for more.
+/// Without a file, what is logged lands on standard error: warnings and errors, and at `create`, where
+/// that is the container's own log, errors alone, unless somebody asks for more.
 fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
     let format = options.format.unwrap_or(Format::Text);
     match &options.file {
         Some(path) => Log::to_file(path, format, options.level.unwrap_or(Level::Info)),
-        None => Ok(Log::to_stderr(format, options.level.unwrap_or(Level::Error))),
+        None => {
+            let level = match options.stderr {
+                Stderr::Caller => Level::Warn,
+                Stderr::Container => Level::Error,
+            };
+            Ok(Log::to_stderr(format, options.level.unwrap_or(level)))
+        }
     }
 }
 
@@ -118,8 +126,7 @@ fn dispatch(
     started: Instant,
 ) -> Result<(), Box<dyn StdError>> {
     let (globals, command) = parse(words).map_err(Error::Usage)?;
-    descriptor::keep_from_children()
-        .map_err(|source| Error::Proxy { id: String::new(), source })?;
+    descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     let root = globals.root.unwrap_or_else(|| {
         let base = runtime_dir.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_ROOT.into());
         PathBuf::from(base).join(ROOT_NAME)
