@@ -5,12 +5,16 @@
 use crate::model::proxy::{self, Identity, Life, Stat};
 use crate::model::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+/// More than a `stat` has, and than the command line of a proxy, whose id has 1,024 characters at most.
+/// `/proc` fills a buffer that is large enough in one call.
+const READ_MAX: usize = 2048;
 /// SIGKILL.
 const KILL: i32 = 9;
 
@@ -73,12 +77,15 @@ pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
 }
 
 fn read_proc(pid: i32, file: &str) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(format!("/proc/{pid}/{file}")) {
-        Ok(bytes) => Ok(Some(bytes)),
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut bytes = [0; READ_MAX];
+    let read = rustix::fs::open(format!("/proc/{pid}/{file}"), flags, Mode::empty())
+        .and_then(|file| rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes)));
+    match read {
+        Ok(len) => Ok(bytes.get(..len).map(<[u8]>::to_vec)),
         // ESRCH: it ended between open and read.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
-        Err(error) => Err(error),
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -100,11 +100,7 @@ impl Spawned {
         self.identity
     }
 
-    /// Waits until the proxy has given up its privileges and only waits.
-    ///
-    /// # Errors
-    /// It has ended, or takes too long.
-    pub(crate) fn wait_ready(&self) -> Result<(), Error> {
+    fn wait_ready(&self) -> Result<(), Error> {
         let mut descriptors = [PollFd::new(&self.control, PollFlags::IN)];
         let ready = process::poll(&mut descriptors, READY_LIMIT)
             .map_err(|source| Error::Watch { source })?;
@@ -118,11 +114,12 @@ impl Spawned {
         }
     }
 
-    /// Lets the proxy live on without `create`.
+    /// Waits until the proxy is ready and lets it live on without `create`.
     ///
     /// # Errors
-    /// It has ended.
+    /// It has ended, or takes too long.
     pub(crate) fn complete(&self) -> Result<(), Error> {
+        self.wait_ready()?;
         match rustix::net::send(&self.control, &[COMPLETE], rustix::net::SendFlags::NOSIGNAL) {
             Ok(1) => Ok(()),
             Ok(_) | Err(_) => Err(Error::NotReady),

@@ -107,20 +107,18 @@ impl Rootfs {
     ) -> Result<Option<String>, Error> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for name in ["hooks", hook] {
-            match rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), inside) {
-                Ok(found) => {
-                    let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
-                    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink && name == hook {
-                        let what = "a link to nothing inside the rootfs";
-                        return Err(Error::NotAFile { hook, what });
-                    }
+        match rustix::fs::openat2(&self.folder, hook, flags, Mode::empty(), inside) {
+            Ok(found) => {
+                let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                    let what = "a link to nothing inside the rootfs";
+                    return Err(Error::NotAFile { hook, what });
                 }
-                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-                Err(error) => return Err(looking(error.into())),
+                Ok(None)
             }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(looking(error.into())),
         }
-        Ok(None)
     }
 }
 

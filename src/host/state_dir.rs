@@ -93,7 +93,8 @@ impl StateRoot {
         let path = self.folder(id);
         let exists = || Error::Exists { id: id.to_string(), path: path.clone() };
         for _ in 0..ATTEMPTS {
-            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
+            let made = rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711));
+            match made {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => {
                     self.make_root()?;
@@ -105,6 +106,9 @@ impl StateRoot {
             }
             match self.lock(id, Duration::ZERO)? {
                 Locked::Held(held) => {
+                    if made.is_ok() {
+                        return Ok((held, None));
+                    }
                     return match held.load()? {
                         Loaded::Unknown if held.is_empty()? => Ok((held, None)),
                         Loaded::Ours(state)

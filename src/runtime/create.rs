@@ -171,11 +171,11 @@ impl Making<'_> {
         self.held.save(&self.state)?;
         let slave = self.open_terminal(spec, request)?;
         if self.state.role == RecordedRole::Extension {
-            let mut log = ContainerLog::of_this_process(slave.as_ref().map(|slave| slave.as_fd()));
+            let pty = slave.as_ref().map(|slave| slave.as_fd());
+            let log = || ContainerLog::of_this_process(pty);
             let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
             let lock = self.held.lock();
-            self.created_hook =
-                run_image_hook(context, Verb::Create, state, rootfs, lock, &mut log)?;
+            self.created_hook = run_image_hook(context, Verb::Create, state, rootfs, lock, log)?;
         }
         let stdio = slave.as_ref().map_or(Stdio::Inherited, |slave| Stdio::Pty(slave.as_fd()));
         let id = self.state.id.clone();
@@ -184,15 +184,16 @@ impl Making<'_> {
         let identity = spawned.identity();
         self.state.pid = identity.pid;
         self.state.pid_start_time = identity.start_time;
-        let spawned = self.proxy.insert(spawned);
+        self.proxy = Some(spawned);
         if let Some(leaf) = &self.state.cgroup {
             cgroup::enter(leaf, identity.pid)?;
         }
-        spawned.wait_ready()?;
         self.run_create_hooks(&spec.hooks)?;
         self.state.status = Status::Created;
         self.held.save(&self.state)?;
         self.publish_pid(identity.pid)?;
+        // Awaited last, since it starts up meanwhile: signals wait from its first instant on, and its
+        // namespace was entered before it was born.
         match &self.proxy {
             Some(proxy) => proxy.complete()?,
             None => return Err(proxy::Error::NotReady.into()),
@@ -248,8 +249,9 @@ impl Making<'_> {
         self.state.pid = 0;
         if self.created_hook == Ran::Hook {
             let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
-            let (lock, mut log) = (self.held.lock(), ContainerLog::nowhere());
-            if let Err(error) = run_image_hook(context, Verb::Delete, state, rootfs, lock, &mut log)
+            let lock = self.held.lock();
+            if let Err(error) =
+                run_image_hook(context, Verb::Delete, state, rootfs, lock, ContainerLog::nowhere)
             {
                 context.log.warn(&chain(&error));
             }

@@ -180,8 +180,7 @@ fn run_delete_hook(context: &Context<'_>, held: &Held, state: &State) -> Result<
     }
     let rootfs = Rootfs::open(&state.bundle, &state.rootfs)
         .map_err(|source| HookError::Rootfs { source })?;
-    let mut log = ContainerLog::nowhere();
-    run_image_hook(context, Verb::Delete, state, &rootfs, held.lock(), &mut log)
+    run_image_hook(context, Verb::Delete, state, &rootfs, held.lock(), ContainerLog::nowhere)
         .map(|_| ())
         .map_err(HookError::Hook)
 }

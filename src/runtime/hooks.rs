@@ -34,14 +34,15 @@ pub(super) enum Ran {
     Nothing,
 }
 
-/// Runs the image's hook for `verb`, if it has one. `state` has what was recorded at create.
+/// Runs the image's hook for `verb`, if it has one. `state` has what was recorded at create; `log` opens
+/// what the hook prints to.
 pub(super) fn run_image_hook(
     context: &Context<'_>,
     verb: Verb,
     state: &State,
     rootfs: &Rootfs,
     lock: BorrowedFd<'_>,
-    log: &mut ContainerLog,
+    log: impl FnOnce() -> ContainerLog,
 ) -> Result<Ran, Error> {
     let name = verb.path();
     let Some(path) = rootfs.hook(verb)? else {
@@ -63,7 +64,7 @@ pub(super) fn run_image_hook(
         limit: image_hook::LIMIT,
         input: None,
     };
-    run(context, &call, lock, log)?;
+    run(context, &call, lock, &mut log())?;
     Ok(Ran::Hook)
 }
 

@@ -71,8 +71,8 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
     run_spec_hooks(context, "startContainer", list, before, &namespace, held.lock())?;
     if state.role == RecordedRole::Extension {
         let rootfs = Rootfs::open(&state.bundle, &state.rootfs)?;
-        let mut log = ContainerLog::of_proxy(proxy);
-        run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), &mut log)?;
+        let log = || ContainerLog::of_proxy(proxy);
+        run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
     }
     // Written before the proxy is told: a crash in between leaves a process that delete ends; the
     // other order would leave a container that says `created` with nothing behind it.
