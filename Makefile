@@ -1,0 +1,82 @@
+# The front door. `make` or `make help` lists what there is.
+#
+# What a target needs from the system it installs by apt-get, as root on Debian, saying so first;
+# elsewhere it names what is missing and stops.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BINARY  := balena-extension-runtime
+MANAGER := balena-extension-manager
+
+VERSION ?=
+LIBC    ?= auto
+ENGINE  ?=
+N       ?=
+DESTDIR ?=
+PREFIX  ?= /usr
+CARGO   ?= cargo
+
+# An explicit target, always: it keeps the flags for a static binary away from proc macros and
+# build scripts, which cannot be linked statically (see .cargo/config.toml).
+HOST := $(shell uname -m)-unknown-linux-gnu
+TEST := $(CARGO) test --locked --target $(HOST)
+
+# The suite runs on what ships, unless the caller names another runtime.
+export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(BINARY)
+
+.PHONY: help build demo test unit it e2e vet bench install clean
+
+help: ## list the targets
+	@echo 'usage: make TARGET [NAME=VALUE]...'
+	@echo
+	@sed -n 's/^\([a-z0-9]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=musl|glibc|auto]
+	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
+
+demo: build ## take the sample extension through its life [ENGINE=docker: with a real dockerd]
+	@ENGINE='$(ENGINE)' tools/demo
+
+test: build unit it e2e ## everything: unit, black-box and engine tests on the built binary
+
+unit: ## unit tests alone
+	@tools/need 'make test' $(CC_NEEDS)
+	$(TEST) --lib
+
+it: build ## black-box tests alone, on the built binary [RUNTIME_UNDER_TEST=another binary]
+	@tools/need 'make test' $(IT_NEEDS)
+	$(TEST) --test it
+
+e2e: build ## engine tests alone: real dockerd, containerd and Podman
+	@tools/need 'make e2e' $(E2E_NEEDS)
+	$(TEST) --test engines
+
+vet: ## formatting, lints, licences and duplicates of the dependencies
+	@CARGO='$(CARGO)' tools/vet
+
+bench: ## time, memory, instructions and system calls against runc, crun and the floor [N=rounds]
+	@CARGO='$(CARGO)' N='$(N)' tools/bench
+
+install: | $(BINARY) ## put both names under $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
+	install -D -m 0755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/$(BINARY)'
+	@# A hard link costs no space; a file system without them gets a relative symlink.
+	cd '$(DESTDIR)$(PREFIX)/bin' && { ln -f $(BINARY) $(MANAGER) 2>/dev/null || ln -sfn $(BINARY) $(MANAGER); }
+
+# Only when there is none: `sudo make install` must not build again, as another user.
+$(BINARY):
+	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
+
+clean: ## remove everything that was built
+	$(CARGO) clean
+	rm -f $(BINARY) $(MANAGER)
+
+# What has to be there, and the Debian package that brings it (see tools/need).
+CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
+IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
+E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
+	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
+	ip=iproute2 nsenter=util-linux debootstrap=debootstrap
