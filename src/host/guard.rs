@@ -5,16 +5,16 @@
 //!
 //! It also holds the container's lock, so whoever gets the lock knows that no such hook is left.
 
-use crate::host::descriptor;
 use crate::host::process::{self, Waited};
 use crate::host::spawn::{Program, spawn};
+use crate::host::{descriptor, reaper};
 use crate::model::hook_failure::Exit;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use rustix::net::SendFlags;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -26,8 +26,6 @@ pub(crate) const COMMAND: &str = "hook-guard";
 /// Where the guard finds its end of the socket pair, and the lock.
 pub(crate) const CONTROL: RawFd = 3;
 pub(crate) const LOCK: RawFd = 4;
-/// How long killed processes may take to end.
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the guard tells the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +102,7 @@ fn run(
     arguments: &[&str],
 ) -> io::Result<Report> {
     // Orphans of the hook become children of this process, where they can be found.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    reaper::adopt_orphans()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let deadline = Instant::now() + limit;
     let hook = spawn(&Program {
@@ -172,35 +170,7 @@ fn ended(hook: Pid) -> io::Result<Exit> {
 /// waits until none is left.
 fn end_everything(hook: Pid) {
     let _ = rustix::process::kill_process_group(hook, Signal::KILL);
-    let deadline = Instant::now() + END_LIMIT;
-    loop {
-        for child in children() {
-            let _ = rustix::process::kill_process(child, Signal::KILL);
-        }
-        // Their own children become ours as they end, so this goes on until there are none.
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => return,
-            }
-        }
-        if Instant::now() >= deadline {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// The children of this process, none where the kernel does not list them.
-fn children() -> Vec<Pid> {
-    let pid = rustix::process::getpid().as_raw_nonzero();
-    let listed = std::fs::read_to_string(format!("/proc/self/task/{pid}/children"));
-    listed
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-        .collect()
+    reaper::end_children(&[]);
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use crate::host::container_log::{ContainerLog, Stream};
 use crate::host::guard::{self, Report};
-use crate::host::process;
 use crate::host::spawn::{Program, spawn};
+use crate::host::{process, reaper};
 use crate::model::hook_failure::{Exit, Unrunnable, quote};
 use crate::model::proxy::PROGRAM;
 use nix::sys::signal::SigSet;
@@ -61,7 +61,10 @@ pub(crate) enum Error {
     Folder { name: String, folder: String, source: io::Error },
     #[error("hook {name} cannot be run: start its guard process")]
     Guard { name: String, source: io::Error },
-    #[error("hook {name}: its guard process has ended without a report; the hook was killed")]
+    #[error(
+        "hook {name}: its guard process ended without a report (killed, perhaps for want of memory); \
+         the hook was killed too"
+    )]
     GuardLost { name: String },
 }
 
@@ -76,9 +79,15 @@ pub(crate) fn run(
 ) -> Result<Done, Error> {
     let started = Instant::now();
     let name = || call.name.to_owned();
+    // Should the guard be killed, what it guards comes to this process.
+    reaper::adopt_orphans().map_err(|source| Error::Guard { name: name(), source })?;
+    let mine = reaper::children();
     let mut running =
         Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
     let report = running.attend(call.limit + GUARD_GRACE, log);
+    if !matches!(report, Ok(Some(_))) {
+        reaper::end_children(&mine);
+    }
     running.drain(log);
     log.finish();
     let said = quote(&running.kept);
@@ -169,7 +178,6 @@ impl Running {
                 return self.report();
             }
             if Instant::now() >= deadline {
-                // Its control socket closes with this process's end: then it kills the hook.
                 return Ok(None);
             }
         }
