@@ -4,6 +4,8 @@
 //! Only the two mains are public, so that the compiler sees what no longer has a user.
 
 mod cli;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod manager;
 mod model;

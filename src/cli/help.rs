@@ -4,7 +4,7 @@
 pub(crate) const GENERAL: &str = include_str!("help/general.txt");
 
 /// The help of each command.
-const TOPICS: [(&str, &str); 15] = [
+const TOPICS: [(&str, &str); 16] = [
     ("create", include_str!("help/create.txt")),
     ("start", include_str!("help/start.txt")),
     ("kill", include_str!("help/kill.txt")),
@@ -14,6 +14,7 @@ const TOPICS: [(&str, &str); 15] = [
     ("ps", include_str!("help/ps.txt")),
     ("features", include_str!("help/features.txt")),
     ("run", include_str!("help/run.txt")),
+    ("update", include_str!("help/update.txt")),
     ("exec", UNSUPPORTED),
     ("pause", UNSUPPORTED),
     ("resume", UNSUPPORTED),

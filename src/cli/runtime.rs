@@ -1,9 +1,10 @@
 //! The runtime's command line. Engines call it several times a container, so the parser is lexopt;
 //! what they pass and what does not matter here is accepted, and an unknown flag is named.
 
+use crate::cli::log_options::log_format;
 use crate::model::container_id::{self, ContainerId};
 use crate::model::lifecycle::{Audience, Insistence};
-use crate::model::log::{Format, Level};
+use crate::model::log::Level;
 use crate::model::signal::{self, Signal};
 use lexopt::prelude::*;
 use std::ffi::{OsStr, OsString};
@@ -14,26 +15,6 @@ use std::path::PathBuf;
 pub(crate) struct Globals {
     pub(crate) root: Option<PathBuf>,
     pub(crate) docker_root: Option<PathBuf>,
-}
-
-/// Where the log goes. Read before and apart from everything else, so that an error in the rest of
-/// the command line reaches the log too.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct LogOptions {
-    pub(crate) file: Option<PathBuf>,
-    pub(crate) format: Option<Format>,
-    pub(crate) level: Option<Level>,
-    pub(crate) stderr: Stderr,
-}
-
-/// Whose the standard error is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Stderr {
-    /// The caller's.
-    #[default]
-    Caller,
-    /// At `create`: the container's own log.
-    Container,
 }
 
 /// A command with its own flags.
@@ -135,53 +116,6 @@ const UNSUPPORTED: [(&str, &str); 6] = [
     ("restore", "an extension has no process to restore"),
 ];
 
-/// Reads the log flags alone, with no regard to what else is wrong.
-pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
-    let mut options = LogOptions::default();
-    let mut words = words.iter().map(|word| word.to_string_lossy());
-    while let Some(word) = words.next() {
-        let (flag, joined) = match word.split_once('=') {
-            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
-            None => (word.into_owned(), None),
-        };
-        match flag.as_str() {
-            "--debug" => options.level = Some(Level::Debug),
-            "--log" | "--log-format" | "--log-level" => {
-                let Some(value) = joined.or_else(|| words.next().map(|value| value.into_owned()))
-                else {
-                    break;
-                };
-                match flag.as_str() {
-                    "--log" => options.file = Some(PathBuf::from(value)),
-                    "--log-format" => options.format = log_format(&value).or(options.format),
-                    _ => options.level = Level::parse(&value).or(options.level),
-                }
-            }
-            "--root" | "--docker-root" | "--criu" | "--cgroup-manager" if joined.is_none() => {
-                words.next();
-            }
-            "--" => break,
-            flag if flag.starts_with('-') => {}
-            // The command: what follows is its own.
-            command => {
-                if command == "create" {
-                    options.stderr = Stderr::Container;
-                }
-                break;
-            }
-        }
-    }
-    options
-}
-
-fn log_format(text: &str) -> Option<Format> {
-    match text {
-        "text" => Some(Format::Text),
-        "json" => Some(Format::Json),
-        _ => None,
-    }
-}
-
 /// Reads a whole command line, the program's name left out.
 ///
 /// # Errors
@@ -227,18 +161,17 @@ pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError
 }
 
 fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
-    if let Some((verb, why)) = UNSUPPORTED.iter().copied().find(|(verb, _)| *verb == name) {
+    let unsupported = UNSUPPORTED.iter().copied().find(|(verb, _)| *verb == name);
+    if unsupported.is_some() || name == "update" {
         // Their flags are many and none matters, except the question what this is.
         let help = parser.raw_args().is_ok_and(|mut words| {
             words.next().is_some_and(|word| word == "--help" || word == "-h")
         });
-        return Ok(match help {
-            true => Command::Help { topic: Some(verb.to_owned()) },
-            false => Command::Unsupported { verb, why },
+        return Ok(match unsupported {
+            _ if help => Command::Help { topic: Some(name.to_owned()) },
+            Some((verb, why)) => Command::Unsupported { verb, why },
+            None => Command::Update,
         });
-    }
-    if name == "update" {
-        return Ok(Command::Update);
     }
     if !matches!(
         name,
@@ -516,21 +449,5 @@ mod tests {
             let error = refused(line);
             assert!(error.contains(expected), "{line}: {error}");
         }
-    }
-
-    #[test]
-    fn the_log_is_found_in_a_command_line_that_is_wrong_otherwise() {
-        for line in [
-            "--bogus --log /l --log-format=json create",
-            "--root /r --log=/l --log-format json frob",
-            "--log /l --log-format json",
-            "--log /l --log-format json create --log /other x",
-        ] {
-            let options = log_options(&words(line));
-            assert_eq!(options.file.as_deref(), Some("/l".as_ref()), "{line}");
-            assert_eq!(options.format, Some(Format::Json), "{line}");
-        }
-        assert_eq!(log_options(&words("--debug list")).level, Some(Level::Debug));
-        assert_eq!(log_options(&words("list --log /l")), LogOptions::default());
     }
 }

@@ -116,9 +116,10 @@ fn open(path: &str, duplicate: impl Fn() -> rustix::io::Result<OwnedFd>) -> Opti
 
 impl Stream {
     fn new(writer: Option<Writer>, reader: Reader) -> Self {
-        let budget = match reader {
-            Reader::Later => HEAD,
-            Reader::Now => usize::MAX,
+        let budget = match (reader, &writer) {
+            // Nobody has to read a file for it to take more.
+            (Reader::Now, _) | (Reader::Later, Some(Writer::File(_))) => usize::MAX,
+            (Reader::Later, Some(Writer::Opened(_) | Writer::Socket(_)) | None) => HEAD,
         };
         Self { writer, reader, pending: VecDeque::new(), budget, dropped: 0 }
     }

@@ -116,6 +116,21 @@ fn run(
         Ok(hook) => hook,
         Err(error) => return Ok(Report::NotStarted(error.raw_os_error().unwrap_or_default())),
     };
+    let report = attend(control, hook, deadline);
+    if report.is_err() {
+        end_everything(hook);
+    }
+    match report? {
+        Some(exit) => Ok(Report::Ended(exit)),
+        None => {
+            end_everything(hook);
+            Ok(Report::Ended(Exit::OverLimit(limit)))
+        }
+    }
+}
+
+/// Waits for the hook; `None` when the limit is over.
+fn attend(control: &OwnedFd, hook: Pid, deadline: Instant) -> io::Result<Option<Exit>> {
     let Some(process) = process::open(hook.as_raw_nonzero().get())? else {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     };
@@ -127,16 +142,14 @@ fn run(
         let [_, runtime] = &descriptors;
         if !runtime.revents().is_empty() {
             // The runtime has died: nobody waits for a report.
-            end_everything(hook);
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
         // Looked at by itself: the hook may have ended in the very moment the limit was over.
         if process.wait_end(Duration::ZERO)? == Waited::Ended {
-            return Ok(Report::Ended(ended(hook)?));
+            return ended(hook).map(Some);
         }
         if Instant::now() >= deadline {
-            end_everything(hook);
-            return Ok(Report::Ended(Exit::OverLimit(limit)));
+            return Ok(None);
         }
     }
 }

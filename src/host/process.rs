@@ -163,6 +163,11 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
+/// The user whose rights this process has.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// poll(2) with a limit, begun again when a signal interrupts it.
 ///
 /// # Errors

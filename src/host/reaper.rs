@@ -1,13 +1,21 @@
 //! Looking after descendants: a process adopts those whose parent has died, waits for them, or ends
 //! them. Children are the only processes whose pid cannot be recycled unseen.
 
+use crate::host::process;
+use crate::model::signal;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal as RawSignal, WaitOptions};
 use std::io;
+use std::os::fd::AsFd as _;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long killed processes may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// Longer than any verb takes.
+const FOREVER: Duration = Duration::from_secs(86_400);
 
 /// Makes orphaned descendants children of this process.
 ///
@@ -18,14 +26,51 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps Ctrl-C and its like from ending this process. Programs it starts are not affected.
-///
-/// # Errors
-/// pthread_sigmask(3)'s.
-pub(crate) fn hold_interrupts() -> io::Result<()> {
-    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-    signals.into_iter().collect::<SigSet>().thread_block()?;
-    Ok(())
+/// What would interrupt this process, Ctrl-C and its like, held back for a child. Programs it starts are
+/// not affected.
+pub(crate) struct Interrupts {
+    pending: SignalFd,
+}
+
+impl Interrupts {
+    /// Begins to hold.
+    ///
+    /// # Errors
+    /// pthread_sigmask(3)'s or signalfd(2)'s.
+    pub(crate) fn hold() -> io::Result<Self> {
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
+            .into_iter()
+            .collect();
+        signals.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self { pending: SignalFd::with_flags(&signals, flags)? })
+    }
+
+    /// Waits for `child`. An interrupt ends it with SIGTERM.
+    ///
+    /// # Errors
+    /// The child cannot be waited for.
+    pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        // It has not been waited for, so the pid is its own.
+        if let Some(process) = process::open(pid)? {
+            loop {
+                let mut descriptors = [
+                    PollFd::new(&process, PollFlags::IN),
+                    PollFd::from_borrowed_fd(self.pending.as_fd(), PollFlags::IN),
+                ];
+                process::poll(&mut descriptors, FOREVER)?;
+                let [child, _] = &descriptors;
+                if !child.revents().is_empty() {
+                    break;
+                }
+                if self.pending.read_signal()?.is_some() {
+                    process.signal(signal::DEFAULT)?;
+                }
+            }
+        }
+        child.wait()
+    }
 }
 
 /// Waits until every child has ended.

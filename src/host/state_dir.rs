@@ -7,6 +7,7 @@ use crate::model::lifecycle::Status;
 use crate::model::state::{Parsed, Phase, State};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -91,37 +92,25 @@ impl StateRoot {
     /// The id is taken, or the folder cannot be made; nothing has changed.
     pub(crate) fn reserve(&self, id: &ContainerId) -> Result<(Held, Option<Box<State>>), Error> {
         let path = self.folder(id);
-        let exists = || Error::Exists { id: id.to_string(), path: path.clone() };
         for _ in 0..ATTEMPTS {
-            let made = rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711));
-            match made {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(Errno::NOENT) => {
-                    self.make_root()?;
-                    continue;
-                }
-                Err(error) => {
-                    return Err(Error::Create { path, source: error.into() });
-                }
-            }
-            match self.lock(id, Duration::ZERO)? {
-                Locked::Held(held) => {
-                    if made.is_ok() {
-                        return Ok((held, None));
+            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
+                Ok(()) => match self.lock(id, Duration::ZERO) {
+                    Ok(Locked::Held(held)) => return Ok((held, None)),
+                    // Another caller was quicker to lock what this one has made.
+                    Ok(Locked::Busy) => return Err(exists(id, path)),
+                    Ok(Locked::Unknown) => {}
+                    Err(error) => {
+                        let _ = rustix::fs::rmdir(&path);
+                        return Err(error);
                     }
-                    return match held.load()? {
-                        Loaded::Unknown if held.is_empty()? => Ok((held, None)),
-                        Loaded::Ours(state)
-                            if state.status == Status::Creating
-                                || state.phase == Phase::Deleting =>
-                        {
-                            Ok((held, Some(state)))
-                        }
-                        Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => Err(exists()),
-                    };
-                }
-                Locked::Busy => return Err(exists()),
-                Locked::Unknown => {}
+                },
+                Err(Errno::EXIST) => match self.lock(id, Duration::ZERO)? {
+                    Locked::Held(held) => return take_over(id, held),
+                    Locked::Busy => return Err(exists(id, path)),
+                    Locked::Unknown => {}
+                },
+                Err(Errno::NOENT) => self.make_root()?,
+                Err(error) => return Err(Error::Create { path, source: error.into() }),
             }
         }
         Err(Error::Restless { path })
@@ -190,16 +179,15 @@ impl StateRoot {
     /// # Errors
     /// The root is there and cannot be listed.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
-        let failed = |source| Error::List { path: self.path.clone(), source };
-        let entries = match std::fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
+        let folder = match rustix::fs::open(&self.path, FOLDER, Mode::empty()) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
         let mut ids = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            ids.extend(name.to_str().and_then(|name| ContainerId::parse(name).ok()));
+        for name in names(folder.as_fd()).map_err(failed)? {
+            ids.extend(name.to_str().ok().and_then(|name| ContainerId::parse(name).ok()));
         }
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         Ok(ids)
@@ -233,13 +221,9 @@ impl Held {
 
     /// Whether nothing but what a dead `create` may have left is in the folder.
     fn is_empty(&self) -> Result<bool, Error> {
-        let failed = |source| Error::List { path: self.path.clone(), source };
-        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            if entry.map_err(failed)?.file_name() != PREPARED {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
+        let names = names(self.folder.as_fd()).map_err(failed)?;
+        Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
     /// Reads the state.
@@ -294,6 +278,37 @@ impl Drop for Held {
     /// Unlocks at once, also for a child that has not closed its share yet.
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
+    }
+}
+
+/// The names in a folder. std's own reader panics when the folder cannot be closed.
+fn names(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn exists(id: &ContainerId, path: PathBuf) -> Error {
+    Error::Exists { id: id.to_string(), path }
+}
+
+/// What nobody works on, and what is not a container any more or not one yet, may be had.
+fn take_over(id: &ContainerId, held: Held) -> Result<(Held, Option<Box<State>>), Error> {
+    match held.load()? {
+        Loaded::Unknown if held.is_empty()? => Ok((held, None)),
+        Loaded::Ours(state)
+            if state.status == Status::Creating || state.phase == Phase::Deleting =>
+        {
+            Ok((held, Some(state)))
+        }
+        Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => {
+            Err(exists(id, held.path.clone()))
+        }
     }
 }
 

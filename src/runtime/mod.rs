@@ -12,7 +12,8 @@ mod start;
 mod state;
 
 use crate::cli::help;
-use crate::cli::runtime::{Command, LogOptions, Stderr, UsageError, log_options, parse};
+use crate::cli::log_options::{LogOptions, Stderr, log_options};
+use crate::cli::runtime::{Command, UsageError, parse};
 use crate::host::log::Log;
 use crate::host::state_dir::{self, StateRoot};
 use crate::host::{descriptor, guard, output, process, proxy};
@@ -185,8 +186,10 @@ fn millis(duration: Duration) -> f64 {
 fn begin(log: &Log, verb: &'static str, id: &str) -> Result<(), Error> {
     log.with("command", verb);
     log.with("id", id);
-    let uid = rustix::process::geteuid();
-    if uid.is_root() { Ok(()) } else { Err(Error::NotRoot { uid: uid.as_raw() }) }
+    match process::effective_user() {
+        0 => Ok(()),
+        uid => Err(Error::NotRoot { uid }),
+    }
 }
 
 fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
