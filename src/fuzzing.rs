@@ -10,8 +10,9 @@
     reason = "a property that does not hold is told by a panic"
 )]
 
+use crate::cli::log_options::{LogOptions, Stderr, log_options};
 use crate::cli::manager;
-use crate::cli::runtime::{Command, LogOptions, Stderr, log_options, parse};
+use crate::cli::runtime::{Command, parse};
 use crate::host::guard::Report;
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;

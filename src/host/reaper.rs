@@ -2,6 +2,7 @@
 //! them. Children are the only processes whose pid cannot be recycled unseen.
 
 use crate::host::process;
+use crate::model::hook_failure::Exit;
 use crate::model::signal;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -9,7 +10,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal as RawSignal, WaitOptions};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long killed processes may take to end.
@@ -46,14 +46,13 @@ impl Interrupts {
         Ok(Self { pending: SignalFd::with_flags(&signals, flags)? })
     }
 
-    /// Waits for `child`. An interrupt ends it with SIGTERM.
+    /// Waits for the child `pid`. An interrupt ends it with SIGTERM.
     ///
     /// # Errors
     /// The child cannot be waited for.
-    pub(crate) fn wait(&self, child: &mut Child) -> io::Result<ExitStatus> {
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    pub(crate) fn wait(&self, pid: Pid) -> io::Result<Exit> {
         // It has not been waited for, so the pid is its own.
-        if let Some(process) = process::open(pid)? {
+        if let Some(process) = process::open(pid.as_raw_nonzero().get())? {
             loop {
                 let mut descriptors = [
                     PollFd::new(&process, PollFlags::IN),
@@ -69,7 +68,22 @@ impl Interrupts {
                 }
             }
         }
-        child.wait()
+        wait(pid)
+    }
+}
+
+/// Waits for the child `pid`.
+///
+/// # Errors
+/// waitpid(2)'s.
+pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
+    let waited =
+        rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()))?;
+    let (_, status) = waited.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(status), _) => Ok(Exit::Status(status)),
+        (None, Some(signal)) => Ok(Exit::Signal(signal)),
+        (None, None) => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
 }
 

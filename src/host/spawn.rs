@@ -2,11 +2,14 @@
 //! caller reaches the child but what is named here.
 
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
+
+pub(crate) use nix::sys::signal::SigSet;
+pub(crate) use rustix::process::Pid;
 
 /// POSIX_SPAWN_SETSID, which nix does not name (`<spawn.h>` of glibc and musl).
 const SETSID: i32 = 0x80;
@@ -31,7 +34,7 @@ pub(crate) struct Program<'a> {
 ///
 /// # Errors
 /// Those of execve(2) included; then no process is left.
-pub(crate) fn spawn(program: &Program<'_>) -> io::Result<rustix::process::Pid> {
+pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     let arguments = c_strings(program.arguments.iter().map(OsStr::new))?;
     let environment = c_strings(program.environment.iter().map(OsStr::new))?;
     let mut actions = PosixSpawnFileActions::init()?;
@@ -51,8 +54,7 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<rustix::process::Pid> {
     attributes.set_sigmask(&program.blocked)?;
     attributes.set_sigdefault(&every_signal_that_can_be_ignored())?;
     let pid = posix_spawn(program.path, &actions, &attributes, &arguments, &environment)?;
-    rustix::process::Pid::from_raw(pid.as_raw())
-        .ok_or_else(|| io::Error::other("posix_spawn returned no pid"))
+    Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))
 }
 
 /// The type of the flags differs between glibc and musl.

@@ -129,7 +129,8 @@ fn dispatch(
     let (globals, command) = parse(words).map_err(Error::Usage)?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     let root = globals.root.unwrap_or_else(|| {
-        let base = runtime_dir.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_ROOT.into());
+        let base = runtime_dir.clone().filter(|path| !path.is_empty());
+        let base = base.unwrap_or(DEFAULT_ROOT.into());
         PathBuf::from(base).join(ROOT_NAME)
     });
     let docker_root = globals.docker_root;
@@ -153,7 +154,7 @@ fn dispatch(
         }
         Command::Run { create, afterwards } => {
             begin(log, "run", create.id.as_str())?;
-            run::run(words, &create, afterwards)?
+            run::run(words, runtime_dir.as_deref(), &create, afterwards)?
         }
         Command::State { id } => state::state(&context, &id)?,
         Command::List { format } => list::list(&context, format)?,

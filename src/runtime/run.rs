@@ -4,37 +4,52 @@
 use super::Outcome;
 use crate::cli::runtime::{Afterwards, Create};
 use crate::host::reaper::{self, Interrupts};
+use crate::host::spawn::{Pid, Program, SigSet, spawn};
 use crate::model::cause::chain;
-use std::ffi::OsString;
+use crate::model::hook_failure::Exit;
+use crate::model::proxy::PROGRAM;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::process::{Child, Command, ExitStatus};
+
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
 /// Why a run did not go through. What the verb itself says is on standard error already.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("run {verb} of the container")]
     Spawn { verb: &'static str, source: io::Error },
-    #[error("{verb} did not succeed ({status})")]
-    Verb { verb: &'static str, status: ExitStatus },
+    #[error("{verb} {exit}")]
+    Verb { verb: &'static str, exit: Exit },
+    #[error("an argument is not UTF-8: {word:?}")]
+    NotUtf8 { word: OsString },
     #[error("{first}; and cleaning up: {then}")]
     NotUndone { first: String, then: String },
     #[error("prepare to run the container")]
     Prepare { source: io::Error },
 }
 
-pub(super) fn run(words: &[OsString], request: &Create, afterwards: Afterwards) -> Outcome {
+/// `words` is the command line, `runtime_dir` the value of `XDG_RUNTIME_DIR`: the verbs get the same.
+pub(super) fn run(
+    words: &[OsString],
+    runtime_dir: Option<&OsStr>,
+    request: &Create,
+    afterwards: Afterwards,
+) -> Outcome {
     let failed = |source| Error::Prepare { source };
     // The proxy becomes a child of this process, which so leaves no zombie.
     reaper::adopt_orphans().map_err(failed)?;
     let interrupts = Interrupts::hold().map_err(failed)?;
-    let globals = words.iter().take_while(|word| *word != "run").cloned().collect();
-    let run = Run { globals, id: request.id.to_string(), interrupts };
-    let created = run.verb("create", &create_flags(request));
+    let globals = words.iter().take_while(|word| *word != "run").map(|word| utf8(word));
+    let globals = globals.collect::<Result<_, _>>()?;
+    let environment = match runtime_dir {
+        Some(path) => vec![format!("{RUNTIME_DIR}={}", utf8(path)?)],
+        None => Vec::new(),
+    };
+    let run = Run { globals, environment, id: request.id.to_string(), interrupts };
+    let created = run.verb("create", &create_flags(request)?);
     // A create that failed has left nothing, and one whose id was taken must not delete; one that was
     // killed may have left something.
-    if let Err(Error::Verb { status, .. }) = &created
-        && status.code().is_some()
-    {
+    if let Err(Error::Verb { exit: Exit::Status(_), .. }) = &created {
         return created.map(|()| None).map_err(Into::into);
     }
     let ran = created
@@ -43,7 +58,7 @@ pub(super) fn run(words: &[OsString], request: &Create, afterwards: Afterwards) 
     if ran.is_ok() && afterwards == Afterwards::Keep {
         return Ok(Some("ran; kept".to_owned()));
     }
-    let force = OsString::from("--force");
+    let force = "--force".to_owned();
     let deleted = match &ran {
         Ok(()) => run.verb("delete", &[]).or_else(|_| run.uninterrupted("delete", &[force])),
         Err(_) => run.uninterrupted("delete", &[force]),
@@ -59,53 +74,60 @@ pub(super) fn run(words: &[OsString], request: &Create, afterwards: Afterwards) 
 
 struct Run {
     /// The flags before the command, to pass on.
-    globals: Vec<OsString>,
+    globals: Vec<String>,
+    environment: Vec<String>,
     id: String,
     interrupts: Interrupts,
 }
 
 impl Run {
     /// Calls a verb; what interrupts the run ends it.
-    fn verb(&self, verb: &'static str, flags: &[OsString]) -> Result<(), Error> {
-        let mut child = self.spawn(verb, flags)?;
-        let status = self.interrupts.wait(&mut child);
-        verdict(verb, status)
+    fn verb(&self, verb: &'static str, flags: &[String]) -> Result<(), Error> {
+        self.call(verb, flags, |pid| self.interrupts.wait(pid))
     }
 
     /// Calls a verb that has to come to its end.
-    fn uninterrupted(&self, verb: &'static str, flags: &[OsString]) -> Result<(), Error> {
-        let status = self.spawn(verb, flags)?.wait();
-        verdict(verb, status)
+    fn uninterrupted(&self, verb: &'static str, flags: &[String]) -> Result<(), Error> {
+        self.call(verb, flags, reaper::wait)
     }
 
-    fn spawn(&self, verb: &'static str, flags: &[OsString]) -> Result<Child, Error> {
-        Command::new("/proc/self/exe")
-            .args(&self.globals)
-            .arg(verb)
-            .args(flags)
-            .arg(&self.id)
-            .spawn()
-            .map_err(|source| Error::Spawn { verb, source })
+    fn call(
+        &self,
+        verb: &'static str,
+        flags: &[String],
+        wait: impl FnOnce(Pid) -> io::Result<Exit>,
+    ) -> Result<(), Error> {
+        let words = [PROGRAM].into_iter().chain(self.globals.iter().map(String::as_str));
+        let words = words.chain([verb]).chain(flags.iter().map(String::as_str));
+        let arguments: Vec<&str> = words.chain([self.id.as_str()]).collect();
+        let program = Program {
+            path: "/proc/self/exe",
+            arguments: &arguments,
+            environment: &self.environment,
+            descriptors: &[],
+            blocked: SigSet::empty(),
+        };
+        match spawn(&program).and_then(wait).map_err(|source| Error::Spawn { verb, source })? {
+            exit if exit.is_success() => Ok(()),
+            exit => Err(Error::Verb { verb, exit }),
+        }
     }
 }
 
-fn verdict(verb: &'static str, status: io::Result<ExitStatus>) -> Result<(), Error> {
-    match status.map_err(|source| Error::Spawn { verb, source })? {
-        status if status.success() => Ok(()),
-        status => Err(Error::Verb { verb, status }),
-    }
-}
-
-fn create_flags(request: &Create) -> Vec<OsString> {
-    let mut flags = vec![OsString::from("--inherit-terminal")];
+fn create_flags(request: &Create) -> Result<Vec<String>, Error> {
+    let mut flags = vec!["--inherit-terminal".to_owned()];
     for (flag, value) in [
         ("--bundle", &request.bundle),
         ("--pid-file", &request.pid_file),
         ("--console-socket", &request.console_socket),
     ] {
         if let Some(value) = value {
-            flags.extend([OsString::from(flag), value.clone().into_os_string()]);
+            flags.extend([flag.to_owned(), utf8(value.as_os_str())?]);
         }
     }
-    flags
+    Ok(flags)
+}
+
+fn utf8(word: &OsStr) -> Result<String, Error> {
+    word.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { word: word.to_owned() })
 }
