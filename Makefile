@@ -28,7 +28,9 @@ TEST := $(CARGO) test --locked --target $(HOST)
 # The suite runs on what ships, unless the caller names another runtime.
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(BINARY)
 
-.PHONY: help build demo test unit it e2e vet bench install clean
+.PHONY: help build demo test unit it stress e2e vet bench install clean
+# The tests of one target would disturb those of another, and the engine tests come last.
+.NOTPARALLEL:
 
 help: ## list the targets
 	@echo 'usage: make TARGET [NAME=VALUE]...'
@@ -41,7 +43,7 @@ build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=mu
 demo: build ## take the sample extension through its life [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
-test: build unit it e2e ## everything: unit, black-box and engine tests on the built binary
+test: build unit it stress e2e ## everything: unit, black-box, stress and engine tests
 
 unit: ## unit tests alone
 	@tools/need 'make test' $(CC_NEEDS)
@@ -50,6 +52,10 @@ unit: ## unit tests alone
 it: build ## black-box tests alone, on the built binary [RUNTIME_UNDER_TEST=another binary]
 	@tools/need 'make test' $(IT_NEEDS)
 	$(TEST) --test it
+
+stress: build ## killed and faulted at every system call [STRESS=full; default: a representative part]
+	@tools/need 'make test' $(CC_NEEDS)
+	$(TEST) --test stress
 
 e2e: build ## engine tests alone: real dockerd, containerd and Podman
 	@tools/need 'make e2e' $(E2E_NEEDS)

@@ -119,9 +119,9 @@ fn run() -> Result<()> {
     // Apart from the first, because the kernel tears a network namespace down after the fact, at
     // the expense of whatever runs then.
     let mut network = rows(&builds, scratch.path(), Network::Own)?;
-    let others = measure(&mut network, rounds)?;
+    let others_later = measure(&mut network, rounds)?;
     println!("\nThe same with an own network namespace, as Docker asks for, and with a cgroup too");
-    print_times(&network, others);
+    print_times(&network, others_later);
 
     let mut goals = Vec::new();
     let observer = probe::Observer::new(&dir.join("observe"), scratch.path());
@@ -189,13 +189,18 @@ fn run() -> Result<()> {
             format!("{} MiB", mebibytes(size)),
             size <= build.binary_at_most,
         ));
-        goals.extend(time_goals(build, &plain));
+        goals.extend(time_goals(build, &plain, others));
     }
 
     println!("\nGoals");
     goals.sort_by(|one, other| one.what.cmp(&other.what));
-    for Goal { what, measured, met } in &goals {
-        println!("  {:<7}{what}: {measured}", if *met { "met" } else { "MISSED" });
+    for Goal { what, measured, verdict } in &goals {
+        let verdict = match verdict {
+            Verdict::Met => "met",
+            Verdict::Missed => "MISSED",
+            Verdict::Unsure => "unsure (busy machine)",
+        };
+        println!("  {verdict:<7} {what}: {measured}");
     }
     for libc in ["glibc", "musl"] {
         if !builds.iter().any(|build| build.libc == libc) {
@@ -424,16 +429,26 @@ fn floor_of(libc: &str, rows: &[Row]) -> Option<f64> {
 struct Goal {
     what: String,
     measured: String,
-    met: bool,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Met,
+    Missed,
+    /// The machine was busy with something else, so a time proves nothing either way.
+    Unsure,
 }
 
 impl Goal {
     fn new(what: String, measured: String, met: bool) -> Self {
-        Self { what, measured, met }
+        let verdict = if met { Verdict::Met } else { Verdict::Missed };
+        Self { what, measured, verdict }
     }
 }
 
-fn time_goals(build: &Build, rows: &[Row]) -> Vec<Goal> {
+/// The goals that are times, which other work on the machine makes worthless.
+fn time_goals(build: &Build, rows: &[Row], others: f64) -> Vec<Goal> {
     let Some(life) = rows.iter().find(|row| row.name == build.name()).map(Row::life) else {
         return Vec::new();
     };
@@ -453,6 +468,9 @@ fn time_goals(build: &Build, rows: &[Row]) -> Vec<Goal> {
             format!("{:.1} x", runc / life),
             runc / life >= limit,
         ));
+    }
+    if others > OTHERS_AT_MOST {
+        goals.iter_mut().for_each(|goal| goal.verdict = Verdict::Unsure);
     }
     goals
 }
