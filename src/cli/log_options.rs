@@ -2,7 +2,8 @@
 //! error in the rest reaches the log too.
 
 use crate::model::log::{Format, Level};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Where the log goes, and how much of it.
@@ -27,40 +28,48 @@ pub(crate) enum Stderr {
 /// Reads the log flags alone, with no regard to what else is wrong.
 pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
     let mut options = LogOptions::default();
-    let mut words = words.iter().map(|word| word.to_string_lossy());
+    let mut words = words.iter().map(OsString::as_os_str);
     while let Some(word) = words.next() {
-        let (flag, joined) = match word.split_once('=') {
-            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
-            None => (word.into_owned(), None),
-        };
-        match flag.as_str() {
-            "--debug" => options.level = Some(Level::Debug),
-            "--log" | "--log-format" | "--log-level" => {
-                let Some(value) = joined.or_else(|| words.next().map(|value| value.into_owned()))
-                else {
-                    break;
-                };
-                match flag.as_str() {
-                    "--log" => options.file = Some(PathBuf::from(value)),
-                    "--log-format" => options.format = log_format(&value).or(options.format),
-                    _ => options.level = Level::parse(&value).or(options.level),
+        // A value is taken as it is: a path need not be UTF-8.
+        let mut parts = word.as_bytes().splitn(2, |&byte| byte == b'=');
+        let flag = parts.next().unwrap_or_default();
+        let joined = parts.next().map(OsStr::from_bytes);
+        match flag {
+            b"--debug" => options.level = Some(Level::Debug),
+            b"--log" | b"--log-format" | b"--log-level" => {
+                let Some(value) = joined.or_else(|| words.next()) else { break };
+                let text = value.to_string_lossy();
+                match flag {
+                    b"--log" => options.file = Some(PathBuf::from(value)),
+                    b"--log-format" => options.format = log_format(&text).or(options.format),
+                    _ => options.level = Level::parse(&text).or(options.level),
                 }
             }
-            "--root" | "--docker-root" | "--criu" | "--cgroup-manager" if joined.is_none() => {
+            b"--root" | b"--docker-root" | b"--criu" | b"--cgroup-manager" if joined.is_none() => {
                 words.next();
             }
-            "--" => break,
-            flag if flag.starts_with('-') => {}
+            // The command comes next, whatever it looks like.
+            b"--" => {
+                options.stderr = whose(words.next());
+                break;
+            }
+            flag if flag.starts_with(b"-") => {}
             // The command: what follows is its own.
-            command => {
-                if command == "create" {
-                    options.stderr = Stderr::Container;
-                }
+            _ => {
+                options.stderr = whose(Some(word));
                 break;
             }
         }
     }
     options
+}
+
+/// Whose the standard error of `command` is.
+fn whose(command: Option<&OsStr>) -> Stderr {
+    match command {
+        Some(command) if command == "create" => Stderr::Container,
+        Some(_) | None => Stderr::Caller,
+    }
 }
 
 /// Reads the value of `--log-format`.
@@ -94,5 +103,26 @@ mod tests {
         }
         assert_eq!(log_options(&words("--debug list")).level, Some(Level::Debug));
         assert_eq!(log_options(&words("list --log /l")), LogOptions::default());
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_taken_as_it_is() {
+        let path = OsStr::from_bytes(b"/l\xff");
+        let joined = OsString::from(OsStr::from_bytes(b"--log=/l\xff"));
+        for words in [vec!["--log".into(), path.to_owned()], vec![joined]] {
+            assert_eq!(log_options(&words).file.as_deref(), Some(path.as_ref()));
+        }
+    }
+
+    #[test]
+    fn at_create_standard_error_is_the_containers_behind_a_double_dash_too() {
+        for (line, stderr) in [
+            ("--debug create x", Stderr::Container),
+            ("-- create x", Stderr::Container),
+            ("-- start create", Stderr::Caller),
+            ("--root create start x", Stderr::Caller),
+        ] {
+            assert_eq!(log_options(&words(line)).stderr, stderr, "{line}");
+        }
     }
 }

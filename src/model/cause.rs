@@ -27,7 +27,24 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
         }
         next = error.source();
     }
-    text
+    on_one_line(text)
+}
+
+/// What is quoted of a command line, a document or an image must not forge a second line or move the
+/// cursor of a terminal.
+fn on_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for found in text.chars() {
+        if found.is_control() {
+            line.extend(found.escape_default());
+        } else {
+            line.push(found);
+        }
+    }
+    line
 }
 
 /// The cause in words that no engine reacts to.
@@ -104,6 +121,12 @@ mod tests {
                 assert!(!text.contains(sentence), "errno {errno}: {text}");
             }
         }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let error = io::Error::other("bad\nlevel=error\u{1b}[2J\u{85}é");
+        assert_eq!(chain(&Outer { source: error }), r"read /x: bad\nlevel=error\u{1b}[2J\u{85}é");
     }
 
     #[test]
