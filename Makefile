@@ -85,4 +85,4 @@ CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
-	ip=iproute2 nsenter=util-linux debootstrap=debootstrap
+	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils

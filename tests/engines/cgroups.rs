@@ -1,0 +1,147 @@
+//! A cgroup of its own for a sandbox, in every hierarchy: whatever engines make stays below it, and
+//! goes with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A mounted cgroup hierarchy.
+#[derive(Debug, Clone)]
+pub(crate) struct Hierarchy {
+    pub(crate) mount_point: PathBuf,
+    /// `cgroup` or `cgroup2`.
+    pub(crate) kind: String,
+    /// What names it to mount(8): `cpu,cpuacct`, `name=systemd`; empty for version 2.
+    pub(crate) options: String,
+}
+
+/// Which hierarchies a sandbox gets to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Those of the host, where the host has them.
+    AsMounted,
+    /// Version 2 alone, at its usual place, as on a system that was never taught version 1.
+    OnlyTwo,
+}
+
+impl Version {
+    pub(crate) const ALL: [Self; 2] = [Self::AsMounted, Self::OnlyTwo];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AsMounted => "as-mounted",
+            Self::OnlyTwo => "only-two",
+        }
+    }
+
+    /// The hierarchies to mount in a sandbox.
+    pub(crate) fn hierarchies(self) -> Vec<Hierarchy> {
+        match self {
+            Self::AsMounted => hierarchies(),
+            Self::OnlyTwo => vec![Hierarchy {
+                mount_point: PathBuf::from("/sys/fs/cgroup"),
+                kind: "cgroup2".to_owned(),
+                options: String::new(),
+            }],
+        }
+    }
+}
+
+/// The hierarchies mounted here.
+pub(crate) fn hierarchies() -> Vec<Hierarchy> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().filter_map(hierarchy_of).collect()
+}
+
+/// Reads a line of mountinfo: `… ROOT POINT OPTIONS … - TYPE SOURCE SUPER_OPTIONS`.
+fn hierarchy_of(line: &str) -> Option<Hierarchy> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut right = right.split(' ');
+    let kind = right.next().filter(|kind| matches!(*kind, "cgroup" | "cgroup2"))?;
+    let options = right.nth(1)?.split(',');
+    let options: Vec<&str> =
+        options.filter(|option| !matches!(*option, "rw" | "ro" | "xattr")).collect();
+    let options = if kind == "cgroup" { options.join(",") } else { String::new() };
+    let mount_point = PathBuf::from(left.split(' ').nth(4)?);
+    Some(Hierarchy { mount_point, kind: kind.to_owned(), options })
+}
+
+/// What the cgroups of all sandboxes are called, before the pid of their owner.
+const NAME: &str = "engine-tests-";
+
+/// One cgroup in every hierarchy. Dropping it removes them, with everything below.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    dirs: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    pub(crate) fn create() -> Self {
+        let mut dirs = Vec::new();
+        for hierarchy in hierarchies() {
+            remove_abandoned(&hierarchy.mount_point);
+            let dir = hierarchy.mount_point.join(format!("{NAME}{}", std::process::id()));
+            fs::create_dir(&dir).unwrap_or_else(|error| panic!("mkdir {}: {error}", dir.display()));
+            // A new cpuset is empty, and an empty one takes no process.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if hierarchy.kind == "cgroup" && dir.join(file).exists() {
+                    let parent = fs::read(hierarchy.mount_point.join(file)).unwrap();
+                    fs::write(dir.join(file), parent).unwrap();
+                }
+            }
+            dirs.push(dir);
+        }
+        Self { dirs }
+    }
+
+    /// Shell commands that move the shell into them.
+    pub(crate) fn shell_to_enter(&self) -> String {
+        self.dirs
+            .iter()
+            .map(|dir| format!("echo 0 >'{}/cgroup.procs' && ", dir.display()))
+            .collect()
+    }
+
+    /// Removes them. What could not be removed is in the answer.
+    pub(crate) fn remove(&self) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut left: Vec<&PathBuf> = self.dirs.iter().collect();
+        loop {
+            left.retain(|dir| dir.exists() && remove_tree(dir).is_err());
+            if left.is_empty() || Instant::now() > deadline {
+                return left.iter().map(|dir| dir.display().to_string()).collect();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        drop(self.remove());
+    }
+}
+
+/// Removes what a run that was killed outright could not remove itself.
+fn remove_abandoned(mount_point: &Path) {
+    for dir in below(mount_point) {
+        let owner = dir.file_name().and_then(|name| name.to_str()?.strip_prefix(NAME));
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(remove_tree(&dir));
+        }
+    }
+}
+
+/// Removes cgroups from the leaves up: their files go with them.
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    for child in below(dir) {
+        remove_tree(&child)?;
+    }
+    fs::remove_dir(dir)
+}
+
+/// The cgroups directly below `dir`.
+pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}

@@ -1,0 +1,159 @@
+//! A containerd without an engine on top, driven by `ctr`, with annotations for labels.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::command::{Finished, Started, attempt, run, start, wait_for};
+use crate::engine::{Engine, Status};
+use crate::image::Image;
+use crate::sandbox::RUNTIME;
+
+pub(crate) struct Containerd {
+    dir: TempDir,
+    daemon: Child,
+}
+
+impl Containerd {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("containerd").tempdir().unwrap();
+        let in_dir = |name: &str| dir.path().join(name);
+        fs::write(
+            in_dir("config.toml"),
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+        )
+        .unwrap();
+        let log = fs::File::create(in_dir("log")).unwrap();
+        let daemon = Command::new("containerd")
+            .args(["--config".into(), in_dir("config.toml"), "--root".into(), in_dir("root")])
+            .args(["--state".into(), in_dir("state"), "--address".into(), in_dir("socket")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let containerd = Self { dir, daemon };
+        wait_for("containerd", Duration::from_secs(60), || {
+            containerd.ctr(&["version"]).status.success().then_some(())
+        });
+        containerd
+    }
+
+    /// Runs the client.
+    #[track_caller]
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> Finished {
+        run(self.client().args(arguments))
+    }
+
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        self.dir.path().join("state/io.containerd.runtime.v2.task/default").join(id)
+    }
+
+    /// The shell command of a run in the foreground.
+    pub(crate) fn foreground(&self, name: &str, image: &Image, options: &str) -> String {
+        let labels = image.labels.iter().map(|(key, value)| format!("--annotation={key}={value}"));
+        let (socket, labels) = (self.dir.path().join("socket"), labels.collect::<Vec<_>>());
+        format!(
+            "ctr --address {} run --runc-binary {RUNTIME} {} {options} {} {name}",
+            socket.display(),
+            labels.join(" "),
+            reference(image),
+        )
+    }
+
+    fn client(&self) -> Command {
+        let mut client = Command::new("ctr");
+        client.arg("--address").arg(self.dir.path().join("socket"));
+        client
+    }
+
+    fn log_of(&self, name: &str) -> String {
+        format!("file://{}/{name}.log", self.dir.path().display())
+    }
+}
+
+fn reference(image: &Image) -> String {
+    format!("docker.io/library/{}:latest", image.name)
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.daemon.id()).unwrap()), Signal::SIGTERM);
+        drop(self.daemon.wait());
+    }
+}
+
+impl Engine for Containerd {
+    fn import(&self, image: &Image) {
+        let archive = image.archive(&reference(image));
+        run(self.client().args(["image", "import"]).arg(archive)).ok();
+    }
+
+    fn remove_image(&self, image: &Image) {
+        attempt(self.client().args(["image", "remove", "--sync", &reference(image)]));
+    }
+
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started {
+        let labels = image.labels.iter().map(|(key, value)| format!("--annotation={key}={value}"));
+        let mut command = self.client();
+        command.args(["run", "--detach", "--runc-binary", RUNTIME]);
+        command.args(["--log-uri", &self.log_of(name)]);
+        command.args(labels).args(arguments).arg(reference(image)).arg(name);
+        start(&mut command)
+    }
+
+    fn start(&self, name: &str) -> Finished {
+        // The task of the last run stays until somebody removes it.
+        drop(self.ctr(&["task", "remove", name]));
+        self.ctr(&["task", "start", "--detach", "--log-uri", &self.log_of(name), name])
+    }
+
+    fn remove(&self, name: &str) -> Finished {
+        if self.status(name) != Status::NotRun {
+            self.ctr(&["task", "remove", name]).ok();
+        }
+        self.ctr(&["container", "remove", name])
+    }
+
+    fn force_remove(&self, name: &str) {
+        attempt(self.client().args(["task", "remove", "--force", name]));
+        attempt(self.client().args(["container", "remove", name]));
+    }
+
+    fn status(&self, name: &str) -> Status {
+        let listed = self.ctr(&["task", "list"]).out;
+        let mut rows = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        match rows.find(|row| row.first() == Some(&name)).and_then(|row| row.get(2).copied()) {
+            // ctr tells the exit status to nobody but a foreground run.
+            Some("STOPPED") => Status::Exited(0),
+            Some("RUNNING") => Status::Running,
+            _ => Status::NotRun,
+        }
+    }
+
+    fn id(&self, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn logs(&self, name: &str) -> String {
+        let log = self.log_of(name);
+        fs::read_to_string(log.trim_start_matches("file://")).unwrap_or_default()
+    }
+
+    fn pid_file(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("init.pid")
+    }
+
+    fn error(&self, operation: &str, reason: &str) -> String {
+        format!("OCI runtime {operation} failed: {reason}: unknown")
+    }
+
+    fn failure_code(&self) -> i32 {
+        1
+    }
+}

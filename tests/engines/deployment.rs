@@ -1,0 +1,101 @@
+//! One container of one image on one engine, removed again whatever happens.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::command::{Finished, Started, wait_for};
+use crate::engine::{Engine, Status};
+use crate::image::Image;
+use crate::witness;
+
+pub(crate) struct Deployment<'engine> {
+    pub(crate) engine: &'engine dyn Engine,
+    pub(crate) image: Image,
+    pub(crate) name: String,
+}
+
+impl<'engine> Deployment<'engine> {
+    /// Imports `image`; nothing runs yet.
+    pub(crate) fn of(image: Image, engine: &'engine dyn Engine) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("container-{}", NEXT.fetch_add(1, Ordering::SeqCst));
+        engine.import(&image);
+        Self { engine, image, name }
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
+        self.engine.run(&self.name, &self.image, arguments)
+    }
+
+    pub(crate) fn begin_run(&self, arguments: &[&str]) -> Started {
+        self.engine.begin_run(&self.name, &self.image, arguments)
+    }
+
+    pub(crate) fn start(&self) -> Finished {
+        self.engine.start(&self.name)
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.engine.id(&self.name)
+    }
+
+    /// The container's log, as soon as `last` is in it: some engines write it at their leisure.
+    #[track_caller]
+    pub(crate) fn logs_up_to(&self, last: &str) -> String {
+        let mut log = String::new();
+        for _ in 0..300 {
+            log = self.engine.logs(&self.name);
+            if log.contains(last) {
+                return log;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let end = log.len().saturating_sub(1000);
+        panic!("{last:?} is not in the log of {} bytes that ends {:?}", log.len(), &log[end..]);
+    }
+
+    /// Waits until the container is what an extension is for most of its life.
+    #[track_caller]
+    pub(crate) fn assert_deployed(&self) {
+        self.assert_status(Status::Exited(0));
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_status(&self, wanted: Status) {
+        let mut seen = Status::NotRun;
+        for _ in 0..500 {
+            seen = self.engine.status(&self.name);
+            if seen == wanted {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} is {seen:?}, not {wanted:?}", self.name);
+    }
+
+    /// Waits until a hook of the deployment under way has left a note.
+    #[track_caller]
+    pub(crate) fn await_note(&self, running: &mut Started, name: &str) -> String {
+        let note = wait_for(&format!("the note {name}"), Duration::from_secs(30), || {
+            let note = self.image.read(name);
+            let found = if note.is_empty() { None } else { Some(Ok(note)) };
+            found.or_else(|| running.ended().map(Err))
+        });
+        note.unwrap_or_else(|ended| panic!("no note {name}, for it ended: {ended}"))
+    }
+
+    /// Removes the container as a user would, and sees that no process is left of it.
+    #[track_caller]
+    pub(crate) fn remove(self) {
+        let id = self.id();
+        self.engine.remove(&self.name).ok();
+        witness::assert_gone(&id);
+    }
+}
+
+impl Drop for Deployment<'_> {
+    fn drop(&mut self) {
+        self.engine.force_remove(&self.name);
+        self.engine.remove_image(&self.image);
+    }
+}

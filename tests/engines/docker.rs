@@ -1,0 +1,249 @@
+//! A dockerd with its own containerd, on a network and among mounts of its own.
+//!
+//! What the daemon sees as the host's network and mounts belongs to it alone, so a test may compare
+//! them, break them, and kill the daemon, while others run beside it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::command::{Finished, Started, attempt, run, start, wait_for};
+use crate::engine::{Engine, Status};
+use crate::image::Image;
+use crate::sandbox::RUNTIME;
+
+pub(crate) struct Docker {
+    dir: TempDir,
+    daemon: Mutex<Child>,
+    arguments: Vec<String>,
+}
+
+impl Docker {
+    /// Starts a daemon that knows the runtime as `extension`.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("docker").tempdir().unwrap();
+        // An empty file stands where the machine's own settings would be read from.
+        fs::write(dir.path().join("daemon.json"), "{}").unwrap();
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let daemon = spawn(None, dir.path(), &arguments);
+        let docker = Self { dir, daemon: Mutex::new(daemon), arguments };
+        docker.await_ready();
+        docker
+    }
+
+    /// The daemon's process, also after a test failed while it held it.
+    fn daemon(&self) -> MutexGuard<'_, Child> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn await_ready(&self) {
+        for _ in 0..600 {
+            if self.socket().exists() && self.docker(&["version"]).status.success() {
+                return;
+            }
+            if let Some(status) = self.daemon().try_wait().unwrap() {
+                panic!("dockerd ended with {status}:\n{}", self.daemon_log());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("dockerd did not come up within a minute:\n{}", self.daemon_log());
+    }
+
+    /// Ends the daemon with `signal` and starts it again on the same data, network and mounts.
+    pub(crate) fn restart(&self, signal: Signal) {
+        let mut daemon = self.daemon();
+        // Its namespaces go with their last process: this one holds them meanwhile.
+        let mut holder = nsenter(&daemon).args(["sleep", "300"]).spawn().unwrap();
+        wait_for("the holder of the namespaces", Duration::from_secs(5), || {
+            let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
+            name.starts_with(b"sleep").then_some(())
+        });
+        kill(pid(&daemon), signal).unwrap();
+        daemon.wait().unwrap();
+        *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
+        drop(daemon);
+        self.await_ready();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+
+    /// Sends the daemon a signal that does not end it.
+    pub(crate) fn signal_daemon(&self, signal: Signal) {
+        kill(pid(&self.daemon()), signal).unwrap();
+    }
+
+    pub(crate) fn pid_of_daemon(&self) -> u32 {
+        self.daemon().id()
+    }
+
+    /// Runs the client.
+    #[track_caller]
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Finished {
+        run(self.client().args(arguments))
+    }
+
+    /// Starts the client.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Started {
+        start(self.client().args(arguments))
+    }
+
+    /// Runs a program on what is the host for this daemon.
+    #[track_caller]
+    pub(crate) fn on_its_host(&self, arguments: &[&str]) -> Finished {
+        let mut command = nsenter(&self.daemon());
+        run(command.args(arguments))
+    }
+
+    /// One field of a container, as a Go template; empty if there is no such container.
+    pub(crate) fn inspect(&self, name: &str, template: &str) -> String {
+        let seen = self.docker(&["inspect", "--type=container", "--format", template, name]);
+        seen.out.trim().to_owned()
+    }
+
+    pub(crate) fn data_root(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Where containerd keeps the bundles of running containers.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        let tasks = "exec/containerd/daemon/io.containerd.runtime.v2.task/moby";
+        self.dir.path().join(tasks).join(id)
+    }
+
+    /// The state root that dockerd gives the runtime.
+    pub(crate) fn state_root(&self) -> PathBuf {
+        self.dir.path().join("exec/runtime-runc/moby")
+    }
+
+    fn daemon_log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    fn client(&self) -> Command {
+        let mut client = Command::new("docker");
+        client.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        client
+    }
+}
+
+/// Starts dockerd in new namespaces, or in those of `beside`.
+fn spawn(beside: Option<&Child>, dir: &Path, arguments: &Vec<String>) -> Child {
+    let mut command = beside.map_or_else(|| Command::new("unshare"), nsenter);
+    if beside.is_none() {
+        command.args(["--mount", "--net"]);
+    }
+    let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let in_dir = |name: &str| dir.join(name).display().to_string();
+    command
+        .args(["sh", "-ec", "ip link set lo up; exec dockerd \"$@\"", "sh"])
+        .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("pid")])
+        .args(["--data-root", &in_dir("data"), "--exec-root", &in_dir("exec")])
+        .args(["--host", &format!("unix://{}", in_dir("socket"))])
+        .args(["--add-runtime", &format!("extension={RUNTIME}")])
+        // There is nothing to filter, and a kernel need not have the modules.
+        .args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"])
+        .args(["--storage-driver=overlay2", "--bip=172.31.0.1/24"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    // Without --fork, unshare and nsenter become dockerd: the pid is its own.
+    command.spawn().unwrap()
+}
+
+fn nsenter(process: &Child) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--mount", "--net", "--target", &process.id().to_string(), "--"]);
+    command
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let daemon = self.daemon.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = kill(pid(daemon), Signal::SIGCONT);
+        let _ = kill(pid(daemon), Signal::SIGTERM);
+        for _ in 0..200 {
+            if daemon.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("dockerd did not end within 20 s of SIGTERM; killing it");
+        drop(daemon.kill());
+        drop(daemon.wait());
+    }
+}
+
+impl Engine for Docker {
+    fn import(&self, image: &Image) {
+        let layer = image.tar();
+        run(self.client().arg("import").args(image.changes()).arg(layer).arg(&image.name)).ok();
+    }
+
+    fn remove_image(&self, image: &Image) {
+        attempt(self.client().args(["rmi", "--force", &image.name]));
+    }
+
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started {
+        let words = ["run", "--runtime=extension", "--name", name];
+        start(self.client().args(words).args(arguments).arg(&image.name))
+    }
+
+    fn start(&self, name: &str) -> Finished {
+        self.docker(&["start", "--attach", name])
+    }
+
+    fn remove(&self, name: &str) -> Finished {
+        self.docker(&["rm", name])
+    }
+
+    fn force_remove(&self, name: &str) {
+        attempt(self.client().args(["rm", "--force", name]));
+    }
+
+    fn status(&self, name: &str) -> Status {
+        let seen = self.inspect(name, "{{.State.Status}} {{.State.ExitCode}}");
+        match seen.split_once(' ') {
+            Some(("exited", code)) => Status::Exited(code.parse().unwrap()),
+            Some(("running" | "restarting", _)) => Status::Running,
+            _ => Status::NotRun,
+        }
+    }
+
+    fn id(&self, name: &str) -> String {
+        // Not inspect: that waits until the container's start is over.
+        let filter = format!("name=^{name}$");
+        let listed = self.docker(&["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter]);
+        listed.out.trim().to_owned()
+    }
+
+    fn logs(&self, name: &str) -> String {
+        self.docker(&["logs", name]).ok().text()
+    }
+
+    fn pid_file(&self, id: &str) -> PathBuf {
+        self.bundle(id).join("init.pid")
+    }
+
+    fn error(&self, operation: &str, reason: &str) -> String {
+        format!("OCI runtime {operation} failed: {reason}: unknown")
+    }
+
+    fn failure_code(&self) -> i32 {
+        125
+    }
+}

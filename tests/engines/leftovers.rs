@@ -1,0 +1,77 @@
+//! What a sandbox looked like before any engine started, to compare with what is there when all of
+//! them have stopped.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cgroups::{below, hierarchies};
+use crate::sandbox::SCRATCH;
+use crate::witness::processes;
+
+pub(crate) struct Snapshot {
+    mounts: BTreeSet<String>,
+    processes: BTreeSet<i32>,
+}
+
+impl Snapshot {
+    pub(crate) fn take() -> Self {
+        let processes = processes().into_iter().map(|process| process.pid).collect();
+        Self { mounts: mounts(), processes }
+    }
+
+    /// Fails, naming everything, when something is left.
+    pub(crate) fn compare(&self) {
+        let mut left = Vec::new();
+        // The last shims and their children may still be on their way out.
+        for _ in 0..100 {
+            left = self.left();
+            if left.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("left behind:\n{}", left.join("\n"));
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for process in processes() {
+            if !self.processes.contains(&process.pid) {
+                left.push(format!("process {} {}", process.pid, process.arguments.join(" ")));
+            }
+        }
+        left.extend(mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));
+        left.extend(states().iter().map(|dir| format!("state {}", dir.display())));
+        left.extend(leaves().iter().map(|dir| format!("cgroup {}", dir.display())));
+        let entries = fs::read_dir(SCRATCH).unwrap().flatten();
+        left.extend(entries.map(|entry| format!("directory {}", entry.path().display())));
+        left
+    }
+}
+
+fn mounts() -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().map(str::to_owned).collect()
+}
+
+/// The states that the runtime keeps where nobody told it a place.
+fn states() -> Vec<PathBuf> {
+    let roots = [Path::new("/run/balena-extension-runtime"), Path::new("/run/containerd/runc")];
+    let mut found: Vec<PathBuf> = roots.iter().flat_map(|root| below(root)).collect();
+    // containerd keeps a root for every namespace.
+    found.retain(|dir| dir.parent() != Some(roots[1]) || !below(dir).is_empty());
+    found
+}
+
+/// The cgroups of containers. Their parents, such as `docker`, and conmon's own are the engines'.
+fn leaves() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies() {
+        for parent in below(&hierarchy.mount_point) {
+            found.extend(below(&parent).into_iter().filter(|dir| !dir.ends_with("conmon")));
+        }
+    }
+    found
+}

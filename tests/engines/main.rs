@@ -1,0 +1,96 @@
+//! The runtime under real engines: dockerd, containerd and Podman, as they are installed here and as
+//! a newer Debian ships them.
+//!
+//! One program in three stages, told apart by [`sandbox::STAGE`]: the outermost one starts a sandbox
+//! for every row of [`rows`] and cleans up after it; the middle one is process 1 of that sandbox and
+//! turns it into a machine of its own; the innermost one runs the tests. No engine of the host is
+//! asked anything, and nothing of the host is written to.
+//!
+//! `RUNTIME_UNDER_TEST` names the runtime (default: the one at the top of the checkout);
+//! `ENGINE_ROWS` the rows (default: all of them).
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, prints what it saw, and owns the files it writes"
+)]
+
+mod cgroups;
+mod command;
+mod ctr;
+mod deployment;
+mod docker;
+mod engine;
+mod image;
+mod interrupts;
+mod leftovers;
+mod podman;
+mod rows;
+mod sandbox;
+mod scenarios_crash;
+mod scenarios_ctr;
+mod scenarios_direct;
+mod scenarios_docker;
+mod scenarios_every_engine;
+mod scenarios_failing_hooks;
+mod scenarios_network;
+mod scenarios_podman;
+mod suite;
+mod witness;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use engine::Engines;
+use libtest_mimic::Arguments;
+use suite::Suite;
+
+fn main() -> ExitCode {
+    match std::env::var(sandbox::STAGE).as_deref() {
+        Err(_) => rows::run_all(),
+        Ok(sandbox::INIT) => sandbox::be_process_one(),
+        Ok(sandbox::TESTS) => run_tests(),
+        Ok(other) => panic!("{}={other}: no such stage", sandbox::STAGE),
+    }
+}
+
+/// The innermost stage: every scenario on every engine, then a look at what is left.
+fn run_tests() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most tests wait for an engine, not for a CPU.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    let before = leftovers::Snapshot::take();
+    let engines = Arc::new(Engines::default());
+
+    let mut suite = Suite::of_this_row();
+    suite.test("the_programs_the_engines_need_are_installed", command::require_programs);
+    // The longest first: whatever starts last decides how long the whole takes.
+    scenarios_every_engine::add_to(&mut suite, &engines);
+    scenarios_failing_hooks::add_to(&mut suite, &engines);
+    scenarios_docker::add_to(&mut suite, &engines);
+    scenarios_crash::add_to(&mut suite);
+    scenarios_network::add_to(&mut suite);
+    scenarios_podman::add_to(&mut suite, &engines);
+    scenarios_ctr::add_to(&mut suite, &engines);
+    scenarios_direct::add_to(&mut suite);
+    let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
+    if arguments.list {
+        return ExitCode::SUCCESS;
+    }
+
+    // The trials held the other references: this stops the engines.
+    drop(engines);
+    let mut after = Suite::of_this_row();
+    after.test("nothing_is_left_of_all_this", move || before.compare());
+    let swept = libtest_mimic::run(&Arguments::default(), after.into_trials());
+    if conclusion.has_failed() || swept.has_failed() {
+        return ExitCode::from(101);
+    }
+    ExitCode::SUCCESS
+}

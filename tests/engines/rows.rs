@@ -1,0 +1,121 @@
+//! The rows of the matrix: one for every generation of engines, each with a root filesystem that
+//! has its three engines installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cgroups::Version;
+use crate::interrupts::Interrupts;
+use crate::sandbox::{self, Outcome};
+
+/// What a minimal Debian lacks to serve as a row.
+const PACKAGES: &str =
+    "ca-certificates,conmon,containerd,docker.io,docker-cli,iproute2,iptables,netavark,podman,runc";
+
+pub(crate) struct Row {
+    /// The first part of its tests' names.
+    pub(crate) name: &'static str,
+    /// The root filesystem, which is only read.
+    pub(crate) root: PathBuf,
+    pub(crate) cgroups: Version,
+}
+
+/// Runs the tests of the rows that `ENGINE_ROWS` names, or of all.
+pub(crate) fn run_all() -> ExitCode {
+    let interrupts = Interrupts::watch();
+    let this = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(this)).expect("PR_SET_CHILD_SUBREAPER");
+    let wanted =
+        std::env::var("ENGINE_ROWS").unwrap_or_else(|_| "installed,unified,trixie".to_owned());
+    let mut result = ExitCode::SUCCESS;
+    for name in wanted.split(',') {
+        match row(name, &interrupts)
+            .and_then(|row| sandbox::run(&row, &interrupts))
+            .unwrap_or_else(Outcome::Failed)
+        {
+            Outcome::Passed => {}
+            Outcome::Failed(_) if interrupts.came() => return interrupted(),
+            Outcome::Failed(reason) => {
+                // In the words of libtest, so that nobody takes silence for success.
+                println!("test {name}::the_tests_of_this_row_pass ... FAILED\n\n{reason}\n");
+                result = ExitCode::from(101);
+            }
+            Outcome::Interrupted => return interrupted(),
+        }
+    }
+    result
+}
+
+fn interrupted() -> ExitCode {
+    println!("interrupted; everything was stopped and removed");
+    ExitCode::from(130)
+}
+
+fn row(name: &str, interrupts: &Interrupts) -> Result<Row, String> {
+    match name {
+        "installed" => {
+            Ok(Row { name: "installed", root: PathBuf::from("/"), cgroups: Version::AsMounted })
+        }
+        "unified" => {
+            Ok(Row { name: "unified", root: PathBuf::from("/"), cgroups: Version::OnlyTwo })
+        }
+        "trixie" => Ok(Row {
+            name: "trixie",
+            root: debian("trixie", interrupts)?,
+            cgroups: Version::AsMounted,
+        }),
+        other => Err(format!("ENGINE_ROWS names {other}; there is: installed, unified, trixie")),
+    }
+}
+
+/// A Debian of that name in the build directory, made when it is not there yet.
+fn debian(suite: &str, interrupts: &Interrupts) -> Result<PathBuf, String> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let root = cache.join(format!("engines-{suite}"));
+    if root.exists() {
+        return Ok(root);
+    }
+    // Made under another name: one that was interrupted must not look complete.
+    let unfinished = cache.join(format!("engines-{suite}.unfinished"));
+    remove_dir(&unfinished)?;
+    println!("making {} with debootstrap (once; a few minutes)", root.display());
+    let log = cache.join(format!("engines-{suite}.log"));
+    let output = fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+    // In namespaces of its own: its mounts and processes end with it, also when it is killed.
+    let mut debootstrap = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--", "debootstrap"])
+        .args(["--variant=minbase", &format!("--include={PACKAGES}"), suite])
+        .arg(&unfinished)
+        .stdout(output.try_clone().map_err(|error| error.to_string())?)
+        .stderr(output)
+        .spawn()
+        .map_err(|error| format!("unshare: {error}"))?;
+    let pid = i32::try_from(debootstrap.id()).map_err(|error| error.to_string())?;
+    interrupts.on_interrupt(move || {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    });
+    let made = debootstrap.wait().map_err(|error| format!("debootstrap: {error}"))?;
+    interrupts.on_interrupt(|| ());
+    // unshare, when killed, leaves its child to this process: only then is nobody writing any more.
+    while nix::sys::wait::wait().is_ok() {}
+    if !made.success() {
+        remove_dir(&unfinished)?;
+        return Err(format!(
+            "debootstrap of {suite}: {made}; its output is in {} (apt-get install debootstrap, if that is what is missing)",
+            log.display()
+        ));
+    }
+    fs::rename(&unfinished, &root).map_err(|error| format!("{}: {error}", root.display()))?;
+    Ok(root)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), String> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    fs::remove_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))
+}

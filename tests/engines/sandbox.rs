@@ -1,0 +1,220 @@
+//! The sandbox: a machine of its own for one row, made of namespaces.
+//!
+//! Its root is an overlay over the row's root filesystem with all changes in memory; its processes,
+//! mounts, network and cgroups are its own. So nothing that happens in it can harm the host, and
+//! when its process 1 ends, however it ends, the kernel takes everything else along.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::sys::signal::SigSet;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use crate::cgroups::{Cgroups, Hierarchy, Version};
+use crate::interrupts::Interrupts;
+use crate::rows::Row;
+
+/// Which stage of the program this process is.
+pub(crate) const STAGE: &str = "ENGINES_STAGE";
+/// Process 1 of the sandbox.
+pub(crate) const INIT: &str = "init";
+/// The tests themselves.
+pub(crate) const TESTS: &str = "tests";
+/// The row under test.
+pub(crate) const ROW: &str = "ENGINES_ROW";
+const ROOT: &str = "ENGINES_ROOT";
+const CGROUPS: &str = "ENGINES_CGROUPS";
+const BINARY: &str = "ENGINES_BINARY";
+
+/// The runtime's place in the sandbox.
+pub(crate) const RUNTIME: &str = "/run/under-test/balena-extension-runtime";
+/// Where engines and images live: in memory, and short enough for socket paths.
+pub(crate) const SCRATCH: &str = "/run/scratch";
+
+/// What became of a row.
+pub(crate) enum Outcome {
+    Passed,
+    Failed(String),
+    Interrupted,
+}
+
+/// The outermost stage: runs the tests of `row` and removes what namespaces do not.
+pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("the engine tests need root: engines, mounts and namespaces do".to_owned());
+    }
+    let binary = runtime_under_test()?;
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let cgroups = Cgroups::create();
+    let enter = cgroups.shell_to_enter();
+    let mut child = Command::new("sh")
+        .arg("-ec")
+        .arg(format!(
+            "{enter} exec unshare --mount --net --pid --ipc --uts --cgroup \
+             --fork --kill-child -- \"$0\" \"$@\""
+        ))
+        .arg(this)
+        .args(std::env::args_os().skip(1))
+        .envs([(STAGE, INIT), (ROW, row.name), (CGROUPS, row.cgroups.name())])
+        .env(ROOT, &row.root)
+        .env(BINARY, binary)
+        // The lifeline: process 1 ends when it closes, also because this process was killed.
+        .stdin(Stdio::piped())
+        // Ctrl-C reaches this process alone, which then ends the sandbox in good order.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("sh: {error}"))?;
+    let lifeline = child.stdin.take();
+    interrupts.on_interrupt(move || drop(lifeline));
+    let status = child.wait().map_err(|error| format!("waiting for the sandbox: {error}"))?;
+    let left = cgroups.remove();
+    Ok(if !left.is_empty() {
+        Outcome::Failed(format!("left behind: {}", left.join(", ")))
+    } else if interrupts.came() {
+        Outcome::Interrupted
+    } else if status.success() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed(format!("the tests ended with {status}"))
+    })
+}
+
+fn runtime_under_test() -> Result<PathBuf, String> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("balena-extension-runtime");
+    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(default, PathBuf::from);
+    path.canonicalize().map_err(|error| {
+        format!("the runtime under test, {}: {error} (run make build)", path.display())
+    })
+}
+
+/// The middle stage: builds the machine, starts the tests, and reaps whatever nobody else does.
+pub(crate) fn be_process_one() -> ExitCode {
+    SigSet::all().thread_unblock().expect("sigprocmask");
+    build_machine();
+    std::thread::spawn(|| {
+        drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        end_at_once();
+    });
+    #[expect(clippy::zombie_processes, reason = "the loop below reaps it, among all others")]
+    let tests = Command::new("/run/under-test/engines")
+        .args(std::env::args_os().skip(1))
+        .env_clear()
+        .envs([
+            (STAGE, TESTS),
+            (ROW, &std::env::var(ROW).unwrap()),
+            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/root"),
+            ("TMPDIR", SCRATCH),
+        ])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("start the tests");
+    let tests = Some(Pid::from_raw(i32::try_from(tests.id()).unwrap()));
+    loop {
+        let status = nix::sys::wait::wait().expect("wait");
+        if status.pid() != tests {
+            continue;
+        }
+        if let WaitStatus::Exited(_, code) = status {
+            return ExitCode::from(u8::try_from(code).unwrap_or(101));
+        }
+        eprintln!("the tests ended with {status:?}");
+        return ExitCode::from(101);
+    }
+}
+
+#[expect(clippy::exit, reason = "the kernel kills all others with process 1, which is the point")]
+fn end_at_once() -> ! {
+    std::process::exit(130)
+}
+
+fn build_machine() {
+    let lower = std::env::var(ROOT).unwrap();
+    let binary = std::env::var(BINARY).unwrap();
+    let version = std::env::var(CGROUPS).unwrap();
+    let version = Version::ALL.into_iter().find(|known| known.name() == version).unwrap();
+    let hierarchies = version.hierarchies();
+    let elsewhere = if lower == "/" { other_filesystems() } else { Vec::new() };
+    // Opened before the root changes: they may be out of reach afterwards.
+    let runtime = fs::read(&binary).expect("read the runtime under test");
+    let this = fs::read("/proc/self/exe").expect("read this program");
+
+    mount(&["-t", "tmpfs", "-o", "mode=755", "engines", "/mnt"]);
+    for dir in ["upper", "work", "root"] {
+        fs::create_dir(Path::new("/mnt").join(dir)).unwrap();
+    }
+    let overlay = format!("lowerdir={lower},upperdir=/mnt/upper,workdir=/mnt/work");
+    mount(&["-t", "overlay", "-o", &overlay, "engines", "/mnt/root"]);
+    for dir in &elsewhere {
+        mount(&["--bind", "-o", "ro", dir, &format!("/mnt/root{dir}")]);
+    }
+    mount(&["-t", "proc", "proc", "/mnt/root/proc"]);
+    mount(&["-t", "sysfs", "sysfs", "/mnt/root/sys"]);
+    mount(&["--rbind", "/dev", "/mnt/root/dev"]);
+    mount(&["-t", "tmpfs", "-o", "mode=755", "run", "/mnt/root/run"]);
+    mount_cgroups(&hierarchies);
+
+    fs::create_dir("/mnt/root/run/old").unwrap();
+    rustix::process::pivot_root("/mnt/root", "/mnt/root/run/old").expect("pivot_root");
+    std::env::set_current_dir("/").unwrap();
+    command("umount", &["-l", "/run/old"]);
+    fs::remove_dir("/run/old").unwrap();
+    mount(&["-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"]);
+    command("ip", &["link", "set", "lo", "up"]);
+
+    fs::create_dir_all(SCRATCH).unwrap();
+    fs::create_dir_all("/run/under-test").unwrap();
+    install(RUNTIME, &runtime);
+    install("/run/under-test/engines", &this);
+}
+
+/// The mount points of the host that an overlay over `/` does not show.
+fn other_filesystems() -> Vec<String> {
+    let hidden =
+        ["/proc", "/sys", "/dev", "/run", "/mnt", "/var/lib/docker", "/var/lib/containers"];
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let is_hidden = |point: &str| hidden.iter().any(|dir| Path::new(point).starts_with(dir));
+    points
+        .filter(|point| *point != "/" && !is_hidden(point) && Path::new(point).is_dir())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Mounts what is mounted outside, but seen from the sandbox's own cgroups.
+fn mount_cgroups(hierarchies: &[Hierarchy]) {
+    if !hierarchies.iter().any(|hierarchy| hierarchy.mount_point == Path::new("/sys/fs/cgroup")) {
+        mount(&["-t", "tmpfs", "-o", "mode=755", "cgroups", "/mnt/root/sys/fs/cgroup"]);
+    }
+    for Hierarchy { mount_point, kind, options } in hierarchies {
+        let target = format!("/mnt/root{}", mount_point.display());
+        fs::create_dir_all(&target).unwrap();
+        let options = if options.is_empty() { "rw" } else { options };
+        mount(&["-t", kind, "-o", options, "cgroup", &target]);
+        if kind == "cgroup2" {
+            // A cgroup with processes of its own may not hand controllers down.
+            fs::create_dir(format!("{target}/init")).unwrap();
+            fs::write(format!("{target}/init/cgroup.procs"), "0").unwrap();
+        }
+    }
+}
+
+fn install(path: &str, content: &[u8]) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn mount(arguments: &[&str]) {
+    command("mount", arguments);
+}
+
+fn command(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status();
+    let status = status.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(status.success(), "{program} {}: {status}", arguments.join(" "));
+}

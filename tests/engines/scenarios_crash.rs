@@ -1,0 +1,78 @@
+//! Shims that die at the worst moment. Each test has a daemon of its own to ruin.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::command::wait_for;
+use crate::deployment::Deployment;
+use crate::docker::Docker;
+use crate::image::{Image, touch};
+use crate::suite::Suite;
+use crate::witness::{assert_gone, proxy_of, shim_of};
+
+pub(crate) fn add_to(suite: &mut Suite) {
+    suite.test("docker::a_shim_killed_during_a_create_hook_leaves_nothing", shim_in_create);
+    suite.test("docker::a_shim_killed_between_create_and_start_leaves_nothing", shim_in_created);
+    suite.test("docker::a_shim_killed_during_a_start_hook_leaves_nothing", shim_in_start);
+}
+
+/// A hook that says so when it runs and then waits, unless the note `go` is there.
+const WAITING: &str = "[ -e $NOTES/go ] || { echo $$ > $NOTES/waiting; while [ ! -e $NOTES/go ]; do sleep 0.1; done; }";
+
+fn shim_in_create() {
+    shim_killed_in_hook("create");
+}
+
+fn shim_in_start() {
+    shim_killed_in_hook("start");
+}
+
+fn shim_killed_in_hook(hook: &str) {
+    let docker = Docker::start(&[]);
+    let extension = Deployment::of(Image::extension().hook(hook, WAITING), &docker);
+    let mut running = extension.begin_run(&[]);
+    extension.await_note(&mut running, "waiting");
+    let id = extension.id();
+    shim_of(&id).signal(Signal::SIGKILL);
+    let outcome = running.finish();
+    assert!(!outcome.status.success(), "{outcome}");
+    touch(&extension.image.note("go"));
+    is_usable(extension, &id);
+}
+
+/// The create hook stops dockerd, so that nobody asks the shim for a start.
+fn shim_in_created() {
+    let docker = Docker::start(&[]);
+    let image = Image::extension().hook(
+        "create",
+        "[ -e $NOTES/go ] || { kill -STOP $(cat $NOTES/dockerd); basename \"$(pwd)\" > $NOTES/stopped; }",
+    );
+    image.write("dockerd", &docker.pid_of_daemon().to_string());
+    let extension = Deployment::of(image, &docker);
+    // On the host's network no hook of dockerd's runs in create, which a stopped dockerd would hang.
+    let mut running = extension.begin_run(&["--network=host"]);
+    // The bundle is named after the container, and dockerd cannot be asked.
+    let id = extension.await_note(&mut running, "stopped").trim().to_owned();
+    let proxy = proxy_of(&id);
+    let states = docker.state_root();
+    wait_for("the state created", Duration::from_secs(10), || {
+        let state = std::fs::read_to_string(states.join(&id).join("state.json")).ok()?;
+        state.contains("\"created\"").then_some(())
+    });
+    shim_of(&id).signal(Signal::SIGKILL);
+    docker.signal_daemon(Signal::SIGCONT);
+    let outcome = running.finish();
+    assert!(!outcome.status.success(), "{outcome}");
+    touch(&extension.image.note("go"));
+    wait_for("the end of the proxy", Duration::from_secs(20), || (!proxy.is_alive()).then_some(()));
+    is_usable(extension, &id);
+}
+
+/// Nothing runs any more for the container, and the engine can start and remove it.
+fn is_usable(extension: Deployment<'_>, id: &str) {
+    assert_gone(id);
+    extension.start().ok();
+    extension.assert_deployed();
+    extension.remove();
+}

@@ -1,0 +1,224 @@
+//! What only dockerd does: its container store, policies, limits, and its own end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::command::wait_for;
+use crate::deployment::Deployment;
+use crate::docker::Docker;
+use crate::engine::{Engine as _, Engines, Status};
+use crate::image::{Image, touch};
+use crate::suite::Suite;
+use crate::witness::{assert_gone, assert_no_proxy, end_noted, processes_of};
+
+type Shared = fn(&Docker);
+
+const ON_THE_SHARED_DAEMON: [(&str, Shared); 7] = [
+    ("a_delete_hook_of_a_minute_leaves_a_container_that_starts_and_goes", delete_hook_of_a_minute),
+    ("an_image_without_the_label_says_where_it_was_looked_for", no_label),
+    ("labels_come_from_the_container_store", labels_from_the_store),
+    ("rm_force_during_a_start_hook_leaves_nothing", rm_during_start),
+    ("created_containers_can_be_stopped_and_removed", created_containers),
+    ("a_container_of_rm_goes_by_itself", rm_option),
+    ("top_and_exec_answer_during_a_start_hook", top_and_exec),
+];
+
+pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
+    for (name, scenario) in ON_THE_SHARED_DAEMON {
+        let engines = Arc::clone(engines);
+        suite.test(format!("docker::{name}"), move || scenario(engines.docker()));
+    }
+    suite.test("docker::restart_policies_deploy_again_and_again", restart_policies);
+    suite.test("docker::extensions_outlive_a_restart_of_the_daemon", restart_of_the_daemon);
+    suite.test(
+        "docker::a_create_that_the_end_of_the_daemon_interrupts_can_be_repeated",
+        interrupted_create,
+    );
+    suite.test("docker::live_restore_takes_an_extension_up_again", live_restore);
+}
+
+/// The daemon gives delete 30 s and then kills the runtime, so this takes a little more than that.
+fn delete_hook_of_a_minute(docker: &Docker) {
+    let image = Image::extension().hook(
+        "delete",
+        "echo delete >> $NOTES/runs; [ -e $NOTES/quick ] || { echo $$ > $NOTES/hook; exec sleep 60; }",
+    );
+    let extension = Deployment::of(image, docker);
+    let begin = Instant::now();
+    extension.run(&[]).ok();
+    wait_for("Exited", Duration::from_secs(60), || {
+        (docker.status(&extension.name) == Status::Exited(0)).then_some(())
+    });
+    let took = begin.elapsed();
+    touch(&extension.image.note("quick"));
+    extension.start().ok();
+    extension.assert_deployed();
+    end_noted(&extension.image.read("hook"));
+    assert!(took > Duration::from_secs(25), "the delete hook was cut short after {took:?}");
+    extension.remove();
+}
+
+fn no_label(docker: &Docker) {
+    let extension = Deployment::of(Image::unlabelled(), docker);
+    let failed = extension.run(&[]).fails_with(125);
+    let store = docker.data_root().join("containers").join(extension.id()).join("config.v2.json");
+    failed.says(&format!(
+        "OCI runtime create failed: missing required label io.balena.image.class: config.json has \
+         no annotations, and the image's labels in the container store do not have it ({}): unknown",
+        store.display()
+    ));
+    extension.remove();
+}
+
+fn labels_from_the_store(docker: &Docker) {
+    let image =
+        Image::extension().hook("create", "cp config.json $NOTES/; env > $NOTES/environment");
+    let extension = Deployment::of(image, docker);
+    // The container's own label wins over the image's, as everywhere in Docker.
+    extension.run(&["--label", "io.balena.image.override=7"]).ok();
+    let config = extension.image.read("config.json");
+    assert!(!config.contains("io.balena.image"), "annotations after all: {config}");
+    let environment = extension.image.read("environment");
+    assert!(environment.contains("EXTENSION_IMAGE_CLASS=overlay\n"), "{environment}");
+    assert!(environment.contains("EXTENSION_IMAGE_OVERRIDE=7\n"), "{environment}");
+    extension.remove();
+}
+
+fn rm_during_start(docker: &Docker) {
+    let image = Image::extension().hook("start", "echo > $NOTES/started; sleep 3");
+    let extension = Deployment::of(image, docker);
+    let mut running = extension.begin_run(&[]);
+    extension.await_note(&mut running, "started");
+    let id = extension.id();
+    docker.docker(&["rm", "--force", &extension.name]).ok();
+    running.finish();
+    assert_gone(&id);
+    assert_eq!(extension.id(), "");
+}
+
+fn created_containers(docker: &Docker) {
+    let extension = Deployment::of(Image::extension(), docker);
+    let create =
+        ["create", "--runtime=extension", "--name", &extension.name, &extension.image.name];
+    docker.docker(&create).ok();
+    docker.docker(&["stop", &extension.name]).ok();
+    docker.docker(&["kill", &extension.name]).fails_with(1).says("is not running");
+    docker.docker(&["start", "--attach", &extension.name]).ok();
+    extension.assert_deployed();
+    docker.docker(&["stop", &extension.name]).ok();
+    docker.docker(&["rm", "--force", &extension.name]).ok();
+    docker.docker(&create).ok();
+    let id = extension.id();
+    docker.docker(&["rm", "--force", &extension.name]).ok();
+    assert_gone(&id);
+}
+
+fn rm_option(docker: &Docker) {
+    let image = Image::extension().hook("start", "echo started > $NOTES/started");
+    let extension = Deployment::of(image, docker);
+    extension.run(&["--rm"]).ok();
+    assert_eq!(extension.image.read("started"), "started\n");
+    wait_for("the removal", Duration::from_secs(10), || extension.id().is_empty().then_some(()));
+}
+
+fn top_and_exec(docker: &Docker) {
+    let image = Image::extension().hook("start", "echo > $NOTES/started; sleep 2");
+    let extension = Deployment::of(image, docker);
+    let mut running = extension.begin_run(&[]);
+    extension.await_note(&mut running, "started");
+    let top = docker.begin(&["top", &extension.name]);
+    let exec = docker.docker(&["exec", &extension.name, "true"]);
+    assert!(!exec.status.success(), "{exec}");
+    // Whichever moment it was answered in: it must be answered.
+    top.finish();
+    running.finish().ok();
+    extension.assert_deployed();
+    extension.remove();
+}
+
+fn restart_policies() {
+    let docker = Docker::start(&[]);
+    let image = || Image::extension().hook("start", "echo start >> $NOTES/starts");
+    let always = Deployment::of(image(), &docker);
+    let on_failure = Deployment::of(image(), &docker);
+    on_failure.run(&["--restart=on-failure:3"]).ok();
+    always.run(&["--detach", "--restart=always"]).ok();
+    wait_for("five starts", Duration::from_secs(30), || {
+        (always.image.read("starts").lines().count() >= 5).then_some(())
+    });
+    let id = always.id();
+    docker.docker(&["rm", "--force", &always.name]).ok();
+    assert_gone(&id);
+    assert_eq!(on_failure.image.read("starts"), "start\n");
+    on_failure.remove();
+}
+
+fn restart_of_the_daemon() {
+    let docker = Docker::start(&[]);
+    let image = || Image::extension().hook("start", "echo start >> $NOTES/starts");
+    let extension = Deployment::of(image(), &docker);
+    extension.run(&[]).ok();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        docker.restart(signal);
+        extension.assert_deployed();
+        extension.start().ok();
+        extension.assert_deployed();
+    }
+    assert_eq!(extension.image.read("starts"), "start\n".repeat(3));
+    extension.remove();
+}
+
+/// The end of the daemon kills the runtime in the middle of its hook, and nobody asks for a delete.
+/// Docker itself cannot start that container again, but the image must deploy anew.
+fn interrupted_create() {
+    let docker = Docker::start(&[]);
+    let waiting =
+        "[ -e $NOTES/go ] || { echo > $NOTES/creating; echo $$ > $NOTES/hook; exec sleep 60; }";
+    let extension = Deployment::of(Image::extension().hook("create", waiting), &docker);
+    let mut running = extension.begin_run(&[]);
+    extension.await_note(&mut running, "creating");
+    let id = extension.id();
+    docker.restart(Signal::SIGKILL);
+    drop(running.finish());
+    end_noted(&extension.image.read("hook"));
+    touch(&extension.image.note("go"));
+    assert_no_proxy(&id);
+    docker.docker(&["rm", "--force", &extension.name]).ok();
+    extension.run(&[]).ok();
+    extension.assert_deployed();
+    assert_ne!(extension.id(), id);
+    extension.remove();
+    // What Docker forgot: an empty shim.
+    processes_of(&id).iter().for_each(|process| process.signal(Signal::SIGKILL));
+}
+
+/// The daemon dies between the start of an extension and its exit: the next one must find out that
+/// it is over. (The hook stops the daemon, so that it does not see the end of the start.)
+fn live_restore() {
+    let docker = Docker::start(&["--live-restore"]);
+    let quick = Deployment::of(Image::extension(), &docker);
+    quick.run(&[]).ok();
+    let image = Image::extension().hook(
+        "start",
+        "echo start >> $NOTES/starts; [ -e $NOTES/go ] || { kill -STOP $(cat $NOTES/dockerd); \
+         basename \"$(pwd)\" > $NOTES/stopped; }",
+    );
+    image.write("dockerd", &docker.pid_of_daemon().to_string());
+    let slow = Deployment::of(image, &docker);
+    let mut running = slow.begin_run(&["--network=host"]);
+    let id = slow.await_note(&mut running, "stopped").trim().to_owned();
+    touch(&slow.image.note("go"));
+    assert_no_proxy(&id);
+    docker.restart(Signal::SIGKILL);
+    drop(running.finish());
+    quick.assert_deployed();
+    quick.start().ok();
+    quick.assert_deployed();
+    slow.start().ok();
+    slow.assert_deployed();
+    assert_eq!(slow.image.read("starts"), "start\nstart\n");
+    slow.remove();
+    quick.remove();
+}

@@ -1,0 +1,99 @@
+//! What a user sees when a hook fails, under every engine: the hook's own words, nothing left
+//! running, and a container that deploys once the cause is gone.
+
+use std::sync::Arc;
+
+use crate::deployment::Deployment;
+use crate::engine::{Engine, Engines, Kind};
+use crate::image::Image;
+use crate::suite::Suite;
+use crate::witness::{assert_gone, assert_no_proxy};
+
+type Scenario = fn(&dyn Engine);
+
+const SCENARIOS: [(&str, Scenario); 6] = [
+    ("a_failing_create_hook_is_quoted_and_can_be_mended", failing_create),
+    ("a_failing_start_hook_is_quoted_and_can_be_mended", failing_start),
+    ("a_failing_delete_hook_spoils_nothing", failing_delete),
+    ("a_hook_killed_by_a_signal_is_reported_as_such", killed_hook),
+    ("a_hook_that_cannot_be_executed_is_reported_as_such", unexecutable_hook),
+    ("an_image_of_another_class_is_refused", another_class),
+];
+
+pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
+    for kind in Kind::ALL {
+        for (name, scenario) in SCENARIOS {
+            let engines = Arc::clone(engines);
+            suite.test(format!("{}::{name}", kind.name()), move || scenario(engines.get(kind)));
+        }
+    }
+}
+
+/// A hook that fails until the note `mended` is there.
+const FAILING: &str = "[ -e $NOTES/mended ] && exit 0; \
+     echo no room left for the extension >&2; exit 3";
+
+fn failing_create(engine: &dyn Engine) {
+    fails_until_mended("create", engine);
+}
+
+fn failing_start(engine: &dyn Engine) {
+    fails_until_mended("start", engine);
+}
+
+fn fails_until_mended(hook: &str, engine: &dyn Engine) {
+    let extension = Deployment::of(Image::extension().hook(hook, FAILING), engine);
+    let failed = extension.run(&[]).fails_with(engine.failure_code());
+    let reason = format!("hook hooks/{hook} exited with status 3: no room left for the extension");
+    failed.says(&engine.error(hook, &reason));
+    let id = extension.id();
+    assert_no_proxy(&id);
+    let again = engine.start_after_failure(&extension.name);
+    assert!(!again.status.success(), "{again}");
+    again.says("no room left for the extension");
+    assert_no_proxy(&id);
+    extension.image.write("mended", "");
+    engine.start_after_failure(&extension.name).ok();
+    extension.assert_deployed();
+    extension.remove();
+}
+
+fn failing_delete(engine: &dyn Engine) {
+    let image = Image::extension().hook("delete", "echo delete >> $NOTES/runs; exit 3");
+    let extension = Deployment::of(image, engine);
+    extension.run(&[]).ok();
+    extension.assert_deployed();
+    extension.start().ok();
+    extension.assert_deployed();
+    let (id, notes) = (extension.id(), extension.image.note("runs"));
+    engine.remove(&extension.name).ok();
+    assert_gone(&id);
+    assert_eq!(std::fs::read_to_string(notes).unwrap(), "delete\ndelete\n");
+}
+
+fn killed_hook(engine: &dyn Engine) {
+    let extension = Deployment::of(Image::extension().hook("start", "kill -9 $$"), engine);
+    let failed = extension.run(&[]).fails_with(engine.failure_code());
+    failed.says("hook hooks/start was killed by signal 9");
+    assert_no_proxy(&extension.id());
+}
+
+fn unexecutable_hook(engine: &dyn Engine) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let image = Image::extension().hook("create", "true");
+    let path = image.rootfs().join("hooks/create");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let extension = Deployment::of(image, engine);
+    // Not 126 or 127: those would tell the user that something else was wrong.
+    let failed = extension.run(&[]).fails_with(engine.failure_code());
+    failed.says("hook hooks/create").says("not executable");
+}
+
+fn another_class(engine: &dyn Engine) {
+    let mut image = Image::extension().hook("create", "touch $NOTES/ran");
+    image.label("io.balena.image.class", "volume");
+    let extension = Deployment::of(image, engine);
+    let failed = extension.run(&[]).fails_with(engine.failure_code());
+    failed.says("unsupported io.balena.image.class=\"volume\", must be \"overlay\"");
+    assert!(!extension.image.note("ran").exists(), "a hook ran");
+}
