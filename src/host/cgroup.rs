@@ -55,7 +55,7 @@ pub(crate) fn enter(leaf: &str, pid: i32) -> Result<(), Error> {
 /// The first that could not be removed; all are tried.
 pub(crate) fn remove(leaf: &str) -> Result<(), Error> {
     let mut first = Ok(());
-    for root in hierarchies()? {
+    for root in again(hierarchies)? {
         let path = root.join(leaf);
         if let Err(source) = remove_leaf(&path) {
             first = first.and(Err(Error::Remove { path, source }));
@@ -64,10 +64,15 @@ pub(crate) fn remove(leaf: &str) -> Result<(), Error> {
     first
 }
 
+/// Nobody removes a cgroup that is left here, so a passing fault must not leave one.
+fn again<T, E>(mut action: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    action().or_else(|_| action()).or_else(|_| action())
+}
+
 fn remove_leaf(path: &Path) -> io::Result<()> {
     let mut attempt = 0;
     loop {
-        match rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR) {
+        match again(|| rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY) if attempt < REMOVE_ATTEMPTS => {
                 attempt += 1;
@@ -97,8 +102,11 @@ fn hierarchies() -> Result<Vec<PathBuf>, Error> {
         controllers if controllers.split(',').any(|name| name == NEEDS_FILLING) => None,
         controllers => Some(controllers.strip_prefix("name=").unwrap_or(controllers)),
     });
-    Ok(folders
-        .map(|folder| mount.join(folder))
-        .filter(|root| root.join("cgroup.procs").exists())
-        .collect())
+    let mut roots = Vec::new();
+    for root in folders.map(|folder| mount.join(folder)) {
+        if root.join("cgroup.procs").try_exists().map_err(|source| Error::List { source })? {
+            roots.push(root);
+        }
+    }
+    Ok(roots)
 }

@@ -3,22 +3,27 @@
 //! end with it.
 
 use crate::host::process::{self, Waited};
+use crate::model::operator::works_on;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// Kills the process that holds the lock of `folder`. None, or one that is gone by now, is fine.
+/// Kills the command that holds the lock of `folder`, the folder of container `id`. None, or one that is
+/// gone by now, is fine; anything else that holds the lock is left alone.
 ///
 /// # Errors
 /// `/proc` cannot be read, or the kernel refuses.
-pub(crate) fn end(folder: &Path) -> io::Result<()> {
+pub(crate) fn end(id: &str, folder: &Path) -> io::Result<()> {
     let inode = std::fs::metadata(folder)?.ino();
     for pid in holders(&std::fs::read_to_string("/proc/locks")?, inode) {
         let Some(process) = process::open(pid)? else { continue };
         // The lock outlives the process that took it while its children share it; by then the pid
-        // may be another's. This one must have the folder open.
-        if has_open(pid, folder) && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+        // may be another's. This one must be a command on the container and have the folder open.
+        if is_command(pid, id)
+            && has_open(pid, folder)
+            && process.wait_end(Duration::ZERO)? == Waited::StillThere
+        {
             process.kill()?;
         }
     }
@@ -35,6 +40,14 @@ fn holders(locks: &str, inode: u64) -> Vec<i32> {
         pids.extend(pid.parse::<i32>().ok().filter(|_| same));
     }
     pids
+}
+
+/// Whether `pid` runs this program, in this or another version, on container `id`.
+fn is_command(pid: i32, id: &str) -> bool {
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
+    let (Ok(theirs), Ok(own)) = (program(&pid.to_string()), program("self")) else { return false };
+    let Ok(command_line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    works_on(&command_line, &theirs.to_string_lossy(), &own.to_string_lossy(), id)
 }
 
 fn has_open(pid: i32, folder: &Path) -> bool {

@@ -9,6 +9,7 @@ pub(crate) mod hook;
 pub(crate) mod hook_failure;
 pub(crate) mod lifecycle;
 pub(crate) mod log;
+pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod signal;
 pub(crate) mod spec;

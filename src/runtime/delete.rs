@@ -17,12 +17,15 @@ use crate::model::signal;
 use crate::model::spec::Network;
 use crate::model::state::{Phase, RecordedRole, State};
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// How long a plain delete waits for a start that is just ending. Docker allows 30 s in all.
 const PLAIN_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a forced one leaves to another delete. containerd allows it 5 s in all.
-const FORCED_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a forced one waits for another delete to have marked the container as such.
+const MARK_PATIENCE: Duration = Duration::from_millis(200);
+/// How long it leaves that one then. containerd allows it 5 s in all.
+const DELETE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long an ended command may take to let go.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long a proxy that was told to end may take.
@@ -42,11 +45,8 @@ enum Error {
 }
 
 pub(super) fn delete(context: &Context<'_>, id: &ContainerId, insistence: Insistence) -> Outcome {
-    let phase = match look(context, id, insistence)? {
-        Some(phase) => phase,
-        None => return Ok(None),
-    };
-    let Some(held) = hold(context, id, insistence, phase)? else {
+    look(context, id, insistence)?;
+    let Some(held) = hold(context, id, insistence)? else {
         return match insistence {
             Insistence::Force => Ok(None),
             Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
@@ -77,55 +77,60 @@ pub(super) fn delete(context: &Context<'_>, id: &ContainerId, insistence: Insist
     }
 }
 
-/// Refuses at once what must be refused, without waiting for a lock; `None` if there is nothing to do.
+/// Refuses at once what must be refused, without waiting for a lock.
 fn look(
     context: &Context<'_>,
     id: &ContainerId,
     insistence: Insistence,
-) -> Result<Option<Phase>, Box<dyn std::error::Error>> {
+) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = context.root.load(id).map_err(Common::State)?;
-    match (loaded, insistence) {
-        (Loaded::Unknown | Loaded::Damaged { .. }, Insistence::Force) => Ok(Some(Phase::InUse)),
-        (loaded, _) => {
-            let state = state_verb::known(id, loaded)?;
-            let (_, status) = observe(&state)?;
-            can_delete(id.as_str(), status, insistence)?;
-            Ok(Some(state.phase))
-        }
+    if insistence == Insistence::Plain {
+        let state = state_verb::known(id, loaded)?;
+        let (_, status) = observe(&state)?;
+        can_delete(id.as_str(), status, insistence)?;
     }
+    Ok(())
 }
 
-/// Locks the container; `None` if it is unknown by now. A forced delete ends whoever holds it.
+/// Locks the container; `None` if it is unknown by now. A forced delete ends whoever holds it, but leaves
+/// another delete some time.
 fn hold(
     context: &Context<'_>,
     id: &ContainerId,
     insistence: Insistence,
-    phase: Phase,
 ) -> Result<Option<Held>, Box<dyn std::error::Error>> {
-    let patience = match (insistence, phase) {
-        (Insistence::Plain, _) => PLAIN_PATIENCE,
-        (Insistence::Force, Phase::Deleting) => FORCED_PATIENCE,
-        (Insistence::Force, Phase::InUse) => Duration::ZERO,
+    let lock = |patience| match context.root.lock(id, patience) {
+        Ok(Locked::Held(held)) => Ok(ControlFlow::Break(Some(held))),
+        Ok(Locked::Unknown) => Ok(ControlFlow::Break(None)),
+        Ok(Locked::Busy) => Ok(ControlFlow::Continue(())),
+        Err(error) => Err(Common::State(error)),
     };
-    match context.root.lock(id, patience).map_err(Common::State)? {
-        Locked::Held(held) => return Ok(Some(held)),
-        Locked::Unknown => return Ok(None),
-        Locked::Busy => {}
-    }
-    if insistence == Insistence::Force {
-        context.log.warn("another command works on the container: ending it");
-        match operator::end(&context.root.folder_path(id)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Operator { id: id.to_string(), source }.into()),
+    if insistence == Insistence::Plain {
+        if let ControlFlow::Break(held) = lock(PLAIN_PATIENCE)? {
+            return Ok(held);
         }
-        match context.root.lock(id, END_LIMIT).map_err(Common::State)? {
-            Locked::Held(held) => return Ok(Some(held)),
-            Locked::Unknown => return Ok(None),
-            Locked::Busy => {}
-        }
+        return Err(Common::Busy { id: id.to_string() }.into());
     }
-    Err(Common::Busy { id: id.to_string() }.into())
+    if let ControlFlow::Break(held) = lock(MARK_PATIENCE)? {
+        return Ok(held);
+    }
+    let deleting = match context.root.load(id).map_err(Common::State)? {
+        Loaded::Ours(state) => state.phase == Phase::Deleting,
+        Loaded::Unknown | Loaded::Damaged { .. } => false,
+    };
+    if deleting && let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
+        return Ok(held);
+    }
+    context.log.warn("another command works on the container: ending it");
+    match operator::end(id.as_str(), &context.root.folder_path(id)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Operator { id: id.to_string(), source }.into()),
+    }
+    match lock(END_LIMIT)? {
+        ControlFlow::Break(held) => Ok(held),
+        ControlFlow::Continue(()) => Err(Common::Busy { id: id.to_string() }.into()),
+    }
 }
 
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
@@ -134,6 +139,7 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
     if let Some(proxy) = proxy {
         end_proxy(&proxy, status)?;
     }
+    let begun_before = state.phase == Phase::Deleting;
     let marked = state.role == RecordedRole::Extension || !state.hooks.poststop.is_empty();
     if marked {
         // From here on a create of the same id may finish what this delete, killed by an engine's
@@ -142,21 +148,30 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
         state.status = Status::Stopped;
         warn(context, held.save(&state));
     }
-    warn(context, run_delete_hook(context, &held, &state));
-    let stopped = (&state, Status::Stopped);
-    for hook in &state.hooks.poststop {
-        let hooks = std::slice::from_ref(hook);
-        let lock = held.lock();
-        warn(
-            context,
-            run_spec_hooks(context, "poststop", hooks, stopped, &Network::Inherited, lock),
-        );
+    if begun_before && insistence == Insistence::Force {
+        // Whoever insists has little time (containerd: 5 s), and the hook has had its own.
+        let told = "an earlier delete was interrupted; its hooks are not run again";
+        context.log.warn(told);
+    } else {
+        run_hooks(context, &held, &state);
     }
     if let Some(leaf) = &state.cgroup {
         warn(context, cgroup::remove(leaf));
     }
     held.remove().map_err(Error::State)?;
     Ok(Some("deleted".to_owned()))
+}
+
+fn run_hooks(context: &Context<'_>, held: &Held, state: &State) {
+    warn(context, run_delete_hook(context, held, state));
+    for hook in &state.hooks.poststop {
+        let (hooks, lock) = (std::slice::from_ref(hook), held.lock());
+        let stopped = (state, Status::Stopped);
+        warn(
+            context,
+            run_spec_hooks(context, "poststop", hooks, stopped, &Network::Inherited, lock),
+        );
+    }
 }
 
 fn warn<T, E: std::error::Error + 'static>(context: &Context<'_>, result: Result<T, E>) {
