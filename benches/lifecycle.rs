@@ -29,6 +29,8 @@
 mod probe;
 #[path = "lifecycle/process.rs"]
 mod process;
+#[path = "lifecycle/shuffle.rs"]
+mod shuffle;
 #[path = "lifecycle/subject.rs"]
 mod subject;
 
@@ -320,7 +322,7 @@ fn measure(rows: &mut [Row], rounds: usize) -> Result<f64> {
     let count = rows.len();
     let begin = (Instant::now(), process::busy()? - process::own()?);
     let mut order: Vec<usize> = (0..count).collect();
-    let mut shuffle = Shuffle(1);
+    let mut shuffle = shuffle::Shuffle(1);
     for round in 0..WARM_UP + rounds {
         process::interrupted()?;
         shuffle.shuffle(&mut order);
@@ -340,22 +342,6 @@ fn measure(rows: &mut [Row], rounds: usize) -> Result<f64> {
     let others = process::busy()? - process::own()? - begin.1;
     // Not below nothing: the two clocks count differently.
     Ok((others / begin.0.elapsed().as_secs_f64()).max(0.0))
-}
-
-/// Shuffles, the same way in every run (xorshift64). With a fixed order, or a rotating one, each row
-/// would follow the same other row, and would be charged with what that leaves behind: the kernel's
-/// cgroup and namespace work goes on after the command that caused it.
-struct Shuffle(u64);
-
-impl Shuffle {
-    fn shuffle(&mut self, order: &mut [usize]) {
-        for last in (1..order.len()).rev() {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            order.swap(last, self.0 as usize % (last + 1));
-        }
-    }
 }
 
 /// Above this, the medians say more about the other work than about what is measured.

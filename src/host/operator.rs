@@ -2,7 +2,7 @@
 //! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
 //! end with it.
 
-use crate::host::process::{self, Waited};
+use crate::host::process::{self, Process, Waited};
 use crate::model::operator::works_on;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -15,19 +15,34 @@ use std::time::Duration;
 /// # Errors
 /// `/proc` cannot be read, or the kernel refuses.
 pub(crate) fn end(id: &str, folder: &Path) -> io::Result<()> {
+    for process in find(id, folder)? {
+        process.kill()?;
+    }
+    Ok(())
+}
+
+/// Whether a command works on the container. The lock alone does not say so: what a dead one has started
+/// may still hold it for a moment.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn is_at_work(id: &str, folder: &Path) -> io::Result<bool> {
+    Ok(!find(id, folder)?.is_empty())
+}
+
+fn find(id: &str, folder: &Path) -> io::Result<Vec<Process>> {
     let inode = std::fs::metadata(folder)?.ino();
+    let mut found = Vec::new();
     for pid in holders(&std::fs::read_to_string("/proc/locks")?, inode) {
         let Some(process) = process::open(pid)? else { continue };
         // The lock outlives the process that took it while its children share it; by then the pid
         // may be another's. This one must be a command on the container and have the folder open.
-        if is_command(pid, id)
-            && has_open(pid, folder)
-            && process.wait_end(Duration::ZERO)? == Waited::StillThere
-        {
-            process.kill()?;
+        let is_ours = is_command(pid, id) && has_open(pid, folder);
+        if is_ours && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+            found.push(process);
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`.

@@ -2,6 +2,7 @@
 //! the process, is shared with the proxy and the guard that a verb starts, and leaves no file behind.
 
 use crate::host::atomic_file::{self, PREPARED};
+use crate::host::operator;
 use crate::model::container_id::ContainerId;
 use crate::model::lifecycle::Status;
 use crate::model::state::{Parsed, Phase, State};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 const FILE: &str = "state.json";
 /// How often a folder may vanish between two steps before something is wrong.
 const ATTEMPTS: usize = 100;
+/// How long what a dead command has started may take to end.
+const DEATH_LIMIT: Duration = Duration::from_secs(2);
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -106,7 +109,13 @@ impl StateRoot {
                 },
                 Err(Errno::EXIST) => match self.lock(id, Duration::ZERO)? {
                     Locked::Held(held) => return take_over(id, held),
-                    Locked::Busy => return Err(exists(id, path)),
+                    Locked::Busy if self.is_at_work(id)? => return Err(exists(id, path)),
+                    // Whoever took the lock is dead; its proxy or guard is about to follow.
+                    Locked::Busy => match self.lock(id, DEATH_LIMIT)? {
+                        Locked::Held(held) => return take_over(id, held),
+                        Locked::Busy => return Err(exists(id, path)),
+                        Locked::Unknown => {}
+                    },
                     Locked::Unknown => {}
                 },
                 Err(Errno::NOENT) => self.make_root()?,
@@ -114,6 +123,14 @@ impl StateRoot {
             }
         }
         Err(Error::Restless { path })
+    }
+
+    fn is_at_work(&self, id: &ContainerId) -> Result<bool, Error> {
+        let path = self.folder(id);
+        match operator::is_at_work(id.as_str(), &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            result => result.map_err(|source| Error::Lock { path, source }),
+        }
     }
 
     fn make_root(&self) -> Result<(), Error> {

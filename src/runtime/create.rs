@@ -1,7 +1,7 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
 use super::hooks::{self, Ran, namespace_of, run_image_hook, run_spec_hooks};
-use super::{Context, Outcome};
+use super::{Context, Outcome, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
 use crate::host::container_log::ContainerLog;
@@ -82,14 +82,23 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
         context
             .log
             .warn("an earlier create or delete of this container did not finish; taking over");
-        if let Some(leaf) = leftover.cgroup {
-            cgroup::remove(&leaf).map_err(Error::Cgroup)?;
-        }
+        clear(&leftover)?;
     }
     match making.make(&spec, request) {
         Ok(pid) => Ok(Some(format!("created with proxy {pid}, rootfs {}", making.state.rootfs))),
         Err(first) => Err(making.undo(first)),
     }
+}
+
+/// Ends and removes what an unfinished create or delete has left beside the state.
+fn clear(leftover: &State) -> Result<(), Box<dyn std::error::Error>> {
+    if let (Some(proxy), _) = observe(leftover)? {
+        proxy::kill(&proxy).map_err(Error::Proxy)?;
+    }
+    if let Some(leaf) = &leftover.cgroup {
+        cgroup::remove(leaf).map_err(Error::Cgroup)?;
+    }
+    Ok(())
 }
 
 /// What is known before anything is touched.

@@ -136,17 +136,13 @@ fn hold(
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
     let (proxy, status) = observe(&state)?;
     can_delete(&state.id, status, insistence)?;
+    let begun_before = state.phase == Phase::Deleting;
+    // From here on another delete waits for this one, and a create of the same id may finish what this
+    // one, killed by an engine's limit, could not. A full disk must not stop a delete.
+    state.phase = Phase::Deleting;
+    warn(context, held.save(&state));
     if let Some(proxy) = proxy {
         end_proxy(&proxy, status)?;
-    }
-    let begun_before = state.phase == Phase::Deleting;
-    let marked = state.role == RecordedRole::Extension || !state.hooks.poststop.is_empty();
-    if marked {
-        // From here on a create of the same id may finish what this delete, killed by an engine's
-        // limit, could not. A full disk must not stop a delete.
-        state.phase = Phase::Deleting;
-        state.status = Status::Stopped;
-        warn(context, held.save(&state));
     }
     if begun_before && insistence == Insistence::Force {
         // Whoever insists has little time (containerd: 5 s), and the hook has had its own.

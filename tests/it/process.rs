@@ -1,0 +1,208 @@
+//! Processes: those a test starts, and those that are orphaned to it.
+//!
+//! A proxy outlives the `create` that starts it and becomes a child of the nearest subreaper. An
+//! engine's shim is one, and so is this program, which can therefore read the exit status of a proxy.
+//! Several tests run at once, so nobody may wait for "any child": what a test has started is its own
+//! to wait for; all else is reaped here, and its status kept until somebody asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// Nothing takes longer on the slowest machine unless it hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// How often something is looked at that is waited for.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The program under test.
+pub(crate) fn binary() -> PathBuf {
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/balena-extension-runtime");
+    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(PathBuf::from(ours), PathBuf::from);
+    let path = path.canonicalize().unwrap_or_else(|error| {
+        panic!("{path:?}: {error} (`make build` makes it; RUNTIME_UNDER_TEST names another)")
+    });
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the runtime works as root only, and so its tests"
+    );
+    path
+}
+
+#[derive(Default)]
+struct Known {
+    /// Started by a test, which waits for them itself.
+    started: BTreeSet<i32>,
+    /// Orphans that have ended, with their exit status as a shell has it.
+    ended: BTreeMap<i32, i32>,
+}
+
+static KNOWN: Mutex<Known> = Mutex::new(Known { started: BTreeSet::new(), ended: BTreeMap::new() });
+static ADOPT: Once = Once::new();
+
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    fn reap_orphans(&mut self) {
+        for pid in children().into_iter().filter(|pid| !self.started.contains(pid)) {
+            let waited = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+            if let Ok(Some((_, status))) = waited {
+                let signal = || 128 + status.terminating_signal().unwrap_or_default();
+                self.ended.insert(pid, status.exit_status().unwrap_or_else(signal));
+            }
+        }
+    }
+}
+
+/// The children of this process; the kernel lists them by thread (`proc_pid_task(5)`).
+fn children() -> Vec<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let lists = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
+    let lists: Vec<String> = lists.collect();
+    lists.iter().flat_map(|list| list.split_ascii_whitespace()).map(number).collect()
+}
+
+fn number(text: &str) -> i32 {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+/// A program that a test has started. Dropped, it is killed.
+pub(crate) struct Started {
+    child: Child,
+    ended: Option<ExitStatus>,
+}
+
+/// Starts `command`.
+#[track_caller]
+pub(crate) fn start(command: &mut Command) -> Started {
+    ADOPT.call_once(|| {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    });
+    // Under the lock, so that nobody takes the new child for an orphan.
+    let mut known = known();
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    known.started.insert(number(&child.id().to_string()));
+    Started { child, ended: None }
+}
+
+/// Does `action` while no other test starts or reaps anything. A file that is open for writing in a
+/// child which has not executed its program yet cannot be executed itself (ETXTBSY); and a zombie is
+/// one only as long as nobody reaps it.
+pub(crate) fn alone<T>(action: impl FnOnce() -> T) -> T {
+    let _known = known();
+    action()
+}
+
+impl Started {
+    pub(crate) fn pid(&self) -> i32 {
+        number(&self.child.id().to_string())
+    }
+
+    /// The parent's ends of its pipes.
+    pub(crate) fn pipes(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    fn look(&mut self) -> Option<ExitStatus> {
+        let mut known = known();
+        known.reap_orphans();
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap();
+            if self.ended.is_some() {
+                known.started.remove(&self.pid());
+            }
+        }
+        self.ended
+    }
+
+    /// Its exit status as a shell has it. Fails the test when it does not end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = wait_for("a program to end", || self.look());
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.look().is_none()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _gone_already = self.child.kill();
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.look().is_none() {
+            self.kill();
+            let _reaped = self.child.wait();
+            known().started.remove(&self.pid());
+        }
+    }
+}
+
+/// Waits until `look` sees something; fails the test, saying `what`, when it never does.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(LIMIT, what, look)
+}
+
+/// The same with a limit of its own.
+#[track_caller]
+pub(crate) fn wait_for_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The exit status of an orphan, as a shell has it.
+#[track_caller]
+pub(crate) fn exit_status(pid: i32) -> i32 {
+    wait_for(&format!("the orphan {pid} to end"), || {
+        let mut known = known();
+        known.reap_orphans();
+        // Pids come round again: a status of one that is alive is that of an earlier process.
+        known.ended.remove(&pid).filter(|_| !has_not_ended(pid))
+    })
+}
+
+/// Whether a process is there and has not ended.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    known().reap_orphans();
+    has_not_ended(pid)
+}
+
+/// The same without reaping.
+pub(crate) fn has_not_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may hold anything, so the state is looked for behind its last parenthesis.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Sends a signal to a process of the test's own.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// Kills what a hook has left behind on purpose, and reaps it.
+pub(crate) fn end(pid: i32) {
+    signal(pid, Signal::KILL);
+    wait_for("a killed process to be gone", || (!is_alive(pid)).then_some(()));
+}

@@ -1,0 +1,72 @@
+//! The limit of a hook: when it is over, everything that the hook has started is killed. The name of
+//! this module is the first of all, so that the test of 60 seconds runs beside all others.
+
+use std::time::{Duration, Instant};
+
+use crate::container::Container;
+use crate::process;
+
+/// Everything a hook can start: in its group, in a session of its own, orphaned.
+const FAMILY: &str = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &); trap '' TERM INT HUP; echo still here; wait; wait";
+
+#[test]
+fn an_image_hook_is_killed_with_all_it_started_after_60_seconds() {
+    let container = Container::new();
+    container.hook("create", FAMILY);
+    let mut create = process::start(container.create_command().stderr(std::process::Stdio::null()));
+    let began = Instant::now();
+    let limit = Duration::from_secs(70);
+    process::wait_for_within(limit, "the limit", || (!create.runs()).then_some(()));
+    assert_eq!(create.wait(), 1);
+    assert!((59.0..65.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+    let log = container.new_log_lines();
+    let error = log.last().unwrap()["msg"].as_str().unwrap();
+    assert!(error.contains("hooks/create") && error.contains("60 s"), "{error}");
+    assert!(error.contains("still here"), "the last lines help most here: {error}");
+    container.left_nothing();
+}
+
+#[test]
+fn a_hook_of_the_spec_is_killed_with_all_it_started_after_its_timeout() {
+    let container = Container::new();
+    container.spec_hook("createRuntime", FAMILY, |hook| hook["timeout"] = 1.into());
+    let began = Instant::now();
+    container.create().fails(&["createRuntime", "1 s", "limit"]);
+    assert!((1.0..10.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
+    container.left_nothing();
+}
+
+#[test]
+fn a_timeout_at_start_fails_the_start_and_the_proxy_is_gone() {
+    let container = Container::new();
+    container.spec_hook("startContainer", FAMILY, |hook| hook["timeout"] = 1.into());
+    container.create().ok();
+    container.start().fails(&["startContainer", "1 s"]);
+    assert!(!process::is_alive(container.pid()));
+    container.delete().ok();
+    container.left_nothing();
+}
+
+#[test]
+fn a_timeout_at_delete_is_a_warning() {
+    let container = Container::new();
+    container.spec_hook("poststop", FAMILY, |hook| hook["timeout"] = 1.into());
+    container.create().ok();
+    container.start().ok();
+    let finished = container.delete().silent();
+    assert!(finished.warnings().contains("poststop"), "{finished}");
+    container.left_nothing();
+}
+
+#[test]
+fn nothing_of_a_hook_outlives_a_runtime_that_is_killed() {
+    let container = Container::new();
+    container.hook("create", &format!("touch hanging; {FAMILY}"));
+    let mut create = process::start(container.create_command().stdout(std::process::Stdio::null()));
+    process::wait_for("the hook", || container.has("hanging").then_some(()));
+    create.kill();
+    create.wait();
+    process::wait_for("the hook to be gone", || {
+        crate::leftovers::processes(&container.id).is_empty().then_some(())
+    });
+}

@@ -1,0 +1,53 @@
+//! `features`: what is supported, honestly, in the shape that runtime-spec's features.md gives it.
+
+use oci_spec::runtime::{Features, LinuxNamespaceType};
+
+use crate::{finished, process};
+
+fn features() -> finished::Finished {
+    // CRI-O reads both streams together, and Docker passes no global flag.
+    let finished =
+        finished::run(std::process::Command::new(process::binary()).env_clear().arg("features"));
+    assert_eq!(finished.err, "");
+    finished.ok()
+}
+
+#[test]
+fn they_parse_as_the_specs_own_structure() {
+    let features: Features = serde_json::from_str(&features().out).unwrap();
+    assert_eq!(features.oci_version_min(), "1.0.0");
+    assert!(features.oci_version_max().starts_with("1."), "{}", features.oci_version_max());
+}
+
+#[test]
+fn every_hook_that_runs_is_listed_and_no_other() {
+    let features: Features = serde_json::from_str(&features().out).unwrap();
+    let hooks = features.hooks().clone().unwrap();
+    let expected =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    assert_eq!(hooks, expected);
+}
+
+#[test]
+fn what_is_not_applied_is_not_claimed() {
+    let features: Features = serde_json::from_str(&features().out).unwrap();
+    let linux = features.linux().clone().unwrap();
+    assert_eq!(linux.namespaces().clone().unwrap(), [LinuxNamespaceType::Network]);
+    assert!(linux.capabilities().as_ref().is_none_or(Vec::is_empty));
+    assert_ne!(linux.seccomp().as_ref().and_then(|seccomp| *seccomp.enabled()), Some(true));
+    assert_ne!(linux.apparmor().as_ref().and_then(|apparmor| *apparmor.enabled()), Some(true));
+    assert_ne!(linux.selinux().as_ref().and_then(|selinux| *selinux.enabled()), Some(true));
+    assert!(features.mount_options().as_ref().is_none_or(Vec::is_empty));
+}
+
+#[test]
+fn they_are_indented_json() {
+    assert!(features().out.starts_with("{\n  \""));
+}
+
+#[test]
+fn an_argument_is_one_too_many() {
+    let finished =
+        finished::run(std::process::Command::new(process::binary()).args(["features", "x"]));
+    finished.fails(&["features", "\"x\""]);
+}

@@ -1,0 +1,162 @@
+//! The proxy: what the engine watches between create and start. It has nothing, does nothing, and never
+//! outlives a create that did not complete.
+
+use std::process::Command;
+
+use crate::container::Container;
+use crate::process;
+use crate::seen::Process;
+
+/// A container created by a caller with blocked and ignored signals, open descriptors and secrets.
+fn among_hostiles() -> Container {
+    let container = Container::new();
+    let words = container.create_command();
+    let script = r#"cd /usr; exec "$@" 3</etc/passwd 4</etc/passwd 7</etc/passwd 9</etc/passwd"#;
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        script,
+        "sh",
+        "env",
+        "--block-signal=USR1,USR2,CHLD,TERM",
+        "--ignore-signal=PIPE,INT",
+        "SECRET=1",
+    ]);
+    container.create_by(command.arg(words.get_program()).args(words.get_args())).ok();
+    container
+}
+
+#[test]
+fn it_has_no_descriptor_but_the_containers_streams() {
+    let container = among_hostiles();
+    let proxy = Process(container.pid());
+    // Those that tied it to create it closes when create says that all is done.
+    process::wait_for("the last descriptor", || (proxy.descriptors() == [0, 1, 2]).then_some(()));
+    assert_eq!(proxy.descriptor(0), std::path::Path::new("/dev/null"));
+    assert_eq!(proxy.descriptor(1), container.beside("stdout"));
+    assert_eq!(proxy.descriptor(2), container.beside("stderr"));
+}
+
+#[test]
+fn it_has_a_session_of_its_own_and_stands_at_the_root() {
+    let container = among_hostiles();
+    let proxy = Process(container.pid());
+    assert_eq!((proxy.stat(5), proxy.stat(6)), (container.pid(), container.pid()));
+    assert_eq!(proxy.working_directory(), std::path::Path::new("/"));
+}
+
+#[test]
+fn its_environment_is_a_path_and_nothing_else() {
+    let container = among_hostiles();
+    let environment = Process(container.pid()).environment();
+    assert_eq!(environment, ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+}
+
+#[test]
+fn it_is_orphaned_to_the_caller() {
+    let container = Container::created();
+    assert_eq!(Process(container.pid()).stat(4), i32::try_from(std::process::id()).unwrap());
+}
+
+#[test]
+fn no_signal_is_ignored_and_every_one_that_counts_is_answered() {
+    for (signal, status) in
+        [("USR1", 0), ("USR2", 1), ("TERM", 0), ("INT", 0), ("PIPE", 141), ("HUP", 129)]
+    {
+        let container = among_hostiles();
+        let proxy = Process(container.pid());
+        assert_eq!(proxy.signals("SigIgn"), 0);
+        container.kill(signal).ok();
+        assert_eq!(process::exit_status(container.pid()), status, "{signal}");
+    }
+}
+
+/// The mask is looked at as a `docker restart` under Podman's conmon left it: SIGUSR1 blocked for ever.
+#[test]
+fn it_ends_at_start_even_if_its_caller_blocks_the_signal() {
+    let container = among_hostiles();
+    container.start().ok();
+    assert_eq!(process::exit_status(container.pid()), 0);
+}
+
+#[test]
+fn it_has_as_little_privilege_as_possible() {
+    let container = Container::created();
+    let proxy = Process(container.pid());
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"] {
+        assert_eq!(proxy.status(set), "0".repeat(16), "{set}");
+    }
+    assert_eq!(proxy.status("NoNewPrivs"), "1");
+    assert_eq!(proxy.status("Seccomp"), "2");
+}
+
+#[test]
+fn it_is_a_single_thread_in_little_memory() {
+    let container = Container::created();
+    let proxy = Process(container.pid());
+    assert_eq!(proxy.status("Threads"), "1");
+    let resident: u32 = proxy.status("RssAnon").trim_end_matches(" kB").parse().unwrap();
+    assert!(resident <= 256, "{resident} KiB of its own");
+}
+
+#[test]
+fn it_ends_with_a_create_that_is_killed_at_any_moment() {
+    for list in ["prestart", "createRuntime", "createContainer"] {
+        let container = Container::new();
+        let (seen, sleep) = (container.path("pid"), "exec /bin/sleep 100");
+        container.spec_hook(
+            list,
+            &format!("/bin/cat > {0}.part; /bin/mv {0}.part {0}; {sleep}", seen.display()),
+            |_| {},
+        );
+        let mut create = process::start(&mut container.create_command());
+        process::wait_for("the hook", || container.has("pid").then_some(()));
+        let state: serde_json::Value = serde_json::from_str(&container.read("pid")).unwrap();
+        let proxy = i32::try_from(state["pid"].as_i64().unwrap()).unwrap();
+        assert!(process::is_alive(proxy));
+        create.kill();
+        create.wait();
+        process::exit_status(proxy);
+        assert_eq!(container.status(), "creating", "{list}");
+        container.delete_by_force().ok();
+        container.left_nothing();
+    }
+}
+
+#[test]
+fn it_cannot_be_started_by_hand() {
+    let mut command = Command::new(process::binary());
+    let mut proxy =
+        process::start(command.args(["proxy", "--id", "x"]).stderr(std::process::Stdio::null()));
+    assert_ne!(proxy.wait(), 0, "without a create to answer to, it would wait for ever");
+}
+
+mod only_ours {
+    //! How it shows in `ps`.
+
+    use super::*;
+
+    #[test]
+    fn its_command_line_names_the_program_and_the_container() {
+        let container = Container::created();
+        let arguments = Process(container.pid()).arguments();
+        assert_eq!(arguments, ["balena-extension-runtime", "proxy", "--id", &container.id]);
+    }
+
+    #[test]
+    fn its_short_name_is_the_programs() {
+        let container = Container::created();
+        let name = Process(container.pid()).status("Name");
+        assert!("balena-extension-runtime".starts_with(&name) && name.len() == 15, "{name}");
+    }
+
+    #[test]
+    fn it_keeps_that_name_whatever_the_file_is_called() {
+        let container = Container::new();
+        let renamed = container.beside("runtime");
+        crate::bundle::executable(&renamed, &std::fs::read(process::binary()).unwrap());
+        let words = container.create_command();
+        container.create_by(Command::new(renamed).args(words.get_args())).ok();
+        assert_eq!(Process(container.pid()).arguments()[0], "balena-extension-runtime");
+    }
+}

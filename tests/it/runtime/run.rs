@@ -1,0 +1,92 @@
+//! `run ID`: create, start and delete for people at a terminal.
+
+use crate::container::Container;
+use crate::process;
+
+#[test]
+fn all_three_hooks_run_and_nothing_is_left() {
+    let container = Container::new();
+    for verb in ["create", "start", "delete"] {
+        container.hook(verb, &format!("echo {verb} >> order; echo {verb} says"));
+    }
+    let finished = container.call(&["run", "-b", container.text(), &container.id]).ok();
+    assert_eq!(container.read("order"), "create\nstart\ndelete");
+    assert!(finished.out.contains("create says\nstart says\n"), "{finished}");
+    container.left_nothing();
+}
+
+#[test]
+fn keep_leaves_the_stopped_container() {
+    let container = Container::new();
+    container.hook("delete", "touch deleted");
+    container.call(&["run", "--keep", "--bundle", container.text(), &container.id]).ok();
+    assert_eq!(container.status(), "stopped");
+    assert!(!container.has("deleted"));
+    container.delete().ok();
+}
+
+#[test]
+fn the_bundle_is_the_working_directory_by_default() {
+    let container = Container::new();
+    let mut command = container.command(&["run", &container.id]);
+    container.finish(command.current_dir(container.text())).ok();
+}
+
+#[test]
+fn a_failing_create_hook_is_told_and_leaves_nothing() {
+    let container = Container::new();
+    container.hook("create", "exit 5");
+    let finished = container.call(&["run", "-b", container.text(), &container.id]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("hooks/create exited with status 5"), "{finished}");
+    container.left_nothing();
+}
+
+#[test]
+fn a_failing_start_hook_is_told_and_leaves_nothing() {
+    let container = Container::new();
+    container.hook("start", "exit 5");
+    container.hook("delete", "touch deleted");
+    let finished = container.call(&["run", "-b", container.text(), &container.id]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("hooks/start exited with status 5"), "{finished}");
+    assert!(container.has("deleted"));
+    container.left_nothing();
+}
+
+#[test]
+fn a_taken_id_is_refused_and_its_container_untouched() {
+    let container = Container::created();
+    let finished = container.call(&["run", "-b", container.text(), &container.id]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("container with given ID already exists"), "{finished}");
+    assert_eq!(container.status(), "created");
+    assert!(process::is_alive(container.pid()));
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let container = Container::new();
+    container.hook("start", "touch hanging; sleep 100");
+    // A session of its own, as a terminal gives its foreground job a process group.
+    // A shell that put this suite into the background would have interrupts ignored.
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=INT", "setsid"]);
+    let words = container.command(&["run", "-b", container.text(), &container.id]);
+    command.arg(process::binary()).args(words.get_args()).stderr(std::process::Stdio::null());
+    let mut run = process::start(&mut command);
+    process::wait_for("the hook", || container.has("hanging").then_some(()));
+    let group = rustix::process::Pid::from_raw(run.pid()).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    assert_ne!(run.wait(), 0);
+    container.left_nothing();
+}
+
+#[test]
+fn a_terminal_is_the_one_it_is_typed_at() {
+    let container = Container::new();
+    container.configure(|config| config["process"]["terminal"] = true.into());
+    container.hook("create", "echo seen");
+    let finished = container.call(&["run", "-b", container.text(), &container.id]).ok();
+    assert!(finished.out.contains("seen"), "{finished}");
+}

@@ -1,0 +1,291 @@
+//! The import table: which layer may use what, and that no imports go in a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Source;
+use super::paths::{module, used};
+
+/// What a layer may use. Everything of `std` unless it is pure; crates by name.
+struct Layer {
+    name: &'static str,
+    /// Other parts of this crate.
+    own: &'static [&'static str],
+    crates: &'static [&'static str],
+    std: Std,
+}
+
+#[derive(PartialEq, Eq)]
+enum Std {
+    All,
+    /// What computes, and does not look at the world or change it.
+    Pure,
+}
+
+/// The table of the house. `main` and `lib` hold no logic, so they have no line.
+const LAYERS: [Layer; 7] = [
+    Layer {
+        name: "model",
+        own: &[],
+        crates: &["serde", "serde_json", "thiserror"],
+        std: Std::Pure,
+    },
+    Layer { name: "cli", own: &["model"], crates: &["lexopt", "thiserror"], std: Std::Pure },
+    Layer {
+        name: "host",
+        own: &["model"],
+        crates: &["rustix", "nix", "seccompiler", "humantime", "serde_json", "thiserror"],
+        std: Std::All,
+    },
+    Layer { name: "version", own: &["model"], crates: &[], std: Std::Pure },
+    Layer {
+        name: "runtime",
+        own: &["model", "host", "cli", "version"],
+        crates: &["serde", "serde_json", "thiserror"],
+        std: Std::All,
+    },
+    Layer {
+        name: "manager",
+        own: &["model", "host", "cli", "version"],
+        crates: &["serde", "serde_json", "thiserror"],
+        std: Std::All,
+    },
+    // Compiled for the fuzz targets alone; nothing knows it.
+    Layer {
+        name: "fuzzing",
+        own: &["model", "host", "cli"],
+        crates: &["lexopt", "serde_json"],
+        std: Std::All,
+    },
+];
+
+/// Crates that may be named at all, so that a new one needs a place in the table.
+const STD: [&str; 3] = ["std", "core", "alloc"];
+
+/// What of `std` is not pure, and the exceptions below it.
+const IMPURE: [&str; 10] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::env",
+    "std::os",
+    "std::thread",
+    "std::io",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::sync",
+];
+const PURE: [&str; 4] =
+    ["std::io::Error", "std::io::ErrorKind", "std::io::Result", "std::os::unix::ffi"];
+
+/// Every use that the table does not allow.
+pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        let own = module(&source.path);
+        let layer = own.split("::").nth(1).unwrap_or_default();
+        if own == "crate" {
+            continue;
+        }
+        let Some(layer) = LAYERS.iter().find(|known| known.name == layer) else {
+            found.push(format!("{}: there is no layer {layer} in the table", source.path));
+            continue;
+        };
+        let bad = used(source).into_iter().filter(|path| !layer.allows(path));
+        found.extend(bad.map(|path| format!("{}: {} may not use {path}", source.path, layer.name)));
+    }
+    found
+}
+
+impl Layer {
+    fn allows(&self, path: &str) -> bool {
+        let mut parts = path.split("::");
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        match first {
+            "crate" => second == self.name || self.own.contains(&second) || !is_module(second),
+            "std" if self.std == Std::Pure => is_pure(path),
+            _ if STD.contains(&first) => true,
+            // A type, an enum's variant or a generic parameter.
+            _ if !first.starts_with(|letter: char| letter.is_ascii_lowercase()) => true,
+            // A module of the same file or folder, a primitive type, or a crate.
+            _ => self.crates.contains(&first) || !is_crate(first),
+        }
+    }
+}
+
+fn is_module(name: &str) -> bool {
+    LAYERS.iter().any(|layer| layer.name == name)
+}
+
+fn is_crate(name: &str) -> bool {
+    let manifest = include_str!("../../../Cargo.toml").replace('-', "_");
+    name == "libc" || manifest.lines().any(|line| line.split(" =").next() == Some(name))
+}
+
+fn is_pure(path: &str) -> bool {
+    let is_below = |parent: &str| {
+        path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    // The module `std::io` may be imported for the sake of its errors.
+    path == "std::io"
+        || PURE.iter().any(|pure| is_below(pure))
+        || !IMPURE.iter().any(|impure| is_below(impure))
+}
+
+/// Circles of imports: between layers, and between the files of one layer. A folder's `mod.rs` and
+/// its files know each other, so it takes no part.
+pub(crate) fn cycles(sources: &[Source]) -> Vec<String> {
+    let files: BTreeSet<String> = sources.iter().map(|source| module(&source.path)).collect();
+    let mut layers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources {
+        let own = module(&source.path);
+        for path in used(source).iter().filter(|path| path.starts_with("crate::")) {
+            let (from, to) = (layer_of(&own), layer_of(path));
+            if from != to && own != "crate" && is_module(to) {
+                layers.entry(from.to_owned()).or_default().insert(to.to_owned());
+            }
+            let is_in = |file: &&String| path == *file || path.starts_with(&format!("{file}::"));
+            let target = files.iter().filter(is_in).max_by_key(|file| file.len());
+            if let Some(target) = target.filter(|target| **target != own)
+                && !source.path.ends_with("mod.rs")
+                && !own.starts_with(&format!("{target}::"))
+            {
+                modules.entry(own.clone()).or_default().insert(target.clone());
+            }
+        }
+    }
+    [layers, modules].iter().filter_map(cycle).collect()
+}
+
+fn layer_of(path: &str) -> &str {
+    path.split("::").nth(1).unwrap_or_default()
+}
+
+/// A circle in a graph, told as the way around.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    fn walk(
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        way: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<String> {
+        let last = way.last()?.clone();
+        for next in graph.get(&last).into_iter().flatten() {
+            if let Some(start) = way.iter().position(|step| step == next) {
+                return Some(format!("{} -> {next}", way[start..].join(" -> ")));
+            }
+            if done.insert(next.clone()) {
+                way.push(next.clone());
+                if let Some(found) = walk(graph, way, done) {
+                    return Some(found);
+                }
+                way.pop();
+            }
+        }
+        None
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|start| walk(graph, &mut vec![start.clone()], &mut done))
+}
+
+/// The violations of one planted file.
+#[cfg(test)]
+fn found(path: &str, text: &str) -> Vec<String> {
+    violations(&[Source::planted(path, text)])
+}
+
+#[test]
+fn the_model_may_not_look_at_the_world() {
+    for text in [
+        "use std::fs::File;",
+        "use std::{fs, fmt};",
+        "fn f() { std::env::var(\"X\"); }",
+        "use std::io::{self, Read as _};",
+        "use std::io;\nfn f() { io::stdin(); }",
+        "use std::time::{Duration, Instant};",
+        "use std::time::SystemTime as Clock;",
+        "use std::os::fd::OwnedFd;",
+        "use std::process;",
+        "use rustix::fs::open;",
+        "fn f() { nix::unistd::fork(); }",
+        "use crate::host::clock;",
+        "use super::super::cli::help;",
+        "use lexopt::Parser;",
+    ] {
+        assert_eq!(found("src/model/x.rs", text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn the_model_may_compute() {
+    let text = "use serde::{Deserialize, de};\nuse std::collections::BTreeMap;\nuse std::io;\nuse std::time::Duration;\n\
+                use crate::model::state::State;\nuse super::hook::Verb;\nuse std::path::{Path, PathBuf};\n\
+                fn f(e: io::Error) { let _ = (e.kind() == io::ErrorKind::NotFound, u32::MAX, Self::A, str::len); }\n\
+                #[cfg(test)]\nmod tests { use proptest::prelude::*; use std::fs; }";
+    assert_eq!(found("src/model/x.rs", text), [""; 0]);
+}
+
+#[test]
+fn the_command_line_knows_the_model_alone() {
+    assert_eq!(found("src/cli/x.rs", "use crate::host::log::Log;").len(), 1);
+    assert_eq!(found("src/cli/x.rs", "use std::fs;").len(), 1);
+    assert_eq!(
+        found("src/cli/x.rs", "use crate::model::log::Level;\nuse lexopt::prelude::*;").len(),
+        0
+    );
+}
+
+#[test]
+fn the_host_knows_the_model_alone() {
+    for own in ["cli::runtime", "runtime::create", "manager", "version"] {
+        assert_eq!(found("src/host/x.rs", &format!("use crate::{own};")).len(), 1, "{own}");
+    }
+    assert_eq!(
+        found(
+            "src/host/x.rs",
+            "use crate::model::hook::Verb;\nuse rustix::fs::open;\nuse std::fs;"
+        )
+        .len(),
+        0
+    );
+}
+
+#[test]
+fn the_runtime_and_the_manager_know_neither_each_other_nor_system_calls() {
+    assert_eq!(found("src/runtime/x.rs", "use crate::manager::main;").len(), 1);
+    assert_eq!(found("src/manager/x.rs", "use crate::runtime::main;").len(), 1);
+    assert_eq!(found("src/runtime/mod.rs", "fn f() { rustix::process::geteuid(); }").len(), 1);
+    assert_eq!(found("src/runtime/x.rs", "fn f() { nix::libc::fork(); }").len(), 1);
+    assert_eq!(
+        found("src/runtime/x.rs", "use crate::host::log::Log;\nuse super::Context;").len(),
+        0
+    );
+}
+
+#[test]
+fn a_layer_that_is_not_in_the_table_is_found() {
+    assert_eq!(found("src/glue/x.rs", "").len(), 1);
+}
+
+#[test]
+fn a_circle_between_files_is_found() {
+    let sources = [
+        Source::planted("src/host/a.rs", "use crate::host::b::B;"),
+        Source::planted("src/host/b.rs", "fn f() { super::c::run(); }"),
+        Source::planted("src/host/c.rs", "use crate::host::{a, d};"),
+        Source::planted("src/host/d.rs", ""),
+    ];
+    assert_eq!(
+        cycles(&sources),
+        ["crate::host::a -> crate::host::b -> crate::host::c -> crate::host::a"]
+    );
+    assert_eq!(cycles(&sources[1..]), [""; 0]);
+}
+
+#[test]
+fn a_circle_between_layers_is_found() {
+    let sources = [
+        Source::planted("src/host/a.rs", "use crate::runtime::x;"),
+        Source::planted("src/runtime/y.rs", "use crate::host::b;"),
+    ];
+    assert_eq!(cycles(&sources), ["host -> runtime -> host"]);
+}
