@@ -10,6 +10,7 @@ mod delete;
 mod environment;
 mod features;
 mod hook_output;
+mod hostile;
 mod kill;
 mod labels;
 mod lifecycle;
