@@ -1,5 +1,4 @@
-//! The manager's command line: people type it, so clap's manners are worth their size there. So far
-//! it has only its help and its version.
+//! The manager's command line, which has its help and its version.
 
 use std::ffi::OsString;
 
