@@ -3,19 +3,27 @@
 //! end with it.
 
 use crate::host::process::{self, Process, Waited};
-use crate::model::operator::works_on;
+use crate::model::operator::{is_delete, works_on};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
+
+/// Which commands [`end`] ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// All but deletes: one may have taken the lock a moment ago, from the command to be ended.
+    NoDelete,
+    All,
+}
 
 /// Kills the command that holds the lock of `folder`, the folder of container `id`. None, or one that is
 /// gone by now, is fine; anything else that holds the lock is left alone.
 ///
 /// # Errors
 /// `/proc` cannot be read, or the kernel refuses.
-pub(crate) fn end(id: &str, folder: &Path) -> io::Result<()> {
-    for process in find(id, folder)? {
+pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
+    for process in find(id, folder, ends)? {
         process.kill()?;
     }
     Ok(())
@@ -27,17 +35,17 @@ pub(crate) fn end(id: &str, folder: &Path) -> io::Result<()> {
 /// # Errors
 /// `/proc` cannot be read.
 pub(crate) fn is_at_work(id: &str, folder: &Path) -> io::Result<bool> {
-    Ok(!find(id, folder)?.is_empty())
+    Ok(!find(id, folder, Ends::All)?.is_empty())
 }
 
-fn find(id: &str, folder: &Path) -> io::Result<Vec<Process>> {
+fn find(id: &str, folder: &Path, ends: Ends) -> io::Result<Vec<Process>> {
     let inode = std::fs::metadata(folder)?.ino();
     let mut found = Vec::new();
     for pid in holders(&std::fs::read_to_string("/proc/locks")?, inode) {
         let Some(process) = process::open(pid)? else { continue };
         // The lock outlives the process that took it while its children share it; by then the pid
         // may be another's. This one must be a command on the container and have the folder open.
-        let is_ours = is_command(pid, id) && has_open(pid, folder);
+        let is_ours = is_command(pid, id, ends) && has_open(pid, folder);
         if is_ours && process.wait_end(Duration::ZERO)? == Waited::StillThere {
             found.push(process);
         }
@@ -58,11 +66,12 @@ fn holders(locks: &str, inode: u64) -> Vec<i32> {
 }
 
 /// Whether `pid` runs this program, in this or another version, on container `id`.
-fn is_command(pid: i32, id: &str) -> bool {
+fn is_command(pid: i32, id: &str, ends: Ends) -> bool {
     let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
     let (Ok(theirs), Ok(own)) = (program(&pid.to_string()), program("self")) else { return false };
     let Ok(command_line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    works_on(&command_line, &theirs.to_string_lossy(), &own.to_string_lossy(), id)
+    (ends == Ends::All || !is_delete(&command_line))
+        && works_on(&command_line, &theirs.to_string_lossy(), &own.to_string_lossy(), id)
 }
 
 fn has_open(pid: i32, folder: &Path) -> bool {

@@ -15,9 +15,21 @@ pub(crate) fn works_on(command_line: &[u8], theirs: &str, own: &str, id: &str) -
     name(theirs) == name(own) && arguments.any(|argument| argument == id.as_bytes())
 }
 
+/// Whether `command_line` is that of a delete, or might be.
+pub(crate) fn is_delete(command_line: &[u8]) -> bool {
+    command_line.split(|&byte| byte == 0).skip(1).any(|argument| argument == b"delete")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delete_is_told_from_other_commands() {
+        assert!(is_delete(b"rt\0--root\0/r\0delete\0--force\0x\0"));
+        assert!(!is_delete(b"rt\0create\0x\0"));
+        assert!(!is_delete(b"delete\0start\0x\0"));
+    }
 
     #[test]
     fn only_this_program_on_this_container_counts() {

@@ -3,12 +3,13 @@
 
 use super::hooks::{self, run_image_hook, run_spec_hooks};
 use super::{Context, Error as Common, Outcome, observe, state as state_verb};
+use crate::host::cgroup;
 use crate::host::container_log::ContainerLog;
+use crate::host::operator::{self, Ends};
 use crate::host::process::{Process, Waited};
 use crate::host::proxy;
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held, Loaded, Locked};
-use crate::host::{cgroup, operator};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
@@ -18,6 +19,7 @@ use crate::model::spec::Network;
 use crate::model::state::{Phase, RecordedRole, State};
 use std::io;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a plain delete waits for a start that is just ending. Docker allows 30 s in all.
@@ -27,7 +29,7 @@ const MARK_PATIENCE: Duration = Duration::from_millis(200);
 /// How long it leaves that one then. containerd allows it 5 s in all.
 const DELETE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long an ended command may take to let go.
-const END_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(1);
 /// How long a proxy that was told to end may take.
 const PROXY_LIMIT: Duration = Duration::from_secs(2);
 
@@ -36,6 +38,11 @@ const PROXY_LIMIT: Duration = Duration::from_secs(2);
 enum Error {
     #[error("end the command that works on container {id}")]
     Operator { id: String, source: io::Error },
+    #[error(
+        "container {id} is held by a process that is no command of this program: end it (`fuser {path:?}` \
+         names it)"
+    )]
+    HeldByAnother { id: String, path: PathBuf },
     #[error(transparent)]
     Proxy(#[from] proxy::Error),
     #[error("tell the proxy process {pid} to end")]
@@ -118,18 +125,28 @@ fn hold(
         Loaded::Ours(state) => state.phase == Phase::Deleting,
         Loaded::Unknown | Loaded::Damaged { .. } => false,
     };
-    if deleting && let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
+    let end = |ends| match operator::end(id.as_str(), &context.root.folder_path(id), ends) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Operator { id: id.to_string(), source: error })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    };
+    if !deleting {
+        context.log.warn("another command works on the container: ending it");
+        // Another forced delete may have ended that one already and have the lock by now.
+        end(Ends::NoDelete)?;
+    }
+    if let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
         return Ok(held);
     }
-    context.log.warn("another command works on the container: ending it");
-    match operator::end(id.as_str(), &context.root.folder_path(id)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Error::Operator { id: id.to_string(), source }.into()),
-    }
+    context.log.warn("a command still works on the container: ending it, even if it is a delete");
+    end(Ends::All)?;
     match lock(END_LIMIT)? {
         ControlFlow::Break(held) => Ok(held),
-        ControlFlow::Continue(()) => Err(Common::Busy { id: id.to_string() }.into()),
+        ControlFlow::Continue(()) => {
+            let path = context.root.folder_path(id);
+            Err(Error::HeldByAnother { id: id.to_string(), path }.into())
+        }
     }
 }
 

@@ -1,0 +1,105 @@
+//! Several calls of the runtime at once, from one thread: what ends is told, in the order it ends.
+
+use crate::processes::{End, Finished, LIMIT, Output, describe, pid_of};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::collections::HashMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Calls under way.
+#[derive(Default)]
+pub(crate) struct Crowd {
+    running: HashMap<Pid, Member>,
+}
+
+struct Member {
+    key: usize,
+    what: String,
+    output: Output,
+    since: Instant,
+    hung: bool,
+}
+
+/// A call that has ended.
+pub(crate) struct Ended {
+    /// Under which number it was started.
+    pub(crate) key: usize,
+    pub(crate) finished: Finished,
+    pub(crate) took: Duration,
+}
+
+impl Crowd {
+    pub(crate) fn start(&mut self, key: usize, mut command: Command) -> Pid {
+        let output = Output::of(&mut command);
+        self.admit(key, command, output)
+    }
+
+    fn admit(&mut self, key: usize, mut command: Command, output: Output) -> Pid {
+        let what = describe(&command);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+        let pid = pid_of(&child);
+        let member = Member { key, what, output, since: Instant::now(), hung: false };
+        self.running.insert(pid, member);
+        pid
+    }
+
+    /// Starts all commands at one instant: each waits in a shell for a pipe to close.
+    pub(crate) fn start_together(&mut self, commands: Vec<Command>) {
+        let (gate, opener) = std::io::pipe().unwrap();
+        for (key, command) in commands.into_iter().enumerate() {
+            let mut waiting = Command::new("/bin/sh");
+            waiting.args(["-c", "read go; exec \"$@\" </dev/null", "sh"]);
+            waiting.arg(command.get_program()).args(command.get_args());
+            waiting.env_clear().env("PATH", "/usr/bin:/bin");
+            let output = Output::of(&mut waiting);
+            waiting.stdin(gate.try_clone().unwrap());
+            self.admit(key, waiting, output);
+        }
+        drop(opener);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The next call that has ended; `None` when none is under way.
+    pub(crate) fn next(&mut self) -> Option<Ended> {
+        let mut pause = Duration::from_micros(20);
+        while !self.running.is_empty() {
+            let (pid, end) = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, status)) => (pid, End::Status(status)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, End::Killed(signal)),
+                _ => {
+                    self.end_what_hangs();
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(1));
+                    continue;
+                }
+            };
+            // Others are orphans, which nobody waits for but this.
+            let Some(member) = self.running.remove(&pid) else { continue };
+            let end = if member.hung { End::Hung } else { end };
+            let finished = member.output.finish(member.what, end);
+            return Some(Ended { key: member.key, finished, took: member.since.elapsed() });
+        }
+        None
+    }
+
+    /// Waits for all, in the order of their numbers.
+    pub(crate) fn all(&mut self) -> Vec<Ended> {
+        let mut ended: Vec<Ended> = std::iter::from_fn(|| self.next()).collect();
+        ended.sort_by_key(|ended| ended.key);
+        ended
+    }
+
+    fn end_what_hangs(&mut self) {
+        for (pid, member) in &mut self.running {
+            if member.since.elapsed() > LIMIT * 3 && !member.hung {
+                member.hung = true;
+                let _ = kill(*pid, Signal::SIGKILL);
+            }
+        }
+    }
+}

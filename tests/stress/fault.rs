@@ -1,0 +1,240 @@
+//! A fault at every system call of a verb: no space, I/O error, no memory, no descriptor, interrupted.
+//! The verb either gets along or says clearly what is wrong, and leaves everything as it was.
+
+use crate::bundle::Kind;
+use crate::calls::{self, Call as SystemCall};
+use crate::crash::role;
+use crate::processes::{self, End};
+use crate::report::Report;
+use crate::scenario::Verb;
+use crate::tracer::{Deed, Traced, When, Whom, trace};
+use crate::trials::Extent;
+use crate::world::World;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use std::process::Command;
+
+const FAULTS: [Errno; 5] = [Errno::ENOSPC, Errno::EIO, Errno::ENOMEM, Errno::EMFILE, Errno::EINTR];
+
+/// How many calls an allocator makes for its first allocation: both C libraries need no more.
+const HEAP: usize = 3;
+
+/// More descriptors than any verb has open at a time.
+const DESCRIPTORS: std::ops::Range<u32> = 3..40;
+
+pub(crate) fn sweep(verb: Verb, kind: Kind, extent: Extent, report: &mut Report) {
+    let mut world = World::new("w", kind);
+    let start_up = start_up_calls(&mut world, verb);
+    let mut swept = vec![sweep_process(&mut world, verb, Whom::Main, start_up, extent, report)];
+    if extent.sweeps_children_of(verb) {
+        for child in 1..=extent.children() {
+            let of_child = sweep_process(&mut world, verb, Whom::Child(child), 0, extent, report);
+            if of_child.calls == 0 {
+                break;
+            }
+            swept.push(of_child);
+        }
+    }
+    let (name, kind) = (verb.name(), kind.name());
+    for Swept { who, calls, points, untouched, aborts } in swept {
+        let faults = if extent == Extent::Short { "one fault each" } else { "five faults each" };
+        report.note(format_args!(
+            "{name} × {kind} × {who}: {calls} calls, {faults}: {points} points; {untouched} faults that cannot be"
+        ));
+        if !aborts.is_empty() {
+            report.note(format_args!(
+                "{name} × {kind} × {who}: {} aborts of the first allocation, which is no program's to handle; nothing was left: {}",
+                aborts.len(),
+                aborts.join(", ")
+            ));
+        }
+    }
+    report.note(format_args!(
+        "{name} × {kind}: of the runtime's, the first {start_up} are made by Rust's start-up before main, which aborts by itself"
+    ));
+    let points = sweep_full_disk(&mut world, verb, start_up, report);
+    report.note(format_args!("{name} × {kind} × ENOSPC from a call on: {points} points"));
+    let points = sweep_descriptors(&mut world, verb, extent, report);
+    report.note(format_args!("{name} × {kind} × a limit on descriptors: {points} points"));
+}
+
+/// What was swept of one process.
+struct Swept {
+    who: String,
+    calls: usize,
+    points: usize,
+    /// The call never returns, or never with this error.
+    untouched: usize,
+    /// What the first heap allocation was aborted by.
+    aborts: Vec<String>,
+}
+
+fn sweep_process(
+    world: &mut World,
+    verb: Verb,
+    whom: Whom,
+    start_up: usize,
+    extent: Extent,
+    report: &mut Report,
+) -> Swept {
+    let main = if whom == Whom::Main { "the runtime" } else { "" };
+    let mut swept =
+        Swept { who: main.to_owned(), calls: 0, points: 0, untouched: 0, aborts: Vec::new() };
+    for at in 1.. {
+        let faults = match extent {
+            // Over the calls, every fault has its turn.
+            Extent::Short => &FAULTS[at % FAULTS.len()..=at % FAULTS.len()],
+            Extent::Full => &FAULTS,
+        };
+        let mut made = 0;
+        for &errno in faults {
+            if let Err(why) = verb.prepare(world) {
+                report.violation(format_args!("preparing {verb:?}: {why}"));
+                return swept;
+            }
+            let deed = Deed::Fail(errno, |_| true);
+            let traced = trace(&mut world.command(verb.call()), whom, When::Before(at), deed);
+            made = traced.calls.len().max(made);
+            if let Some(child) = &traced.child {
+                swept.who = role(child);
+            }
+            let Some(call) = &traced.hit else {
+                swept.untouched += usize::from(traced.calls.len() >= at);
+                continue;
+            };
+            swept.points += 1;
+            let who = &swept.who;
+            let point = format!("{verb:?}, {who}: {errno:?} from call {at}, {call}");
+            let aborted = is_first_allocation(&traced, start_up);
+            let outcome = after_fault(world, verb, &traced, whom, aborted || at <= start_up);
+            if aborted && outcome.is_ok() {
+                swept.aborts.push(format!("{errno:?} from call {at}, {call}"));
+            }
+            report.judge(point, outcome);
+        }
+        swept.calls = swept.calls.max(at.min(made));
+        if made < at {
+            break;
+        }
+    }
+    swept
+}
+
+/// A disk that is full from some call on, and stays so while the verb cleans up.
+fn sweep_full_disk(world: &mut World, verb: Verb, start_up: usize, report: &mut Report) -> usize {
+    let mut points = 0;
+    let mut at = start_up + 1;
+    loop {
+        if let Err(why) = verb.prepare(world) {
+            report.violation(format_args!("preparing {verb:?}: {why}"));
+            return points;
+        }
+        let deed = Deed::Fail(Errno::ENOSPC, SystemCall::stores);
+        let traced = trace(&mut world.command(verb.call()), Whom::Main, When::From(at), deed);
+        let Some(call) = &traced.hit else { return points };
+        points += 1;
+        let point = format!("{verb:?}: ENOSPC from call {} on, {call}", traced.hit_at);
+        report.judge(point, after_fault(world, verb, &traced, Whom::Main, false));
+        at = traced.hit_at + 1;
+    }
+}
+
+/// As few descriptors as RLIMIT_NOFILE grants, for the verb and all that it starts.
+fn sweep_descriptors(world: &mut World, verb: Verb, extent: Extent, report: &mut Report) -> usize {
+    let step = if extent == Extent::Short { 3 } else { 1 };
+    let limits = DESCRIPTORS.step_by(step);
+    let points = limits.len();
+    for limit in limits {
+        if let Err(why) = verb.prepare(world) {
+            report.violation(format_args!("preparing {verb:?}: {why}"));
+            return 0;
+        }
+        let command = world.command(verb.call());
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={limit}:{limit}")).arg("--").arg(command.get_program());
+        limited.args(command.get_args()).env_clear().env("PATH", "/usr/bin:/bin");
+        let traced = trace(&mut limited, Whom::Main, When::Never, Deed::Nothing);
+        let point = format!("{verb:?} with {limit} descriptors");
+        report.judge(point, after_fault(world, verb, &traced, Whom::Main, false));
+    }
+    points
+}
+
+fn after_fault(
+    world: &World,
+    verb: Verb,
+    traced: &Traced,
+    whom: Whom,
+    starting: bool,
+) -> Result<(), String> {
+    let finished = &traced.finished;
+    if finished.err.contains("panicked") && !starting && !is_of_start_up(&finished.err, whom) {
+        return Err(format!("a panic: {finished}"));
+    }
+    match finished.end {
+        End::Status(0) if verb == Verb::Create && whom != Whom::Main => {
+            // Its proxy may have died of the fault, once create was complete.
+            world.settle()?.one_of(&["created", "stopped"])?;
+        }
+        End::Status(0) => verb.check_success(world)?,
+        End::Status(1) => {
+            is_clear(world, traced)?;
+            verb.check_failure(world)?;
+        }
+        End::Killed(_) | End::Status(_) if starting => verb.check_failure(world)?,
+        _ => return Err(format!("{finished}")),
+    }
+    world.force()?;
+    world.lives_again()
+}
+
+/// Whether Rust aborted the process because its very first allocation failed: no heap, no word to say.
+fn is_first_allocation(traced: &Traced, start_up: usize) -> bool {
+    let before = traced.calls.get(start_up..traced.hit_at.saturating_sub(1)).unwrap_or_default();
+    traced.finished.end == End::Killed(Signal::SIGABRT)
+        && traced.finished.err.starts_with("memory allocation of ")
+        && traced.hit.as_ref().is_some_and(SystemCall::arranges_memory)
+        && before.iter().filter(|call| call.arranges_memory()).count() < HEAP
+}
+
+/// A guard or a proxy panics in Rust's start-up, before main, where nothing of the program is in reach;
+/// the runtime must report that all the same.
+fn is_of_start_up(err: &str, whom: Whom) -> bool {
+    let places = ["std/src/sys/pal/unix/stack_overflow.rs", "std/src/rt.rs"];
+    whom != Whom::Main && places.iter().any(|place| err.contains(place))
+}
+
+/// The reason is on standard error and in the log, unless the fault struck the telling of it.
+pub(crate) fn is_clear(world: &World, traced: &Traced) -> Result<(), String> {
+    let log = world.log().display().to_string();
+    // A disk that stays full has no room for the log either.
+    let full = traced.strikes > 1 && traced.hit.as_ref().is_some_and(SystemCall::stores);
+    // Where a log cannot be opened, that is the error to tell.
+    let closed = traced.finished.err.contains("open the log file");
+    let struck = full || closed || traced.hit.as_ref().is_some_and(|call| call.reports(&log));
+    let (said, logged) = (!traced.finished.err.trim().is_empty(), world.logged_error().is_some());
+    // `state` was called without a log.
+    let has_log = traced.finished.what.contains("--log ");
+    if said && (logged || !has_log) || struck && (said || logged) {
+        return Ok(());
+    }
+    Err(format!("the error is not told: logged {:?}, {}", world.logged_error(), traced.finished))
+}
+
+/// How many calls a process makes before `main`: those that it has in common with another command.
+fn start_up_calls(world: &mut World, verb: Verb) -> usize {
+    let numbers = |command: &mut Command| -> Vec<i64> {
+        let traced = trace(command, Whom::Main, When::Never, Deed::Nothing);
+        traced.calls.iter().map(|call| call.number).collect()
+    };
+    verb.prepare(world).unwrap_or_else(|why| panic!("prepare {verb:?}: {why}"));
+    let ours = numbers(&mut world.command(verb.call()));
+    let mut version = Command::new(crate::inside::runtime());
+    let other = numbers(version.env_clear().env("PATH", "/usr/bin:/bin").arg("--version"));
+    let common = ours.iter().zip(&other).take_while(|(own, other)| own == other).count();
+    processes::kill_all();
+    // The allocator's first call is main's already.
+    let mine = |name: &str| matches!(name, "mmap" | "brk" | "close_range" | "geteuid");
+    let trailing = ours[..common].iter().rev().take_while(|&&call| mine(&calls::name(call)));
+    common - trailing.count()
+}

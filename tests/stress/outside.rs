@@ -1,0 +1,109 @@
+//! The outer stage: every trial in a process and in namespaces of its own, two at a time, and a look
+//! at the cgroups afterwards, which no namespace takes away.
+
+use crate::inside;
+use crate::trials::{self, Extent};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{SigSet, Signal};
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, ExitCode, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+/// What keeps the running trials alive; `None` once somebody has interrupted the whole.
+static LIFELINES: Mutex<Option<Vec<(u32, ChildStdin)>>> = Mutex::new(Some(Vec::new()));
+
+pub(crate) fn run_all() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // A sweep waits as long as it computes: for the kernel, and for orphans to end.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let endings: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    endings.thread_block().expect("sigprocmask");
+    std::thread::spawn(move || {
+        let _ = endings.wait();
+        // A trial ends when its standard input does.
+        drop(LIFELINES.lock().unwrap_or_else(PoisonError::into_inner).take());
+    });
+    let trials = trials::all(Extent::of_this_run())
+        .into_iter()
+        .map(|(name, _)| Trial::test(name.clone(), move || run(&name)))
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    conclusion.exit_code()
+}
+
+/// Runs one trial, and shows what it has to say whether it succeeds or not: the figures are the point.
+fn run(name: &str) -> Result<(), Failed> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("the stress tests need root: the runtime and namespaces do".into());
+    }
+    let prefix = cgroup_prefix(name);
+    let mut said = tempfile::tempfile()?;
+    let mut child = Command::new("unshare")
+        .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "--"])
+        .arg(std::env::current_exe()?)
+        .env(inside::TRIAL, name)
+        .env(inside::RUNTIME, runtime_under_test()?)
+        .env(inside::CGROUP, &prefix)
+        .stdin(Stdio::piped())
+        .stdout(said.try_clone()?)
+        .stderr(said.try_clone()?)
+        // Ctrl-C reaches the outer stage alone, which ends the trials in good order.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("unshare (of util-linux): {error}"))?;
+    let key = child.id();
+    if let (Some(lifelines), Some(stdin)) = (lifelines().as_mut(), child.stdin.take()) {
+        lifelines.push((key, stdin));
+    }
+    let status = child.wait()?;
+    let left = remove_cgroups(&prefix);
+    let Some(lifelines) = &mut *lifelines() else {
+        return Err("interrupted; everything was stopped and removed".into());
+    };
+    lifelines.retain(|(other, _)| *other != key);
+    let mut text = String::new();
+    said.rewind()?;
+    said.read_to_string(&mut text)?;
+    println!("{name}:\n{}", text.trim_end());
+    if !status.success() {
+        return Err(format!("{name}: see the violations above ({status})").into());
+    }
+    if !left.is_empty() {
+        return Err(format!("{name} left the cgroups {left:?}, now removed").into());
+    }
+    Ok(())
+}
+
+fn lifelines() -> std::sync::MutexGuard<'static, Option<Vec<(u32, ChildStdin)>>> {
+    LIFELINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn runtime_under_test() -> Result<PathBuf, String> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("balena-extension-runtime");
+    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(default, PathBuf::from);
+    path.canonicalize().map_err(|error| {
+        format!("the runtime under test, {}: {error} (run make build)", path.display())
+    })
+}
+
+/// No two trials of the machine share a cgroup.
+fn cgroup_prefix(name: &str) -> String {
+    format!("stress-{}-{}", std::process::id(), name.replace("::", "-"))
+}
+
+/// Removes the cgroups of a trial and returns those that were there.
+fn remove_cgroups(prefix: &str) -> Vec<PathBuf> {
+    let left = crate::checks::cgroups(prefix);
+    for path in &left {
+        // Its processes were in the namespace that has just ended.
+        for _ in 0..100 {
+            if std::fs::remove_dir(path).is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+    left
+}

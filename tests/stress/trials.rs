@@ -1,0 +1,91 @@
+//! The list of trials, and how much of each is run.
+
+use crate::bundle::Kind;
+use crate::report::Report;
+use crate::scenario::Verb;
+use crate::{crash, fault, fleet, identity, races};
+
+/// What a trial does in its namespaces.
+type Run = Box<dyn FnOnce(&mut Report)>;
+
+/// A trial and its name.
+pub(crate) type Trial = (String, Run);
+
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// A representative part, for every change.
+    Short,
+    /// All of it.
+    Full,
+}
+
+impl Extent {
+    /// What the environment asks for.
+    pub(crate) fn of_this_run() -> Self {
+        match std::env::var("STRESS").as_deref() {
+            Err(_) | Ok("" | "short") => Self::Short,
+            Ok("full") => Self::Full,
+            Ok(other) => panic!("STRESS={other}: it is short or full"),
+        }
+    }
+}
+
+impl Extent {
+    /// Whether `verb` is swept with containers of `kind`. In short one kind is enough: of what has hooks
+    /// to run or to undo, the one that has all; of the rest, the one that has nothing.
+    fn sweeps(self, verb: Verb, kind: Kind) -> bool {
+        let one = match verb {
+            Verb::Create | Verb::Start | Verb::Delete | Verb::ForceDelete => Kind::Full,
+            Verb::Kill | Verb::Run | Verb::State => Kind::Bare,
+        };
+        self == Self::Full || kind == one
+    }
+
+    /// Whether the processes that `verb` starts are swept as well. Whoever only asks starts nobody.
+    pub(crate) fn sweeps_children_of(self, verb: Verb) -> bool {
+        match self {
+            Self::Short => verb == Verb::Create,
+            Self::Full => !matches!(verb, Verb::Kill | Verb::State | Verb::Run),
+        }
+    }
+
+    /// How many of them: in short the guard of the image's hook, and the proxy.
+    pub(crate) fn children(self) -> usize {
+        match self {
+            Self::Short => 2,
+            Self::Full => usize::MAX,
+        }
+    }
+}
+
+pub(crate) fn all(extent: Extent) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for kind in Kind::ALL {
+        for verb in Verb::ALL.into_iter().filter(|&verb| extent.sweeps(verb, kind)) {
+            let name = format!("crash::{}::{}", verb.name(), kind.name());
+            let run = move |report: &mut Report| crash::sweep(verb, kind, extent, report);
+            trials.push((name, Box::new(run) as Run));
+            let name = format!("fault::{}::{}", verb.name(), kind.name());
+            let run = move |report: &mut Report| fault::sweep(verb, kind, extent, report);
+            trials.push((name, Box::new(run)));
+        }
+    }
+    type Sweep = fn(Extent, &mut Report);
+    let others: [(&str, Sweep); 10] = [
+        ("race::creates", races::creates),
+        ("race::pairs", races::pairs),
+        ("race::chaos", races::chaos),
+        ("race::dying_creates", races::dying_creates),
+        ("race::hanging_hooks", races::hanging_hooks),
+        ("fleet::lifecycles", fleet::lifecycles),
+        ("identity::recycled", identity::recycled),
+        ("identity::recycled_meanwhile", identity::recycled_meanwhile),
+        ("identity::forged", identity::forged),
+        ("identity::lock_holders", identity::lock_holders),
+    ];
+    for (name, run) in others {
+        trials.push((name.to_owned(), Box::new(move |report: &mut Report| run(extent, report))));
+    }
+    trials
+}

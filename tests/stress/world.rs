@@ -1,0 +1,206 @@
+//! One container's world: its bundle, state root, pid file and log, and the verbs on it.
+
+use crate::bundle::{self, Kind};
+use crate::inside;
+use crate::processes::{self, Finished};
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A container in a folder of its own.
+pub(crate) struct World {
+    pub(crate) kind: Kind,
+    pub(crate) id: String,
+    /// The leaf of the proxy below every cgroup hierarchy.
+    pub(crate) cgroup: String,
+    folder: PathBuf,
+    runtime: PathBuf,
+    console: Option<UnixListener>,
+    pub(crate) mounts: String,
+}
+
+/// One call of the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Create,
+    Start,
+    Kill(&'static str),
+    KillAll(&'static str),
+    Delete,
+    ForceDelete,
+    Run,
+    State,
+}
+
+impl World {
+    /// A world whose bundle is of `kind`, in the folder `name` of the scratch space.
+    pub(crate) fn new(name: &str, kind: Kind) -> Self {
+        let folder = inside::scratch().join(name);
+        let cgroup = format!("{}-{name}", inside::cgroup_prefix());
+        bundle::write(&folder.join("bundle"), kind, &cgroup);
+        let mut world = Self {
+            kind,
+            id: "x".to_owned(),
+            cgroup,
+            folder,
+            runtime: inside::runtime(),
+            console: None,
+            mounts: String::new(),
+        };
+        world.reset();
+        world.mounts = mounts();
+        world
+    }
+
+    /// Makes everything but the bundle anew.
+    pub(crate) fn reset(&mut self) {
+        processes::kill_all();
+        processes::reap();
+        for path in crate::checks::cgroups(&self.cgroup) {
+            let _ = fs::remove_dir(path);
+        }
+        for name in ["root", "pids", "log", "console"] {
+            let path = self.folder.join(name);
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        }
+        fs::create_dir(self.pid_file().parent().unwrap()).unwrap();
+        if self.kind == Kind::Console {
+            self.console = Some(UnixListener::bind(self.folder.join("console")).unwrap());
+        }
+    }
+
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.folder.join("bundle")
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.join("root")
+    }
+
+    /// The container's own folder.
+    pub(crate) fn state_folder(&self) -> PathBuf {
+        self.root().join(&self.id)
+    }
+
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.folder.join("pids").join(&self.id)
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    /// The command of `call`, ready to be run or traced, with a log of its own.
+    pub(crate) fn command(&self, call: Call) -> Command {
+        if call != Call::State {
+            let _ = fs::remove_file(self.log());
+        }
+        self.command_keeping_the_log(call)
+    }
+
+    /// The command of `call`. `state` goes without a log: that is the one of the verb before.
+    pub(crate) fn command_keeping_the_log(&self, call: Call) -> Command {
+        let mut command = self.base();
+        if call != Call::State {
+            command.arg("--log").arg(self.log()).args(["--log-format", "json"]);
+        }
+        self.finish(command, call)
+    }
+
+    /// Another container of the same bundle, under the same state root.
+    pub(crate) fn sibling(&self, id: &str) -> Sibling<'_> {
+        Sibling { world: self, id: id.to_owned() }
+    }
+
+    fn base(&self) -> Command {
+        let mut command = Command::new(&self.runtime);
+        command.env_clear().env("PATH", "/usr/bin:/bin").arg("--root").arg(self.root());
+        command
+    }
+
+    fn finish(&self, command: Command, call: Call) -> Command {
+        self.finish_for(&self.id, command, call)
+    }
+
+    fn finish_for(&self, id: &str, mut command: Command, call: Call) -> Command {
+        let pid_file = self.folder.join("pids").join(id);
+        match call {
+            Call::Create => self.with_create_flags(command.arg("create"), &pid_file),
+            Call::Run => self.with_create_flags(command.arg("run"), &pid_file),
+            Call::Start => command.arg("start"),
+            Call::Kill(_) => command.arg("kill"),
+            Call::KillAll(_) => command.args(["kill", "--all"]),
+            Call::Delete => command.arg("delete"),
+            Call::ForceDelete => command.args(["delete", "--force"]),
+            Call::State => command.arg("state"),
+        };
+        command.arg(id);
+        if let Call::Kill(signal) | Call::KillAll(signal) = call {
+            command.arg(signal);
+        }
+        command
+    }
+
+    fn with_create_flags<'a>(&self, command: &'a mut Command, pid_file: &Path) -> &'a mut Command {
+        command.arg("--bundle").arg(self.bundle()).arg("--pid-file").arg(pid_file);
+        if self.kind == Kind::Console {
+            command.arg("--console-socket").arg(self.folder.join("console"));
+        }
+        command
+    }
+
+    /// Runs `call` to its end.
+    pub(crate) fn run(&self, call: Call) -> Finished {
+        processes::run(&mut self.command(call))
+    }
+
+    /// The message of the last line of the log that is an error.
+    pub(crate) fn logged_error(&self) -> Option<String> {
+        let text = fs::read_to_string(self.log()).ok()?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let mut errors = lines.filter(|line: &serde_json::Value| line["level"] == "error");
+        errors.next_back()?["msg"].as_str().map(str::to_owned)
+    }
+
+    /// What `state.json` itself records, with no regard to the truth.
+    pub(crate) fn recorded(&self) -> Option<serde_json::Value> {
+        let bytes = fs::read(self.state_folder().join("state.json")).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// A container beside the world's own.
+pub(crate) struct Sibling<'a> {
+    world: &'a World,
+    id: String,
+}
+
+impl Sibling<'_> {
+    pub(crate) fn command_keeping_the_log(&self, call: Call) -> Command {
+        let mut command = self.world.base();
+        command.arg("--log").arg(self.world.log()).args(["--log-format", "json"]);
+        self.world.finish_for(&self.id, command, call)
+    }
+}
+
+impl Drop for World {
+    /// Namespaces take everything along but cgroups.
+    fn drop(&mut self) {
+        self.reset();
+    }
+}
+
+/// The mount table of this namespace.
+pub(crate) fn mounts() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap()
+}
+
+/// The names in a folder, sorted; none where there is no folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
