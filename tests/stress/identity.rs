@@ -241,7 +241,7 @@ fn hold_and_force(world: &mut World, line: &[String]) -> Result<(Finished, Durat
     let took = since.elapsed();
     bystander.is_untouched()?;
     if !finished.succeeded() {
-        crate::scenario::refused(&finished, "is busy")?;
+        crate::scenario::refused(&finished, "is held by a process")?;
     }
     afterwards(world, bystander)?;
     Ok((finished, took))

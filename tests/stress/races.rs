@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 const CREATES: usize = 16;
 
 /// The words with which a verb may be refused because another one was quicker.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "already exists",
     "does not exist",
     "container not running",
     "is busy",
+    "is held by a process",
     "cannot start a container that has stopped",
     "cannot start an already running",
     "while it is creating",
