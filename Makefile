@@ -43,7 +43,7 @@ build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=mu
 demo: build ## take the sample extension through its life [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
-test: build unit it stress e2e ## everything: unit, black-box, stress and engine tests
+test: build unit it stress fuzz e2e ## everything: unit, black-box, stress, fuzz and engine tests
 
 unit: ## unit tests alone
 	@tools/need 'make test' $(CC_NEEDS)
@@ -85,4 +85,12 @@ CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
-	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils
+	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils \
+	/usr/lib/python3/dist-packages/grpc=python3-grpcio
+
+.PHONY: fuzz
+fuzz: ## fuzz every parser [SECONDS_EACH=5 TARGETS=the ones in fuzz/fuzz_targets]
+	@CARGO='$(CARGO)' tools/fuzz $(SECONDS_EACH) $(TARGETS)
+
+SECONDS_EACH ?= 5
+TARGETS      ?=

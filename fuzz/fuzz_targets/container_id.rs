@@ -1,0 +1,4 @@
+//! A container id.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::container_id(bytes));

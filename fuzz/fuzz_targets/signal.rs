@@ -1,0 +1,4 @@
+//! A signal, by name or number.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::signal(bytes));
