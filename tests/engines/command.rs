@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 /// What the engines under test need, and the Debian package each comes with.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io (docker-cli since Debian 13)"),
     ("containerd", "containerd"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("ip", "iproute2"),
+    ("python3", "python3-grpcio"),
     ("nsenter", "util-linux"),
     ("sha256sum", "coreutils"),
     ("tar", "tar"),

@@ -1,8 +1,9 @@
 //! A containerd without an engine on top, driven by `ctr`, with annotations for labels.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -16,32 +17,65 @@ use crate::sandbox::RUNTIME;
 
 pub(crate) struct Containerd {
     dir: TempDir,
-    daemon: Child,
+    daemon: Mutex<Child>,
+}
+
+fn spawn(dir: &Path) -> Child {
+    let in_dir = |name: &str| dir.join(name);
+    let log = fs::File::options().create(true).append(true).open(in_dir("log")).unwrap();
+    Command::new("containerd")
+        .args(["--config".into(), in_dir("config.toml"), "--root".into(), in_dir("root")])
+        .args(["--state".into(), in_dir("state"), "--address".into(), in_dir("socket")])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
 impl Containerd {
     pub(crate) fn start() -> Self {
+        Self::start_with(|_| {
+            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n".to_owned()
+        })
+    }
+
+    /// Starts one with the configuration that `configure` makes for its directory.
+    pub(crate) fn start_with(configure: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::Builder::new().prefix("containerd").tempdir().unwrap();
-        let in_dir = |name: &str| dir.path().join(name);
-        fs::write(
-            in_dir("config.toml"),
-            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
-        )
-        .unwrap();
-        let log = fs::File::create(in_dir("log")).unwrap();
-        let daemon = Command::new("containerd")
-            .args(["--config".into(), in_dir("config.toml"), "--root".into(), in_dir("root")])
-            .args(["--state".into(), in_dir("state"), "--address".into(), in_dir("socket")])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        fs::write(dir.path().join("config.toml"), configure(dir.path())).unwrap();
+        let daemon = Mutex::new(spawn(dir.path()));
         let containerd = Self { dir, daemon };
-        wait_for("containerd", Duration::from_secs(60), || {
-            containerd.ctr(&["version"]).status.success().then_some(())
-        });
+        containerd.await_ready();
         containerd
+    }
+
+    /// Ends the daemon with `signal` and starts it again on the same data.
+    pub(crate) fn restart(&self, signal: Signal) {
+        let mut daemon = self.daemon.lock().unwrap();
+        let _ = kill(pid(&daemon), signal);
+        daemon.wait().unwrap();
+        *daemon = spawn(self.dir.path());
+        drop(daemon);
+        self.await_ready();
+    }
+
+    fn await_ready(&self) {
+        wait_for("containerd", Duration::from_secs(60), || {
+            self.ctr(&["version"]).status.success().then_some(())
+        });
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Runs the client.
@@ -66,12 +100,6 @@ impl Containerd {
         )
     }
 
-    fn client(&self) -> Command {
-        let mut client = Command::new("ctr");
-        client.arg("--address").arg(self.dir.path().join("socket"));
-        client
-    }
-
     fn log_of(&self, name: &str) -> String {
         format!("file://{}/{name}.log", self.dir.path().display())
     }
@@ -83,12 +111,19 @@ fn reference(image: &Image) -> String {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(i32::try_from(self.daemon.id()).unwrap()), Signal::SIGTERM);
-        drop(self.daemon.wait());
+        let daemon = self.daemon.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = kill(pid(daemon), Signal::SIGTERM);
+        drop(daemon.wait());
     }
 }
 
 impl Engine for Containerd {
+    fn client(&self) -> Command {
+        let mut client = Command::new("ctr");
+        client.arg("--address").arg(self.dir.path().join("socket"));
+        client
+    }
+
     fn import(&self, image: &Image) {
         let archive = image.archive(&reference(image));
         run(self.client().args(["image", "import"]).arg(archive)).ok();

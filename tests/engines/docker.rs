@@ -128,12 +128,6 @@ impl Docker {
     fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
-
-    fn client(&self) -> Command {
-        let mut client = Command::new("docker");
-        client.arg("--host").arg(format!("unix://{}", self.socket().display()));
-        client
-    }
 }
 
 /// Starts dockerd in new namespaces, or in those of `beside`.
@@ -189,6 +183,12 @@ impl Drop for Docker {
 }
 
 impl Engine for Docker {
+    fn client(&self) -> Command {
+        let mut client = Command::new("docker");
+        client.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        client
+    }
+
     fn import(&self, image: &Image) {
         let layer = image.tar();
         run(self.client().arg("import").args(image.changes()).arg(layer).arg(&image.name)).ok();

@@ -1,9 +1,11 @@
 //! What every engine can do, in one vocabulary, so that a scenario serves them all.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::command::{Finished, Started};
+use crate::cri::Cri;
 use crate::ctr::Containerd;
 use crate::docker::Docker;
 use crate::image::Image;
@@ -19,6 +21,9 @@ pub(crate) enum Status {
 }
 
 pub(crate) trait Engine: Sync {
+    /// The engine's command line.
+    fn client(&self) -> Command;
+
     /// Puts an image into the engine's store.
     fn import(&self, image: &Image);
 
@@ -77,6 +82,7 @@ pub(crate) struct Engines {
     docker: OnceLock<Docker>,
     containerd: OnceLock<Containerd>,
     podman: OnceLock<Podman>,
+    cri: OnceLock<Cri>,
 }
 
 /// The engines by name, for tables.
@@ -119,5 +125,9 @@ impl Engines {
 
     pub(crate) fn podman(&self) -> &Podman {
         self.podman.get_or_init(Podman::new)
+    }
+
+    pub(crate) fn cri(&self) -> &Cri {
+        self.cri.get_or_init(Cri::start)
     }
 }

@@ -7,7 +7,8 @@
 //! asked anything, and nothing of the host is written to.
 //!
 //! `RUNTIME_UNDER_TEST` names the runtime (default: the one at the top of the checkout);
-//! `ENGINE_ROWS` the rows (default: all of them).
+//! `ENGINE_ROWS` the rows (default: all of them). `WRITE_ENGINES_MD=1` writes the results into
+//! docs/engines.md; without it they are compared with what stands there.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -23,22 +24,27 @@
 
 mod cgroups;
 mod command;
+mod cri;
 mod ctr;
 mod deployment;
 mod docker;
+mod document;
 mod engine;
 mod image;
 mod interrupts;
 mod leftovers;
+mod matrix;
 mod podman;
 mod rows;
 mod sandbox;
 mod scenarios_crash;
+mod scenarios_cri;
 mod scenarios_ctr;
 mod scenarios_direct;
 mod scenarios_docker;
 mod scenarios_every_engine;
 mod scenarios_failing_hooks;
+mod scenarios_killed;
 mod scenarios_network;
 mod scenarios_podman;
 mod suite;
@@ -75,10 +81,13 @@ fn run_tests() -> ExitCode {
     scenarios_failing_hooks::add_to(&mut suite, &engines);
     scenarios_docker::add_to(&mut suite, &engines);
     scenarios_crash::add_to(&mut suite);
+    scenarios_killed::add_to(&mut suite, &engines);
     scenarios_network::add_to(&mut suite);
     scenarios_podman::add_to(&mut suite, &engines);
     scenarios_ctr::add_to(&mut suite, &engines);
+    scenarios_cri::add_to(&mut suite, &engines);
     scenarios_direct::add_to(&mut suite);
+    let passed = suite.passed();
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     if arguments.list {
         return ExitCode::SUCCESS;
@@ -89,6 +98,7 @@ fn run_tests() -> ExitCode {
     let mut after = Suite::of_this_row();
     after.test("nothing_is_left_of_all_this", move || before.compare());
     let swept = libtest_mimic::run(&Arguments::default(), after.into_trials());
+    document::leave(&passed.lock().unwrap());
     if conclusion.has_failed() || swept.has_failed() {
         return ExitCode::from(101);
     }

@@ -23,8 +23,10 @@ impl Podman {
     pub(crate) fn podman(&self, arguments: &[&str]) -> Finished {
         run(self.client().args(arguments))
     }
+}
 
-    pub(crate) fn client(&self) -> Command {
+impl Engine for Podman {
+    fn client(&self) -> Command {
         let mut client = Command::new("podman");
         let in_dir = |name: &str| self.dir.path().join(name);
         // Podman 5 would put its opinion of cgroups into every log that it shows.
@@ -36,9 +38,7 @@ impl Podman {
             .args(["--events-backend=none", "--runtime", RUNTIME]);
         client
     }
-}
 
-impl Engine for Podman {
     fn import(&self, image: &Image) {
         let layer = image.tar();
         run(self.client().arg("import").args(image.changes()).arg(layer).arg(&image.name)).ok();

@@ -15,6 +15,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::cgroups::{Cgroups, Hierarchy, Version};
+use crate::document::{self, Results};
 use crate::interrupts::Interrupts;
 use crate::rows::Row;
 
@@ -29,6 +30,7 @@ pub(crate) const ROW: &str = "ENGINES_ROW";
 const ROOT: &str = "ENGINES_ROOT";
 const CGROUPS: &str = "ENGINES_CGROUPS";
 const BINARY: &str = "ENGINES_BINARY";
+const RESULTS: &str = "ENGINES_RESULTS";
 
 /// The runtime's place in the sandbox.
 pub(crate) const RUNTIME: &str = "/run/under-test/balena-extension-runtime";
@@ -37,7 +39,8 @@ pub(crate) const SCRATCH: &str = "/run/scratch";
 
 /// What became of a row.
 pub(crate) enum Outcome {
-    Passed,
+    /// With what the tests left for docs/engines.md: nothing, if none ran.
+    Passed(Option<Results>),
     Failed(String),
     Interrupted,
 }
@@ -49,6 +52,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     }
     let binary = runtime_under_test()?;
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let results = tempfile::tempdir().map_err(|error| error.to_string())?;
     let cgroups = Cgroups::create();
     let enter = cgroups.shell_to_enter();
     let mut child = Command::new("sh")
@@ -62,6 +66,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
         .envs([(STAGE, INIT), (ROW, row.name), (CGROUPS, row.cgroups.name())])
         .env(ROOT, &row.root)
         .env(BINARY, binary)
+        .env(RESULTS, results.path())
         // The lifeline: process 1 ends when it closes, also because this process was killed.
         .stdin(Stdio::piped())
         // Ctrl-C reaches this process alone, which then ends the sandbox in good order.
@@ -77,7 +82,12 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     } else if interrupts.came() {
         Outcome::Interrupted
     } else if status.success() {
-        Outcome::Passed
+        let listed = !results.path().join("results").exists();
+        Outcome::Passed(if listed {
+            None
+        } else {
+            Some(document::collect(row.name, results.path())?)
+        })
     } else {
         Outcome::Failed(format!("the tests ended with {status}"))
     })
@@ -135,6 +145,7 @@ fn end_at_once() -> ! {
 fn build_machine() {
     let lower = std::env::var(ROOT).unwrap();
     let binary = std::env::var(BINARY).unwrap();
+    let results = std::env::var(RESULTS).unwrap();
     let version = std::env::var(CGROUPS).unwrap();
     let version = Version::ALL.into_iter().find(|known| known.name() == version).unwrap();
     let hierarchies = version.hierarchies();
@@ -157,6 +168,9 @@ fn build_machine() {
     mount(&["--rbind", "/dev", "/mnt/root/dev"]);
     mount(&["-t", "tmpfs", "-o", "mode=755", "run", "/mnt/root/run"]);
     mount_cgroups(&hierarchies);
+    let place = format!("/mnt/root{}", document::RESULTS);
+    fs::create_dir(&place).unwrap();
+    mount(&["--bind", &results, &place]);
 
     fs::create_dir("/mnt/root/run/old").unwrap();
     rustix::process::pivot_root("/mnt/root", "/mnt/root/run/old").expect("pivot_root");

@@ -11,13 +11,14 @@ use crate::command::run;
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::engine::{Engines, Status};
-use crate::image::Image;
+use crate::image::{Image, touch};
 use crate::suite::Suite;
 use crate::witness::{assert_gone, proxy_of};
 
 type Scenario = fn(&Containerd);
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
+    ("a_network_of_its_own_and_the_hosts_work", networks),
     ("a_root_filesystem_relative_to_the_bundle_works", relative_rootfs),
     ("a_terminal_works_and_shows_what_hooks_print", terminal_works),
     ("a_missing_annotation_is_named", no_annotation),
@@ -59,6 +60,22 @@ fn terminal_works(containerd: &Containerd) {
     let shown = run(Command::new("script").args(["-qefc", &foreground, "/dev/null"])).ok();
     shown.says("create on a terminal").says("start on a terminal");
     assert_gone(&extension.id());
+}
+
+fn networks(containerd: &Containerd) {
+    for (argument, shares) in [(None, false), (Some("--net-host"), true)] {
+        let waiting = "echo > $NOTES/started; while [ ! -e $NOTES/go ]; do sleep 0.05; done";
+        let extension = Deployment::of(Image::extension().hook("start", waiting), containerd);
+        let mut running = extension.begin_run(argument.as_slice());
+        extension.await_note(&mut running, "started");
+        let its_own = fs::read_link(proxy_of(&extension.id()).proc("ns/net"));
+        touch(&extension.image.note("go"));
+        running.finish().ok();
+        let hosts = fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(its_own.unwrap() == hosts, shares, "{argument:?}: the proxy's namespace");
+        extension.assert_deployed();
+        extension.remove();
+    }
 }
 
 fn no_annotation(containerd: &Containerd) {

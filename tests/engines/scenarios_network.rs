@@ -21,7 +21,8 @@ const UPLINK: &str = "
     ip -6 route add default via 2001:db8::1";
 
 /// Everything about a host that a deployment must leave alone. Not among it: the engine's bridges,
-/// which come up and go down with their veth pairs, and the mounts that make up a container.
+/// which come up and go down with their veth pairs, the mounts that make up a container, and those of
+/// the containerd that other tests use.
 const SURVEY: &str = "
     mine() { grep -v -e veth -e docker0 -e br-; }
     ip -oneline addr | mine | sed 's/ tentative//; s/valid_lft.*//'
@@ -31,7 +32,8 @@ const SURVEY: &str = "
     for file in /proc/sys/net/ipv6/conf/*/disable_ipv6 /proc/sys/net/ipv4/ip_forward; do
         echo $file $(cat $file)
     done | mine
-    sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo | grep -v -e /merged -e /netns/ -e /mounts/shm";
+    sed 's/^[0-9]* [0-9]* //' /proc/self/mountinfo |
+        grep -v -e /merged -e /netns/ -e /mounts/shm -e /run/scratch/containerd";
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("docker::the_host_keeps_its_network_and_mounts_whatever_the_network", host_is_kept);

@@ -1,0 +1,233 @@
+//! What the tests show, by engine and feature: the plan of docs/engines.md.
+
+/// A cell of the table.
+pub(crate) enum Cell {
+    /// The tests that show it, by the end of their names.
+    Shown(&'static [&'static str]),
+    /// Why there is nothing to show.
+    NotApplicable(&'static str),
+}
+
+use Cell::{NotApplicable as Na, Shown};
+
+/// The engines, as the tests' names have them and as people do.
+pub(crate) const ENGINES: [(&str, &str); 4] = [
+    ("docker", "Docker"),
+    ("containerd", "containerd (ctr)"),
+    ("cri", "containerd (CRI)"),
+    ("podman", "Podman"),
+];
+
+/// A feature with a cell for each of [`ENGINES`].
+pub(crate) type Feature = (&'static str, [Cell; 4]);
+
+const RUN: &[&str] = &[
+    "an_extension_without_hooks_deploys",
+    "hooks_run_in_order_on_the_host",
+    "an_exited_extension_can_be_started_again",
+];
+const LOGS: &[&str] = &[
+    "what_hooks_print_is_in_the_log_create_before_start",
+    "a_create_hook_that_prints_a_mebibyte_hangs_nothing_and_is_logged",
+];
+const CREATE: &[&str] = &["a_failing_create_hook_is_quoted_and_can_be_mended"];
+const START: &[&str] = &["a_failing_start_hook_is_quoted_and_can_be_mended"];
+const DELETE: &[&str] = &["a_failing_delete_hook_spoils_nothing"];
+const STOP: &[&str] = &["stop_is_answered_in_every_phase"];
+const KILL: &[&str] = &["kill_is_answered_in_every_phase"];
+const TERMINAL: &[&str] = &["a_terminal_works_and_shows_what_hooks_print"];
+const CRI_NODE: &[&str] = &["a_pod_on_the_hosts_network_deploys_and_goes"];
+const CRI_POD: &[&str] = &["a_pod_with_a_network_of_its_own_deploys_and_goes"];
+const DOCKER_NETWORKS: &[&str] = &["the_host_keeps_its_network_and_mounts_whatever_the_network"];
+const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_mended_by_force"];
+const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_mended_by_force"];
+const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_mended_by_force"];
+const SHIM_OF_CRI: Cell = Na("the same shim as under `ctr`");
+const DAEMON_OF_CRI: Cell = Na("the same daemon and shim as under `ctr`");
+
+pub(crate) fn features() -> Vec<Feature> {
+    vec![
+        ("run", [Shown(RUN), Shown(RUN), Shown(CRI_NODE), Shown(RUN)]),
+        ("logs", [Shown(LOGS), Shown(LOGS), Shown(CRI_NODE), Shown(LOGS)]),
+        (
+            "failed create",
+            [
+                Shown(CREATE),
+                Shown(CREATE),
+                Shown(&["a_failing_create_hook_is_quoted_and_leaves_the_pod_ready"]),
+                Shown(CREATE),
+            ],
+        ),
+        (
+            "failed start",
+            [
+                Shown(START),
+                Shown(START),
+                Shown(&["a_failing_start_hook_is_quoted_and_leaves_the_pod_ready"]),
+                Shown(START),
+            ],
+        ),
+        (
+            "failed delete hook",
+            [
+                Shown(DELETE),
+                Shown(DELETE),
+                Shown(&["a_failing_delete_hook_spoils_nothing"]),
+                Shown(DELETE),
+            ],
+        ),
+        (
+            "stop",
+            [
+                Shown(&[
+                    "stop_is_answered_in_every_phase",
+                    "created_containers_can_be_stopped_and_removed",
+                ]),
+                Na("`ctr` has no stop"),
+                Shown(CRI_NODE),
+                Shown(STOP),
+            ],
+        ),
+        (
+            "kill",
+            [
+                Shown(KILL),
+                Shown(&[
+                    "kill_is_answered_in_every_phase",
+                    "a_kubernetes_sandbox_runs_until_it_is_killed",
+                ]),
+                Na("the CRI has no kill"),
+                Shown(KILL),
+            ],
+        ),
+        (
+            "rm -f",
+            [
+                Shown(&["rm_force_during_a_start_hook_leaves_nothing"]),
+                Shown(DAEMON_IN_START),
+                Na("the CRI has no removal by force"),
+                Shown(&["initialized_containers_can_be_stopped_killed_and_removed"]),
+            ],
+        ),
+        (
+            "restart policy",
+            [
+                Shown(&["restart_policies_deploy_again_and_again"]),
+                Na("`ctr` has none"),
+                Na("the kubelet's affair, which creates a new container"),
+                Shown(&["restart_always_goes_on_although_conmon_blocks_sigusr1"]),
+            ],
+        ),
+        (
+            "-t",
+            [Shown(TERMINAL), Shown(TERMINAL), Na("the same shim as under `ctr`"), Shown(TERMINAL)],
+        ),
+        (
+            "network none",
+            [
+                Shown(DOCKER_NETWORKS),
+                Shown(&["a_network_of_its_own_and_the_hosts_work"]),
+                Shown(CRI_POD),
+                Shown(&["the_networks_host_and_none_work"]),
+            ],
+        ),
+        (
+            "network bridge",
+            [
+                Shown(DOCKER_NETWORKS),
+                Na("`ctr` makes none without CNI plugins; with them it is the CRI's case"),
+                Shown(CRI_POD),
+                Na("not run: Podman's bridges need netfilter, which a kernel need not have"),
+            ],
+        ),
+        (
+            "network host",
+            [
+                Shown(DOCKER_NETWORKS),
+                Shown(&["a_network_of_its_own_and_the_hosts_work"]),
+                Shown(CRI_NODE),
+                Shown(&["the_networks_host_and_none_work"]),
+            ],
+        ),
+        (
+            "user network",
+            [
+                Shown(&[
+                    "the_host_keeps_its_network_and_mounts_whatever_the_network",
+                    "a_network_without_an_address_on_the_host_does_not_redirect_it",
+                ]),
+                Na("`ctr` has none"),
+                Na("the CRI has one network, which CNI decides"),
+                Na("not run: as for bridge"),
+            ],
+        ),
+        (
+            "daemon restart",
+            [
+                Shown(&["extensions_outlive_a_restart_of_the_daemon"]),
+                Shown(&["extensions_outlive_a_restart_of_the_daemon"]),
+                Shown(&["a_pod_outlives_a_restart_of_containerd"]),
+                Na("Podman has no daemon"),
+            ],
+        ),
+        (
+            "live-restore",
+            [
+                Shown(&["live_restore_takes_an_extension_up_again"]),
+                Na("containerd always does this: see daemon restart"),
+                Na("containerd always does this: see daemon restart"),
+                Na("Podman has no daemon"),
+            ],
+        ),
+        (
+            "shim killed",
+            [
+                Shown(&[
+                    "a_shim_killed_during_a_create_hook_leaves_nothing",
+                    "a_shim_killed_between_create_and_start_leaves_nothing",
+                    "a_shim_killed_during_a_start_hook_leaves_nothing",
+                ]),
+                Shown(&[
+                    "a_shim_killed_during_a_create_hook_is_mended_by_force",
+                    "a_shim_killed_during_a_start_hook_is_mended_by_force",
+                    "a_shim_killed_during_a_delete_hook_is_mended_by_force",
+                ]),
+                SHIM_OF_CRI,
+                Shown(&[
+                    "a_conmon_killed_during_a_create_hook_is_mended_by_force",
+                    "a_conmon_killed_during_a_start_hook_is_mended_by_force",
+                ]),
+            ],
+        ),
+        (
+            "daemon killed in create",
+            [
+                Shown(&[
+                    "a_daemon_killed_during_a_create_hook_is_mended_by_force",
+                    "a_create_that_the_end_of_the_daemon_interrupts_can_be_repeated",
+                ]),
+                Shown(DAEMON_IN_CREATE),
+                DAEMON_OF_CRI,
+                Shown(&["a_podman_killed_during_a_create_hook_is_mended_by_force"]),
+            ],
+        ),
+        (
+            "daemon killed in start",
+            [
+                Shown(DAEMON_IN_START),
+                Shown(DAEMON_IN_START),
+                DAEMON_OF_CRI,
+                Shown(&["a_podman_killed_during_a_start_hook_is_mended_by_force"]),
+            ],
+        ),
+        (
+            "daemon killed in delete",
+            [
+                Shown(DAEMON_IN_DELETE),
+                Shown(DAEMON_IN_DELETE),
+                DAEMON_OF_CRI,
+                Na("no Podman runs then: conmon's exit command deletes"),
+            ],
+        ),
+    ]
+}

@@ -1,0 +1,182 @@
+//! The engines' own processes killed while a hook runs, and users who stop or kill then: whatever the
+//! command under way says, a removal by force mends it, and the image deploys anew.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::command::{run, start, wait_for};
+use crate::cri::{Cri, Network};
+use crate::ctr::Containerd;
+use crate::deployment::Deployment;
+use crate::docker::Docker;
+use crate::engine::{Engine, Engines, Kind};
+use crate::image::{Image, touch};
+use crate::podman::Podman;
+use crate::sandbox::RUNTIME;
+use crate::suite::Suite;
+use crate::witness::{Process, assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
+
+/// A hook that says where it runs and then waits, unless the note `go` is there.
+const WAITING: &str = "[ -e $NOTES/go ] || { pwd -P > $NOTES/waiting; \
+     while [ ! -e $NOTES/go ]; do sleep 0.1; done; }";
+
+pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
+    for hook in ["create", "start", "delete"] {
+        let name = |what: &str| format!("{what}_killed_during_a_{hook}_hook_is_mended_by_force");
+        // What is killed may not be shared.
+        suite.test(format!("docker::{}", name("a_daemon")), move || {
+            let docker = Docker::start(&[]);
+            killed(&docker, Kind::Docker, hook, |_, _| docker.restart(Signal::SIGKILL));
+        });
+        suite.test(format!("containerd::{}", name("a_daemon")), move || {
+            let containerd = Containerd::start();
+            killed(&containerd, Kind::Containerd, hook, |_, _| containerd.restart(Signal::SIGKILL));
+        });
+        suite.test(format!("containerd::{}", name("a_shim")), move || {
+            let containerd = Containerd::start();
+            killed(&containerd, Kind::Containerd, hook, |_, id| {
+                shim_of(id).signal(Signal::SIGKILL)
+            });
+        });
+        if hook == "delete" {
+            // Podman's comes when neither conmon nor the command of the deployment is there.
+            continue;
+        }
+        for program in ["conmon", "podman"] {
+            suite.test(format!("podman::{}", name(&format!("a_{program}"))), move || {
+                killed(&Podman::new(), Kind::Podman, hook, |name, _| kill_program(program, name));
+            });
+        }
+    }
+    for (kind, verb) in [
+        (Kind::Docker, "stop"),
+        (Kind::Docker, "kill"),
+        (Kind::Containerd, "kill"),
+        (Kind::Podman, "stop"),
+        (Kind::Podman, "kill"),
+    ] {
+        let engines = Arc::clone(engines);
+        let name = format!("{}::{verb}_is_answered_in_every_phase", kind.name());
+        suite.test(name, move || answers(engines.get(kind), kind, verb));
+    }
+    suite.test("containerd::extensions_outlive_a_restart_of_the_daemon", restart_of_containerd);
+    suite.test("cri::a_pod_outlives_a_restart_of_containerd", restart_under_a_pod);
+}
+
+fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&str, &str)) {
+    let extension = Deployment::of(Image::extension().hook(hook, WAITING), engine);
+    let by_hand = hook == "delete" && kind == Kind::Containerd;
+    let mut running = if by_hand {
+        // Of all engines ctr alone deletes when it is told to.
+        extension.run(&[]).ok();
+        extension.assert_deployed();
+        start(engine.client().args(["task", "remove", &extension.name]))
+    } else {
+        extension.begin_run(&[])
+    };
+    let bundle = extension.await_note(&mut running, "waiting");
+    let id = engine.id_of_bundle(Path::new(bundle.trim()));
+    kill(&extension.name, &id);
+    touch(&extension.image.note("go"));
+    // It may have succeeded or failed, but it must not hang.
+    running.finish();
+    engine.force_remove(&extension.name);
+    // A daemon that was killed may not know that shim any more: dockerd does not, containerd by
+    // chance. The proxy must then go with the shim.
+    if kind != Kind::Podman {
+        let is_shim = |process: &Process| process.arguments[0].contains("containerd-shim");
+        let forgotten = processes_of(&id).into_iter().filter(is_shim);
+        forgotten.for_each(|process| process.signal(Signal::SIGKILL));
+        wait_for("the end of the proxy", Duration::from_secs(20), || {
+            processes_of(&id).is_empty().then_some(())
+        });
+    }
+    assert_gone(&id);
+    if kind == Kind::Podman {
+        // Podman may not have noted that there is anything to delete.
+        run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
+    }
+    // Engines take their own time to notice what they have lost: a user, too, would try again.
+    wait_for("a new deployment", Duration::from_secs(60), || {
+        engine.force_remove(&extension.name);
+        extension.run(&[]).status.success().then_some(())
+    });
+    extension.assert_deployed();
+    extension.remove();
+}
+
+fn kill_program(program: &str, container: &str) {
+    let is_it = |word: &String| Path::new(word).file_name().is_some_and(|name| name == program);
+    let mut found = processes_of(container);
+    found.retain(|process| process.arguments.first().is_some_and(is_it));
+    assert!(!found.is_empty(), "no {program} of {container}: this kills nothing");
+    found.iter().for_each(|process| process.signal(Signal::SIGKILL));
+}
+
+/// `stop` and `kill` during a start hook and after the exit: an answer, and nothing left.
+fn answers(engine: &dyn Engine, kind: Kind, verb: &str) {
+    let ask = |name: &str| {
+        let mut command: Command = engine.client();
+        match (kind, verb) {
+            (Kind::Containerd, _) => command.args(["task", "kill", "--signal=SIGKILL", name]),
+            (_, "stop") => command.args(["stop", "--time=1", name]),
+            _ => command.args([verb, name]),
+        };
+        start(&mut command)
+    };
+    let extension = Deployment::of(Image::extension().hook("start", WAITING), engine);
+    let mut running = extension.begin_run(&[]);
+    let bundle = extension.await_note(&mut running, "waiting");
+    let id = engine.id_of_bundle(Path::new(bundle.trim()));
+    let asked = ask(&extension.name);
+    // Some wait for the end of the start.
+    std::thread::sleep(Duration::from_millis(500));
+    touch(&extension.image.note("go"));
+    asked.finish();
+    running.finish();
+    assert_no_proxy(&id);
+    engine.force_remove(&extension.name);
+    assert_gone(&id);
+
+    extension.run(&[]).ok();
+    extension.assert_deployed();
+    let answer = ask(&extension.name).finish();
+    assert_eq!(answer.status.success(), verb == "stop", "{answer}");
+    extension.assert_deployed();
+    extension.start().ok();
+    extension.assert_deployed();
+    extension.remove();
+}
+
+fn restart_of_containerd() {
+    let containerd = Containerd::start();
+    let image = Image::extension().hook("start", "echo start >> $NOTES/starts");
+    let extension = Deployment::of(image, &containerd);
+    extension.run(&[]).ok();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        extension.assert_deployed();
+        containerd.restart(signal);
+        extension.assert_deployed();
+        extension.start().ok();
+    }
+    extension.assert_deployed();
+    assert_eq!(extension.image.read("starts"), "start\n".repeat(3));
+    extension.remove();
+}
+
+fn restart_under_a_pod() {
+    let cri = Cri::start();
+    let pod = cri.run_pod("outlives", Network::Node);
+    let proxy = proxy_of(&pod.id);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        cri.restart(signal);
+        assert!(cri.is_ready(&pod) && proxy.is_alive(), "the sandbox ended with containerd");
+    }
+    cri.on("StopPodSandbox", &pod.id);
+    cri.on("RemovePodSandbox", &pod.id);
+    assert_gone(&pod.id);
+}
