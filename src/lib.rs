@@ -1,7 +1,8 @@
 //! balena-extension-runtime: an OCI runtime for hostapp extensions, and the manager that cleans up
 //! after them. The modules stand in the order a call flows through them; ARCHITECTURE.md maps them.
 //!
-//! Only the two mains are public, so that the compiler sees what no longer has a user.
+//! Only the two mains are public, so that the compiler sees what no longer has a user (and, for the fuzz
+//! targets alone, `fuzzing`).
 
 mod cli;
 #[cfg(fuzzing)]

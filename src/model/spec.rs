@@ -97,6 +97,8 @@ pub(crate) enum Invalid {
     HookPath { place: String, path: String },
     #[error("hook {place} has timeout {timeout}, which must be above zero")]
     HookTimeout { place: String, timeout: i64 },
+    #[error("linux.namespaces has the network path {path:?}, which must be absolute")]
+    NetworkPath { path: String },
     #[error("linux.namespaces has {count} entries of type network, at most one is allowed")]
     Networks { count: usize },
 }
@@ -239,6 +241,9 @@ fn network(namespaces: Vec<RawNamespace>) -> Result<Network, Invalid> {
     match (networks.pop(), count) {
         (None, _) => Ok(Network::Inherited),
         (Some(entry), 1) if entry.path.is_empty() => Ok(Network::New),
+        (Some(entry), 1) if !entry.path.starts_with('/') => {
+            Err(Invalid::NetworkPath { path: entry.path })
+        }
         (Some(entry), 1) => {
             refuse_nul("linux.namespaces: the network path", &entry.path)?;
             Ok(Network::Joined(entry.path))
@@ -333,6 +338,8 @@ mod tests {
         assert_eq!(with(r#"[{"type":"network","path":""}]"#).unwrap(), Network::New);
         let joined = with(r#"[{"type":"network","path":"/proc/1/ns/net"}]"#).unwrap();
         assert_eq!(joined, Network::Joined("/proc/1/ns/net".to_owned()));
+        let relative = with(r#"[{"type":"network","path":"proc/1/ns/net"}]"#).unwrap_err();
+        assert!(relative.contains("must be absolute"), "{relative}");
         let twice = with(r#"[{"type":"network"},{"type":"network"}]"#).unwrap_err();
         assert!(twice.contains("2 entries of type network"), "{twice}");
     }

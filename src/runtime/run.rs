@@ -2,7 +2,7 @@
 //! kill at any moment, so an interrupted run ends with a forced delete and leaves nothing.
 
 use super::Outcome;
-use crate::cli::runtime::{Afterwards, Create};
+use crate::cli::runtime::{Afterwards, Command, Create, parse};
 use crate::host::reaper::{self, Interrupts};
 use crate::host::spawn::{Pid, Program, SigSet, spawn};
 use crate::model::cause::chain;
@@ -39,8 +39,8 @@ pub(super) fn run(
     // The proxy becomes a child of this process, which so leaves no zombie.
     reaper::adopt_orphans().map_err(failed)?;
     let interrupts = Interrupts::hold().map_err(failed)?;
-    let globals = words.iter().take_while(|word| *word != "run").map(|word| utf8(word));
-    let globals = globals.collect::<Result<_, _>>()?;
+    let globals: Vec<String> =
+        globals(words).iter().map(|word| utf8(word)).collect::<Result<_, _>>()?;
     let environment = match runtime_dir {
         Some(path) => vec![format!("{RUNTIME_DIR}={}", utf8(path)?)],
         None => Vec::new(),
@@ -70,6 +70,18 @@ pub(super) fn run(
             Err(Error::NotUndone { first: chain(&first), then: chain(&then) }.into())
         }
     }
+}
+
+/// The words before the command. A flag's value may be `run` as well.
+fn globals(words: &[OsString]) -> &[OsString] {
+    let is_command = |at: usize| {
+        let before = words.get(..at).unwrap_or_default();
+        let probe: Vec<OsString> = before.iter().cloned().chain(["features".into()]).collect();
+        words.get(at).is_some_and(|word| word == "run")
+            && matches!(parse(&probe), Ok((_, Command::Features)))
+    };
+    let at = (0..words.len()).find(|&at| is_command(at)).unwrap_or_default();
+    words.get(..at).unwrap_or_default()
 }
 
 struct Run {
@@ -130,4 +142,22 @@ fn create_flags(request: &Create) -> Result<Vec<String>, Error> {
 
 fn utf8(word: &OsStr) -> Result<String, Error> {
     word.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { word: word.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_before_the_command_are_found_whatever_the_values_of_flags_are() {
+        for (line, count) in [
+            ("run x", 0),
+            ("--root run run x", 2),
+            ("--root=run --log run run run", 3),
+            ("--debug run --bundle run x", 1),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(globals(&words).len(), count, "{line}");
+        }
+    }
 }

