@@ -76,8 +76,8 @@ impl Docker {
         daemon.wait().unwrap();
         *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
         drop(daemon);
-        // After a kill, dockerd 26 may give up waiting for the containerd that it has started. A service
-        // manager would start it again, and so does this.
+        // dockerd may give up waiting for the containerd that it has started. A service manager would
+        // start it again, and so does this.
         for _ in 0..3 {
             if self.comes_up() {
                 break;

@@ -28,10 +28,12 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     for hook in ["create", "start", "delete"] {
         let name = |what: &str| format!("{what}_killed_during_a_{hook}_hook_is_mended_by_force");
         // What is killed may not be shared.
-        suite.test(format!("docker::{}", name("a_daemon")), move || {
-            let docker = Docker::start(&[]);
-            killed(&docker, Kind::Docker, hook, |_, _| docker.restart(Signal::SIGKILL));
-        });
+        if !suite.is_open("docker", &format!("daemon killed in {hook}")) {
+            suite.test(format!("docker::{}", name("a_daemon")), move || {
+                let docker = Docker::start(&[]);
+                killed(&docker, Kind::Docker, hook, |_, _| docker.restart(Signal::SIGKILL));
+            });
+        }
         suite.test(format!("containerd::{}", name("a_daemon")), move || {
             let containerd = Containerd::start();
             killed(&containerd, Kind::Containerd, hook, |_, _| containerd.restart(Signal::SIGKILL));
