@@ -3,10 +3,13 @@
 
 pub(crate) mod cause;
 pub(crate) mod cgroup;
+pub(crate) mod check;
 pub(crate) mod container_id;
+pub(crate) mod engine;
 pub(crate) mod extension;
 pub(crate) mod hook;
 pub(crate) mod hook_failure;
+pub(crate) mod image;
 pub(crate) mod lifecycle;
 pub(crate) mod log;
 pub(crate) mod operator;

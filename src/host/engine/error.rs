@@ -1,0 +1,78 @@
+//! What can go wrong between the manager and the engine. Every error says which question it was.
+
+use super::Engine;
+use crate::model::engine::NoCommonVersion;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A request that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "the engine cannot be reached at unix://{} (is it running? another one is named with \
+         --host unix:///path/to.sock or DOCKER_HOST)", socket.display()
+    )]
+    Unreachable { socket: PathBuf, source: io::Error },
+    #[error("the engine at unix://{} cannot be used", socket.display())]
+    Api { socket: PathBuf, source: NoCommonVersion },
+    #[error("{what}: the engine answered with status {status}{}", said(message))]
+    Refused { what: String, status: u16, message: String },
+    #[error("{what}: no answer from the engine within {} s", limit.as_secs_f32())]
+    NoAnswer { what: String, limit: Duration },
+    #[error("{what}: given up, because this program was told to end")]
+    Stopped { what: String },
+    #[error("{what}: the engine's answer has more than {limit} bytes")]
+    TooLarge { what: String, limit: u64 },
+    #[error("{what}: the engine's answer is not what its API describes")]
+    Garbage { what: String, source: serde_json::Error },
+    #[error("{what}: the connection broke before the answer was complete")]
+    Broken { what: String, source: io::Error },
+    #[error("{what}: the engine does not speak HTTP")]
+    Http { what: String, source: ureq::Error },
+    #[error("{what}: a name in the request cannot be sent")]
+    Uri { what: String, source: ureq::http::Error },
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+impl Error {
+    /// Tells the failures of an exchange apart.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "all others are about the bytes of the answer"
+    )]
+    pub(super) fn of_exchange(what: &str, engine: &Engine, source: ureq::Error) -> Self {
+        use io::ErrorKind::{ConnectionRefused, Interrupted, NotFound, PermissionDenied};
+        let what = what.to_owned();
+        match source {
+            ureq::Error::Timeout(_) => Self::NoAnswer { what, limit: engine.patience },
+            ureq::Error::Io(source) => match source.kind() {
+                Interrupted => Self::Stopped { what },
+                // Only connect(2) fails so; the file may also be no socket.
+                NotFound | ConnectionRefused | PermissionDenied => {
+                    Self::Unreachable { socket: engine.socket.clone(), source }
+                }
+                _ => Self::Broken { what, source },
+            },
+            source => Self::Http { what, source },
+        }
+    }
+
+    /// Whether the engine says that there is no such thing.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether the engine says that something else is in the way, such as a removal under way.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+
+    /// Whether the program was told to end.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped { .. })
+    }
+}

@@ -1,0 +1,215 @@
+//! The engine's HTTP API over its unix socket. ureq does the HTTP; here are the socket, the limits in
+//! time and size, and errors that name the request and say what the engine said.
+
+mod each;
+mod error;
+mod transport;
+
+pub(crate) use error::Error;
+
+use self::transport::{NoNames, UnixConnector};
+use crate::host::stop::Stop;
+use crate::model::engine::{self, ApiVersion};
+use serde::de::DeserializeOwned;
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body};
+
+/// How many requests are under way at once. More gain nothing: the engine is the bottleneck.
+pub(crate) const PARALLEL: usize = 4;
+/// The largest answer to a question about one thing.
+pub(crate) const ONE: u64 = 8 * 1024 * 1024;
+/// The largest list. Ten thousand containers take some 15 MB.
+pub(crate) const LIST: u64 = 64 * 1024 * 1024;
+/// How much of an error's text is read.
+const MESSAGE: u64 = 64 * 1024;
+const BUFFER: usize = 16 * 1024;
+
+/// Where the engine is and how long it may take.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) socket: PathBuf,
+    /// For one request.
+    pub(crate) patience: Duration,
+    /// For all of them.
+    pub(crate) deadline: Instant,
+}
+
+/// A conversation with an engine that has answered. Threads share it; idle connections are kept.
+pub(crate) struct Client {
+    agent: Agent,
+    engine: Engine,
+    api: ApiVersion,
+    sent: AtomicUsize,
+}
+
+impl Client {
+    /// Asks the engine which version of the API it speaks.
+    ///
+    /// # Errors
+    /// The engine is not there, does not answer, or speaks another language.
+    pub(crate) fn connect(engine: Engine, stop: &Arc<Stop>) -> Result<Self, Error> {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent("balena-extension-manager")
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(PARALLEL)
+            .max_idle_connections_per_host(PARALLEL)
+            .build();
+        let connector = UnixConnector { socket: engine.socket.clone(), stop: Arc::clone(stop) };
+        let agent = Agent::with_parts(config, connector, NoNames);
+        let mut client = Self { agent, engine, api: ApiVersion::NEWEST, sent: AtomicUsize::new(0) };
+        let answer = client.exchange("GET", "/_ping", "ask the engine for its API version")?;
+        let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
+        let socket = client.engine.socket.clone();
+        client.api = engine::negotiate(header).map_err(|source| Error::Api { socket, source })?;
+        Ok(client)
+    }
+
+    /// The version that both sides speak.
+    pub(crate) fn api(&self) -> ApiVersion {
+        self.api
+    }
+
+    /// How many requests were sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Where the engine is.
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.engine.socket
+    }
+
+    /// Asks about one thing. `path` follows the API's version; `what` is what the question is for.
+    ///
+    /// # Errors
+    /// No answer, an error as an answer, or one that the API does not describe.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        self.decode(answer, ONE, what, |reader| serde_json::from_reader(reader))
+    }
+
+    /// Asks for a list and hands its items on one by one, so that a long one is never in memory.
+    ///
+    /// # Errors
+    /// As `ask`; items may have been handed on before.
+    pub(crate) fn each<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        what: &str,
+        item: impl FnMut(T),
+    ) -> Result<(), Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        self.decode(answer, LIST, what, |reader| each::each(reader, item))
+    }
+
+    /// Asks for bytes of any number, such as an image: `GET`, streamed.
+    ///
+    /// # Errors
+    /// No answer, or an error as an answer. What fails later is an error of the reader.
+    pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        Ok(answer.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    /// Removes something.
+    ///
+    /// # Errors
+    /// It may still be there.
+    pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
+        let mut answer = self.exchange("DELETE", &self.versioned(path), what)?;
+        // Read to its end, so that the connection can be used again. The removal has been done.
+        let mut body = answer.body_mut().with_config().limit(ONE).reader();
+        let _ = io::copy(&mut body, &mut io::sink());
+        Ok(())
+    }
+
+    fn versioned(&self, path: &str) -> String {
+        format!("/v{}{path}", self.api)
+    }
+
+    /// Sends a request and reads the head of its answer; an error as an answer is an error.
+    fn exchange(&self, method: &str, path: &str, what: &str) -> Result<Response<Body>, Error> {
+        let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
+        let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
+        let mut answer = match self.send(method, &uri) {
+            // The engine may close an idle connection in the very moment it is used again. Both
+            // methods can be repeated: a second removal finds nothing.
+            Err(error) if is_closed(&error) => self.send(method, &uri),
+            answer => answer,
+        }
+        .map_err(|source| self.failed(what, source))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut body = Vec::new();
+        let reader = answer.body_mut().with_config().limit(MESSAGE).reader();
+        // An error without a readable text is told by its number.
+        let _ = reader.take(MESSAGE).read_to_end(&mut body);
+        let message = engine::message(&body).unwrap_or_default();
+        Err(Error::Refused { what: what.to_owned(), status: status.as_u16(), message })
+    }
+
+    fn send(&self, method: &str, uri: &Uri) -> Result<Response<Body>, ureq::Error> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let left = self.engine.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ureq::Error::Timeout(ureq::Timeout::Global));
+        }
+        let limit = Some(left.min(self.engine.patience));
+        match method {
+            "DELETE" => self.agent.delete(uri).config().timeout_global(limit).build().call(),
+            _ => self.agent.get(uri).config().timeout_global(limit).build().call(),
+        }
+    }
+
+    fn decode<T>(
+        &self,
+        mut answer: Response<Body>,
+        limit: u64,
+        what: &str,
+        decode: impl FnOnce(&mut dyn Read) -> serde_json::Result<T>,
+    ) -> Result<T, Error> {
+        let body = answer.body_mut().with_config().limit(limit).reader();
+        let mut body = BufReader::with_capacity(BUFFER, body);
+        let decoded = decode(&mut body).map_err(|error| self.undecodable(what, limit, error))?;
+        // To the end of the framing, so that the connection can be used again.
+        let _ = io::copy(&mut body, &mut io::sink());
+        Ok(decoded)
+    }
+
+    /// Why the body could not be read to its end as JSON.
+    fn undecodable(&self, what: &str, limit: u64, error: serde_json::Error) -> Error {
+        if !error.is_io() {
+            return Error::Garbage { what: what.to_owned(), source: error };
+        }
+        match ureq::Error::from(io::Error::from(error)) {
+            ureq::Error::BodyExceedsLimit(_) => Error::TooLarge { what: what.to_owned(), limit },
+            source => self.failed(what, source),
+        }
+    }
+
+    fn failed(&self, what: &str, source: ureq::Error) -> Error {
+        Error::of_exchange(what, &self.engine, source)
+    }
+}
+
+/// Whether the connection was closed before anything was answered.
+fn is_closed(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error {
+        ureq::Error::Io(error) => {
+            matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,127 @@
+//! What the engine's API says of itself: its version, and the text of its errors.
+
+use serde::Deserialize;
+use std::fmt;
+
+/// A version of the API, `1.minor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion {
+    major: u32,
+    minor: u32,
+}
+
+impl ApiVersion {
+    /// The newest one this program was written for: Moby 20.10's.
+    pub(crate) const NEWEST: Self = Self { major: 1, minor: 41 };
+    /// The oldest one that has all that is asked: label filters of volumes came with 1.24.
+    const OLDEST: Self = Self { major: 1, minor: 24 };
+
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.trim().split_once('.')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Why the engine cannot be spoken to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoCommonVersion {
+    #[error("it does not say which version of the Docker API it speaks; is it an engine at all?")]
+    Silent,
+    #[error("it says that it speaks version {text:?} of the Docker API, which is no version")]
+    Unreadable { text: String },
+    #[error("it speaks version {theirs} of the Docker API, at least {OLDEST} is needed: update it", OLDEST = ApiVersion::OLDEST)]
+    TooOld { theirs: ApiVersion },
+}
+
+/// Chooses the version of all further requests from what `GET /_ping` has in `Api-Version`.
+///
+/// # Errors
+/// There is none that both speak.
+pub(crate) fn negotiate(header: Option<&str>) -> Result<ApiVersion, NoCommonVersion> {
+    let text = header.ok_or(NoCommonVersion::Silent)?;
+    let theirs = ApiVersion::parse(text)
+        .ok_or_else(|| NoCommonVersion::Unreadable { text: text.chars().take(40).collect() })?;
+    if theirs < ApiVersion::OLDEST {
+        return Err(NoCommonVersion::TooOld { theirs });
+    }
+    Ok(theirs.min(ApiVersion::NEWEST))
+}
+
+/// The text of an error: the API's `message`, or what else the body says, on one line of sane length.
+pub(crate) fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Raw {
+        message: String,
+    }
+    const MAX: usize = 600;
+    let text = match serde_json::from_slice::<Raw>(body) {
+        Ok(raw) => raw.message,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() {
+        return None;
+    }
+    let mut brief: String = text.chars().take(MAX).collect();
+    if brief.len() < text.len() {
+        brief.push('…');
+    }
+    Some(brief)
+}
+
+/// Writes `text` into a path of a request: all that is not plainly a name is percent-encoded.
+pub(crate) fn in_path(text: &str) -> String {
+    let mut path = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => {
+                path.push(char::from(byte));
+            }
+            // A slash stays: names of images have them, and the API's routes know it.
+            b'/' => path.push('/'),
+            byte => path.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_of_both_versions_is_spoken() {
+        for (header, expected) in
+            [("1.41", "1.41"), ("1.50", "1.41"), ("1.24", "1.24"), (" 1.30", "1.30"), ("2.0", "1.41")]
+        {
+            assert_eq!(negotiate(Some(header)).unwrap().to_string(), expected, "{header}");
+        }
+        assert_eq!(negotiate(None), Err(NoCommonVersion::Silent));
+        let error = negotiate(Some("1.23")).unwrap_err().to_string();
+        assert!(error.contains("1.23") && error.contains("at least 1.24"), "{error}");
+        for header in ["", "1", "one.two", "1.-2", "-1.41"] {
+            let unreadable = NoCommonVersion::Unreadable { text: header.to_owned() };
+            assert_eq!(negotiate(Some(header)), Err(unreadable));
+        }
+    }
+
+    #[test]
+    fn the_engines_own_message_is_found_and_bounded() {
+        assert_eq!(message(br#"{"message":"no such\n thing"}"#).unwrap(), "no such thing");
+        assert_eq!(message(b"page not found\n").unwrap(), "page not found");
+        assert_eq!(message(b" \n"), None);
+        assert_eq!(message(&[b'x'; 9000]).unwrap().chars().count(), 601);
+    }
+
+    #[test]
+    fn a_name_cannot_change_the_request() {
+        assert_eq!(in_path("a-b_c.d:1/e"), "a-b_c.d:1/e");
+        assert_eq!(in_path("a?b#c d%é"), "a%3Fb%23c%20d%25%C3%A9");
+    }
+}
