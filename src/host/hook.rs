@@ -50,6 +50,9 @@ pub(crate) struct Done {
     pub(crate) said: Option<String>,
 }
 
+/// The end of what a hook printed, as it printed it.
+pub(crate) type Heard = Vec<u8>;
+
 /// A hook that has not.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -68,7 +71,7 @@ pub(crate) enum Error {
     GuardLost { name: String },
 }
 
-/// Runs a hook and waits for it. `log` takes what it prints.
+/// Runs a hook and waits for it. `log` takes what it prints; `heard` the end of that.
 ///
 /// # Errors
 /// The hook has not done its work; nothing that it started is left, unless its guard was lost.
@@ -76,6 +79,7 @@ pub(crate) fn run(
     call: &Call<'_>,
     lock: BorrowedFd<'_>,
     log: &mut ContainerLog,
+    heard: &mut Heard,
 ) -> Result<Done, Error> {
     let started = Instant::now();
     let name = || call.name.to_owned();
@@ -91,6 +95,7 @@ pub(crate) fn run(
     running.drain(log);
     log.finish();
     let said = quote(&running.kept);
+    *heard = std::mem::take(&mut running.kept);
     match report {
         Ok(Some(Report::Ended(exit))) if exit.is_success() => {
             Ok(Done { took: started.elapsed(), said })

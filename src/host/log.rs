@@ -16,6 +16,8 @@ pub(crate) struct Log {
     format: Format,
     threshold: Level,
     fields: RefCell<Vec<(&'static str, Value)>>,
+    /// Every warning so far, for the record of the deploy.
+    warnings: RefCell<Vec<String>>,
 }
 
 /// The log file cannot be used.
@@ -40,12 +42,22 @@ impl Log {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(path)
             .map_err(|source| Unusable::Open { path: path.to_owned(), source })?;
-        Ok(Self { file: Some(file), format, threshold, fields: RefCell::default() })
+        Ok(Self::new(Some(file), format, threshold))
     }
 
     /// Logs to standard error.
     pub(crate) fn to_stderr(format: Format, threshold: Level) -> Self {
-        Self { file: None, format, threshold, fields: RefCell::default() }
+        Self::new(None, format, threshold)
+    }
+
+    fn new(file: Option<File>, format: Format, threshold: Level) -> Self {
+        let (fields, warnings) = (RefCell::default(), RefCell::default());
+        Self { file, format, threshold, fields, warnings }
+    }
+
+    /// Takes the warnings of this call out.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     /// Adds a field to every further line.
@@ -62,7 +74,13 @@ impl Log {
     }
 
     pub(crate) fn warn(&self, message: &str) {
+        self.warnings.borrow_mut().push(message.to_owned());
         self.write(Level::Warn, message, &[]);
+    }
+
+    /// Tells one failure of several; the call goes on.
+    pub(crate) fn error(&self, message: &str) {
+        self.write(Level::Error, message, &[]);
     }
 
     /// Reports the error that ends the call: to the log, and to standard error for whoever captured

@@ -101,6 +101,11 @@ fn clear(leftover: &State) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Whether a create failed because the id is another's, of which nothing may be said then.
+pub(super) fn is_of_another(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref::<Error>(), Some(Error::State(state_dir::Error::Exists { .. })))
+}
+
 /// What is known before anything is touched.
 struct Plan {
     state: State,

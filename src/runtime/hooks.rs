@@ -5,6 +5,7 @@ use crate::host::container_log::ContainerLog;
 use crate::host::hook::{self, Call, folder_or_root};
 use crate::host::net_namespace;
 use crate::host::rootfs::{self, Rootfs};
+use crate::model::deploy;
 use crate::model::hook::{self as image_hook, Unpassable, Verb};
 use crate::model::lifecycle::Status;
 use crate::model::spec::{Network, SpecHook};
@@ -114,7 +115,10 @@ fn run(
 ) -> Result<(), hook::Error> {
     let name = call.name;
     context.log.debug(&format!("run {name}: {} in {}", call.path, call.folder));
-    let done = hook::run(call, lock, log)?;
+    let mut heard = hook::Heard::new();
+    let done = hook::run(call, lock, log, &mut heard);
+    context.heard.borrow_mut().push(deploy::Heard::new(name, &heard));
+    let done = done?;
     context.ran.borrow_mut().push((name.to_owned(), done.took));
     let said = done.said.map(|said| format!(", and said: {said}")).unwrap_or_default();
     context.log.debug(&format!("{name} took {:.3} ms{said}", super::millis(done.took)));

@@ -7,6 +7,7 @@ mod hooks;
 mod kill;
 mod list;
 mod ps;
+mod record;
 mod run;
 mod start;
 mod state;
@@ -18,6 +19,7 @@ use crate::host::log::Log;
 use crate::host::state_dir::{self, StateRoot};
 use crate::host::{descriptor, guard, output, process, proxy};
 use crate::model::cause::chain;
+use crate::model::deploy;
 use crate::model::lifecycle::Status;
 use crate::model::log::{Format, Level};
 use crate::model::state::{ProxyIs, State};
@@ -41,6 +43,8 @@ struct Context<'a> {
     docker_root: Option<PathBuf>,
     /// The hooks that have run, with the time each took.
     ran: RefCell<Vec<(String, Duration)>>,
+    /// What they printed.
+    heard: RefCell<Vec<deploy::Heard>>,
 }
 
 /// What a verb did, in one sentence for the log; `None` where there is nothing to tell.
@@ -134,15 +138,27 @@ fn dispatch(
         PathBuf::from(base).join(ROOT_NAME)
     });
     let docker_root = globals.docker_root;
-    let context = Context { log, root: StateRoot::new(root), docker_root, ran: RefCell::default() };
+    let context = Context {
+        log,
+        root: StateRoot::new(root),
+        docker_root,
+        ran: RefCell::default(),
+        heard: RefCell::default(),
+    };
     let told = match command {
         Command::Create(request) => {
             begin(log, "create", request.id.as_str())?;
-            create::create(&context, &request)?
+            let told = create::create(&context, &request);
+            if !told.as_ref().is_err_and(|error| create::is_of_another(&**error)) {
+                record::step(&context, "create", &request.id, &told);
+            }
+            told?
         }
         Command::Start { id } => {
             begin(log, "start", id.as_str())?;
-            start::start(&context, &id)?
+            let told = start::start(&context, &id);
+            record::step(&context, "start", &id, &told);
+            told?
         }
         Command::Kill { id, signal, audience } => {
             begin(log, "kill", id.as_str())?;
@@ -150,7 +166,9 @@ fn dispatch(
         }
         Command::Delete { id, insistence } => {
             begin(log, "delete", id.as_str())?;
-            delete::delete(&context, &id, insistence)?
+            let told = delete::delete(&context, &id, insistence);
+            record::step(&context, "delete", &id, &told);
+            told?
         }
         Command::Run { create, afterwards } => {
             begin(log, "run", create.id.as_str())?;

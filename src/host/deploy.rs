@@ -1,0 +1,171 @@
+//! The records of deploys, one file a container, written by the runtime and read by the manager. They are
+//! in `/run`: what they tell of ends with the boot. What is in them is decided in `model/deploy.rs`.
+
+use crate::host::bundle::read_bounded;
+use crate::model::container_id::ContainerId;
+use crate::model::deploy::Record;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Where they are. Not in a state root: engines give each its own, and do not tell which.
+pub(crate) const FOLDER: &str = "/run/balena-extension-runtime-deploys";
+/// How many are kept. A container that is made anew at every failure must not fill the memory.
+const KEPT: usize = 64;
+
+/// A record that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("read the record {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("read the record {path:?}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("write a record into {folder:?}")]
+    Write { folder: PathBuf, source: io::Error },
+}
+
+/// Reads the record of a container.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<Record>, Error> {
+    let path = folder.join(name(id));
+    match read_bounded(&path) {
+        Ok(bytes) => {
+            Record::parse(&bytes).map(Some).map_err(|source| Error::Parse { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path, source }),
+    }
+}
+
+/// The ids of all containers that have a record, sorted.
+///
+/// # Errors
+/// The folder is there and cannot be listed.
+pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
+    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let mut ids = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ids),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
+        ids.extend(id.filter(|id| ContainerId::parse(id).is_ok()).map(str::to_owned));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Replaces the record of a container: a reader sees the old one or the new one. Nothing is synced,
+/// since no record outlives the boot.
+///
+/// # Errors
+/// The record is as it was.
+pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
+    let failed = |source| Error::Write { folder: folder.to_owned(), source };
+    let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
+    replace(folder, id, &bytes).map_err(failed)?;
+    prune(folder).map_err(failed)
+}
+
+/// Removes the record of a container, if there is one.
+pub(crate) fn remove(folder: &Path, id: &ContainerId) {
+    // One that stays is overwritten by the next, or ends with the boot.
+    let _ = rustix::fs::unlink(folder.join(name(id)));
+}
+
+fn name(id: &ContainerId) -> String {
+    format!("{id}.json")
+}
+
+fn replace(folder: &Path, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    // No two processes have one name: two calls for one container may run at once.
+    let prepared = format!(".{}.{}", std::process::id(), name(id));
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&folder, &prepared, flags, Mode::from_raw_mode(0o600))?;
+    let written = File::from(file).write_all(bytes).and_then(|()| {
+        rustix::fs::renameat(&folder, &prepared, &folder, name(id)).map_err(io::Error::from)
+    });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(&folder, &prepared, AtFlags::empty());
+    }
+    written
+}
+
+/// Removes the oldest records above the number that is kept, those a crash left half-written first:
+/// nobody waits for them.
+fn prune(folder: &Path) -> io::Result<()> {
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // One that vanishes meanwhile has been pruned by another call.
+        let Ok(metadata) = entry.metadata() else { continue };
+        records.push((metadata.modified()?, entry.path()));
+    }
+    if records.len() > KEPT {
+        records.sort();
+        let excess = records.len() - KEPT;
+        for (_, path) in records.into_iter().take(excess) {
+            let _ = rustix::fs::unlink(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::deploy::Step;
+
+    fn id(text: &str) -> ContainerId {
+        ContainerId::parse(text).unwrap()
+    }
+
+    fn record(text: &str) -> Record {
+        let step = Step {
+            verb: "create".to_owned(),
+            time: String::new(),
+            error: Some("no".to_owned()),
+            warnings: Vec::new(),
+            hooks: Vec::new(),
+        };
+        Record::after(None, text, step)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_is_gone_when_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("deploys");
+        assert!(load(&folder, &id("x")).unwrap().is_none());
+        save(&folder, &id("x"), &record("x")).unwrap();
+        save(&folder, &id("x"), &record("x")).unwrap();
+        assert_eq!(load(&folder, &id("x")).unwrap().unwrap(), record("x"));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing beside it");
+        remove(&folder, &id("x"));
+        assert!(load(&folder, &id("x")).unwrap().is_none());
+        File::create(folder.join("x.json")).unwrap();
+        assert!(matches!(load(&folder, &id("x")), Err(Error::Parse { .. })));
+    }
+
+    #[test]
+    fn only_so_many_are_kept_the_newest() {
+        let base = tempfile::tempdir().unwrap();
+        File::create(base.path().join(".1.left-by-a-crash.json")).unwrap();
+        for number in 0..KEPT + 5 {
+            save(base.path(), &id(&format!("c{number}")), &record("c")).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), KEPT);
+        assert!(load(base.path(), &id(&format!("c{}", KEPT + 4))).unwrap().is_some());
+        assert!(load(base.path(), &id("c0")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,169 @@
+//! The record of a deploy: what the runtime and the hooks said at the last `create`, `start` and `delete`
+//! of a container. It outlives the container's state, because an engine forgets a create that failed.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the record.
+const VERSION: u32 = 1;
+/// How much of a hook's output is kept, in bytes from its end.
+const OUTPUT_MAX: usize = 8 * 1024;
+/// How much of an error or a warning.
+const TEXT_MAX: usize = 4 * 1024;
+/// How many steps, hooks in a step and warnings in a step.
+const COUNT_MAX: usize = 16;
+
+/// What is recorded of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) id: String,
+    /// The oldest first; a create begins anew.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One call of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// `create`, `start` or `delete`.
+    pub(crate) verb: String,
+    /// RFC 3339.
+    pub(crate) time: String,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hooks: Vec<Heard>,
+}
+
+/// What a hook printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Heard {
+    pub(crate) hook: String,
+    pub(crate) output: String,
+}
+
+impl Heard {
+    /// Keeps the end of what `hook` printed.
+    pub(crate) fn new(hook: &str, output: &[u8]) -> Self {
+        let from = output.len().saturating_sub(OUTPUT_MAX);
+        let output = String::from_utf8_lossy(output.get(from..).unwrap_or_default());
+        Self { hook: hook.to_owned(), output: output.into_owned() }
+    }
+}
+
+impl Step {
+    /// Whether there is anything to tell.
+    pub(crate) fn says_something(&self) -> bool {
+        self.error.is_some()
+            || !self.warnings.is_empty()
+            || self.hooks.iter().any(|heard| !heard.output.is_empty())
+    }
+
+    fn bounded(mut self) -> Self {
+        self.error = self.error.map(|error| brief(&error));
+        self.warnings.truncate(COUNT_MAX);
+        self.warnings.iter_mut().for_each(|warning| *warning = brief(warning));
+        self.hooks.truncate(COUNT_MAX);
+        self
+    }
+}
+
+fn brief(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
+impl Record {
+    /// Begins a record, or goes on with what is known of the same deploy.
+    pub(crate) fn after(known: Option<Self>, id: &str, step: Step) -> Self {
+        let mut record = match known {
+            Some(known) if step.verb != "create" && known.id == id => known,
+            Some(_) | None => Self { version: VERSION, id: id.to_owned(), steps: Vec::new() },
+        };
+        // A container that is restarted for ever must not make a record without end.
+        let excess = (record.steps.len() + 1).saturating_sub(COUNT_MAX);
+        record.steps.drain(..excess);
+        record.steps.push(step.bounded());
+        record
+    }
+
+    /// The error of the last step that failed, if no later one succeeded with the same verb.
+    pub(crate) fn last_error(&self) -> Option<(&str, &str)> {
+        let last = self.steps.iter().rfind(|step| step.verb != "delete")?;
+        Some((last.verb.as_str(), last.error.as_deref()?))
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Line and column where the JSON is no record.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The bytes of a record.
+    ///
+    /// # Errors
+    /// None that is known; serde_json's type demands it.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(verb: &str, error: Option<&str>) -> Step {
+        Step {
+            verb: verb.to_owned(),
+            time: "2026-01-01T00:00:00Z".to_owned(),
+            error: error.map(str::to_owned),
+            warnings: Vec::new(),
+            hooks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_create_begins_anew_and_the_others_go_on() {
+        let record = Record::after(None, "x", step("create", None));
+        let record = Record::after(Some(record), "x", step("start", Some("no")));
+        assert_eq!(record.steps.len(), 2);
+        assert_eq!(record.last_error(), Some(("start", "no")));
+        let record = Record::after(Some(record), "x", step("delete", None));
+        assert_eq!(record.last_error(), Some(("start", "no")), "a delete mends nothing");
+        let record = Record::after(Some(record), "x", step("create", None));
+        assert_eq!((record.steps.len(), record.last_error()), (1, None));
+        let other = Record::after(Some(record), "y", step("start", None));
+        assert_eq!((other.id.as_str(), other.steps.len()), ("y", 1));
+    }
+
+    #[test]
+    fn a_record_is_bounded_whatever_is_said() {
+        let loud = Step {
+            warnings: vec!["w".repeat(10_000); 100],
+            hooks: vec![Heard::new("hooks/create", &[b'x'; 100_000]); 100],
+            ..step("start", Some(&"e".repeat(100_000)))
+        };
+        let mut record = None;
+        for _ in 0..100 {
+            record = Some(Record::after(record.take(), "x", loud.clone()));
+        }
+        let record = record.unwrap();
+        assert_eq!(record.steps.len(), COUNT_MAX);
+        let most = COUNT_MAX * (COUNT_MAX * (OUTPUT_MAX + TEXT_MAX) + 2 * TEXT_MAX);
+        assert!(record.to_bytes().unwrap().len() < 2 * most);
+        assert_eq!(Record::parse(&record.to_bytes().unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn the_end_of_an_output_is_kept() {
+        let heard = Heard::new("hooks/start", &[&[b'a'; 9000][..], b"the end"].concat());
+        assert!(heard.output.len() == OUTPUT_MAX && heard.output.ends_with("the end"));
+        assert!(
+            !Step { hooks: vec![Heard::new("h", b"")], ..step("start", None) }.says_something()
+        );
+        assert!(Step { hooks: vec![heard], ..step("start", None) }.says_something());
+    }
+}
