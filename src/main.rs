@@ -12,10 +12,10 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let program = words.next().unwrap_or_default();
     let words = words.collect();
-    if Path::new(&program).file_name().is_some_and(|name| name == "balena-extension-manager") {
-        return balena_extension_runtime::manager_main(words);
-    }
     #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
-    balena_extension_runtime::runtime_main(words, runtime_dir)
+    let variable = |name: &str| std::env::var_os(name);
+    if Path::new(&program).file_name().is_some_and(|name| name == "balena-extension-manager") {
+        return balena_extension_runtime::manager_main(words, variable("DOCKER_HOST"));
+    }
+    balena_extension_runtime::runtime_main(words, variable("XDG_RUNTIME_DIR"))
 }

@@ -15,6 +15,18 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Writes an answer to standard output piece by piece, so that a long one is never in memory.
+///
+/// # Errors
+/// The write's, except that the reader has gone away.
+pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
 /// Writes a line to standard error. There is nobody to tell when that fails.
 pub(crate) fn complain(line: &str) {
     let mut text = line.to_owned();

@@ -1,27 +1,293 @@
-//! The manager: outside the life of a container, from boot units and by hand.
+//! The manager: outside the life of a container, from boot units and by hand. One file a command;
+//! `gather` → a plan or a verdict of `model` → `apply` or print.
 
-use crate::cli::manager::{Command, HELP, parse};
-use crate::host::output;
+mod apply;
+mod check;
+mod cleanup;
+mod doctor;
+mod gather;
+mod inspect;
+mod list;
+mod logs;
+mod parallel;
+mod status;
+
+use crate::cli::manager::{Arguments, Command, Globals, parse, socket_of};
+use crate::host::engine::{self, Client, Engine};
+use crate::host::host_root::HostRoot;
+use crate::host::log::Log;
+use crate::host::stop::Stop;
+use crate::host::{descriptor, grubenv, operation_lock, output};
 use crate::model::cause::chain;
+use crate::model::check::rule::Severity;
+use crate::model::log::Format;
 use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
-/// The main of `balena-extension-manager`. `words` is the command line without the program's name.
-#[must_use]
-pub fn main(words: Vec<OsString>) -> ExitCode {
-    let text = match parse(&words) {
-        Ok(Command::Help) => HELP.to_owned(),
-        Ok(Command::Version) => crate::version::text("balena-extension-manager"),
-        Err(error) => {
-            output::complain(&chain(&error));
-            return ExitCode::FAILURE;
-        }
-    };
-    match output::print(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(&chain(&error));
-            ExitCode::FAILURE
+const NAME: &str = "balena-extension-manager";
+/// The engine's sockets, if nobody names one.
+const BALENA_SOCKET: &str = "/var/run/balena-engine.sock";
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// The exit statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done,
+    /// Something failed; it has been told.
+    Failed,
+    /// The command line was not understood.
+    Usage,
+    /// `cleanup --stale-os` while an OS update can still roll back.
+    Refused,
+    /// A signal came, or the time was up.
+    Interrupted,
+    /// What `check` found.
+    Warnings,
+    Errors,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Refused | Exit::Warnings => 3,
+            Exit::Interrupted | Exit::Errors => 4,
+        })
+    }
+}
+
+/// Why a command came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("{engine}; and its store on disk does not help: {store}")]
+    NeitherEngineNorStore { engine: String, store: String },
+    #[error(transparent)]
+    Lock(#[from] operation_lock::Error),
+    #[error(
+        "an OS update can still roll back (upgrade_available=1 in the boot environment), and stale \
+         extensions are what it would roll back to; run this when the update has committed, or with \
+         --force"
+    )]
+    RollbackPossible,
+    #[error("it cannot be told whether an OS update can still roll back (--force goes ahead)")]
+    WindowUnknown { source: grubenv::Error },
+    #[error("not finished within {seconds} s (--timeout allows more)")]
+    OutOfTime { seconds: f32 },
+    #[error("told to end by a signal; nothing more was done")]
+    Stopped,
+    #[error("there is no extension {name:?} (list them with: balena-extension-manager list)")]
+    NoSuchExtension { name: String },
+    #[error("{name:?} is the beginning of several ids: {}", ids.join(", "))]
+    Ambiguous { name: String, ids: Vec<String> },
+    #[error(
+        "nothing is recorded of {name:?} since the host booted; what the engine has: docker logs {name}"
+    )]
+    NoRecord { name: String },
+    #[error(transparent)]
+    Record(#[from] crate::host::deploy::Error),
+    #[error(transparent)]
+    Check(#[from] check::Error),
+    #[error("write the answer to standard output")]
+    Print { source: io::Error },
+    #[error("prepare to be told to end")]
+    Signals { source: io::Error },
+    #[error("keep the caller's descriptors from the hooks")]
+    Descriptors { source: io::Error },
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::RollbackPossible => Exit::Refused,
+            Self::OutOfTime { .. } | Self::Stopped => Exit::Interrupted,
+            Self::Lock(operation_lock::Error::Stopped) => Exit::Interrupted,
+            Self::Engine(error) if error.is_stop() => Exit::Interrupted,
+            Self::Engine(_)
+            | Self::NeitherEngineNorStore { .. }
+            | Self::Lock(_)
+            | Self::WindowUnknown { .. }
+            | Self::NoSuchExtension { .. }
+            | Self::Ambiguous { .. }
+            | Self::NoRecord { .. }
+            | Self::Record(_)
+            | Self::Check(_)
+            | Self::Print { .. }
+            | Self::Signals { .. }
+            | Self::Descriptors { .. } => Exit::Failed,
         }
     }
+}
+
+/// What every command works with.
+struct Context {
+    log: Log,
+    globals: Globals,
+    host: HostRoot,
+    socket: PathBuf,
+    stop: Arc<Stop>,
+    deadline: Instant,
+}
+
+impl Context {
+    fn engine(&self) -> Engine {
+        Engine {
+            socket: self.socket.clone(),
+            patience: self.globals.request_timeout,
+            deadline: self.deadline,
+        }
+    }
+
+    fn connect(&self) -> Result<Client, engine::Error> {
+        Client::connect(self.engine(), &self.stop)
+    }
+
+    fn out_of_time(&self) -> Failure {
+        Failure::OutOfTime { seconds: self.globals.timeout.as_secs_f32() }
+    }
+
+    fn note_requests(&self, client: &Client) {
+        let (sent, api) = (client.sent(), client.api());
+        self.log.debug(&format!("{sent} requests sent, version {api} of the API"));
+    }
+}
+
+/// The main of `balena-extension-manager`. `words` is the command line without the program's name,
+/// `docker_host` the value of `DOCKER_HOST`.
+#[must_use]
+pub fn main(words: Vec<OsString>, docker_host: Option<OsString>) -> ExitCode {
+    let arguments = match parse(&words) {
+        Ok(arguments) => arguments,
+        Err(answer) => return tell(&answer).into(),
+    };
+    match run(arguments, docker_host) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&chain(&failure));
+            failure.exit().into()
+        }
+    }
+}
+
+/// What the command line parser has to say: help, the version, or what is wrong.
+fn tell(answer: &clap::Error) -> Exit {
+    if answer.use_stderr() {
+        output::complain(answer.to_string().trim_end());
+        return Exit::Usage;
+    }
+    let text = if answer.kind() == clap::error::ErrorKind::DisplayVersion {
+        crate::version::text(NAME)
+    } else {
+        answer.to_string()
+    };
+    match output::print(&text) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            output::complain(&chain(&error));
+            Exit::Failed
+        }
+    }
+}
+
+fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<Exit, Failure> {
+    let Arguments { globals, command, .. } = arguments;
+    descriptor::keep_from_children().map_err(|source| Failure::Descriptors { source })?;
+    // Before any thread, so that none is ended by a signal.
+    let stop = match command {
+        // It only reads, for as long as an image is large.
+        Command::Check(_) => Stop::never(),
+        _ => Stop::listen(),
+    }
+    .map_err(|source| Failure::Signals { source })?;
+    let log = Log::to_stderr(Format::Text, globals.log_level);
+    let host = HostRoot::new(globals.host_root.clone());
+    let socket = socket(&globals, docker_host, &host, &log);
+    let deadline = Instant::now() + globals.timeout;
+    let context = Context { log, host, socket, stop: Arc::new(stop), deadline, globals };
+    match command {
+        Command::Cleanup(request) => cleanup::cleanup(&context, &request),
+        Command::Status(request) => status::status(&context, &request),
+        Command::List(request) => list::list(&context, &request),
+        Command::Inspect(request) => inspect::inspect(&context, &request),
+        Command::Logs(request) => logs::logs(&context, &request),
+        Command::Doctor(request) => doctor::doctor(&context, &request),
+        Command::Check(request) => {
+            let answer = check::run(&request, |image| saved_image(&context, image))?;
+            print(&answer.text)?;
+            Ok(match answer.worst {
+                Some(Severity::Error) => Exit::Errors,
+                Some(Severity::Warning) => Exit::Warnings,
+                Some(_) | None => Exit::Done,
+            })
+        }
+    }
+}
+
+/// An image of the engine, as the archive that `docker save` makes.
+fn saved_image(
+    context: &Context,
+    image: &str,
+) -> Result<impl io::Read + use<>, Box<dyn std::error::Error>> {
+    let client = context.connect()?;
+    let path = format!("/images/{}/get", crate::model::engine::in_path(image));
+    Ok(client.download(&path, &format!("save image {image:?}"))?)
+}
+
+/// Chooses the engine's socket.
+fn socket(globals: &Globals, docker_host: Option<OsString>, host: &HostRoot, log: &Log) -> PathBuf {
+    if let Some(socket) = &globals.host {
+        return socket.clone();
+    }
+    if let Some(url) = docker_host.filter(|url| !url.is_empty()) {
+        let url = url.to_string_lossy();
+        match socket_of(&url).filter(|_| url.starts_with("unix://")) {
+            Some(socket) => return socket,
+            None => log.warn(&format!(
+                "DOCKER_HOST={url:?} is ignored: only unix sockets can be used, unix:///path/to.sock"
+            )),
+        }
+    }
+    let (balena, docker) = (host.path(BALENA_SOCKET), host.path(DOCKER_SOCKET));
+    if !balena.exists() && docker.exists() { docker } else { balena }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    output::print(text).map_err(|source| Failure::Print { source })
+}
+
+/// Prints an answer as JSON, without ever having all of it in memory.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    output::stream(|stdout| {
+        serde_json::to_writer_pretty(&mut *stdout, value)?;
+        stdout.write_all(b"\n")
+    })
+    .map_err(|source| Failure::Print { source })
+}
+
+/// Whether a person means this container by `name`: its whole id or name, or the beginning of its id.
+fn resolve<'a, T>(
+    all: &'a [T],
+    name: &str,
+    of: impl Fn(&T) -> (&str, &str),
+) -> Result<&'a T, Failure> {
+    let wanted = name.trim_start_matches('/');
+    if let Some(exact) = all.iter().find(|one| of(one).0 == wanted || of(one).1 == wanted) {
+        return Ok(exact);
+    }
+    let mut matching = all.iter().filter(|one| !wanted.is_empty() && of(one).0.starts_with(wanted));
+    let first = matching.next();
+    let first = first.ok_or_else(|| Failure::NoSuchExtension { name: name.to_owned() })?;
+    let others: Vec<&T> = matching.collect();
+    if others.is_empty() {
+        return Ok(first);
+    }
+    let ids = std::iter::once(first).chain(others).map(|one| gather::brief(of(one).0)).collect();
+    Err(Failure::Ambiguous { name: name.to_owned(), ids })
 }

@@ -1,6 +1,6 @@
 //! A JSON list, item by item.
 
-use serde::de::{Deserializer as _, DeserializeOwned, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use std::fmt;
 use std::io::Read;
 use std::marker::PhantomData;

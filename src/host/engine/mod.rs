@@ -83,11 +83,6 @@ impl Client {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Where the engine is.
-    pub(crate) fn socket(&self) -> &std::path::Path {
-        &self.engine.socket
-    }
-
     /// Asks about one thing. `path` follows the API's version; `what` is what the question is for.
     ///
     /// # Errors
@@ -115,7 +110,7 @@ impl Client {
     ///
     /// # Errors
     /// No answer, or an error as an answer. What fails later is an error of the reader.
-    pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read, Error> {
+    pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what)?;
         Ok(answer.into_body().into_with_config().limit(u64::MAX).reader())
     }
@@ -192,10 +187,11 @@ impl Client {
         if !error.is_io() {
             return Error::Garbage { what: what.to_owned(), source: error };
         }
-        match ureq::Error::from(io::Error::from(error)) {
-            ureq::Error::BodyExceedsLimit(_) => Error::TooLarge { what: what.to_owned(), limit },
-            source => self.failed(what, source),
+        let source = ureq::Error::from(io::Error::from(error));
+        if matches!(source, ureq::Error::BodyExceedsLimit(_)) {
+            return Error::TooLarge { what: what.to_owned(), limit };
         }
+        self.failed(what, source)
     }
 
     fn failed(&self, what: &str, source: ureq::Error) -> Error {
@@ -206,10 +202,6 @@ impl Client {
 /// Whether the connection was closed before anything was answered.
 fn is_closed(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    match error {
-        ureq::Error::Io(error) => {
-            matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
-        }
-        _ => false,
-    }
+    matches!(error, ureq::Error::Io(error)
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
 }

@@ -1,0 +1,22 @@
+//! The files of os-release(5), in their order; `model/os_release.rs` reads them.
+
+use crate::host::host_root::HostRoot;
+use crate::model::os_release;
+
+/// `VERSION_ID` of the host.
+///
+/// # Errors
+/// Which file cannot be read, or has no version.
+pub(crate) fn version_id(host: &HostRoot) -> Result<String, String> {
+    let path = "/etc/os-release";
+    let (path, text) = match host.read(path) {
+        Ok(text) => (path, text),
+        // os-release(5): the second one stands in for a first one that is not there at all.
+        Err(_) if !host.path(path).exists() => {
+            let path = "/usr/lib/os-release";
+            (path, host.read(path)?)
+        }
+        Err(why) => return Err(why),
+    };
+    os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.path(path)))
+}

@@ -1,0 +1,311 @@
+//! `cleanup`: gather, plan, apply. What goes and why is decided in `model/cleanup.rs`.
+
+use super::apply::{Deactivated, Done, Gone, apply};
+use super::gather::{self, Breadth, brief};
+use super::parallel::Ended;
+use super::{Context, Exit, Failure, print_json};
+use crate::cli::manager::{Cleanup, Format};
+use crate::host::engine::{self, Client};
+use crate::host::operation_lock::OperationLock;
+use crate::host::{grubenv, kernel, output};
+use crate::model::bytes;
+use crate::model::cause::chain;
+use crate::model::claim::Running;
+use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
+use crate::model::inventory::Inventory;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The version of the JSON.
+const SCHEMA: u32 = 1;
+/// How often an engine that is starting up is asked.
+const PAUSE: Duration = Duration::from_millis(250);
+
+pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Failure> {
+    let window = window(context, request)?;
+    let running = match window {
+        Window::Committed => kernel::running(&context.host),
+        // Nothing is held against it.
+        Window::RollbackPossible => unread(),
+    };
+    let client = Arc::new(connect(context, request)?);
+    let lock = match request.dry_run {
+        true => None,
+        false => Some(OperationLock::acquire(&context.host, context.deadline, &context.stop)?),
+    };
+    let (inventory, plan) = decide(context, &client, &running, window)?;
+    let plan = Arc::new(plan);
+    let (results, ended) = match lock {
+        Some(lock) => apply(context, &client, &plan, &inventory.containers, lock),
+        None => (Vec::new(), Ended::Complete),
+    };
+    context.note_requests(&client);
+    let report = Report { plan: &plan, results: &results, request };
+    match request.format {
+        Format::Json => print_json(&report.document())?,
+        Format::Table => output::stream(|stdout| report.table(stdout))
+            .map_err(|source| Failure::Print { source })?,
+    }
+    report.complain(context);
+    match ended {
+        Ended::Stopped => Err(Failure::Stopped),
+        Ended::OutOfTime => Err(context.out_of_time()),
+        Ended::Complete if report.failures() > 0 => Ok(Exit::Failed),
+        Ended::Complete => Ok(Exit::Done),
+    }
+}
+
+/// Whether claims may be judged.
+fn window(context: &Context, request: &Cleanup) -> Result<Window, Failure> {
+    if !request.stale_os {
+        return Ok(Window::RollbackPossible);
+    }
+    match grubenv::load(&context.host) {
+        Ok(block) => {
+            if !request.force && block.is_some_and(|block| block.can_roll_back()) {
+                return Err(Failure::RollbackPossible);
+            }
+            Ok(Window::Committed)
+        }
+        Err(error) if request.force => {
+            context.log.warn(&format!("{}; going ahead (--force)", chain(&error)));
+            Ok(Window::Committed)
+        }
+        Err(source) => Err(Failure::WindowUnknown { source }),
+    }
+}
+
+fn unread() -> Running {
+    let why = || Err("it was not read".to_owned());
+    Running { kernel_release: why(), abi: Err("it was not read".to_owned()), os_version: why() }
+}
+
+/// Connects, and waits for an engine that is starting up if that is wished.
+fn connect(context: &Context, request: &Cleanup) -> Result<Client, Failure> {
+    let deadline = Instant::now() + request.wait;
+    loop {
+        match context.connect() {
+            Err(engine::Error::Unreachable { .. }) if Instant::now() < deadline => {
+                if context.stop.pause(PAUSE) {
+                    return Err(Failure::Stopped);
+                }
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Gathers what decides, and decides.
+fn decide(
+    context: &Context,
+    client: &Arc<Client>,
+    running: &Running,
+    window: Window,
+) -> Result<(Inventory, Plan), Failure> {
+    let mut inventory = match window {
+        Window::RollbackPossible => gather::containers(client, Breadth::Extensions)?,
+        Window::Committed => {
+            let mut leftovers = Inventory::default();
+            gather::leftovers(client, &mut leftovers)?;
+            // After images and volumes: what was made meanwhile counts as in use.
+            let containers = gather::containers(client, Breadth::Everything)?;
+            Inventory { images: leftovers.images, volumes: leftovers.volumes, ..containers }
+        }
+    };
+    gather::inspect(context, client, &mut inventory.containers)?;
+    let mut planned = plan(&inventory, running, window);
+    if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
+        match gather::volume_sizes(client, &mut inventory) {
+            Ok(()) => planned = plan(&inventory, running, window),
+            Err(error) if error.is_stop() => return Err(Failure::Stopped),
+            // Sizes decide nothing.
+            Err(error) => context.log.warn(&format!("{}; sizes are left out", chain(&error))),
+        }
+    }
+    Ok((inventory, planned))
+}
+
+/// A plan with what became of it; nothing yet in a dry run.
+struct Report<'a> {
+    plan: &'a Plan,
+    results: &'a [Option<Done>],
+    request: &'a Cleanup,
+}
+
+/// The JSON answer. docs/manager.md has the fields.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    schema: u32,
+    command: &'static str,
+    dry_run: bool,
+    stale_os: bool,
+    objects: Vec<Row<'a>>,
+    summary: Summary,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row<'a> {
+    #[serde(flatten)]
+    object: &'a Object,
+    action: &'static str,
+    reason: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    deactivated: &'a [Deactivated],
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    remove: usize,
+    keep: usize,
+    undecided: usize,
+    failed: usize,
+    not_tried: usize,
+    /// What the engine says that images and volumes which went, or would go, take.
+    bytes: u64,
+}
+
+impl<'a> Report<'a> {
+    fn rows(&self) -> impl Iterator<Item = Row<'a>> {
+        let (plan, results, dry_run) = (self.plan, self.results, self.request.dry_run);
+        plan.0.iter().enumerate().map(move |(index, decision)| {
+            let done = results.get(index).and_then(Option::as_ref);
+            row(decision, done, dry_run)
+        })
+    }
+
+    fn document(&self) -> Document<'a> {
+        Document {
+            schema: SCHEMA,
+            command: "cleanup",
+            dry_run: self.request.dry_run,
+            stale_os: self.request.stale_os,
+            objects: self.rows().collect(),
+            summary: self.summary(),
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for row in self.rows() {
+            if row.action == "keep" {
+                summary.keep += 1;
+                summary.undecided += usize::from(row.reason == "undecided");
+                continue;
+            }
+            summary.remove += 1;
+            match row.result {
+                Some("failed") => summary.failed += 1,
+                Some("not-tried") => summary.not_tried += 1,
+                _ => summary.bytes += row.object.bytes.unwrap_or_default(),
+            }
+        }
+        summary
+    }
+
+    /// What makes the exit status 1.
+    fn failures(&self) -> usize {
+        let summary = self.summary();
+        let hooks = self.results.iter().flatten().flat_map(|done| &done.deactivated);
+        let hooks = hooks.filter(|deactivated| deactivated.error.is_some()).count();
+        summary.failed + summary.undecided + summary.not_tried + hooks
+    }
+
+    fn table(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut printed = 0;
+        for row in self.rows() {
+            if row.action == "keep" && !self.request.verbose && row.reason != "undecided" {
+                continue;
+            }
+            if printed == 0 {
+                writeln!(out, "ACTION   KIND       ID            NAME                  SIZE  WHY")?;
+            }
+            printed += 1;
+            let size = row.object.bytes.map(bytes::shown).unwrap_or_default();
+            let action = match row.result {
+                Some(result @ ("failed" | "not-tried")) => result,
+                _ => row.action,
+            };
+            let kind = row.object.kind.to_string();
+            let (id, name) = (brief(&row.object.id), &row.object.name);
+            write!(out, "{action:<8} {kind:<10} {id:<13} {name:<16} {size:>9}  {}", row.detail)?;
+            match row.error {
+                Some(error) => writeln!(out, " ({error})")?,
+                None => writeln!(out)?,
+            }
+        }
+        let summary = self.summary();
+        let (verb, freed) = match self.request.dry_run {
+            true => ("would be removed", "would be freed"),
+            false => ("removed", "freed"),
+        };
+        writeln!(
+            out,
+            "{} {verb}, {} kept, {} failed; {} {freed}",
+            summary.remove - summary.failed - summary.not_tried,
+            summary.keep,
+            summary.failed + summary.not_tried + summary.undecided,
+            bytes::shown(summary.bytes),
+        )
+    }
+
+    /// Tells every failure on standard error, where a journal looks for them.
+    fn complain(&self, context: &Context) {
+        for (object, why) in self.plan.undecided() {
+            let name = &object.name;
+            context.log.error(&format!("{} {name} is kept: {why}", object.kind));
+        }
+        for (decision, done) in self.plan.0.iter().zip(self.results) {
+            let Some(done) = done else { continue };
+            let Object { kind, id, name, .. } = &decision.object;
+            let id = brief(id);
+            if let Err(error) = &done.result {
+                context.log.error(&format!("{kind} {id} ({name}) is still there: {error}"));
+            }
+            for deactivated in &done.deactivated {
+                if let Some(error) = &deactivated.error {
+                    let volume = &deactivated.volume;
+                    context.log.error(&format!(
+                        "deactivate of volume {volume} ({kind} {id}, {name}) did not do its work, \
+                         and the removal went on: {error}"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn row<'a>(decision: &'a Decision, done: Option<&'a Done>, dry_run: bool) -> Row<'a> {
+    let (action, reason, detail) = match &decision.fate {
+        Fate::Remove { reason, .. } => ("remove", reason.code(), reason.to_string()),
+        Fate::Keep(kept) => ("keep", kept.code(), kept.to_string()),
+    };
+    let result = match (action, done.map(|done| &done.result)) {
+        ("keep", _) => None,
+        (_, Some(Ok(Gone::Removed))) => Some("removed"),
+        (_, Some(Ok(Gone::Before))) => Some("gone-already"),
+        (_, Some(Ok(Gone::BeingRemoved))) => Some("being-removed"),
+        (_, Some(Ok(Gone::LeftDead))) => Some("left-dead"),
+        (_, Some(Err(_))) => Some("failed"),
+        (_, None) if dry_run => None,
+        (_, None) => Some("not-tried"),
+    };
+    Row {
+        object: &decision.object,
+        action,
+        reason,
+        detail,
+        result,
+        error: done.and_then(|done| done.result.as_ref().err()).map(String::as_str),
+        deactivated: done.map(|done| done.deactivated.as_slice()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,156 @@
+//! `doctor`: looks whether this host is set up for extensions. What is judged how is in
+//! `model/doctor.rs`.
+
+use super::gather::data_root;
+use super::{Context, Exit, Failure, print_json};
+use crate::cli::manager::{Doctor, Format};
+use crate::host::{disk, grubenv, kernel, output};
+use crate::model::cause::{chain, in_words};
+use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
+use crate::model::proxy::PROGRAM;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The version of the JSON.
+const SCHEMA: u32 = 1;
+/// The units that dist/systemd has for every host.
+const UNITS: [&str; 1] = ["balena-extension-cleanup.service"];
+/// Where units are installed, and below which they are enabled by links (systemd.unit(5)).
+const UNIT_FOLDERS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+/// The namespaces that the runtime uses or that containers have.
+const NAMESPACES: [&str; 5] = ["mnt", "net", "pid", "ipc", "uts"];
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    command: &'static str,
+    checks: &'a [Line],
+}
+
+pub(super) fn doctor(context: &Context, request: &Doctor) -> Result<Exit, Failure> {
+    let lines = judge(&facts(context)?);
+    match request.format {
+        Format::Json => {
+            print_json(&Document { schema: SCHEMA, command: "doctor", checks: &lines })?;
+        }
+        Format::Table => output::stream(|stdout| table(stdout, &lines))
+            .map_err(|source| Failure::Print { source })?,
+    }
+    let problem = lines.iter().any(|line| line.level == Level::Problem);
+    Ok(if problem { Exit::Failed } else { Exit::Done })
+}
+
+fn table(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
+    for line in lines {
+        writeln!(out, "{:<8} {:<17} {}", line.level.word(), line.check, line.text)?;
+        if let Some(mend) = line.mend {
+            writeln!(out, "{:26} mend: {mend}", "")?;
+        }
+    }
+    Ok(())
+}
+
+fn facts(context: &Context) -> Result<Facts, Failure> {
+    let host = &context.host;
+    let asked = context.connect().and_then(|client| {
+        let info: EngineInfo = client.ask("/info", "ask the engine about itself")?;
+        Ok((client.api().to_string(), info))
+    });
+    let (api, engine) = match asked {
+        Ok((api, info)) => (Some(api), Ok(info)),
+        Err(error) if error.is_stop() => return Err(Failure::Stopped),
+        Err(error) => (None, Err(chain(&error))),
+    };
+    let runtimes = engine.as_ref().map(|info| runtimes(context, info)).unwrap_or_default();
+    let root = engine.as_ref().ok().and_then(|info| info.docker_root_dir.clone());
+    let root = root.map_or_else(|| data_root(context), |root| host.path(&root));
+    let path = root.display().to_string();
+    Ok(Facts {
+        engine,
+        api,
+        runtimes,
+        state_root: state_root(context),
+        boot_environment: match grubenv::load(host) {
+            Ok(block) => Ok(block.map(|block| block.free)),
+            Err(error) => Err(chain(&error)),
+        },
+        units: UNITS.map(|unit| (unit, is_enabled(context, unit))).into(),
+        disk: disk::space(&root)
+            .map(|(free, all)| (free, all, path.clone()))
+            .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
+        overlay: overlay(context),
+        missing_namespaces: NAMESPACES
+            .into_iter()
+            .filter(|name| !host.path("/proc/self/ns").join(name).exists())
+            .collect(),
+        kernel_release: kernel::release(host),
+    })
+}
+
+/// The registered runtimes that may be meant: this very file under any name, or another one that is
+/// called like it.
+fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Leads)> {
+    let mut found = Vec::new();
+    for (name, runtime) in info.runtimes.iter().flatten() {
+        let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
+            continue;
+        };
+        let file = context.host.path(path);
+        let leads = match disk::is_same_file(Path::new("/proc/self/exe"), &file) {
+            Ok(true) => Leads::Here,
+            Ok(false) => Leads::Elsewhere,
+            Err(_) => Leads::Nowhere,
+        };
+        let called_so = file.file_name().is_some_and(|name| name == PROGRAM);
+        if leads == Leads::Here || called_so {
+            found.push((name.clone(), path.to_owned(), leads));
+        }
+    }
+    found
+}
+
+/// Where the runtime keeps states unless told otherwise; engines tell it a folder beside.
+fn state_root(context: &Context) -> Result<String, String> {
+    let root = context.host.path("/run").join(PROGRAM);
+    let folder: PathBuf = if root.is_dir() { root } else { context.host.path("/run") };
+    let shown = folder.display().to_string();
+    match disk::can_write(&folder) {
+        Ok(()) => Ok(shown),
+        Err(error) => Err(format!("{shown} cannot be written: {}", in_words(&error))),
+    }
+}
+
+fn is_enabled(context: &Context, unit: &str) -> Option<bool> {
+    let folders = UNIT_FOLDERS.map(|folder| context.host.path(folder));
+    let wanted = |folder: &PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let below = entries.filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.ends_with(".wants") || name.ends_with(".requires")
+        });
+        // A link that leads nowhere from here may lead somewhere on its own host.
+        below.into_iter().any(|entry| entry.path().join(unit).symlink_metadata().is_ok())
+    };
+    if folders.iter().any(wanted) {
+        return Some(true);
+    }
+    folders.iter().any(|folder| folder.join(unit).exists()).then_some(false)
+}
+
+/// Whether the kernel has overlayfs, built in, loaded, or as a module that it can load.
+fn overlay(context: &Context) -> Result<bool, String> {
+    let known = context.host.read("/proc/filesystems")?;
+    if known.lines().any(|line| line.split_ascii_whitespace().last() == Some("overlay")) {
+        return Ok(true);
+    }
+    let release = kernel::release(&context.host)?;
+    let modules = context.host.path("/lib/modules").join(release).join("kernel/fs/overlayfs");
+    Ok(modules.is_dir())
+}

@@ -1,0 +1,192 @@
+//! Gathering: from the engine's answers, or from its store when it is down, to an inventory.
+
+use super::parallel::{self, Ended};
+use super::{Context, Failure};
+use crate::host::container_store;
+use crate::host::engine::{Client, Error};
+use crate::model::cause::chain;
+use crate::model::engine::in_path;
+use crate::model::inventory::{
+    Collector, Container, Detail, InspectedContainer, Inventory, ListedContainer, ListedImage,
+    ListedVolumes, Phase,
+};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The filter for extensions, `{"label":["io.balena.image.class=overlay"]}` percent-encoded.
+const EXTENSIONS: &str = "filters=%7B%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
+/// Where engines keep their data.
+const DATA_ROOTS: [&str; 2] = ["/var/lib/docker", "/mnt/data/docker"];
+
+/// Which containers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breadth {
+    Extensions,
+    /// Also the others, for what they use.
+    Everything,
+}
+
+/// Lists containers. What inspection alone tells is not asked.
+pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory, Error> {
+    let path = match breadth {
+        Breadth::Extensions => format!("/containers/json?all=1&{EXTENSIONS}"),
+        Breadth::Everything => "/containers/json?all=1".to_owned(),
+    };
+    let mut collector = Collector::default();
+    client.each(&path, "list the containers", |listed: ListedContainer| {
+        collector.container(listed);
+    })?;
+    Ok(collector.inventory)
+}
+
+/// Inspects the containers whose fate depends on it, a few at a time. One that has vanished since it
+/// was listed is dropped; one that cannot be inspected says so.
+pub(super) fn inspect(
+    context: &Context,
+    client: &Arc<Client>,
+    containers: &mut Vec<Container>,
+) -> Result<(), Failure> {
+    let open: Vec<(usize, String)> = containers
+        .iter()
+        .enumerate()
+        .filter(|(_, container)| {
+            matches!(container.phase, Phase::Created | Phase::Exited | Phase::Restarting)
+        })
+        .map(|(index, container)| (index, container.id.clone()))
+        .collect();
+    let open = Arc::new(open);
+    let (work, asked) = (Arc::clone(client), Arc::clone(&open));
+    let mut gone = BTreeSet::new();
+    let ended = parallel::each(
+        open.len(),
+        &context.stop,
+        context.deadline,
+        move |turn| asked.get(turn).map(|(_, id)| inspect_one(&work, id)),
+        |turn, answer| {
+            let Some((index, _)) = open.get(turn) else { return };
+            let Some(container) = containers.get_mut(*index) else { return };
+            match answer {
+                Some(Ok(inspected)) => container.detail = Detail::Known(inspected.into_outcome()),
+                Some(Err(error)) if error.is_absence() => {
+                    gone.insert(*index);
+                }
+                Some(Err(error)) => container.detail = Detail::Unreadable(chain(&error)),
+                None => {}
+            }
+        },
+    );
+    match ended {
+        Ended::Complete if context.stop.is_wished() => return Err(Failure::Stopped),
+        Ended::Complete => {}
+        Ended::Stopped => return Err(Failure::Stopped),
+        Ended::OutOfTime => return Err(context.out_of_time()),
+    }
+    let mut index = 0;
+    containers.retain(|_| {
+        index += 1;
+        !gone.contains(&(index - 1))
+    });
+    Ok(())
+}
+
+/// Inspects one container.
+pub(super) fn inspect_one(client: &Client, id: &str) -> Result<InspectedContainer, Error> {
+    let path = format!("/containers/{}/json", in_path(id));
+    client.ask(&path, &format!("inspect container {}", brief(id)))
+}
+
+/// Lists the images and volumes of extensions.
+pub(super) fn leftovers(client: &Client, inventory: &mut Inventory) -> Result<(), Error> {
+    let path = format!("/images/json?{EXTENSIONS}");
+    client.each(&path, "list the images", |listed: ListedImage| {
+        inventory.images.extend(listed.into_extension());
+    })?;
+    let path = format!("/volumes?{EXTENSIONS}");
+    let volumes: ListedVolumes = client.ask(&path, "list the volumes")?;
+    inventory.volumes = volumes.into_extensions();
+    Ok(())
+}
+
+/// Asks how large the volumes are. It takes the engine long, so it is only asked when one is to go.
+pub(super) fn volume_sizes(client: &Client, inventory: &mut Inventory) -> Result<(), Error> {
+    // Older engines take no notice of the type and answer with everything.
+    let usage: ListedVolumes =
+        client.ask("/system/df?type=volume", "ask for the sizes of volumes")?;
+    for measured in usage.into_extensions() {
+        let volume = inventory.volumes.iter_mut().find(|volume| volume.name == measured.name);
+        if let Some(volume) = volume {
+            volume.bytes = measured.bytes;
+        }
+    }
+    Ok(())
+}
+
+/// Where the containers that are shown come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Engine,
+    Store,
+}
+
+/// All extensions: from the engine with everything it tells, or from its store when it is down.
+pub(super) fn extensions(
+    context: &Context,
+    depth: Depth,
+) -> Result<(Vec<Container>, Source), Failure> {
+    let told = context.connect().and_then(|client| {
+        let containers = containers(&client, Breadth::Extensions)?.containers;
+        Ok((Arc::new(client), containers))
+    });
+    match told {
+        Ok((client, mut containers)) => {
+            if depth == Depth::Inspected {
+                inspect(context, &client, &mut containers)?;
+            }
+            context.note_requests(&client);
+            Ok((containers, Source::Engine))
+        }
+        Err(error) if error.is_stop() => Err(Failure::Stopped),
+        Err(error) => Ok((from_store(context, error)?, Source::Store)),
+    }
+}
+
+/// How much is asked about each container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    Listed,
+    Inspected,
+}
+
+fn from_store(context: &Context, down: Error) -> Result<Vec<Container>, Failure> {
+    let root = data_root(context);
+    match container_store::load(&root) {
+        Ok(stored) => {
+            let told = chain(&down);
+            context.log.warn(&format!("{told}; told from the container store {root:?} instead"));
+            for record in stored.unreadable {
+                context.log.warn(&format!("a record of the container store is left out: {record}"));
+            }
+            Ok(stored.containers)
+        }
+        Err(error) => {
+            Err(Failure::NeitherEngineNorStore { engine: chain(&down), store: chain(&error) })
+        }
+    }
+}
+
+/// The engine's data root, as far as it can be known without the engine.
+pub(super) fn data_root(context: &Context) -> PathBuf {
+    if let Some(root) = &context.globals.docker_root {
+        return root.clone();
+    }
+    let mut roots = DATA_ROOTS.iter().map(|root| context.host.path(root));
+    let first = roots.next();
+    let with_containers = |root: &PathBuf| Path::new(root).join("containers").is_dir();
+    first.iter().cloned().chain(roots).find(with_containers).or(first).unwrap_or_default()
+}
+
+/// The id as people see it.
+pub(super) fn brief(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
+}

@@ -1,0 +1,93 @@
+//! `inspect ID`: everything that is known of an extension, as JSON.
+
+use super::gather::{self, Depth};
+use super::status::{HostView, View};
+use super::{Context, Exit, Failure, print_json, resolve};
+use crate::cli::manager::Inspect;
+use crate::model::deploy::Record;
+use crate::model::inventory::Detail;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The version of the JSON.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    schema: u32,
+    command: &'static str,
+    extension: View<'a>,
+    labels: BTreeMap<String, String>,
+    error: Option<&'a str>,
+    started: Option<&'a str>,
+    restart_policy: Option<&'a str>,
+    layers: &'a [String],
+    host: HostDocument<'a>,
+    deploy: Option<Record>,
+}
+
+/// What a claim was held against; `{"unreadable": why}` where it could not be read.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HostDocument<'a> {
+    kernel_release: Read<&'a str>,
+    kernel_abi: Read<Option<&'a str>>,
+    os_version: Read<&'a str>,
+    armed_kernel_abi: Read<Option<&'a str>>,
+    rejected_kernel_abis: Read<&'a [String]>,
+    root_is_layered: Read<bool>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase", untagged)]
+enum Read<T> {
+    Value(T),
+    Unreadable { unreadable: String },
+}
+
+fn read<'a, S, T>(source: &'a Result<S, String>, value: impl FnOnce(&'a S) -> T) -> Read<T> {
+    match source {
+        Ok(source) => Read::Value(value(source)),
+        Err(why) => Read::Unreadable { unreadable: why.clone() },
+    }
+}
+
+pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Failure> {
+    let (containers, _) = gather::extensions(context, Depth::Listed)?;
+    let one = resolve(&containers, &request.id, |one| (one.id.as_str(), one.name.as_str()))?;
+    let mut asked = vec![one.clone()];
+    if asked.iter().any(|one| one.detail == Detail::NotAsked) {
+        let client = std::sync::Arc::new(context.connect()?);
+        gather::inspect(context, &client, &mut asked)?;
+    }
+    // It has vanished between the two requests.
+    let gone = || Failure::NoSuchExtension { name: request.id.clone() };
+    let container = asked.first().ok_or_else(gone)?;
+    let view = HostView::read(context);
+    let host = view.host();
+    let outcome = match &container.detail {
+        Detail::Known(outcome) => Some(outcome),
+        Detail::NotAsked | Detail::Unreadable(_) => None,
+    };
+    print_json(&Document {
+        schema: SCHEMA,
+        command: "inspect",
+        extension: view.view(container),
+        labels: container.labels.to_map(),
+        error: outcome.map(|outcome| outcome.error.as_str()).filter(|error| !error.is_empty()),
+        started: outcome.map(|outcome| outcome.started.as_str()),
+        restart_policy: outcome.map(|outcome| outcome.restart.as_str()),
+        layers: outcome.map(|outcome| outcome.layers.as_slice()).unwrap_or_default(),
+        host: HostDocument {
+            kernel_release: read(&host.running.kernel_release, String::as_str),
+            kernel_abi: read(&host.running.abi, Option::as_deref),
+            os_version: read(&host.running.os_version, String::as_str),
+            armed_kernel_abi: read(&host.arm, Option::as_deref),
+            rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
+            root_is_layered: read(&host.layering, |layering| layering.root),
+        },
+        deploy: view.record(container),
+    })?;
+    Ok(Exit::Done)
+}

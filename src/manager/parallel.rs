@@ -1,0 +1,82 @@
+//! Doing one thing to many objects, a few at a time, until the time is up or the program is to end. One
+//! object never stops the rest.
+
+use crate::host::engine::PARALLEL;
+use crate::host::stop::Stop;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// How often the signals and the clock are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long what is under way may still take when the work is to end. A request ends at once; a hook
+/// does not, and its guard kills it when this program is gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How the work came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Each object had its turn.
+    Complete,
+    /// A signal came.
+    Stopped,
+    /// The time was up.
+    OutOfTime,
+}
+
+/// Does `work` to the objects `0..count`, and hands each result to `done`, in the order of their ends.
+pub(super) fn each<T: Send + 'static>(
+    count: usize,
+    stop: &Stop,
+    deadline: Instant,
+    work: impl Fn(usize) -> T + Send + Sync + 'static,
+    mut done: impl FnMut(usize, T),
+) -> Ended {
+    let work = Arc::new(work);
+    let next = Arc::new(AtomicUsize::new(0));
+    let halt = Arc::new(AtomicBool::new(false));
+    let (sender, results) = mpsc::channel();
+    // Not scoped: one that hangs is left behind when the program ends.
+    for _ in 0..PARALLEL.min(count) {
+        let (work, next, halt) = (Arc::clone(&work), Arc::clone(&next), Arc::clone(&halt));
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            while !halt.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= count || sender.send((index, work(index))).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    drop(sender);
+    let mut left = count;
+    let mut ended = Ended::Complete;
+    let mut last_moment = None;
+    while left > 0 {
+        match results.recv_timeout(TICK) {
+            Ok((index, result)) => {
+                left -= 1;
+                done(index, result);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if ended == Ended::Complete {
+            if stop.is_wished() {
+                ended = Ended::Stopped;
+            } else if Instant::now() >= deadline {
+                ended = Ended::OutOfTime;
+            }
+            if ended != Ended::Complete {
+                halt.store(true, Ordering::Relaxed);
+                last_moment = Some(Instant::now() + GRACE);
+            }
+        }
+        if last_moment.is_some_and(|moment| Instant::now() >= moment) {
+            break;
+        }
+    }
+    if left == 0 { Ended::Complete } else { ended }
+}

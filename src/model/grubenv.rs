@@ -1,0 +1,154 @@
+//! The boot environment block (grub's `grubenv`): `# GRUB Environment Block`, then `key=value` lines,
+//! then `#` padding up to a size that never changes.
+
+use std::collections::BTreeMap;
+
+/// What every block begins with.
+const SIGNATURE: &str = "# GRUB Environment Block\n";
+/// The largest block.
+pub(crate) const MAX_LEN: usize = 64 * 1024;
+/// The key by which the OS update says that it can still roll back.
+const UPGRADE_AVAILABLE: &str = "upgrade_available";
+/// The key that names the kernel to boot next.
+pub(crate) const ARM: &str = "kernel_override_abi";
+
+/// A block as it was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    values: BTreeMap<String, String>,
+    /// How many bytes of padding it has: what further values can take.
+    pub(crate) free: usize,
+}
+
+/// Why bytes are no block.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("it has {len} bytes, at most {MAX_LEN} are allowed")]
+    TooLong { len: usize },
+    #[error("it does not begin with \"# GRUB Environment Block\"")]
+    NoSignature,
+    #[error("line {line} is neither a value nor padding")]
+    Line { line: usize },
+    #[error("it has no padding left, so grub cannot write it any more")]
+    Full,
+}
+
+impl Block {
+    /// Reads a block.
+    ///
+    /// # Errors
+    /// Says what is wrong; nothing of a block that does not parse is believed.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
+        if bytes.len() > MAX_LEN {
+            return Err(Invalid::TooLong { len: bytes.len() });
+        }
+        let rest = bytes.strip_prefix(SIGNATURE.as_bytes()).ok_or(Invalid::NoSignature)?;
+        let mut values = BTreeMap::new();
+        let padding = rest.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        if !padding.starts_with(b"#") {
+            return Err(Invalid::Full);
+        }
+        for (index, line) in rest.split(|&byte| byte == b'\n').enumerate() {
+            // Comments, and the padding, which has no end of line.
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            // Values of other programs may be any bytes; ours are plain.
+            let line = String::from_utf8_lossy(line);
+            let (key, value) = line.split_once('=').ok_or(Invalid::Line { line: index + 2 })?;
+            values.insert(key.to_owned(), unquoted(value));
+        }
+        Ok(Self { values, free: padding.len() })
+    }
+
+    /// A value; an empty one is none.
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether the OS update can still roll back.
+    pub(crate) fn can_roll_back(&self) -> bool {
+        self.value(UPGRADE_AVAILABLE) == Some("1")
+    }
+}
+
+/// grub writes `\` before a `\` and before a line's end (`grub_envblk_set`).
+fn unquoted(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(found) = chars.next() {
+        text.extend(if found == '\\' { chars.next() } else { Some(found) });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(lines: &str) -> Vec<u8> {
+        let mut bytes = format!("{SIGNATURE}{lines}").into_bytes();
+        bytes.resize(1024, b'#');
+        bytes
+    }
+
+    #[test]
+    fn values_and_free_bytes_are_read() {
+        let bytes = block("a=1\nupgrade_available=1\nb=x=y\nempty=\n");
+        let read = Block::parse(&bytes).unwrap();
+        assert_eq!(read.value("a"), Some("1"));
+        assert_eq!(read.value("b"), Some("x=y"));
+        assert_eq!(read.value("empty"), None);
+        assert_eq!(read.value("missing"), None);
+        assert_eq!(
+            read.free,
+            1024 - SIGNATURE.len() - "a=1\nupgrade_available=1\nb=x=y\nempty=\n".len()
+        );
+        assert!(read.can_roll_back());
+    }
+
+    #[test]
+    fn only_the_value_one_means_that_an_update_can_roll_back() {
+        for (lines, expected) in [
+            ("", false),
+            ("upgrade_available=0\n", false),
+            ("upgrade_available=\n", false),
+            ("upgrade_available=11\n", false),
+            ("x_upgrade_available=1\n", false),
+            ("upgrade_available=1\n", true),
+        ] {
+            assert_eq!(Block::parse(&block(lines)).unwrap().can_roll_back(), expected, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_torn_block_is_refused() {
+        assert_eq!(Block::parse(b""), Err(Invalid::NoSignature));
+        assert_eq!(Block::parse(&vec![0; 1024]), Err(Invalid::NoSignature));
+        assert_eq!(Block::parse(&block("a=1\ngarbage\n")), Err(Invalid::Line { line: 3 }));
+        assert_eq!(Block::parse(format!("{SIGNATURE}a=1\n").as_bytes()), Err(Invalid::Full));
+        assert_eq!(Block::parse(SIGNATURE.as_bytes()), Err(Invalid::Full));
+        let len = MAX_LEN + 1;
+        assert_eq!(Block::parse(&vec![b'#'; len]), Err(Invalid::TooLong { len }));
+        let mut zeroed = block("a=1\n");
+        zeroed[SIGNATURE.len()..].fill(0);
+        assert!(Block::parse(&zeroed).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_in_the_format_is_read_back(values in proptest::collection::btree_map("[a-z_]{1,8}", "[a-z0-9=#.]{1,8}", 0..8)) {
+            let lines: String = values.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+            let read = Block::parse(&block(&lines)).unwrap();
+            prop_assert_eq!(read.values, values);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut block = SIGNATURE.as_bytes().to_vec();
+            block.extend(bytes);
+            let _ = Block::parse(&block);
+        }
+    }
+}

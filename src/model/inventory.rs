@@ -1,0 +1,470 @@
+//! What there is: the engine's containers, images and volumes, as far as extensions are concerned. The
+//! answers of the engine's API become values here, leniently where nothing depends on a field.
+
+use crate::model::claim::Claims;
+use crate::model::extension::CLASS;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// The one class of extensions.
+pub(crate) const OVERLAY: &str = "overlay";
+
+/// Labels whose names begin with this are kept.
+const PREFIX: &str = "io.balena.";
+
+/// The labels of an object, those of balena alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Labels(Vec<(String, String)>);
+
+impl Labels {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(label, _)| label == name).map(|(_, text)| text.as_str())
+    }
+
+    pub(crate) fn is_extension(&self) -> bool {
+        self.value(CLASS) == Some(OVERLAY)
+    }
+
+    pub(crate) fn claims(&self) -> Claims<'_> {
+        Claims::of(|name| self.value(name))
+    }
+
+    pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+/// Labels as the API has them: an object of strings. Null, and what is no object at all, are none; a
+/// value that is no text is left out, because nothing may be concluded from it.
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Labels;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("labels")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
+                let mut labels = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    let text: Text = map.next_value()?;
+                    if let (true, Some(text)) = (name.starts_with(PREFIX), text.0) {
+                        labels.push((name, text));
+                    }
+                }
+                labels.sort();
+                labels.shrink_to_fit();
+                Ok(Labels(labels))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Labels, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Labels::default())
+            }
+            fn visit_unit<E>(self) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Labels, E> {
+                Ok(Labels::default())
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A text, or none for anything else.
+#[derive(Default)]
+struct Text(Option<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Odd {
+            Text(String),
+            Other(IgnoredAny),
+        }
+        Ok(Self(match Odd::deserialize(deserializer)? {
+            Odd::Text(text) => Some(text),
+            Odd::Other(_) => None,
+        }))
+    }
+}
+
+/// What the engine says a container does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+    /// A word of a newer engine.
+    Other,
+}
+
+impl Phase {
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            // The second of each is Podman's.
+            "created" | "configured" => Self::Created,
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
+            "removing" => Self::Removing,
+            "exited" | "stopped" => Self::Exited,
+            "dead" => Self::Dead,
+            _ => Self::Other,
+        }
+    }
+
+    /// The engine's word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A mount of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Mounted {
+    /// The volume's name; none for a folder of the host.
+    pub(crate) volume: Option<String>,
+    /// The path on the host.
+    pub(crate) source: String,
+    /// The path in the container.
+    pub(crate) destination: String,
+}
+
+/// What only the inspection of a container tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Not asked for: nothing depends on it in this phase.
+    NotAsked,
+    Known(Outcome),
+    /// The engine did not tell; why.
+    Unreadable(String),
+}
+
+/// How a container's last run ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) exit_code: i64,
+    /// Why the engine could not create or start it; empty if it could.
+    pub(crate) error: String,
+    /// RFC 3339; Go's zero time if it never started.
+    pub(crate) started: String,
+    /// Its own layer and the topmost one of its image, by the names of their folders.
+    pub(crate) layers: Vec<String>,
+    /// The restart policy, empty if there is none.
+    pub(crate) restart: String,
+}
+
+/// An extension's container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// As its creator named it.
+    pub(crate) image: String,
+    pub(crate) image_id: Arc<str>,
+    pub(crate) phase: Phase,
+    /// Shared by all containers of an image.
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) mounts: Vec<Mounted>,
+    pub(crate) detail: Detail,
+}
+
+impl Container {
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| mount.volume.as_deref())
+    }
+}
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Image {
+    pub(crate) id: String,
+    /// Its tags and then its digests, `repository@sha256:…`.
+    pub(crate) names: Vec<String>,
+    pub(crate) labels: Labels,
+    pub(crate) bytes: Option<u64>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Volume {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Everything that a decision may depend on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) containers: Vec<Container>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) volumes: Vec<Volume>,
+    /// What containers that are no extensions use; theirs is never touched.
+    pub(crate) foreign: Uses,
+}
+
+/// Images and volumes in use.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uses {
+    pub(crate) images: BTreeSet<Arc<str>>,
+    pub(crate) volumes: BTreeSet<String>,
+}
+
+/// A container in a list of the API.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListedContainer {
+    id: String,
+    names: Option<Vec<String>>,
+    image: Option<String>,
+    #[serde(rename = "ImageID")]
+    image_id: Option<String>,
+    state: Option<String>,
+    #[serde(default)]
+    labels: Labels,
+    mounts: Option<Vec<ListedMount>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedMount {
+    #[serde(rename = "Type")]
+    kind: Option<String>,
+    name: Option<String>,
+    source: Option<String>,
+    destination: Option<String>,
+}
+
+impl ListedMount {
+    fn into_mounted(self) -> Mounted {
+        let is_volume = self.kind.as_deref() == Some("volume");
+        Mounted {
+            volume: self.name.filter(|name| is_volume && !name.is_empty()),
+            source: self.source.unwrap_or_default(),
+            destination: self.destination.unwrap_or_default(),
+        }
+    }
+}
+
+/// Collects lists into an inventory. Equal texts are kept once: ten thousand containers come from a few
+/// images.
+#[derive(Default)]
+pub(crate) struct Collector {
+    labels: HashSet<Arc<Labels>>,
+    texts: HashSet<Arc<str>>,
+    pub(crate) inventory: Inventory,
+}
+
+impl Collector {
+    /// Takes a container in: an extension whole, of any other only what it uses.
+    pub(crate) fn container(&mut self, listed: ListedContainer) {
+        let image_id = self.text(listed.image_id.unwrap_or_default());
+        let mounts = listed.mounts.unwrap_or_default();
+        let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
+        if !listed.labels.is_extension() {
+            let foreign = &mut self.inventory.foreign;
+            foreign.images.insert(image_id);
+            foreign.volumes.extend(mounts.into_iter().filter_map(|mount| mount.volume));
+            return;
+        }
+        let names = listed.names.unwrap_or_default();
+        let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
+        let container = Container {
+            id: listed.id,
+            name: name.to_owned(),
+            image: listed.image.unwrap_or_default(),
+            image_id,
+            phase: Phase::parse(listed.state.as_deref().unwrap_or_default()),
+            labels: self.shared(listed.labels),
+            mounts,
+            detail: Detail::NotAsked,
+        };
+        self.inventory.containers.push(container);
+    }
+
+    fn text(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.texts.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&text));
+        text
+    }
+
+    fn shared(&mut self, labels: Labels) -> Arc<Labels> {
+        if let Some(known) = self.labels.get(&labels) {
+            return Arc::clone(known);
+        }
+        let labels = Arc::new(labels);
+        self.labels.insert(Arc::clone(&labels));
+        labels
+    }
+}
+
+/// A container as its inspection shows it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct InspectedContainer {
+    state: Option<InspectedState>,
+    graph_driver: Option<GraphDriver>,
+    host_config: Option<HostConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedState {
+    status: Option<String>,
+    exit_code: Option<i64>,
+    error: Option<String>,
+    started_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GraphDriver {
+    data: Option<BTreeMap<String, Option<String>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    restart_policy: Option<RestartPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: Option<String>,
+}
+
+impl InspectedContainer {
+    pub(crate) fn phase(&self) -> Phase {
+        let status = self.state.as_ref().and_then(|state| state.status.as_deref());
+        Phase::parse(status.unwrap_or_default())
+    }
+
+    pub(crate) fn into_outcome(self) -> Outcome {
+        let state = self.state.unwrap_or_default();
+        let data = self.graph_driver.and_then(|driver| driver.data).unwrap_or_default();
+        // The container's own layer and the topmost of its image; images share those below.
+        let layers = ["UpperDir", "LowerDir"].map(|key| {
+            let paths = data.get(key).and_then(Option::as_deref).unwrap_or_default();
+            paths.split(':').find_map(layer_of)
+        });
+        let policy = self.host_config.and_then(|host| host.restart_policy);
+        Outcome {
+            exit_code: state.exit_code.unwrap_or_default(),
+            error: state.error.unwrap_or_default(),
+            started: state.started_at.unwrap_or_default(),
+            layers: layers.into_iter().flatten().collect(),
+            restart: policy.and_then(|policy| policy.name).unwrap_or_default(),
+        }
+    }
+}
+
+/// The layer that a path of an overlay belongs to: `…/overlay2/<layer>/diff`.
+fn layer_of(path: &str) -> Option<String> {
+    let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
+    let last = parts.next()?;
+    let layer = if matches!(last, "diff" | "merged") { parts.next()? } else { return None };
+    // Made for every container, and so proof of nothing.
+    Some(layer.to_owned()).filter(|layer| !layer.ends_with("-init"))
+}
+
+/// An image in a list of the API.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListedImage {
+    id: String,
+    repo_tags: Option<Vec<String>>,
+    repo_digests: Option<Vec<String>>,
+    #[serde(default)]
+    labels: Labels,
+    size: Option<i64>,
+}
+
+impl ListedImage {
+    /// The image, if it is an extension's.
+    pub(crate) fn into_extension(self) -> Option<Image> {
+        let names = [self.repo_tags, self.repo_digests].into_iter().flatten().flatten();
+        self.labels.is_extension().then(|| Image {
+            id: self.id,
+            names: names.filter(|name| !name.starts_with("<none>")).collect(),
+            labels: self.labels,
+            bytes: self.size.and_then(|size| u64::try_from(size).ok()),
+        })
+    }
+}
+
+/// The list of volumes, or their part of the disk usage.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListedVolumes {
+    volumes: Option<Vec<ListedVolume>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedVolume {
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+    usage_data: Option<UsageData>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct UsageData {
+    size: Option<i64>,
+}
+
+impl ListedVolumes {
+    /// The extensions' volumes.
+    pub(crate) fn into_extensions(self) -> Vec<Volume> {
+        let volumes = self.volumes.unwrap_or_default().into_iter();
+        let extensions = volumes.filter(|volume| volume.labels.is_extension());
+        let volume = |listed: ListedVolume| Volume {
+            // -1 where the engine does not know it.
+            bytes: listed.usage_data.and_then(|usage| u64::try_from(usage.size?).ok()),
+            name: listed.name,
+            labels: listed.labels,
+        };
+        extensions.map(volume).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "inventory_tests.rs"]
+mod tests;

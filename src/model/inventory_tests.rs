@@ -1,0 +1,97 @@
+//! Tests of the inventory: what engines answer, and what odd ones might.
+
+use super::*;
+
+fn labels(text: &str) -> Labels {
+    serde_json::from_str(text).unwrap()
+}
+
+fn listed(text: &str) -> Inventory {
+    let mut collector = Collector::default();
+    let list: Vec<ListedContainer> = serde_json::from_str(text).unwrap();
+    list.into_iter().for_each(|listed| collector.container(listed));
+    collector.inventory
+}
+
+#[test]
+fn labels_of_any_type_are_read_and_odd_ones_are_none() {
+    for text in ["null", "[]", "[1]", "\"x\"", "1", "-1", "1.5", "true", "{}"] {
+        assert_eq!(labels(text), Labels::default(), "{text}");
+    }
+    let labels = labels(
+        r#"{"io.balena.image.class":"overlay","io.balena.a":null,"io.balena.b":7,
+            "io.balena.c":{"x":[1]},"maintainer":"m"}"#,
+    );
+    assert!(labels.is_extension());
+    assert_eq!(labels.to_map().len(), 1);
+}
+
+#[test]
+fn an_extension_is_taken_whole_and_of_others_what_they_use() {
+    let inventory = listed(
+        r#"[{"Id":"1","Names":["/web"],"Image":"nginx","ImageID":"sha256:n","State":"running",
+             "Labels":{"io.balena.image.class":"volume"},
+             "Mounts":[{"Type":"volume","Name":"v","Source":"/s","Destination":"/d"},
+                       {"Type":"bind","Name":"","Source":"/b","Destination":"/e"}]},
+            {"Id":"2","Names":["/ext"],"Image":"ext","ImageID":"sha256:e","State":"exited",
+             "Labels":{"io.balena.image.class":"overlay"},
+             "Mounts":[{"Type":"volume","Name":"w","Source":"/s","Destination":"/boot"}]},
+            {"Id":"3","Labels":{"io.balena.image.class":"overlay"}}]"#,
+    );
+    assert_eq!(inventory.foreign.volumes.iter().collect::<Vec<_>>(), ["v"]);
+    assert_eq!(inventory.foreign.images.len(), 1);
+    let [extension, bare] = inventory.containers.as_slice() else { panic!("{inventory:?}") };
+    assert_eq!((extension.name.as_str(), extension.phase), ("ext", Phase::Exited));
+    assert_eq!(extension.volumes().collect::<Vec<_>>(), ["w"]);
+    assert_eq!((bare.name.as_str(), bare.phase), ("", Phase::Other));
+}
+
+#[test]
+fn containers_of_an_image_share_its_labels() {
+    let one = r#"{"Id":"1","ImageID":"i","Labels":{"io.balena.image.class":"overlay"}}"#;
+    let inventory = listed(&format!("[{one},{one}]"));
+    let [first, second] = inventory.containers.as_slice() else { panic!() };
+    assert!(Arc::ptr_eq(&first.labels, &second.labels));
+    assert!(Arc::ptr_eq(&first.image_id, &second.image_id));
+}
+
+#[test]
+fn an_inspection_tells_error_and_layers() {
+    let inspected: InspectedContainer = serde_json::from_str(
+        r#"{"State":{"ExitCode":127,"Error":"no","StartedAt":"0001-01-01T00:00:00Z"},
+            "GraphDriver":{"Data":{"LowerDir":"/d/overlay2/c-init/diff:/d/overlay2/i/diff:/d/overlay2/base/diff",
+             "UpperDir":"/d/overlay2/c/diff","WorkDir":"/d/overlay2/c/work"},"Name":"overlay2"},
+            "HostConfig":{"RestartPolicy":{"Name":"always"}}}"#,
+    )
+    .unwrap();
+    let outcome = inspected.into_outcome();
+    assert_eq!((outcome.exit_code, outcome.error.as_str()), (127, "no"));
+    assert_eq!(outcome.layers, ["c", "i"]);
+    assert_eq!(outcome.restart, "always");
+    let bare: InspectedContainer =
+        serde_json::from_str(r#"{"State":null,"GraphDriver":{"Data":null}}"#).unwrap();
+    assert_eq!(bare.into_outcome(), Outcome::default());
+}
+
+#[test]
+fn images_and_volumes_of_extensions_are_kept() {
+    let images: Vec<ListedImage> = serde_json::from_str(
+        r#"[{"Id":"sha256:a","RepoTags":["<none>:<none>"],"RepoDigests":["r@sha256:1"],"Size":5,
+             "Labels":{"io.balena.image.class":"overlay"}},
+            {"Id":"sha256:b","RepoTags":null,"Labels":null,"Size":-1}]"#,
+    )
+    .unwrap();
+    let images: Vec<Image> = images.into_iter().filter_map(ListedImage::into_extension).collect();
+    assert_eq!(images.len(), 1);
+    assert_eq!((images[0].names.len(), images[0].bytes), (1, Some(5)));
+    let volumes: ListedVolumes = serde_json::from_str(
+        r#"{"Volumes":[{"Name":"a","Labels":{"io.balena.image.class":"overlay"},
+             "UsageData":{"Size":-1,"RefCount":0}},{"Name":"b","Labels":null}],"Warnings":null}"#,
+    )
+    .unwrap();
+    let volumes = volumes.into_extensions();
+    assert_eq!(volumes.len(), 1);
+    assert_eq!(volumes[0].bytes, None);
+    let none: ListedVolumes = serde_json::from_str(r#"{"Volumes":null}"#).unwrap();
+    assert!(none.into_extensions().is_empty());
+}

@@ -1,0 +1,50 @@
+//! os-release(5): the version of the operating system.
+
+/// `VERSION_ID`. `None` if there is none, or an empty one.
+pub(crate) fn version_id(text: &str) -> Option<String> {
+    let mut lines = text.lines().map(str::trim);
+    // The last one counts, as for a shell that reads the file.
+    let value = lines.rfind(|line| line.starts_with("VERSION_ID="))?.split_once('=')?.1;
+    Some(unquoted(value)).filter(|version| !version.is_empty())
+}
+
+/// A value without the shell's quotes and escapes.
+fn unquoted(value: &str) -> String {
+    let value = value.trim();
+    let quoted = ['"', '\''].into_iter().find_map(|quote| {
+        let inner = value.strip_prefix(quote)?.strip_suffix(quote)?;
+        Some((quote, inner))
+    });
+    let (quote, inner) = quoted.unwrap_or((' ', value));
+    if quote == '\'' {
+        return inner.to_owned();
+    }
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(found) = chars.next() {
+        text.extend(if found == '\\' { chars.next() } else { Some(found) });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_in_every_form() {
+        for (text, expected) in [
+            ("ID=balena-os\nVERSION_ID=\"2.113.4\"\n", Some("2.113.4")),
+            ("VERSION_ID=12\n", Some("12")),
+            ("VERSION_ID='2.1+rev1'", Some("2.1+rev1")),
+            ("VERSION_ID=\"a\\\"b\"", Some("a\"b")),
+            ("VERSION_ID=1\nVERSION_ID=2\n", Some("2")),
+            ("VERSION_ID=\n", None),
+            ("VERSION_ID=\"\"\n", None),
+            ("#VERSION_ID=1\nVERSION=3\nX_VERSION_ID=1\n", None),
+            ("", None),
+        ] {
+            assert_eq!(version_id(text).as_deref(), expected, "{text}");
+        }
+    }
+}
