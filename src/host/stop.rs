@@ -25,6 +25,14 @@ impl Stop {
         Ok(Self(SignalFd::with_flags(&signals, flags)?))
     }
 
+    /// For what may be cut off anywhere: the signals keep their effect, and end the program.
+    ///
+    /// # Errors
+    /// Those of signalfd(2).
+    pub(crate) fn never() -> io::Result<Self> {
+        Ok(Self(SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC)?))
+    }
+
     /// Whether a signal has come.
     pub(crate) fn is_wished(&self) -> bool {
         self.pause(Duration::ZERO)

@@ -97,9 +97,13 @@ mod tests {
 
     #[test]
     fn the_older_of_both_versions_is_spoken() {
-        for (header, expected) in
-            [("1.41", "1.41"), ("1.50", "1.41"), ("1.24", "1.24"), (" 1.30", "1.30"), ("2.0", "1.41")]
-        {
+        for (header, expected) in [
+            ("1.41", "1.41"),
+            ("1.50", "1.41"),
+            ("1.24", "1.24"),
+            (" 1.30", "1.30"),
+            ("2.0", "1.41"),
+        ] {
             assert_eq!(negotiate(Some(header)).unwrap().to_string(), expected, "{header}");
         }
         assert_eq!(negotiate(None), Err(NoCommonVersion::Silent));
