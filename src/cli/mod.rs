@@ -1,5 +1,8 @@
 //! The command lines, from the words typed to a typed request. No I/O here.
 
+pub(crate) mod check;
+#[cfg(test)]
+mod documents;
 pub(crate) mod help;
 pub(crate) mod log_options;
 pub(crate) mod manager;

@@ -1,7 +1,7 @@
 //! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
 //! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
 
-use crate::model::hook::Verb;
+use crate::model::hook::{self, FileKind, Unfit, Verb};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::io;
@@ -23,10 +23,8 @@ pub(crate) enum Error {
     Open { path: String, source: io::Error },
     #[error("look for {hook} in the rootfs {rootfs:?}")]
     Look { hook: &'static str, rootfs: String, source: io::Error },
-    #[error("hook {hook} is {what}, it must be an executable file")]
-    NotAFile { hook: &'static str, what: &'static str },
-    #[error("hook {hook} is not executable (its mode is {mode:04o}): chmod +x it in the image")]
-    NotExecutable { hook: &'static str, mode: u32 },
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     #[error("the path of hook {hook} is not UTF-8: {path:?}")]
     NotUtf8 { hook: &'static str, path: PathBuf },
 }
@@ -66,53 +64,48 @@ impl Rootfs {
     /// # Errors
     /// There is something that cannot be run.
     pub(crate) fn hook(&self, verb: Verb) -> Result<Option<String>, Error> {
-        let hook = verb.path();
-        let looking = |source: io::Error| Error::Look { hook, rootfs: self.path.clone(), source };
+        let name = verb.path();
+        let looking =
+            |source: io::Error| Error::Look { hook: name, rootfs: self.path.clone(), source };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(&self.folder, hook, flags, Mode::empty(), inside) {
+        let file = match rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), inside) {
             Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(hook, looking),
+            Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(verb, looking),
             Err(error) => return Err(looking(error.into())),
         };
         let stat = rustix::fs::fstat(&file).map_err(|error| looking(error.into()))?;
-        let what = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => None,
-            FileType::Directory => Some("a folder"),
-            FileType::Fifo => Some("a FIFO"),
-            FileType::Socket => Some("a socket"),
-            FileType::CharacterDevice | FileType::BlockDevice => Some("a device"),
-            FileType::Symlink | FileType::Unknown => Some("not a file"),
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => FileKind::File,
+            FileType::Directory => FileKind::Folder,
+            FileType::Fifo => FileKind::Fifo,
+            FileType::Socket => FileKind::Socket,
+            FileType::CharacterDevice | FileType::BlockDevice => FileKind::Device,
+            FileType::Symlink | FileType::Unknown => FileKind::Other,
         };
-        if let Some(what) = what {
-            return Err(Error::NotAFile { hook, what });
-        }
-        if stat.st_mode & 0o111 == 0 {
-            return Err(Error::NotExecutable { hook, mode: stat.st_mode & 0o7777 });
-        }
+        hook::fitness(verb, kind, stat.st_mode)?;
         let path =
             std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(looking)?;
         let path = path
             .into_os_string()
             .into_string()
-            .map_err(|path| Error::NotUtf8 { hook, path: path.into() })?;
+            .map_err(|path| Error::NotUtf8 { hook: name, path: path.into() })?;
         Ok(Some(path))
     }
 
     /// Nothing there is no hook; a link that leads nowhere is a mistake that must be told.
     fn absent(
         &self,
-        hook: &'static str,
+        verb: Verb,
         looking: impl Fn(io::Error) -> Error,
     ) -> Result<Option<String>, Error> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.folder, hook, flags, Mode::empty(), inside) {
+        match rustix::fs::openat2(&self.folder, verb.path(), flags, Mode::empty(), inside) {
             Ok(found) => {
                 let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                    let what = "a link to nothing inside the rootfs";
-                    return Err(Error::NotAFile { hook, what });
+                    hook::fitness(verb, FileKind::LinkToNothing, 0)?;
                 }
                 Ok(None)
             }
@@ -177,10 +170,10 @@ mod tests {
         let tree = Tree::new();
         assert!(tree.hook().unwrap().is_none());
         tree.file("rootfs/hooks/start", 0o644);
-        assert!(matches!(tree.hook(), Err(Error::NotExecutable { mode: 0o644, .. })));
+        assert!(matches!(tree.hook(), Err(Error::Unfit(Unfit::NotExecutable { mode: 0o644, .. }))));
         std::fs::remove_file(tree.path("rootfs/hooks/start")).unwrap();
         std::fs::create_dir(tree.path("rootfs/hooks/start")).unwrap();
-        assert!(matches!(tree.hook(), Err(Error::NotAFile { what: "a folder", .. })));
+        assert!(matches!(tree.hook(), Err(Error::Unfit(Unfit::NotAFile { what: "a folder", .. }))));
         std::fs::remove_dir(tree.path("rootfs/hooks/start")).unwrap();
         tree.file("rootfs/hooks/start", 0o755);
         assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/hooks/start"));
@@ -198,7 +191,7 @@ mod tests {
             std::fs::remove_file(&link).unwrap();
         }
         symlink(tree.path("outside"), &link).unwrap();
-        assert!(matches!(tree.hook(), Err(Error::NotAFile { .. })));
+        assert!(matches!(tree.hook(), Err(Error::Unfit(_))));
         std::fs::remove_file(&link).unwrap();
         symlink("start", &link).unwrap();
         assert!(matches!(tree.hook(), Err(Error::Look { .. })), "a loop of links");

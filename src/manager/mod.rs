@@ -200,12 +200,10 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<Exit, Fail
     let Arguments { globals, command, .. } = arguments;
     descriptor::keep_from_children().map_err(|source| Failure::Descriptors { source })?;
     // Before any thread, so that none is ended by a signal.
-    let stop = match command {
-        // It only reads, for as long as an image is large.
-        Command::Check(_) => Stop::never(),
-        _ => Stop::listen(),
-    }
-    .map_err(|source| Failure::Signals { source })?;
+    // A check only reads, for as long as an image is large: a signal simply ends it.
+    let only_reads = matches!(command, Command::Check(_));
+    let stop = if only_reads { Stop::never() } else { Stop::listen() };
+    let stop = stop.map_err(|source| Failure::Signals { source })?;
     let log = Log::to_stderr(Format::Text, globals.log_level);
     let host = HostRoot::new(globals.host_root.clone());
     let socket = socket(&globals, docker_host, &host, &log);

@@ -23,6 +23,8 @@ pub(crate) enum Verb {
     Create,
     Start,
     Delete,
+    /// Before the manager removes a stale container: at the top of each of its volumes.
+    Deactivate,
 }
 
 impl Verb {
@@ -32,8 +34,54 @@ impl Verb {
             Self::Create => "hooks/create",
             Self::Start => "hooks/start",
             Self::Delete => "hooks/delete",
+            Self::Deactivate => "deactivate",
         }
     }
+}
+
+/// What stands where a hook is looked for, links followed inside the rootfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    File,
+    Folder,
+    Fifo,
+    Socket,
+    Device,
+    LinkToNothing,
+    LinkLoop,
+    Other,
+}
+
+/// Why a file is no hook that could be run.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("hook {hook} is {what}, it must be an executable file")]
+    NotAFile { hook: &'static str, what: &'static str },
+    #[error("hook {hook} is not executable (its mode is {mode:04o}): chmod +x it in the image")]
+    NotExecutable { hook: &'static str, mode: u32 },
+}
+
+/// Decides whether what was found can be run as the hook of `verb`. Of `mode` the permission bits
+/// count.
+///
+/// # Errors
+/// What it is instead of an executable file.
+pub(crate) fn fitness(verb: Verb, kind: FileKind, mode: u32) -> Result<(), Unfit> {
+    let hook = verb.path();
+    let what = match kind {
+        FileKind::File if mode & 0o111 == 0 => {
+            return Err(Unfit::NotExecutable { hook, mode: mode & 0o7777 });
+        }
+        FileKind::File => return Ok(()),
+        FileKind::Folder => "a folder",
+        FileKind::Fifo => "a FIFO",
+        FileKind::Socket => "a socket",
+        FileKind::Device => "a device",
+        FileKind::LinkToNothing => "a link to nothing inside the rootfs",
+        FileKind::LinkLoop => "a loop of links",
+        FileKind::Other => "not a file",
+    };
+    Err(Unfit::NotAFile { hook, what })
 }
 
 /// The environment of the image's hooks, `NAME=value` each, in the order of contract.

@@ -87,8 +87,8 @@ pub(crate) struct Unrunnable<'a> {
 }
 
 /// Errors of execve(2) that need more words than the kernel has.
-const ENOENT: i32 = 2;
-const ENOEXEC: i32 = 8;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const ENOEXEC: i32 = 8;
 const EACCES: i32 = 13;
 const ENOTDIR: i32 = 20;
 const ELIBBAD: i32 = 80;

@@ -1,0 +1,235 @@
+//! What a check found, and how it is told: to people, and to programs as JSON.
+
+use crate::model::check::rule::{Rule, Severity};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The version of the JSON. It grows when a field changes its meaning or goes; fields may be added.
+const SCHEMA: u32 = 1;
+/// How many findings of one rule people are shown.
+const SHOWN: usize = 10;
+
+/// A rule that is broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) rule: Rule,
+    pub(crate) severity: Severity,
+    /// Inside the rootfs, without a leading slash; absent where no file is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) mend: String,
+    /// Whether `--allow` names the rule.
+    pub(crate) allowed: bool,
+}
+
+/// Collects findings while the rules are applied.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// A finding about no file in particular.
+    pub(crate) fn add(&mut self, rule: Rule, message: impl Into<String>, mend: impl Into<String>) {
+        self.push(rule, None, message.into(), mend.into());
+    }
+
+    /// A finding about the file at `path`.
+    pub(crate) fn add_at(
+        &mut self,
+        rule: Rule,
+        path: &str,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.push(rule, Some(path.to_owned()), message.into(), mend.into());
+    }
+
+    fn push(&mut self, rule: Rule, path: Option<String>, message: String, mend: String) {
+        let severity = rule.severity();
+        self.0.push(Finding { rule, severity, path, message, mend, allowed: false });
+    }
+}
+
+/// What was checked and what was found.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// What was given, as its reader calls it.
+    pub(crate) subject: String,
+    pub(crate) kind: &'static str,
+    pub(crate) errors: usize,
+    pub(crate) warnings: usize,
+    pub(crate) notes: usize,
+    pub(crate) allowed: usize,
+    /// The worst first, then by rule and path.
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Sorts the findings, and marks those that `allowed` names.
+    pub(crate) fn new(
+        subject: String,
+        kind: &'static str,
+        findings: Findings,
+        allowed: &[Rule],
+    ) -> Self {
+        let mut findings = findings.0;
+        for finding in &mut findings {
+            finding.allowed = allowed.contains(&finding.rule);
+        }
+        findings.sort_by(|left, right| {
+            let key = |finding: &Finding| (finding.allowed, std::cmp::Reverse(finding.severity));
+            (key(left), left.rule, &left.path).cmp(&(key(right), right.rule, &right.path))
+        });
+        let count = |severity: Severity| {
+            let counted = |found: &&Finding| found.severity == severity && !found.allowed;
+            findings.iter().filter(counted).count()
+        };
+        Self {
+            subject,
+            kind,
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+            notes: count(Severity::Note),
+            allowed: findings.iter().filter(|finding| finding.allowed).count(),
+            findings,
+        }
+    }
+
+    /// The worst that was found and not allowed.
+    pub(crate) fn worst(&self) -> Option<Severity> {
+        let open = self.findings.iter().filter(|finding| !finding.allowed);
+        open.map(|finding| finding.severity).max()
+    }
+
+    /// The report for people. Of many findings of one rule the first are shown.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let mut seen: BTreeMap<Rule, usize> = BTreeMap::new();
+        let mut last = None;
+        for finding in self.findings.iter().filter(|finding| !finding.allowed) {
+            if last.is_some_and(|rule| rule != finding.rule) {
+                more(&mut text, &seen, last);
+            }
+            last = Some(finding.rule);
+            let count = seen.entry(finding.rule).or_default();
+            *count += 1;
+            if *count <= SHOWN {
+                finding.tell(&mut text);
+            }
+        }
+        more(&mut text, &seen, last);
+        let verdict = match self.worst() {
+            Some(Severity::Error) => "would fail",
+            Some(Severity::Warning) => "may not do what you mean",
+            Some(Severity::Note) | None => "fine",
+        };
+        let allowed = match self.allowed {
+            0 => String::new(),
+            count => format!(", {count} allowed"),
+        };
+        // A formatter into a String cannot fail, here and below.
+        let _ = writeln!(
+            text,
+            "{} ({}): {verdict}: {}, {}, {}{allowed}",
+            printable(&self.subject),
+            self.kind,
+            counted(self.errors, "error"),
+            counted(self.warnings, "warning"),
+            counted(self.notes, "note"),
+        );
+        text
+    }
+}
+
+impl Finding {
+    fn tell(&self, text: &mut String) {
+        let severity = self.severity.name();
+        let place = match &self.path {
+            Some(path) => format!("{}: ", printable(path)),
+            None => String::new(),
+        };
+        let _ =
+            writeln!(text, "{severity} [{}] {place}{}", self.rule.name(), printable(&self.message));
+        let _ = writeln!(text, "    {}", printable(&self.mend));
+    }
+}
+
+/// How many findings of `rule` were not shown.
+fn more(text: &mut String, seen: &BTreeMap<Rule, usize>, rule: Option<Rule>) {
+    let Some(rule) = rule else { return };
+    let hidden = seen.get(&rule).copied().unwrap_or_default().saturating_sub(SHOWN);
+    if hidden > 0 {
+        let _ = writeln!(text, "    and {hidden} more of [{}]: --format json has all", rule.name());
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Names from an image must not move a terminal's cursor or forge a line.
+fn printable(text: &str) -> String {
+    text.chars().map(|found| if found.is_control() { '\u{fffd}' } else { found }).collect()
+}
+
+/// The reports as JSON, one document.
+///
+/// # Errors
+/// None that is known: there is no map with other keys than strings in it.
+pub(crate) fn json(reports: &[Report]) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        schema: u32,
+        reports: &'a [Report],
+    }
+    let mut text = serde_json::to_string_pretty(&Document { schema: SCHEMA, reports })?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(count: usize, allowed: &[Rule]) -> Report {
+        let mut findings = Findings::default();
+        findings.add(Rule::NoLabels, "it has no labels", "give some");
+        for index in 0..count {
+            findings.add_at(Rule::SetUid, &format!("f{index:03}"), "is setuid", "chmod u-s it");
+        }
+        findings.add_at(Rule::Hook, "hooks/start", "bad\x1b[2J", "mend it");
+        Report::new("./x".to_owned(), "folder", findings, allowed)
+    }
+
+    #[test]
+    fn people_see_the_worst_first_and_a_sum() {
+        assert_eq!(
+            report(1, &[]).text(),
+            "error [hook] hooks/start: bad\u{fffd}[2J\n    mend it\n\
+             warning [setuid] f000: is setuid\n    chmod u-s it\n\
+             note [no-labels] it has no labels\n    give some\n\
+             ./x (folder): would fail: 1 error, 1 warning, 1 note\n"
+        );
+        let text = report(12, &[Rule::Hook]).text();
+        assert!(text.contains("f009") && !text.contains("f010"), "{text}");
+        assert!(text.contains("and 2 more of [setuid]: --format json has all\n"), "{text}");
+        assert!(text.ends_with(
+            "./x (folder): may not do what you mean: 0 errors, 12 warnings, 1 note, 1 allowed\n"
+        ));
+    }
+
+    #[test]
+    fn what_is_allowed_is_kept_and_does_not_count() {
+        let report = report(3, &[Rule::Hook, Rule::SetUid]);
+        assert_eq!(report.worst(), Some(Severity::Note));
+        assert_eq!((report.errors, report.warnings, report.allowed), (0, 0, 4));
+        let json = json(&[report]).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["schema"], 1);
+        assert_eq!(value["reports"][0]["findings"][1]["rule"], "hook");
+        assert_eq!(value["reports"][0]["findings"][1]["allowed"], true);
+    }
+}

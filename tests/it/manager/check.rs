@@ -1,0 +1,432 @@
+//! `check` on one bad image for every rule, on every kind of input, and on the sample extension.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::finished::{Finished, run};
+use crate::process;
+
+const CLASS: &str = "io.balena.image.class";
+const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// A call of the manager.
+fn manager(words: &[&str]) -> Finished {
+    use std::os::unix::process::CommandExt as _;
+    run(Command::new(process::binary()).arg0("balena-extension-manager").args(words))
+}
+
+/// The findings of a check, `rule path` each.
+#[track_caller]
+fn findings(finished: &Finished) -> BTreeSet<String> {
+    let document = finished.json();
+    assert_eq!(document["schema"], 1);
+    let reports = document["reports"].as_array().unwrap();
+    let all = reports.iter().flat_map(|report| report["findings"].as_array().unwrap());
+    all.map(|finding| {
+        for field in ["message", "mend"] {
+            assert!(!finding[field].as_str().unwrap().is_empty(), "{finding}");
+        }
+        let path = finding["path"].as_str().unwrap_or_default();
+        format!("{} {path}", finding["rule"].as_str().unwrap()).trim_end().to_owned()
+    })
+    .collect()
+}
+
+/// What goes into a layer.
+enum Item {
+    File(&'static str, u32, Vec<u8>),
+    Folder(&'static str, u32),
+    Link(&'static str, &'static str),
+    Fifo(&'static str),
+    Owned(&'static str, u64),
+}
+
+/// An image as `docker save` writes it.
+struct Image {
+    items: Vec<Item>,
+    labels: Value,
+    config: Value,
+}
+
+impl Image {
+    /// One that nothing is wrong with.
+    fn good() -> Self {
+        let items = vec![
+            Item::File("hooks/start", 0o755, b"#!/bin/sh\n".to_vec()),
+            Item::File("usr/share/sample", 0o644, b"x".to_vec()),
+        ];
+        let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+        let config = json!({ "architecture": machine, "config": { "Cmd": ["none"] } });
+        Self { items, labels: json!({ CLASS: "overlay" }), config }
+    }
+
+    fn with(mut self, item: Item) -> Self {
+        self.items.push(item);
+        self
+    }
+
+    fn file(self, path: &'static str, mode: u32, text: &str) -> Self {
+        self.with(Item::File(path, mode, text.as_bytes().to_vec()))
+    }
+
+    fn label(mut self, name: &str, text: &str) -> Self {
+        self.labels[format!("io.balena.image.{name}")] = json!(text);
+        self
+    }
+
+    /// A folder with the archive in it.
+    fn save(&self) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.tar");
+        let mut config = self.config.clone();
+        config["config"]["Labels"] = self.labels.clone();
+        let manifest =
+            json!([{ "Config": "c.json", "RepoTags": ["sample:1"], "Layers": ["1/layer.tar"] }]);
+        let outer = [
+            Item::File("1/layer.tar", 0o644, archive(&self.items)),
+            Item::File("c.json", 0o644, config.to_string().into_bytes()),
+            Item::File("manifest.json", 0o644, manifest.to_string().into_bytes()),
+        ];
+        std::fs::write(&path, archive(&outer)).unwrap();
+        (folder, path)
+    }
+}
+
+fn archive(items: &[Item]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for item in items {
+        let mut header = tar::Header::new_ustar();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_mode(0o644);
+        let nothing = &b""[..];
+        match item {
+            Item::File(path, mode, bytes) => {
+                header.set_mode(*mode);
+                header.set_size(bytes.len().try_into().unwrap());
+                builder.append_data(&mut header, path, bytes.as_slice()).unwrap();
+            }
+            Item::Folder(path, mode) => {
+                header.set_mode(*mode);
+                header.set_entry_type(tar::EntryType::Directory);
+                builder.append_data(&mut header, path, nothing).unwrap();
+            }
+            Item::Link(path, target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                builder.append_link(&mut header, path, target).unwrap();
+            }
+            Item::Fifo(path) => {
+                header.set_entry_type(tar::EntryType::Fifo);
+                builder.append_data(&mut header, path, nothing).unwrap();
+            }
+            Item::Owned(path, uid) => {
+                header.set_uid(*uid);
+                builder.append_data(&mut header, path, nothing).unwrap();
+            }
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+/// The first bytes of a program for a machine that this is not (elf(5)): S/390.
+fn foreign_program() -> Vec<u8> {
+    let mut head = b"\x7fELF\x02\x02\x01".to_vec();
+    head.resize(16, 0);
+    head.extend([0, 2, 0, 22]);
+    head.resize(64, 0);
+    head
+}
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// The root of a host: `/lib` is a link, as on a merged-/usr system.
+fn host() -> tempfile::TempDir {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let host = tempfile::tempdir().unwrap();
+    write(host.path(), "usr/bin/sh", "#!/bin/true\n");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(host.path().join("usr/bin/sh"), executable).unwrap();
+    write(host.path(), "usr/lib/taken", "");
+    symlink("usr/bin", host.path().join("bin")).unwrap();
+    symlink("usr/lib", host.path().join("lib")).unwrap();
+    std::fs::create_dir(host.path().join("srv")).unwrap();
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(host.path().join("srv"), closed).unwrap();
+    host
+}
+
+/// One bad image for every rule that an image can break: what is wrong with it, and all that is found.
+fn bad_images() -> Vec<(Image, &'static str)> {
+    let good = Image::good;
+    let hook =
+        |text: &str| Image { items: Vec::new(), ..Image::good() }.file("hooks/start", 0o755, text);
+    let mut no_class = good();
+    no_class.labels = json!({ "maintainer": "x" });
+    let mut no_command = good();
+    no_command.config["config"]["Cmd"] = Value::Null;
+    let mut health_check = good();
+    health_check.config["config"]["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
+    let kernel = || {
+        let image = good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, "");
+        image.file("lib/modules/6.1.0/Module.symvers", 0o644, "")
+    };
+    let foreign = |path| Item::File(path, 0o755, foreign_program());
+    let empty = || Image { items: Vec::new(), ..Image::good() };
+    vec![
+        (no_class, "class"),
+        (good().label("overide", "1"), "label-unknown"),
+        (good().label("store", &"x".repeat(200_000)), "label-environment"),
+        (good().label("STORE", "x").label("store", "y"), "label-collision, label-unknown"),
+        (good().label("override", "high"), "override"),
+        (good().label("requires-reboot", "perhaps"), "requires-reboot"),
+        (good().label("os-version", "5.*,6.[0"), "os-version"),
+        (good().label("kernel-version", "6.1.83-yocto"), "kernel-version"),
+        (good().label("kernel-abi-id", "abc"), "kernel-abi"),
+        (kernel().label("kernel-abi-id", &"a".repeat(64)), "kernel-abi-file boot"),
+        (
+            good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, ""),
+            "module-symvers",
+        ),
+        (kernel().file("boot/.fabricating", 0o644, "x"), "boot-marker boot/.fabricating"),
+        (
+            good().label("kernel-version", "6.1.83").file("lib/modules/5.10.1/a.ko", 0o644, "x"),
+            "module-release lib/modules/5.10.1",
+        ),
+        (good().file("lib/modules/6.1.0/a.ko", 0o644, "x"), "module-claim lib/modules/6.1.0"),
+        (no_command, "command"),
+        (health_check, "health-check"),
+        (empty(), "empty"),
+        (empty().file("hooks/start", 0o644, "#!/bin/sh\n"), "hook hooks/start"),
+        (good().with(Item::Folder("hooks/create", 0o755)), "hook hooks/create"),
+        (
+            good().with(Item::Link("hooks/create", "/missing")),
+            "hook hooks/create, link-out hooks/create",
+        ),
+        (good().file("hooks/create.sh", 0o755, "#!/bin/sh\n"), "hook-name hooks/create.sh"),
+        (hook("echo\n"), "hook-format hooks/start"),
+        (hook("#!/bin/sh\r\n"), "hook-line-ends hooks/start"),
+        (hook("#!sh\n"), "hook-interpreter hooks/start"),
+        (hook("#!/usr/bin/python3\n"), "hook-host hooks/start"),
+        (good().with(foreign("hooks/create")), "hook-architecture hooks/create"),
+        (good().with(foreign("usr/bin/x")), "architecture usr/bin/x"),
+        (good().file("run/x/y", 0o644, "x"), "mounted-over run"),
+        (good().file("etc/ld.so.cache", 0o644, "x"), "index-file etc/ld.so.cache"),
+        (good().file("etc/passwd", 0o644, "x"), "host-file etc/passwd"),
+        (good().file("usr/.wh.share2", 0o644, ""), "whiteout usr/share2"),
+        (good().file("usr/bin/x", 0o4755, "x"), "setuid usr/bin/x"),
+        (good().file("usr/bin/x", 0o666, "x"), "world-writable usr/bin/x"),
+        (good().with(Item::Folder("usr/open", 0o777)), "world-writable usr/open"),
+        (good().with(Item::Fifo("usr/fifo")), "special-file usr/fifo"),
+        (good().with(Item::Owned("usr/mine", 1000)), "owner usr/mine"),
+        (good().with(Item::Link("usr/link", "../../../etc")), "link-out usr/link"),
+        (good().with(Item::Link("usr/link", "/usr/nowhere")), "link-out usr/link"),
+    ]
+}
+
+fn severities() -> std::collections::BTreeMap<String, String> {
+    let rules = manager(&["check", "--rules"]).ok().out;
+    let row = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
+    };
+    rules.lines().map(row).collect()
+}
+
+#[test]
+fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
+    let severities = severities();
+    for (image, expected) in bad_images() {
+        let (_folder, path) = image.save();
+        let path = path.to_str().unwrap();
+        let finished = manager(&["check", "--format", "json", path]);
+        let expected: BTreeSet<String> = expected.split(", ").map(str::to_owned).collect();
+        assert_eq!(findings(&finished), expected, "{finished}");
+        let rules: Vec<&str> =
+            expected.iter().map(|found| found.split(' ').next().unwrap()).collect();
+        let has = |severity: &str| rules.iter().any(|rule| severities[*rule] == severity);
+        let status = if has("error") { 4 } else { 3 };
+        assert_eq!(finished.code, status, "{finished}");
+        // What is allowed is told and does not count.
+        let allowed = manager(&["check", "--format", "json", "--allow", &rules.join(","), path]);
+        assert_eq!(findings(&allowed.ok()), expected);
+        // For people, the rule and its mend.
+        let text = manager(&["check", path]);
+        assert_eq!((text.code, text.err.as_str()), (status, ""));
+        for rule in rules {
+            assert!(text.out.contains(&format!("[{rule}]")), "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_has_a_bad_image() {
+    // These need something else than an image: a folder, a bundle, a host.
+    let elsewhere =
+        ["no-labels", "configuration", "hidden-by-host", "type-conflict", "folder-mode"];
+    let mut shown: BTreeSet<String> = elsewhere.map(str::to_owned).into();
+    for (_, expected) in bad_images() {
+        let rules = expected.split(", ").map(|found| found.split(' ').next().unwrap().to_owned());
+        shown.extend(rules);
+    }
+    assert_eq!(shown, severities().into_keys().collect());
+}
+
+#[test]
+fn a_good_image_is_fine() {
+    let (_folder, path) = Image::good().save();
+    let finished = manager(&["check", path.to_str().unwrap()]).ok();
+    assert!(finished.out.ends_with("(image): fine: 0 errors, 0 warnings, 0 notes\n"), "{finished}");
+    assert!(finished.out.contains("sample:1"), "{finished}");
+}
+
+#[test]
+fn an_image_is_compared_with_the_root_of_a_host() {
+    let host = host();
+    let root = host.path().to_str().unwrap();
+    let against = |image: Image| {
+        let (_folder, path) = image.save();
+        let words = ["check", "--format", "json", "--against", root, path.to_str().unwrap()];
+        findings(&manager(&words)).into_iter().collect::<Vec<_>>()
+    };
+    assert!(against(Image::good()).is_empty());
+    let taken = || Image::good().file("usr/lib/taken", 0o644, "");
+    assert_eq!(against(taken()), ["hidden-by-host usr/lib/taken"]);
+    assert!(against(taken().label("override", "10")).is_empty());
+    let folder = Image::good().file("lib/firmware/x", 0o644, "");
+    assert_eq!(against(folder), ["type-conflict lib"]);
+    let open = || Image::good().with(Item::Folder("srv", 0o755));
+    assert_eq!(against(open().label("override", "10")), ["folder-mode srv"]);
+    assert!(against(open()).is_empty());
+    let python = Image { items: Vec::new(), ..Image::good() };
+    let python = python.file("hooks/start", 0o755, "#!/usr/bin/python3\n");
+    assert_eq!(against(python), ["hook-interpreter hooks/start"]);
+    let link = Image::good().with(Item::Link("usr/link", "/usr/lib/taken"));
+    assert!(against(link).is_empty());
+}
+
+#[test]
+fn a_bundle_is_judged_as_the_runtime_judges_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "rootfs/usr/share/x", "");
+    let path = folder.path().to_str().unwrap();
+    let check = |config: Value| {
+        write(folder.path(), "config.json", &config.to_string());
+        manager(&["check", "--format", "json", path])
+    };
+    let good = json!({ "ociVersion": "1.0.2", "process": {}, "root": { "path": "rootfs" },
+        "annotations": { CLASS: "overlay" } });
+    check(good.clone()).ok();
+    for (change, expected) in [
+        (json!({ "ociVersion": "2.0.0" }), "unsupported ociVersion"),
+        (json!({ "root": { "path": ".." } }), "outside the bundle"),
+        (json!({ "process": null }), "no process"),
+    ] {
+        let mut config = good.clone();
+        for (name, value) in change.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let finished = check(config);
+        assert_eq!(finished.code, 4);
+        let finding = &finished.json()["reports"][0]["findings"][0];
+        assert_eq!(finding["rule"], "configuration");
+        assert!(finding["message"].as_str().unwrap().contains(expected), "{finding}");
+    }
+    let mut volume = good;
+    volume["annotations"][CLASS] = json!("volume");
+    let finished = check(volume);
+    assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["class"]);
+}
+
+#[test]
+fn an_export_and_a_folder_have_the_labels_that_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let tar = folder.path().join("export.tar");
+    let items = [
+        Item::File(".dockerenv", 0o755, Vec::new()),
+        Item::File("etc/hosts", 0o755, Vec::new()),
+        Item::File("usr/share/x", 0o644, b"x".to_vec()),
+    ];
+    std::fs::write(&tar, archive(&items)).unwrap();
+    write(folder.path(), "rootfs/usr/share/x", "");
+    for path in [tar, folder.path().join("rootfs")] {
+        let path = path.to_str().unwrap();
+        let finished = manager(&["check", "--format", "json", path]).ok();
+        assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["no-labels"]);
+        let label = format!("{CLASS}=volume");
+        let finished = manager(&["check", "--format", "json", "--label", &label, path]);
+        assert_eq!(finished.code, 4);
+        assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["class"]);
+    }
+}
+
+#[test]
+fn an_archive_may_come_from_standard_input() {
+    let (_folder, path) = Image::good().save();
+    let script = "exec -a balena-extension-manager \"$0\" check - <\"$1\"";
+    let mut bash = Command::new("bash");
+    run(bash.arg("-c").arg(script).arg(process::binary()).arg(path)).ok();
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_and_no_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "text.tar", "hello");
+    write(folder.path(), "bundle/config.json", "{}");
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (_image, whole) = Image::good().save();
+    let whole = std::fs::read(whole).unwrap();
+    std::fs::write(at("half.tar"), &whole[..whole.len() / 3]).unwrap();
+    for (path, expected) in [
+        (at("missing.tar"), "it is missing"),
+        (at("text.tar"), "it is no tar archive"),
+        (at("half.tar"), "read it as a tar archive"),
+    ] {
+        let finished = manager(&["check", &path]);
+        assert_eq!((finished.code, finished.out.as_str()), (1, ""), "{finished}");
+        finished.fails(&[&path, expected]);
+    }
+    let (_image, path) = Image::good().save();
+    let path = path.to_str().unwrap();
+    let finished = manager(&["check", "--against", &at("nowhere"), path]);
+    finished.fails(&["--against", "it is missing"]);
+    let finished = manager(&["check", "--allow", "everything", path]);
+    assert_eq!(finished.code, 2);
+    assert!(finished.err.contains("there is no rule \"everything\""), "{finished}");
+    let socket = format!("unix://{}", at("engine.sock"));
+    let finished = manager(&["--host", &socket, "check", "no/such-image"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("no/such-image") && finished.err.contains("engine.sock"));
+}
+
+#[test]
+fn the_sample_extension_passes() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sample-extension");
+    let rootfs = top.join("rootfs");
+    let label = format!("{CLASS}=overlay");
+    let host = host();
+    let root = host.path().to_str().unwrap();
+    let rootfs = rootfs.to_str().unwrap();
+    manager(&["check", "--label", &label, "--against", root, rootfs]).ok();
+    // With the labels of its own Dockerfile.
+    let labels: Vec<String> = std::fs::read_to_string(top.join("Dockerfile"))
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("LABEL "))
+        .map(|text| text.replace('"', ""))
+        .collect();
+    assert!(!labels.is_empty(), "the Dockerfile has no labels");
+    let mut words = vec!["check", "--format", "json", rootfs];
+    for label in &labels {
+        words.extend(["--label", label]);
+    }
+    let finished = manager(&words).ok();
+    assert_eq!(findings(&finished), BTreeSet::new(), "{labels:?}");
+}
