@@ -28,7 +28,7 @@ TEST := $(CARGO) test --locked --target $(HOST)
 # The suite runs on what ships, unless the caller names another runtime.
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(BINARY)
 
-.PHONY: help build demo test unit it stress e2e vet bench install clean
+.PHONY: help build demo test unit it packaging stress fuzz e2e vet bench install deb documents clean
 # The tests of one target would disturb those of another, and the engine tests come last.
 .NOTPARALLEL:
 
@@ -43,7 +43,7 @@ build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=mu
 demo: build ## take the sample extension through its life [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
-test: build unit it stress fuzz e2e ## everything: unit, black-box, stress, fuzz and engine tests
+test: build unit it packaging stress fuzz e2e ## everything: unit, black-box, packaging, stress, fuzz and engine tests
 
 unit: ## unit tests alone
 	@tools/need 'make test' $(CC_NEEDS)
@@ -56,6 +56,10 @@ it: build ## black-box tests alone, on the built binary [RUNTIME_UNDER_TEST=anot
 stress: build ## killed and faulted at every system call [STRESS=full; default: a representative part]
 	@tools/need 'make test' $(CC_NEEDS)
 	$(TEST) --test stress
+
+packaging: build ## tests of dist/: units, man pages, completions, snippets, the Debian package
+	@tools/need 'make packaging' $(PACKAGING_NEEDS)
+	$(TEST) --test packaging
 
 e2e: build ## engine tests alone: real dockerd, containerd and Podman
 	@tools/need 'make e2e' $(E2E_NEEDS)
@@ -72,23 +76,31 @@ install: | $(BINARY) ## put both names under $(DESTDIR)$(PREFIX)/bin [DESTDIR= P
 	@# A hard link costs no space; a file system without them gets a relative symlink.
 	cd '$(DESTDIR)$(PREFIX)/bin' && { ln -f $(BINARY) $(MANAGER) 2>/dev/null || ln -sfn $(BINARY) $(MANAGER); }
 
+deb: | $(BINARY) ## a Debian package of the built binary, at the top of the checkout
+	@tools/deb
+
+documents: ## make the man pages, completions and list of crates in dist/ anew
+	WRITE_DOCUMENTS=1 $(TEST) --lib -- cli::documents
+
 # Only when there is none: `sudo make install` must not build again, as another user.
 $(BINARY):
 	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
 clean: ## remove everything that was built
 	$(CARGO) clean
-	rm -f $(BINARY) $(MANAGER)
+	rm -f $(BINARY) $(MANAGER) $(BINARY)_*.deb
 
 # What has to be there, and the Debian package that brings it (see tools/need).
 CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
+PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
+	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
+	crun=crun unshare=util-linux dpkg-deb=dpkg
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
 	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils \
 	/usr/lib/python3/dist-packages/grpc=python3-grpcio
 
-.PHONY: fuzz
 fuzz: ## fuzz every parser [SECONDS_EACH=5 TARGETS=the ones in fuzz/fuzz_targets]
 	@CARGO='$(CARGO)' tools/fuzz $(SECONDS_EACH) $(TARGETS)
 

@@ -1,0 +1,46 @@
+SUMMARY = "OCI runtime and manager for hostapp extensions"
+DESCRIPTION = "Deploys container images that extend an immutable host, and cleans up after them."
+HOMEPAGE = "https://github.com/balena-os/balena-extension-runtime"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
+inherit cargo cargo-update-recipe-crates systemd
+
+# `bitbake -c update_crates` writes this file, too.
+require ${BPN}-crates.inc
+
+SRC_URI += "git://github.com/balena-os/balena-extension-runtime.git;protocol=https;nobranch=1;tag=v${PV}"
+S = "${WORKDIR}/git"
+
+# `--version` says what was built; engines read it.
+export BALENA_VERSION = "${PV}"
+
+# Only the program: no tests, no benchmarks.
+CARGO_BUILD_FLAGS += "--bin ${BPN}"
+
+SYSTEMD_SERVICE:${PN} = "balena-extension-cleanup.service"
+
+do_install:append() {
+    # The manager is the same file under its second name.
+    ln -sf ${BPN} ${D}${bindir}/balena-extension-manager
+
+    install -D -m 0644 ${S}/dist/systemd/balena-extension-cleanup.service \
+        ${D}${systemd_system_unitdir}/balena-extension-cleanup.service
+    # For the update mechanism of the OS to call: see the file.
+    install -D -m 0755 ${S}/dist/hooks/after-os-update \
+        ${D}${nonarch_libdir}/${BPN}/after-os-update
+
+    install -d ${D}${mandir}/man8
+    install -m 0644 ${S}/dist/man/*.8 ${D}${mandir}/man8/
+    for shell_name in runtime manager; do
+        install -D -m 0644 ${S}/dist/completions/balena-extension-$shell_name.bash \
+            ${D}${datadir}/bash-completion/completions/balena-extension-$shell_name
+    done
+}
+
+PACKAGES =+ "${PN}-bash-completion"
+FILES:${PN}-bash-completion = "${datadir}/bash-completion"
+FILES:${PN} += "${nonarch_libdir}/${BPN}"
+
+# Linux 5.6 or later is needed, and some engine: which one is the image's choice.
+RRECOMMENDS:${PN} = "kernel-module-overlay"

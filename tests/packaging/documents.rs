@@ -1,0 +1,75 @@
+//! Man pages and completions, read by the programs they are for.
+
+use crate::{files, run, succeed};
+use std::process::Command;
+
+#[test]
+fn man_shows_every_page_without_a_warning() {
+    for page in files("man") {
+        let mut man = Command::new("man");
+        man.args(["--local-file", "--warnings"]).arg(&page).env("LC_ALL", "C.UTF-8");
+        man.env("MANPAGER", "cat").env("MANWIDTH", "80").env("MAN_KEEP_STDERR", "1");
+        let output = man.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {warnings}", page.display());
+        assert!(warnings.trim().is_empty(), "{}: {warnings}", page.display());
+        let name = page.file_stem().unwrap().to_str().unwrap();
+        assert!(text.contains("NAME") && text.contains(name), "{}:\n{text}", page.display());
+    }
+}
+
+/// What bash offers for `words`, the last of which is being typed.
+fn bash_offers(program: &str, words: &[&str]) -> String {
+    let file = crate::dist(&format!("completions/{program}.bash"));
+    let script = format!(
+        "source /usr/share/bash-completion/bash_completion; source '{}'\n\
+         COMP_WORDS=({program} {}); COMP_CWORD={}\n\
+         function=$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n\
+         $function {program} '{}' '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        file.display(),
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words.len(),
+        words.last().unwrap(),
+        words.iter().rev().nth(1).unwrap_or(&program),
+    );
+    succeed(Command::new("bash").args(["--norc", "-c", &script]))
+}
+
+#[test]
+fn bash_completes_commands_and_flags() {
+    for (program, words, expected) in [
+        ("balena-extension-runtime", &["cr"][..], "create"),
+        ("balena-extension-runtime", &["create", "--pid"], "--pid-file"),
+        ("balena-extension-runtime", &["--log-f"], "--log-format"),
+        ("balena-extension-manager", &["clean"], "cleanup"),
+        ("balena-extension-manager", &["cleanup", "--stale"], "--stale-os"),
+        ("balena-extension-manager", &["check", "--format", "j"], "json"),
+    ] {
+        let offered = bash_offers(program, words);
+        assert!(offered.lines().any(|line| line.trim() == expected), "{words:?}: {offered}");
+    }
+}
+
+#[test]
+fn zsh_and_fish_take_their_completions() {
+    for file in files("completions") {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let shell = match name {
+            name if name.ends_with(".bash") => "bash",
+            name if name.ends_with(".fish") => "fish",
+            _ => "zsh",
+        };
+        let (success, text) = run(Command::new(shell).arg("-n").arg(&file));
+        assert!(success && text.is_empty(), "{shell} -n {name}: {text}");
+    }
+    let file = crate::dist("completions/balena-extension-manager.fish");
+    let script = format!(
+        "source '{}'; complete --do-complete 'balena-extension-manager clean'",
+        file.display()
+    );
+    let home = tempfile::tempdir().unwrap();
+    let mut fish = Command::new("fish");
+    let offered = succeed(fish.args(["--no-config", "-c", &script]).env("HOME", home.path()));
+    assert!(offered.starts_with("cleanup"), "{offered}");
+}

@@ -1,0 +1,59 @@
+//! Tests of what surrounds the program on a host: the package, the units, the man pages and
+//! completions, the snippets for engines, the recipe. Each is given to the program that will read it.
+//!
+//! The package is installed for real, with apt-get, in a copy of this machine's root filesystem that
+//! is gone when the test ends: an overlay in a mount namespace of its own, without a network.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, says what it saw, and owns the files it writes"
+)]
+
+mod documents;
+mod package;
+mod snippets;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The top of the checkout.
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn dist(path: &str) -> PathBuf {
+    top().join("dist").join(path)
+}
+
+/// Runs a command to its end and returns what it printed, both streams.
+fn run(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = [stdout, stderr].concat();
+    (status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Runs a command that must succeed.
+fn succeed(command: &mut Command) -> String {
+    let (success, text) = run(command);
+    assert!(success, "{command:?} failed:\n{text}");
+    text
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files of a folder below `dist/`, sorted.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let items = std::fs::read_dir(dist(folder)).unwrap();
+    let mut files: Vec<PathBuf> = items.map(|item| item.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "dist/{folder} is empty");
+    files
+}

@@ -1,0 +1,125 @@
+//! The Debian package: built, judged, installed, used, removed.
+
+use crate::{run, succeed, top};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Builds the package into a folder, without a network.
+fn build(folder: &Path) -> PathBuf {
+    succeed(Command::new("unshare").args(["--net", "--"]).arg(top().join("tools/deb")).arg(folder));
+    let mut items = std::fs::read_dir(folder).unwrap();
+    let path = items.next().unwrap().unwrap().path();
+    assert_eq!(path.extension().unwrap(), "deb");
+    path
+}
+
+/// The package under test, built once. The folder stays until the process ends, and is in the target
+/// folder, which `make clean` removes.
+fn package() -> &'static Path {
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        build(&folder)
+    })
+}
+
+/// Runs a shell script in a copy of this machine's root filesystem, without a network, the package
+/// at `/package.deb`. Everything goes with the last process: mounts, files, processes.
+fn in_a_copy(script: &str) -> (bool, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let outer = r#"
+        set -eu
+        mount -t tmpfs -o mode=0755 none "$1"
+        mkdir "$1/upper" "$1/work" "$1/root"
+        mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+        mount -t proc proc "$1/root/proc"
+        mount --rbind /dev "$1/root/dev"
+        # What belongs to the running machine must not be seen, let alone changed.
+        mount -t tmpfs none "$1/root/run"
+        cp "$2" "$1/root/package.deb"
+        exec chroot "$1/root" /bin/sh -euc "$3"
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--"]);
+    command.args(["/bin/sh", "-c", outer, "sh"]).arg(folder.path()).arg(package()).arg(script);
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    run(&mut command)
+}
+
+const INSTALL: &str = "apt-get install --yes --no-install-recommends /package.deb";
+const UNIT: &str = "balena-extension-cleanup.service";
+
+#[test]
+fn lintian_has_nothing_to_say() {
+    let (_, told) = run(Command::new("lintian")
+        .args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"])
+        .arg(package()));
+    let complaints: Vec<&str> =
+        told.lines().filter(|line| line.starts_with("E:") || line.starts_with("W:")).collect();
+    assert!(complaints.is_empty(), "lintian:\n{told}");
+}
+
+#[test]
+fn the_same_sources_make_the_same_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let again = std::fs::read(build(folder.path())).unwrap();
+    assert!(std::fs::read(package()).unwrap() == again, "two builds differ");
+}
+
+#[test]
+fn apt_installs_it_and_both_names_work() {
+    let script = format!(
+        "{INSTALL} >/dev/null
+        balena-extension-runtime --version
+        balena-extension-manager --version
+        [ /usr/bin/balena-extension-runtime -ef /usr/bin/balena-extension-manager ] && echo one file
+        systemctl --root=/ is-enabled {UNIT}
+        systemd-analyze verify /lib/systemd/system/{UNIT} && echo unit is fine
+        man --where balena-extension-runtime balena-extension-manager
+        dpkg --verify balena-extension-runtime && echo files are as packed
+        /usr/lib/balena-extension-runtime/after-os-update || echo stale has no engine: $?"
+    );
+    let (success, told) = in_a_copy(&script);
+    assert!(success, "{told}");
+    for expected in [
+        "balena-extension-runtime version ",
+        "balena-extension-manager version ",
+        "one file",
+        "\nenabled\n",
+        "unit is fine",
+        "/man8/balena-extension-runtime.8.gz",
+        "/man8/balena-extension-manager.8.gz",
+        "files are as packed",
+        "stale has no engine",
+    ] {
+        assert!(told.contains(expected), "no {expected:?} in:\n{told}");
+    }
+}
+
+#[test]
+fn what_an_administrator_disabled_stays_disabled_and_a_purge_leaves_nothing() {
+    let script = format!(
+        "list() {{ find /etc /lib /usr /var -xdev -name '*balena-extension*' | sort >\"/tmp/$1\"; }}
+        list before
+        {INSTALL} >/dev/null
+        systemctl --root=/ disable {UNIT}
+        {INSTALL} --reinstall >/dev/null
+        systemctl --root=/ is-enabled {UNIT} || true
+        systemctl --root=/ enable {UNIT}
+        apt-get remove --yes balena-extension-runtime >/dev/null
+        [ ! -e /usr/bin/balena-extension-manager ] && echo removed
+        apt-get purge --yes balena-extension-runtime >/dev/null
+        list after
+        diff /tmp/before /tmp/after | sed -n 's/^[<>]/left: /p'
+        echo done"
+    );
+    let (success, told) = in_a_copy(&script);
+    assert!(success && told.contains("\ndone\n"), "{told}");
+    assert!(told.contains("\ndisabled\n") || told.starts_with("disabled\n"), "{told}");
+    assert!(told.contains("removed\n"), "{told}");
+    assert!(!told.contains("left: "), "{told}");
+}
