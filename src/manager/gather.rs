@@ -8,7 +8,7 @@ use crate::model::cause::chain;
 use crate::model::engine::in_path;
 use crate::model::inventory::{
     Collector, Container, Detail, InspectedContainer, Inventory, ListedContainer, ListedImage,
-    ListedVolumes, Phase,
+    ListedVolumes,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,40 +40,30 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
     Ok(collector.inventory)
 }
 
-/// Inspects the containers whose fate depends on it, a few at a time. One that has vanished since it
+/// Inspects the containers, a few at a time: only that tells whether one has failed, or is dead. One that has vanished since it
 /// was listed is dropped; one that cannot be inspected says so.
 pub(super) fn inspect(
     context: &Context,
     client: &Arc<Client>,
     containers: &mut Vec<Container>,
 ) -> Result<(), Failure> {
-    let open: Vec<(usize, String)> = containers
-        .iter()
-        .enumerate()
-        .filter(|(_, container)| {
-            matches!(container.phase, Phase::Created | Phase::Exited | Phase::Restarting)
-        })
-        .map(|(index, container)| (index, container.id.clone()))
-        .collect();
-    let open = Arc::new(open);
-    let (work, asked) = (Arc::clone(client), Arc::clone(&open));
+    let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
+    let work = Arc::clone(client);
     let mut gone = BTreeSet::new();
     let ended = parallel::each(
-        open.len(),
+        ids.len(),
         &context.stop,
         context.deadline,
-        move |turn| asked.get(turn).map(|(_, id)| inspect_one(&work, id)),
-        |turn, answer| {
-            let Some((index, _)) = open.get(turn) else { return };
-            let Some(container) = containers.get_mut(*index) else { return };
-            match answer {
-                Some(Ok(inspected)) => container.detail = Detail::Known(inspected.into_outcome()),
-                Some(Err(error)) if error.is_absence() => {
-                    gone.insert(*index);
-                }
-                Some(Err(error)) => container.detail = Detail::Unreadable(chain(&error)),
-                None => {}
+        move |index| ids.get(index).map(|id| inspect_one(&work, id)),
+        |index, answer| match (containers.get_mut(index), answer) {
+            (Some(container), Some(Ok(inspected))) => inspected.complete(container),
+            (Some(_), Some(Err(error))) if error.is_absence() => {
+                gone.insert(index);
             }
+            (Some(container), Some(Err(error))) => {
+                container.detail = Detail::Unreadable(chain(&error));
+            }
+            (None, _) | (_, None) => {}
         },
     );
     match ended {

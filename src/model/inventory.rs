@@ -165,7 +165,7 @@ pub(crate) struct Mounted {
 /// What only the inspection of a container tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Detail {
-    /// Not asked for: nothing depends on it in this phase.
+    /// Not asked for.
     NotAsked,
     Known(Outcome),
     /// The engine did not tell; why.
@@ -340,6 +340,7 @@ pub(crate) struct InspectedContainer {
     state: Option<InspectedState>,
     graph_driver: Option<GraphDriver>,
     host_config: Option<HostConfig>,
+    mounts: Option<Vec<ListedMount>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -375,7 +376,20 @@ impl InspectedContainer {
         Phase::parse(status.unwrap_or_default())
     }
 
-    pub(crate) fn into_outcome(self) -> Outcome {
+    /// Adds what the inspection tells to what the list told. The list is made from a snapshot: in it, a
+    /// container whose removal failed says `removing` for ever, while it is `dead`, and a volume without
+    /// a name of its own has no path.
+    pub(crate) fn complete(mut self, container: &mut Container) {
+        if self.phase() != Phase::Other {
+            container.phase = self.phase();
+        }
+        if let Some(mounts) = self.mounts.take() {
+            container.mounts = mounts.into_iter().map(ListedMount::into_mounted).collect();
+        }
+        container.detail = Detail::Known(self.into_outcome());
+    }
+
+    fn into_outcome(self) -> Outcome {
         let state = self.state.unwrap_or_default();
         let data = self.graph_driver.and_then(|driver| driver.data).unwrap_or_default();
         // The container's own layer and the topmost of its image; images share those below.
