@@ -79,9 +79,7 @@ fn flags(item: &Item) -> Vec<Arg> {
         }
         arg = match (value, optional) {
             (Some(value), _) => arg.value_name(leak(value)).value_hint(hint(value)),
-            (None, Some(value)) => {
-                arg.value_name(leak(value)).num_args(0..=1).require_equals(true)
-            }
+            (None, Some(value)) => arg.value_name(leak(value)).num_args(0..=1).require_equals(true),
             (None, None) => arg.action(ArgAction::SetTrue),
         };
         args.push(arg);

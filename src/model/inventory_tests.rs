@@ -65,7 +65,10 @@ fn an_inspection_tells_error_and_layers() {
             "HostConfig":{"RestartPolicy":{"Name":"always"}}}"#,
     )
     .unwrap();
-    let mut container = listed(r#"[{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}]"#).containers.remove(0);
+    let mut container =
+        listed(r#"[{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}]"#)
+            .containers
+            .remove(0);
     inspected.complete(&mut container);
     assert_eq!((container.phase, container.mounts[0].source.as_str()), (Phase::Dead, "/v"));
     let Detail::Known(outcome) = container.detail else { panic!() };

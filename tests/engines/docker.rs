@@ -144,7 +144,7 @@ impl Docker {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
 }

@@ -45,6 +45,8 @@ mod scenarios_docker;
 mod scenarios_every_engine;
 mod scenarios_failing_hooks;
 mod scenarios_killed;
+mod scenarios_manager;
+mod scenarios_manager_check;
 mod scenarios_network;
 mod scenarios_podman;
 mod suite;
@@ -87,6 +89,8 @@ fn run_tests() -> ExitCode {
     scenarios_ctr::add_to(&mut suite, &engines);
     scenarios_cri::add_to(&mut suite, &engines);
     scenarios_direct::add_to(&mut suite);
+    scenarios_manager::add_to(&mut suite);
+    scenarios_manager_check::add_to(&mut suite, &engines);
     let passed = suite.passed();
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     if arguments.list {

@@ -72,7 +72,9 @@ fn two_images(docker: &Docker) {
     docker.import(&image);
     let first = image.name.clone();
     docker.docker(&["create", "--name", "base", &first]).ok();
-    docker.docker(&["commit", "--change", "LABEL io.balena.image.override=no", "base", "second"]).ok();
+    docker
+        .docker(&["commit", "--change", "LABEL io.balena.image.override=no", "base", "second"])
+        .ok();
     let saved = image.note("saved.tar");
     docker.docker(&["save", "--output", path(&saved), &first, "second"]).ok();
     let judged = check(docker, &[path(&saved)]).fails_with(4);

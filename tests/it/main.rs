@@ -22,6 +22,7 @@ mod conformance;
 mod container;
 mod finished;
 mod leftovers;
+mod manager;
 mod process;
 mod runtime;
 mod seen;

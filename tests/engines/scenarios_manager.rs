@@ -1,0 +1,274 @@
+//! The manager on a real dockerd: what cleanup removes and what it never touches, what status tells with
+//! the engine up, stopped and gone, and what is recorded of a create that failed.
+//!
+//! Each scenario has a daemon of its own: cleanup would take the failures of other tests away.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::command::{Finished, run};
+use crate::docker::Docker;
+use crate::engine::Engine as _;
+use crate::image::Image;
+use crate::sandbox::RUNTIME;
+use crate::suite::Suite;
+
+const KERNEL: &str = "io.balena.image.kernel-version";
+const ABI: &str = "io.balena.image.kernel-abi-id";
+const OS: &str = "io.balena.image.os-version";
+
+type Scenario = fn(&Docker);
+
+const SCENARIOS: [(&str, Scenario); 5] = [
+    ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
+    ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
+    ("deactivate_runs_before_its_container_goes", deactivate),
+    ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
+    ("what_was_said_at_a_deploy_is_kept", said_at_a_deploy),
+];
+
+pub(crate) fn add_to(suite: &mut Suite) {
+    for (name, scenario) in SCENARIOS {
+        suite.test(format!("manager::{name}"), move || scenario(&Docker::start(&[])));
+    }
+}
+
+/// Calls the manager.
+#[track_caller]
+fn manager(docker: &Docker, arguments: &[&str]) -> Finished {
+    let socket = format!("unix://{}", docker.socket().display());
+    let mut manager = Command::new(RUNTIME);
+    manager.arg0("balena-extension-manager").args(["--host", &socket]).args(arguments);
+    run(&mut manager)
+}
+
+#[track_caller]
+fn json(finished: &Finished) -> Value {
+    serde_json::from_str(&finished.out).unwrap_or_else(|error| panic!("{error}: {finished}"))
+}
+
+/// Imports an image with labels, and runs a container called `name`, whatever comes of it.
+fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Image {
+    docker.import(&image);
+    drop(docker.begin_run(name, &image, arguments).finish());
+    image
+}
+
+fn labelled(name: &str, value: &str) -> Image {
+    let mut image = Image::extension();
+    image.label(name, value);
+    image
+}
+
+/// The names of all containers, sorted.
+fn containers(docker: &Docker) -> Vec<String> {
+    let listed = docker.docker(&["ps", "--all", "--format", "{{.Names}}"]).ok();
+    let mut names: Vec<String> = listed.out.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// `name verdict reason` of every extension, sorted.
+#[track_caller]
+fn verdicts(finished: &Finished) -> Vec<String> {
+    let document = json(finished);
+    let extensions = document["extensions"].as_array().unwrap();
+    let text = |one: &Value, field: &str| one[field].as_str().unwrap().to_owned();
+    let mut verdicts: Vec<String> = extensions
+        .iter()
+        .map(|one| {
+            format!("{} {} {}", text(one, "name"), text(one, "verdict"), text(one, "reason"))
+        })
+        .collect();
+    verdicts.sort();
+    verdicts
+}
+
+/// A folder that nothing can be removed from, until it is let go.
+struct Pinned<'a> {
+    docker: &'a Docker,
+    folder: String,
+}
+
+impl<'a> Pinned<'a> {
+    fn pin(docker: &'a Docker, container: &str) -> Self {
+        let id = docker.inspect(container, "{{.Id}}");
+        let folder = docker.data_root().join("containers").join(id).display().to_string();
+        docker.on_its_host(&["mount", "--bind", &folder, &folder]).ok();
+        docker.on_its_host(&["mount", "-o", "remount,bind,ro", &folder]).ok();
+        Self { docker, folder }
+    }
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        drop(self.docker.on_its_host(&["umount", &self.folder]));
+    }
+}
+
+fn failed_and_dead(docker: &Docker) {
+    let _images = [
+        deploy(docker, "bad-create", Image::extension().hook("create", "echo no; exit 3"), &[]),
+        deploy(docker, "bad-start", Image::extension().hook("start", "echo no; exit 4"), &[]),
+        deploy(docker, "clean", Image::extension(), &[]),
+        deploy(docker, "stale", labelled(KERNEL, "1.2.3"), &[]),
+        deploy(docker, "dead", Image::extension(), &[]),
+        // Not an extension, and so not ours, whatever became of it.
+        deploy(docker, "foreign", Image::unlabelled(), &[]),
+    ];
+    let pinned = Pinned::pin(docker, "dead");
+    assert!(!docker.docker(&["rm", "dead"]).status.success());
+    let all = containers(docker);
+    let seen = verdicts(&manager(docker, &["status", "--format", "json"]).ok());
+    assert_eq!(
+        seen,
+        [
+            "bad-create failed create-failed",
+            "bad-start failed start-failed",
+            "clean applied hooks-ran",
+            "dead dead engine-dead",
+            "stale stale kernel-version-mismatch",
+        ]
+    );
+    let dry = json(&manager(docker, &["cleanup", "--dry-run", "--format", "json"]).ok());
+    assert_eq!(containers(docker), all, "a dry run removes nothing");
+    // It cannot be removed yet: dead before and after, which counts as done.
+    let real = json(&manager(docker, &["cleanup", "--format", "json"]).ok());
+    assert_eq!(dry["summary"], real["summary"], "{dry:#} {real:#}");
+    assert_eq!(real["summary"]["remove"], 3);
+    assert_eq!(containers(docker), ["clean", "dead", "foreign", "stale"]);
+    drop(pinned);
+    manager(docker, &["cleanup"]).ok().says("1 removed, 2 kept, 0 failed");
+    assert_eq!(containers(docker), ["clean", "foreign", "stale"]);
+    manager(docker, &["cleanup"]).ok().says("0 removed, 2 kept, 0 failed");
+}
+
+fn stale(docker: &Docker) {
+    let release = rustix::system::uname();
+    let release = release.release().to_str().unwrap();
+    let version = release.split('-').next().unwrap();
+    let images = [
+        deploy(docker, "kernel", labelled(KERNEL, "1.2.3"), &["--volume", "old:/data"]),
+        deploy(docker, "abi", labelled(ABI, &"ab".repeat(32)), &[]),
+        deploy(docker, "os", labelled(OS, "1.0,0.*"), &[]),
+        deploy(docker, "glob", labelled(OS, "0.*,1*"), &["--volume", "used:/data"]),
+        deploy(docker, "malformed", labelled(OS, "[,0.*"), &[]),
+        deploy(docker, "fresh", labelled(KERNEL, version), &["--volume", "/data"]),
+        deploy(docker, "none", Image::extension(), &[]),
+    ];
+    let [kernel, .., none] = &images;
+    for (name, labels) in
+        [("free", "--label=io.balena.image.class=overlay"), ("other", "--label=x=y")]
+    {
+        let claim = format!("--label={KERNEL}=1.2.3");
+        docker.docker(&["volume", "create", labels, &claim, name]).ok();
+    }
+    // Two names of one image: it goes all the same.
+    docker.docker(&["tag", &kernel.name, "second-name"]).ok();
+    manager(docker, &["cleanup"]).ok().says("0 removed");
+    let dry = manager(docker, &["cleanup", "--stale-os", "--dry-run", "--format", "json"]).ok();
+    let real = manager(docker, &["cleanup", "--stale-os", "--format", "json"]).ok();
+    let (dry, real) = (json(&dry), json(&real));
+    assert_eq!(dry["summary"], real["summary"]);
+    assert_eq!(real["summary"]["remove"], 3 + 3 + 1, "{real:#}");
+    assert_eq!(containers(docker), ["fresh", "glob", "malformed", "none"]);
+    let left = docker.docker(&["images", "--format", "{{.Repository}}"]).ok().out;
+    let left: Vec<&str> = left.lines().collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(left.contains(&none.name.as_str()) && !left.contains(&"second-name"));
+    let volumes = docker.docker(&["volume", "ls", "--quiet"]).ok().out;
+    // `old` has no labels of its own, so it claims nothing; the anonymous one is in use.
+    for (name, there) in [("old", true), ("used", true), ("other", true), ("free", false)] {
+        assert_eq!(volumes.lines().any(|volume| volume == name), there, "{name} in {volumes}");
+    }
+    manager(docker, &["cleanup", "--stale-os"]).ok().says("0 removed");
+}
+
+fn deactivate(docker: &Docker) {
+    let image = labelled(KERNEL, "1.2.3");
+    let notes = image.notes();
+    let volumes = ["--volume", "good:/good", "--volume", "bad:/bad", "--volume", "/anonymous"];
+    let image = deploy(docker, "stale", image, &volumes);
+    let put = |path: &str, script: &str| {
+        let path = std::path::Path::new(path).join("deactivate");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).unwrap();
+    };
+    let mounted = |destination: &str| {
+        let template = format!(
+            "{{{{range .Mounts}}}}{{{{if eq .Destination {destination:?}}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}"
+        );
+        docker.inspect("stale", &template)
+    };
+    let note = |name: &str| format!("echo $EXTENSION_ROOTFS > {}/{name}", notes.display());
+    for (destination, script) in [
+        ("/good", note("good")),
+        ("/bad", "echo cannot; exit 5".to_owned()),
+        ("/anonymous", note("anonymous")),
+    ] {
+        put(&mounted(destination), &script);
+    }
+    let paths = ["/good", "/anonymous"].map(&mounted);
+    let finished = manager(docker, &["cleanup", "--stale-os"]).fails_with(1);
+    finished.says("hook deactivate exited with status 5: cannot");
+    assert_eq!(image.read("good").trim(), paths[0]);
+    assert_eq!(image.read("anonymous").trim(), paths[1]);
+    assert_eq!(containers(docker), [""; 0]);
+}
+
+fn without_an_engine(docker: &Docker) {
+    let _images = [
+        deploy(docker, "clean", Image::extension(), &[]),
+        deploy(docker, "bad", Image::extension().hook("create", "echo no; exit 3"), &[]),
+        deploy(docker, "reboot", labelled("io.balena.update.requires-reboot", "1"), &[]),
+        deploy(docker, "stale", labelled(OS, "0.*"), &[]),
+        deploy(docker, "foreign", Image::unlabelled(), &[]),
+    ];
+    let expected = [
+        "bad failed create-failed",
+        "clean applied hooks-ran",
+        "reboot pending-reboot requires-reboot",
+        "stale stale os-version-mismatch",
+    ];
+    let told = |words: &[&str]| manager(docker, &[&["status", "--format", "json"], words].concat());
+    let up = told(&[]).ok();
+    assert_eq!(verdicts(&up), expected);
+    assert_eq!(json(&up)["source"], "engine");
+    let root = docker.data_root();
+    let root = root.to_str().unwrap();
+    docker.signal_daemon(Signal::SIGSTOP);
+    let stopped = told(&["--request-timeout", "1", "--docker-root", root]).ok();
+    docker.signal_daemon(Signal::SIGCONT);
+    assert_eq!(verdicts(&stopped), expected);
+    assert_eq!(json(&stopped)["source"], "store");
+    stopped.says("no answer from the engine");
+    let gone = told(&["--host", "unix:///run/nowhere.sock", "--docker-root", root]).ok();
+    assert_eq!(verdicts(&gone), expected);
+}
+
+fn said_at_a_deploy(docker: &Docker) {
+    let script = "echo from the hook; echo to stderr >&2; exit 3";
+    let image = deploy(docker, "bad", Image::extension().hook("create", script), &[]);
+    let logs = manager(docker, &["logs", "bad"]).ok();
+    for text in ["create failed", "from the hook", "to stderr", "exited with status 3"] {
+        assert!(logs.out.contains(text), "{text:?} was expected of {logs}");
+    }
+    assert!(docker.docker(&["logs", "bad"]).out.is_empty(), "the engine has thrown it away");
+    let inspected = json(&manager(docker, &["inspect", "bad"]).ok());
+    assert_eq!(inspected["extension"]["verdict"], "failed");
+    assert_eq!(inspected["deploy"]["steps"][0]["verb"], "create");
+    assert!(inspected["extension"]["detail"].as_str().unwrap().starts_with("hook hooks/create"));
+
+    docker.docker(&["rm", "bad"]).ok();
+    let good = Image::extension().hook("create", "echo one").hook("start", "echo two");
+    let good = deploy(docker, "good", good, &[]);
+    let logs = manager(docker, &["logs", "good"]).ok();
+    for text in ["create succeeded", "one", "start succeeded", "two"] {
+        assert!(logs.out.contains(text), "{text:?} was expected of {logs}");
+    }
+    drop((image, good));
+}

@@ -1,0 +1,341 @@
+//! `cleanup` on a recorded engine: what goes, in which order, with which words and exit status.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::host::{BLOCK, Host, script};
+use super::recorded::Answer;
+use super::store::{CLASS, Container, Contents, KERNEL, OS, Store, labels};
+use crate::process;
+
+fn failed(id: &str) -> Container {
+    Container { error: "it did not start", state: "created", ..Container::new(id) }
+}
+
+fn stale(id: &str) -> Container {
+    Container { labels: labels(&[(KERNEL, "5.10.0")]), ..Container::new(id) }
+}
+
+#[test]
+fn what_failed_or_is_dead_goes_with_anonymous_volumes_and_all_else_stays() {
+    let others = [
+        Container { labels: Value::Null, ..failed("null") },
+        Container { labels: json!({ CLASS: "volume" }), ..failed("volume") },
+        Container { labels: json!({ CLASS: 1 }), ..failed("odd") },
+    ];
+    let dead = Container { state: "dead", ..Container::new("dead") };
+    let ours = [failed("failed"), dead, stale("stale"), Container::new("clean")];
+    let store = Store::of(&[&others[..], &ours].concat());
+    let host = Host::new();
+    let engine = host.engine(&store);
+    let finished = host.manager(&["cleanup"]).ok();
+    assert!(finished.out.contains("2 removed, 2 kept, 0 failed"), "{finished}");
+    assert_eq!(
+        engine.removals(),
+        [
+            "DELETE /v1.41/containers/dead?v=true&force=true",
+            "DELETE /v1.41/containers/failed?v=true&force=true",
+        ]
+    );
+    assert_eq!(store.ids(), ["null", "volume", "odd", "stale", "clean"]);
+    let again = host.manager(&["cleanup"]).ok();
+    assert!(again.out.contains("0 removed"), "{again}");
+}
+
+#[test]
+fn with_stale_os_containers_go_before_images_and_images_before_volumes() {
+    let claim = labels(&[(OS, "2.112.*, 2.111.*")]);
+    let gone = Container {
+        labels: claim.clone(),
+        image: "old".to_owned(),
+        volumes: vec![("v".to_owned(), "/nowhere".to_owned())],
+        ..Container::new("gone")
+    };
+    let contents = Contents {
+        containers: vec![gone, Container::new("kept")],
+        images: vec![("old".to_owned(), claim.clone()), ("new".to_owned(), labels(&[]))],
+        volumes: vec![("v".to_owned(), claim)],
+    };
+    let (store, host) = (Store::new(contents), Host::new());
+    let engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
+    let document = finished.json();
+    assert_eq!(document["summary"]["bytes"], 1010, "{finished}");
+    assert_eq!(document["summary"]["remove"], 3);
+    let deletes: Vec<String> =
+        engine.requests().into_iter().filter(|line| line.starts_with("DELETE")).collect();
+    assert_eq!(
+        deletes,
+        [
+            "DELETE /v1.41/containers/gone?v=true&force=true",
+            "DELETE /v1.41/images/old",
+            "DELETE /v1.41/volumes/v",
+        ]
+    );
+    // The volume's folder is not there, so whether it had a `deactivate` is not known.
+    assert_eq!(finished.code, 1);
+    assert!(finished.err.contains("deactivate of volume v"), "{finished}");
+}
+
+#[test]
+fn one_bad_object_never_stops_the_rest() {
+    let store = Store::of(&[failed("a"), failed("b"), failed("c"), Container::new("d")]);
+    let host = Host::new();
+    let _engine = host.engine_but(&store, |method, path| {
+        let refused = method == "DELETE" && path.starts_with("/containers/b?");
+        let unreadable = path == "/containers/d/json";
+        (refused || unreadable).then(|| Answer::Json(500, json!({ "message": "disk on fire" })))
+    });
+    let finished = host.manager(&["cleanup"]);
+    assert_eq!(finished.code, 1);
+    assert_eq!(store.ids(), ["b", "d"]);
+    for text in [
+        "2 removed, 1 kept, 2 failed",
+        "container b (name-of-b) is still there: remove container b: the engine answered with \
+         status 500: disk on fire",
+        "container name-of-d is kept: inspect container d: the engine answered with status 500",
+    ] {
+        assert!(finished.out.contains(text) || finished.err.contains(text), "{text}: {finished}");
+    }
+}
+
+#[test]
+fn a_container_that_vanishes_or_is_left_dead_or_is_being_removed_counts_as_done() {
+    let store = Store::of(&[failed("vanishes"), failed("dies"), failed("taken"), failed("unseen")]);
+    let host = Host::new();
+    let seen = store.clone();
+    let _engine = host.engine_but(&store, move |method, path| {
+        let error = |status, text: &str| Some(Answer::Json(status, json!({ "message": text })));
+        let set = |id: &str, state| {
+            let mut contents = seen.contents();
+            contents
+                .containers
+                .iter_mut()
+                .filter(|one| one.id == id)
+                .for_each(|one| one.state = state);
+        };
+        match (method, path.split('?').next().unwrap()) {
+            (_, "/containers/unseen/json") => error(404, "no such container"),
+            ("DELETE", "/containers/vanishes") => error(404, "no such container"),
+            ("DELETE", "/containers/dies") => {
+                set("dies", "dead");
+                error(500, "device or resource busy")
+            }
+            ("DELETE", "/containers/taken") => {
+                set("taken", "removing");
+                error(409, "removal of container taken is already in progress")
+            }
+            _ => None,
+        }
+    });
+    let document = host.manager(&["cleanup", "--format", "json"]).ok().json();
+    let objects = document["objects"].as_array().unwrap();
+    let results: Vec<&str> = objects.iter().map(|one| one["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["gone-already", "left-dead", "being-removed"]);
+}
+
+#[test]
+fn an_update_that_can_still_roll_back_refuses_with_its_own_status() {
+    let (store, host) = (Store::of(&[stale("a")]), Host::new());
+    let engine = host.engine(&store);
+    host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=1\n#####"));
+    for words in [&["cleanup", "--stale-os"][..], &["cleanup", "--stale-os", "--dry-run"]] {
+        let finished = host.manager(words);
+        assert_eq!(finished.code, 3, "{finished}");
+        assert!(finished.err.contains("upgrade_available=1"), "{finished}");
+    }
+    assert!(engine.requests().is_empty(), "the engine was not even asked");
+    host.manager(&["cleanup"]).ok();
+    assert_eq!(store.ids(), ["a"], "a plain cleanup has nothing to do with it");
+    host.manager(&["cleanup", "--stale-os", "--force"]).ok();
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_boot_environment_that_cannot_be_read_refuses_too() {
+    for (name, text) in [("mnt/boot/bootenv", "torn"), ("mnt/boot/other", "")] {
+        let (store, host) = (Store::of(&[stale("a")]), Host::new());
+        let _engine = host.engine(&store);
+        host.write(name, text);
+        let finished = host.manager(&["cleanup", "--stale-os"]);
+        assert_eq!(finished.code, 1, "{finished}");
+        assert!(finished.err.contains("--force"), "{finished}");
+        assert_eq!(store.ids(), ["a"]);
+        host.manager(&["cleanup", "--stale-os", "--force"]).ok();
+        assert!(store.ids().is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_read_of_the_system_removes_nothing_and_fails() {
+    for (file, claim) in [
+        ("etc/os-release", (OS, "1.*")),
+        ("proc/sys/kernel/osrelease", (KERNEL, "5.10.0")),
+        ("proc/cmdline", ("io.balena.image.kernel-abi-id", "ab")),
+    ] {
+        let container = Container { labels: labels(&[claim]), ..Container::new("a") };
+        let (store, host) = (Store::of(&[container]), Host::new());
+        let _engine = host.engine(&store);
+        std::fs::remove_file(host.path(file)).unwrap();
+        let finished = host.manager(&["cleanup", "--stale-os"]);
+        assert_eq!((finished.code, store.ids().len()), (1, 1), "{file}: {finished}");
+        let name = file.rsplit('/').next().unwrap();
+        assert!(finished.err.contains(name), "{finished}");
+    }
+    let container = Container { labels: labels(&[(OS, "1.*")]), ..Container::new("a") };
+    let (store, host) = (Store::of(&[container]), Host::new());
+    let _engine = host.engine(&store);
+    host.write("etc/os-release", "ID=x\n");
+    let finished = host.manager(&["cleanup", "--stale-os"]);
+    assert!(finished.code == 1 && finished.err.contains("has no VERSION_ID"), "{finished}");
+    assert_eq!(store.ids(), ["a"]);
+}
+
+#[test]
+fn a_thousand_dead_containers_go_four_at_a_time() {
+    let dead = |number| Container { state: "dead", ..Container::new(&format!("c{number}")) };
+    let store = Store::of(&(0..1000).map(dead).collect::<Vec<_>>());
+    let host = Host::new();
+    let engine = host.engine_but(&store, |method, _| {
+        if method == "DELETE" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    });
+    let finished = host.manager(&["cleanup"]).ok();
+    assert!(finished.out.contains("1000 removed"), "{}", finished.err);
+    assert!(store.ids().is_empty());
+    assert_eq!(engine.most_in_flight(), 4);
+}
+
+#[test]
+fn a_signal_ends_it_cleanly_and_what_was_not_done_is_told() {
+    let store = Store::of(&(0..50).map(|number| failed(&format!("c{number}"))).collect::<Vec<_>>());
+    let host = Host::new();
+    let slow = store.clone();
+    let engine = host.engine_but(&store, move |method, path| {
+        let late = |answer| Answer::Late(Duration::from_millis(300), Box::new(answer));
+        (method == "DELETE").then(|| late(slow.answer(method, path)))
+    });
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let mut command = host.command(&["cleanup", "--format", "json"]);
+    let mut started = process::start(command.stdout(out.reopen().unwrap()));
+    process::wait_for("the first removals", || (!engine.removals().is_empty()).then_some(()));
+    let signalled = Instant::now();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(started.pid()).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert_eq!(started.wait(), 4);
+    assert!(signalled.elapsed() < Duration::from_secs(3));
+    let document: Value = serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap();
+    assert!(document["summary"]["notTried"].as_u64().unwrap() > 20, "{document}");
+    assert!(engine.removals().len() < 20);
+}
+
+#[test]
+fn the_whole_ends_when_the_time_is_up() {
+    let store = Store::of(&(0..50).map(|number| failed(&format!("c{number}"))).collect::<Vec<_>>());
+    let host = Host::new();
+    let _engine = host.engine_but(&store, |method, _| (method == "DELETE").then_some(Answer::Hang));
+    let begun = Instant::now();
+    let finished = host.manager(&["cleanup", "--timeout", "1"]);
+    assert_eq!(finished.code, 4, "{finished}");
+    assert!(finished.err.contains("--timeout"), "{finished}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn only_one_cleanup_is_at_work_at_a_time() {
+    let (store, host) = (Store::of(&[failed("a")]), Host::new());
+    let _engine = host.engine(&store);
+    let lock = host.path("run/balena-extension-manager.lock");
+    let held = std::fs::File::create(&lock).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
+    assert!(finished.code == 1 && finished.err.contains("another"), "{finished}");
+    host.manager(&["cleanup", "--dry-run"]).ok();
+    assert_eq!(store.ids(), ["a"]);
+    drop(held);
+    host.manager(&["cleanup"]).ok();
+    assert!(store.ids().is_empty() && lock.exists(), "the lock's file is never unlinked");
+}
+
+/// A stale container with a volume that has this `deactivate`.
+fn with_deactivate(host: &Host, text: &str) -> Container {
+    let volume = host.path("volume");
+    script(&volume.join("deactivate"), text);
+    let volumes = vec![("v".to_owned(), volume.to_str().unwrap().to_owned())];
+    Container { volumes, ..stale("a") }
+}
+
+#[test]
+fn deactivate_runs_before_a_stale_container_goes_with_exactly_its_environment() {
+    let host = Host::new();
+    let seen = host.path("seen");
+    let text = format!("tr '\\0' '\\n' < /proc/$$/environ > {}; pwd >> {0}", seen.display());
+    let store = Store::of(&[with_deactivate(&host, &text)]);
+    let _engine = host.engine(&store);
+    host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
+    assert!(!seen.exists(), "a dry run runs nothing");
+    host.manager(&["cleanup", "--stale-os"]).ok();
+    let volume = host.path("volume").display().to_string();
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert_eq!(
+        seen.lines().collect::<Vec<_>>(),
+        [
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            format!("EXTENSION_ROOTFS={volume}").as_str(),
+            "EXTENSION_IMAGE_CLASS=overlay",
+            "EXTENSION_IMAGE_KERNEL_VERSION=5.10.0",
+            format!("EXTENSION_VOLUME_DATA={volume}").as_str(),
+            "/",
+        ]
+    );
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
+    let host = Host::new();
+    let store = Store::of(&[with_deactivate(&host, "echo cannot >&2; exit 7")]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    let document = finished.json();
+    let error = document["objects"][0]["deactivated"][0]["error"].as_str().unwrap();
+    assert_eq!(error, "hook deactivate exited with status 7: cannot");
+    assert_eq!(document["objects"][0]["result"], "removed");
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_deactivate_that_is_a_link_out_of_its_volume_does_not_run() {
+    let host = Host::new();
+    let container = with_deactivate(&host, "exit 0");
+    script(&host.path("outside"), &format!("touch {}", host.path("escaped").display()));
+    let link = host.path("volume/deactivate");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(host.path("outside"), &link).unwrap();
+    let store = Store::of(&[container]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os"]);
+    assert!(finished.code == 1 && finished.err.contains("link"), "{finished}");
+    assert!(!host.path("escaped").exists() && store.ids().is_empty());
+}
+
+#[test]
+fn a_deactivate_that_hangs_ends_with_the_time_and_is_killed() {
+    let host = Host::new();
+    let pid = host.path("pid");
+    let text = format!("echo $$ > {}; exec sleep 100", pid.display());
+    let store = Store::of(&[with_deactivate(&host, &text)]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os", "--timeout", "1"]);
+    assert_eq!(finished.code, 4, "{finished}");
+    assert!(finished.out.contains("not-tried"), "{finished}");
+    let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+    process::wait_for("the hook to be killed", || (!process::is_alive(pid)).then_some(()));
+}

@@ -1,0 +1,225 @@
+//! Engines that are not as they should be.
+
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::host::{Host, bare};
+use super::recorded::{Answer, Engine};
+use super::store::{Container, Store, labels};
+use crate::finished::run;
+use crate::process;
+
+#[track_caller]
+fn fails(host: &Host, words: &[&str], texts: &[&str]) {
+    let finished = host.manager(words);
+    assert_eq!(finished.code, 1, "{finished}");
+    for text in texts {
+        assert!(finished.err.contains(text), "{text:?} was expected of {finished}");
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_named_with_the_way_to_another() {
+    let host = Host::new();
+    let socket = format!("unix://{}", host.socket().display());
+    fails(&host, &["cleanup"], &[&socket, "--host unix:///", "DOCKER_HOST"]);
+    // A socket that nobody listens at any more.
+    drop(UnixListener::bind(host.socket()).unwrap());
+    fails(&host, &["cleanup"], &[&socket, "--host unix:///"]);
+    std::fs::remove_file(host.socket()).unwrap();
+    host.write("engine.sock", "not a socket");
+    fails(&host, &["cleanup"], &[&socket]);
+}
+
+#[test]
+fn an_engine_that_is_starting_up_is_waited_for_if_that_is_wished() {
+    let host = Host::new();
+    let mut started = process::start(&mut host.command(&["cleanup", "--wait", "20"]));
+    std::thread::sleep(Duration::from_millis(600));
+    assert!(started.runs());
+    let _engine = host.engine(&Store::default());
+    assert_eq!(started.wait(), 0);
+    drop(_engine);
+    let begun = Instant::now();
+    fails(&host, &["cleanup", "--wait", "0.5"], &["cannot be reached"]);
+    assert!(begun.elapsed() >= Duration::from_millis(500));
+}
+
+#[test]
+fn an_engine_that_hangs_costs_one_deadline_and_no_more() {
+    let host = Host::new();
+    let _engine = Engine::start(&host.socket(), |_, _| Answer::Hang);
+    let begun = Instant::now();
+    let words = ["cleanup", "--request-timeout", "0.5"];
+    fails(&host, &words, &["no answer", "0.5 s"]);
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn an_engine_whose_queue_is_full_is_not_waited_for_for_ever() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+    let host = Host::new();
+    let address = SocketAddrUnix::new(host.socket()).unwrap();
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 0).unwrap();
+    let filler = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    connect(&filler, &address).unwrap();
+    fails(&host, &["cleanup", "--request-timeout", "0.5"], &["no answer"]);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_an_engine() {
+    let host = Host::new();
+    let engine = Engine::start(&host.socket(), |_, _| Answer::Hang);
+    let mut started = process::start(&mut host.command(&["cleanup"]));
+    process::wait_for("the question", || (!engine.requests().is_empty()).then_some(()));
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(started.pid()).unwrap(),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    assert_eq!(started.wait(), 4);
+}
+
+#[test]
+fn answers_that_are_none_are_told_with_the_request() {
+    let list = |answer: &str, len: usize| {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{answer}").into_bytes()
+    };
+    let one = r#"[{"Id":"a","Labels":{"#;
+    for (bytes, expected) in [
+        (b"SSH-2.0-OpenSSH\r\n".to_vec(), "does not speak HTTP"),
+        (Vec::new(), "the connection broke"),
+        (list("[", 1), "not what its API describes"),
+        (list("{}", 2), "not what its API describes"),
+        (list(r#"[{"Id":1}]"#, 10), "not what its API describes"),
+        (list("[{}]", 4), "not what its API describes"),
+        (list("<html>", 6), "not what its API describes"),
+        (list(one, 1000), "the connection broke"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[{".to_vec(), "broke"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+            "list the containers",
+        ),
+    ] {
+        let host = Host::new();
+        let _engine = host.engine_but(&Store::default(), move |_, path| {
+            path.starts_with("/containers/json").then(|| Answer::Raw(bytes.clone()))
+        });
+        fails(&host, &["cleanup"], &["list the containers", expected]);
+    }
+}
+
+#[test]
+fn an_error_of_the_engine_is_told_with_its_status_and_its_words() {
+    let host = Host::new();
+    let _engine = host.engine_but(&Store::default(), |_, path| {
+        let error = Answer::Json(503, json!({ "message": "try later" }));
+        path.starts_with("/containers/json").then_some(error)
+    });
+    fails(&host, &["cleanup"], &["list the containers", "503", "try later"]);
+}
+
+#[test]
+fn an_answer_without_end_is_cut_off() {
+    let host = Host::new();
+    let _engine = host.engine_but(&Store::default(), |_, path| {
+        path.starts_with("/containers/json").then_some(Answer::Endless)
+    });
+    // With much less memory than the answer has.
+    let finished = run(std::process::Command::new("prlimit")
+        .arg("--as=60000000")
+        .arg("--")
+        .arg("sh")
+        .args(["-c", "exec \"$0\" \"$@\""])
+        .arg(manager_link(&host))
+        .args(host.command(&["cleanup"]).get_args()));
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("more than 67108864 bytes"), "{finished}");
+}
+
+/// The program under its second name, for callers that cannot set `argv[0]`.
+fn manager_link(host: &Host) -> std::path::PathBuf {
+    let link = host.path("balena-extension-manager");
+    std::os::unix::fs::symlink(process::binary(), &link).unwrap();
+    link
+}
+
+#[test]
+fn the_api_version_is_negotiated() {
+    for (theirs, ours) in [("1.41", "/v1.41/"), ("1.30", "/v1.30/"), ("1.52", "/v1.41/")] {
+        let host = Host::new();
+        let engine = host.engine_but(&Store::default(), move |_, path| {
+            (path == "/_ping").then_some(Answer::Ping(theirs))
+        });
+        host.manager(&["cleanup"]).ok();
+        let requests = engine.requests();
+        assert_eq!(requests[0], "GET /_ping");
+        assert!(requests[1].contains(ours), "{requests:?}");
+    }
+    for (theirs, expected) in [("1.20", "at least 1.24"), ("new", "no version")] {
+        let host = Host::new();
+        let _engine = Engine::start(&host.socket(), move |_, _| Answer::Ping(theirs));
+        fails(&host, &["cleanup"], &[expected, "unix://"]);
+    }
+    let host = Host::new();
+    let _engine = Engine::start(&host.socket(), |_, _| Answer::Json(200, json!("OK")));
+    fails(&host, &["cleanup"], &["is it an engine"]);
+}
+
+#[test]
+fn odd_containers_do_not_hide_the_others() {
+    let odd = |id: &str, labels| Container { labels, ..Container::new(id) };
+    let store = Store::of(&[
+        odd("null", json!(null)),
+        odd("list", json!(["io.balena.image.class"])),
+        odd("number", json!({ "io.balena.image.class": 7 })),
+        odd("nested", json!({ "io.balena.image.class": "overlay", "io.balena.x": { "y": 1 } })),
+        Container { state: "dead", ..Container::new("1") },
+        Container { state: "hibernating", labels: labels(&[]), ..Container::new("new-state") },
+    ]);
+    let host = Host::new();
+    let _engine = host.engine_but(&store, |_, path| {
+        // An engine that takes no notice of filters.
+        path.starts_with("/containers/json?").then_some(None)?
+    });
+    let finished = host.manager(&["cleanup", "--verbose"]).ok();
+    assert!(finished.out.contains("1 removed, 2 kept"), "{finished}");
+}
+
+#[test]
+fn connections_are_kept_and_no_request_is_sent_in_vain() {
+    let store =
+        Store::of(&(0..20).map(|number| Container::new(&format!("c{number}"))).collect::<Vec<_>>());
+    let host = Host::new();
+    let engine = host.engine(&store);
+    host.manager(&["status"]).ok();
+    assert_eq!(engine.requests().len(), 1 + 1 + 20, "ping, list, one inspection each");
+    host.manager(&["list"]).ok();
+    assert_eq!(engine.requests().len(), 22 + 2);
+}
+
+#[test]
+fn docker_host_is_taken_if_it_is_a_unix_socket_and_else_ignored_with_a_warning() {
+    let host = Host::new();
+    let _engine = host.engine(&Store::default());
+    let with = |value: &str| {
+        let mut command = bare(&["list", "--host-root", host.path("").to_str().unwrap()]);
+        run(command.env("DOCKER_HOST", value))
+    };
+    with(&format!("unix://{}", host.socket().display())).ok();
+    for value in ["tcp://127.0.0.1:1", "ssh://x", "/no/url"] {
+        let finished = with(value);
+        assert!(
+            finished.err.contains("DOCKER_HOST") && finished.err.contains("ignored"),
+            "{finished}"
+        );
+        assert_eq!(finished.code, 1, "there is no engine at the usual places of this host");
+    }
+    std::fs::create_dir_all(host.path("var/run")).unwrap();
+    std::os::unix::fs::symlink(host.socket(), host.path("var/run/docker.sock")).unwrap();
+    with("").ok();
+}

@@ -1,0 +1,88 @@
+//! A host for the manager: a folder that stands for `/`, and the engine's socket in it.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::recorded::{Answer, Engine};
+use super::store::Store;
+use crate::finished::{Finished, run};
+use crate::process;
+
+pub(crate) struct Host(TempDir);
+
+/// The first line of a boot environment block.
+pub(crate) const BLOCK: &str = "# GRUB Environment Block\n";
+
+impl Host {
+    /// One that runs kernel 6.1.0 and OS version 2.113.4, and boots in another way than by grub.
+    pub(crate) fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.write("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n");
+        host.write("proc/cmdline", "quiet\n");
+        host.write("proc/mounts", "/dev/sda2 / ext4 ro 0 0\n");
+        host.write("proc/stat", "cpu 1\nbtime 1700000000\n");
+        host.write("etc/os-release", "ID=balena-os\nVERSION_ID=\"2.113.4\"\n");
+        std::fs::create_dir(host.path("run")).unwrap();
+        host
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("engine.sock")
+    }
+
+    /// Starts an engine with the contents of `store`.
+    pub(crate) fn engine(&self, store: &Store) -> Engine {
+        let store = store.clone();
+        Engine::start(&self.socket(), move |method, path| store.answer(method, path))
+    }
+
+    /// Starts an engine that does what `respond` says, and for all else what `store` would.
+    pub(crate) fn engine_but(
+        &self,
+        store: &Store,
+        respond: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Engine {
+        let store = store.clone();
+        Engine::start(&self.socket(), move |method, path| {
+            respond(method, path).unwrap_or_else(|| store.answer(method, path))
+        })
+    }
+
+    /// A call of the manager on this host.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = bare(words);
+        command.arg("--host-root").arg(self.0.path());
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command
+    }
+
+    pub(crate) fn manager(&self, words: &[&str]) -> Finished {
+        run(&mut self.command(words))
+    }
+}
+
+/// A call of the manager, without a word about where the engine is.
+pub(crate) fn bare(words: &[&str]) -> Command {
+    let mut command = Command::new(process::binary());
+    command.arg0("balena-extension-manager").args(words).env_remove("DOCKER_HOST");
+    command
+}
+
+/// A shell script at `path`.
+pub(crate) fn script(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    crate::bundle::executable(path, format!("#!/bin/sh\n{text}\n").as_bytes());
+}

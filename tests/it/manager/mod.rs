@@ -1,0 +1,11 @@
+//! The manager, on a recorded engine: a small server on a unix socket, which can be brought into states
+//! that a real engine cannot. What a real engine can do is tested on one (`tests/engines`).
+
+mod check;
+mod cleanup;
+mod faults;
+mod host;
+mod recorded;
+mod same_plan;
+mod store;
+mod telling;

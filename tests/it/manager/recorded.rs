@@ -1,0 +1,180 @@
+//! The recorded engine: HTTP on a unix socket, every answer given by the test.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// What the engine does with a request.
+pub(crate) enum Answer {
+    Json(u16, Value),
+    /// The version of its API, for `/_ping`.
+    Ping(&'static str),
+    /// These bytes as they are, and then it hangs up.
+    Raw(Vec<u8>),
+    /// An endless list, sent as fast as it is read.
+    Endless,
+    /// Nothing, for as long as the caller waits.
+    Hang,
+    /// This, but so much later.
+    Late(Duration, Box<Answer>),
+}
+
+type Respond = dyn Fn(&str, &str) -> Answer + Send + Sync;
+
+struct Shared {
+    respond: Box<Respond>,
+    requests: Mutex<Vec<String>>,
+    in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
+    ending: AtomicBool,
+}
+
+/// A server that ends when it is dropped.
+pub(crate) struct Engine {
+    socket: PathBuf,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Listens at `socket`. `respond` is given the method and the path without the version.
+    pub(crate) fn start(
+        socket: &Path,
+        respond: impl Fn(&str, &str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        let shared = Arc::new(Shared {
+            respond: Box::new(respond),
+            requests: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            most_in_flight: AtomicUsize::new(0),
+            ending: AtomicBool::new(false),
+        });
+        let accepting = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                for stream in listener.incoming() {
+                    if shared.ending.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let (shared, stream) = (Arc::clone(&shared), stream.unwrap());
+                    // A caller that goes away ends the conversation, which is no failure.
+                    std::thread::spawn(move || drop(shared.converse(&stream)));
+                }
+            }
+        });
+        Self { socket: socket.to_owned(), shared, accepting: Some(accepting) }
+    }
+
+    /// `METHOD path` of every request so far, in the order of their arrival.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// Those that remove something, sorted.
+    pub(crate) fn removals(&self) -> Vec<String> {
+        let mut removals: Vec<String> =
+            self.requests().into_iter().filter(|request| request.starts_with("DELETE")).collect();
+        removals.sort();
+        removals
+    }
+
+    /// How many requests were under way at once at most.
+    pub(crate) fn most_in_flight(&self) -> usize {
+        self.shared.most_in_flight.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread up.
+        drop(UnixStream::connect(&self.socket));
+        drop(self.accepting.take().map(JoinHandle::join));
+        drop(std::fs::remove_file(&self.socket));
+    }
+}
+
+impl Shared {
+    fn converse(&self, stream: &UnixStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            loop {
+                let mut header = String::new();
+                if reader.read_line(&mut header)? == 0 || header == "\r\n" {
+                    break;
+                }
+            }
+            let mut words = line.split(' ');
+            let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+            self.requests.lock().unwrap().push(format!("{method} {path}"));
+            let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_in_flight.fetch_max(now, Ordering::SeqCst);
+            let answer = (self.respond)(method, without_version(path));
+            let go_on = self.give(stream, answer);
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            if !go_on? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the conversation goes on.
+    fn give(&self, mut stream: &UnixStream, answer: Answer) -> std::io::Result<bool> {
+        match answer {
+            Answer::Json(status, value) => {
+                let body = if status == 204 { String::new() } else { value.to_string() };
+                let len = body.len();
+                let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {len}\r\n\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes())?;
+                Ok(true)
+            }
+            Answer::Ping(version) => {
+                let head = format!("HTTP/1.1 200 OK\r\nApi-Version: {version}\r\n");
+                stream.write_all(format!("{head}Content-Length: 2\r\n\r\nOK").as_bytes())?;
+                Ok(true)
+            }
+            Answer::Raw(bytes) => {
+                stream.write_all(&bytes)?;
+                Ok(false)
+            }
+            Answer::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[")?;
+                let item = r#"{"Id":"x","Labels":{}},"#.repeat(1000);
+                // Until the reader has had enough.
+                loop {
+                    stream.write_all(item.as_bytes())?;
+                }
+            }
+            Answer::Hang => {
+                stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+                while !self.ending.load(Ordering::SeqCst) {
+                    if let Ok(0) = (&mut &*stream).read(&mut [0]) {
+                        break;
+                    }
+                }
+                Ok(false)
+            }
+            Answer::Late(time, answer) => {
+                std::thread::sleep(time);
+                self.give(stream, *answer)
+            }
+        }
+    }
+}
+
+/// `/v1.41/x` is `/x`.
+fn without_version(path: &str) -> &str {
+    let rest = path.strip_prefix("/v1.").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    rest.unwrap_or(path)
+}

@@ -1,0 +1,109 @@
+//! A dry run is the real run: on generated stores, it says what the real one then does, object by object.
+
+use serde_json::Value;
+
+use super::host::Host;
+use super::store::{Container, Contents, KERNEL, OS, Store, labels};
+
+/// A generator of numbers that gives the same ones every time (Knuth's MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(u64::try_from(choices.len()).unwrap())).unwrap()].clone()
+    }
+}
+
+fn generate(numbers: &mut Numbers) -> Contents {
+    let claims: [&[(&str, &str)]; 7] = [
+        &[],
+        &[(KERNEL, "6.1.0")],
+        &[(KERNEL, "5.10.0")],
+        &[(OS, "2.113.*")],
+        &[(OS, "2.1.*,1.*")],
+        &[(OS, "[")],
+        &[(OS, "2.*"), (KERNEL, "5.10.0")],
+    ];
+    let mut contents = Contents::default();
+    for number in 0..numbers.below(12) {
+        let mut container = Container::new(&format!("c{number}"));
+        container.state =
+            numbers.one_of(&["exited", "exited", "created", "dead", "running", "removing"]);
+        container.error = numbers.one_of(&["", "", "no"]);
+        container.image = format!("i{}", numbers.below(4));
+        container.labels = match numbers.below(5) {
+            0 => Value::Null,
+            _ => labels(numbers.one_of(&claims)),
+        };
+        for _ in 0..numbers.below(3) {
+            // No such folder: nothing to run there, and nothing to change.
+            let name = format!("v{}", numbers.below(4));
+            container.volumes.push((name, "/".to_owned()));
+        }
+        contents.containers.push(container);
+    }
+    for number in 0..4 {
+        contents.images.push((format!("i{number}"), labels(numbers.one_of(&claims))));
+        contents.volumes.push((format!("v{number}"), labels(numbers.one_of(&claims))));
+    }
+    contents
+}
+
+/// `kind id` of all that a document says goes.
+fn going(document: &Value) -> Vec<String> {
+    let objects = document["objects"].as_array().unwrap().iter();
+    let going = objects.filter(|object| object["action"] == "remove");
+    let mut going: Vec<String> = going
+        .map(|object| {
+            format!("{}s/{}", object["kind"].as_str().unwrap(), object["id"].as_str().unwrap())
+        })
+        .collect();
+    going.sort();
+    going
+}
+
+#[test]
+fn over_two_hundred_generated_stores_a_dry_run_says_what_the_real_run_does() {
+    let mut numbers = Numbers(20_260_101);
+    let mut removed = 0;
+    for round in 0..200 {
+        let contents = generate(&mut numbers);
+        let words: &[&str] = match numbers.below(2) {
+            0 => &["cleanup", "--format", "json"],
+            _ => &["cleanup", "--format", "json", "--stale-os"],
+        };
+        let (host, store) = (Host::new(), Store::new(contents));
+        let engine = host.engine(&store);
+        let before = (store.ids(), store.contents().images.len(), store.contents().volumes.len());
+        let dry = host.manager(&[words, &["--dry-run"]].concat()).ok().json();
+        assert_eq!(engine.removals(), [""; 0], "round {round}: a dry run removes nothing");
+        let after = (store.ids(), store.contents().images.len(), store.contents().volumes.len());
+        assert_eq!(before, after, "round {round}");
+
+        let real = host.manager(words).ok().json();
+        let mut deleted: Vec<String> = engine
+            .removals()
+            .iter()
+            .map(|line| {
+                let path = line.strip_prefix("DELETE /v1.41/").unwrap();
+                path.split('?').next().unwrap().to_owned()
+            })
+            .collect();
+        deleted.sort();
+        assert_eq!(going(&dry), deleted, "round {round}: said and done differ");
+        assert_eq!(going(&dry), going(&real), "round {round}");
+        for field in ["remove", "keep", "undecided", "bytes"] {
+            assert_eq!(dry["summary"][field], real["summary"][field], "round {round}: {field}");
+        }
+        removed += deleted.len();
+        let again = host.manager(&[words, &["--dry-run"]].concat()).ok().json();
+        assert!(going(&again).is_empty(), "round {round}: something is left to do");
+    }
+    assert!(removed > 200, "the stores have something to remove: {removed}");
+}

@@ -1,0 +1,193 @@
+//! `status`, `list`, `inspect`, `logs` and `doctor` on a recorded engine, and on a store without one.
+
+use serde_json::{Value, json};
+
+use super::host::{BLOCK, Host};
+use super::store::{Container, KERNEL, Store, labels};
+
+fn verdict(host: &Host, id: &str) -> (String, String) {
+    let document = host.manager(&["status", "--format", "json", id]).ok().json();
+    let one = &document["extensions"][0];
+    let text = |field: &str| one[field].as_str().unwrap().to_owned();
+    (text("verdict"), text("reason"))
+}
+
+#[test]
+fn status_joins_what_is_known_and_changes_with_it() {
+    let abi = "ab".repeat(32);
+    let kernel = labels(&[("io.balena.image.kernel-abi-id", abi.as_str())]);
+    let store = Store::of(&[
+        Container { labels: kernel, ..Container::new("kernel") },
+        Container::new("plain"),
+        Container {
+            labels: labels(&[("io.balena.image.requires-reboot", "1")]),
+            ..Container::new("reboot")
+        },
+    ]);
+    let host = Host::new();
+    let _engine = host.engine(&store);
+    let seen = |id| verdict(&host, id);
+    let is = |verdict: &str, reason: &str| (verdict.to_owned(), reason.to_owned());
+    assert_eq!(seen("kernel"), is("stale", "kernel-abi-mismatch"));
+    host.write("mnt/boot/bootenv", &format!("{BLOCK}kernel_override_abi={abi}\n####"));
+    assert_eq!(seen("kernel"), is("pending-reboot", "kernel-armed"));
+    host.write("mnt/boot/bootenv", "torn");
+    assert_eq!(seen("kernel"), is("unknown", "boot-environment-unreadable"));
+    host.write("proc/cmdline", &format!("quiet balena_kernel_abi={abi}"));
+    assert_eq!(seen("kernel"), is("applied", "hooks-ran"));
+    host.write("mnt/state/override-rejected", &format!("{abi}\n"));
+    assert_eq!(seen("kernel"), is("refused", "kernel-rejected"));
+
+    assert_eq!(seen("plain"), is("applied", "hooks-ran"));
+    assert_eq!(seen("reboot"), is("pending-reboot", "requires-reboot"));
+    // Booted after it was started: its hooks have no effect any more that could be seen.
+    host.write("proc/stat", "btime 1800000000\n");
+    assert_eq!(seen("plain"), is("unknown", "not-visible"));
+    host.write("proc/mounts", "overlay / overlay ro,lowerdir=/x/overlay2/l/diff:/r 0 0\n");
+    assert_eq!(seen("plain"), is("skipped", "not-layered"));
+    std::fs::remove_file(host.path("proc/mounts")).unwrap();
+    assert_eq!(seen("plain"), is("unknown", "mounts-unreadable"));
+    host.write("proc/mounts", "");
+    std::fs::remove_file(host.path("proc/stat")).unwrap();
+    assert_eq!(seen("plain"), is("unknown", "start-time-unknown"));
+}
+
+#[test]
+fn an_extension_is_found_by_its_name_and_the_beginning_of_its_id() {
+    let store = Store::of(&["abc1", "abd2", "abd"].map(Container::new));
+    let host = Host::new();
+    let _engine = host.engine(&store);
+    for (word, expected) in [
+        ("abc", "abc1"),
+        ("abd", "abd"),
+        ("abd2", "abd2"),
+        ("name-of-abc1", "abc1"),
+        ("/name-of-abc1", "abc1"),
+    ] {
+        let document = host.manager(&["inspect", word]).ok().json();
+        assert_eq!(document["extension"]["id"], expected, "{word}");
+    }
+    for (word, expected) in [("x", "there is no extension \"x\""), ("ab", "abc1, abd2, abd")] {
+        let finished = host.manager(&["status", word]);
+        assert!(finished.code == 1 && finished.err.contains(expected), "{finished}");
+    }
+}
+
+#[test]
+fn list_is_for_scripts() {
+    let store = Store::of(&["a", "b"].map(Container::new));
+    let host = Host::new();
+    let _engine = host.engine(&store);
+    assert_eq!(host.manager(&["list"]).ok().out, "a\tname-of-a\nb\tname-of-b\n");
+    assert_eq!(host.manager(&["list", "-q"]).ok().out, "a\nb\n");
+    let document = host.manager(&["list", "--format", "json"]).ok().json();
+    assert_eq!(document["extensions"][1], json!({ "id": "b", "name": "name-of-b" }));
+}
+
+/// A record of the engine's store.
+fn stored(host: &Host, id: &str, state: &Value) {
+    let record = json!({
+        "ID": id, "Name": format!("/{id}"), "State": state, "Image": "sha256:i",
+        "Config": { "Image": "img", "Labels": labels(&[(KERNEL, "6.1.0")]) },
+    });
+    let name = format!("var/lib/docker/containers/{id}/config.v2.json");
+    host.write(&name, &record.to_string());
+}
+
+#[test]
+fn with_the_engine_down_status_is_told_from_its_store() {
+    let host = Host::new();
+    stored(&host, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z" }));
+    stored(&host, "bad", &json!({ "Error": "no", "StartedAt": "0001-01-01T00:00:00Z" }));
+    stored(&host, "dead", &json!({ "Dead": true }));
+    host.write("var/lib/docker/containers/broken/config.v2.json", "{");
+    let finished = host.manager(&["status", "--format", "json"]).ok();
+    let document = finished.json();
+    assert_eq!(document["source"], "store");
+    let extensions = document["extensions"].as_array().unwrap();
+    let seen: Vec<(&str, &str)> = extensions
+        .iter()
+        .map(|one| (one["id"].as_str().unwrap(), one["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(seen, [("bad", "failed"), ("dead", "dead"), ("good", "applied")]);
+    for text in ["cannot be reached", "container store", "broken/config.v2.json"] {
+        assert!(finished.err.contains(text), "{text}: {finished}");
+    }
+    assert_eq!(host.manager(&["list", "-q"]).ok().out, "bad\ndead\ngood\n");
+    let inspected = host.manager(&["inspect", "bad"]).ok().json();
+    assert_eq!(inspected["error"], "no");
+}
+
+#[test]
+fn without_engine_and_store_both_are_named() {
+    let host = Host::new();
+    for words in [&["status"][..], &["status", "--docker-root", "/nowhere"]] {
+        let finished = host.manager(words);
+        assert_eq!(finished.code, 1);
+        for text in ["cannot be reached", "container store", "--docker-root"] {
+            assert!(finished.err.contains(text), "{text}: {finished}");
+        }
+    }
+}
+
+#[test]
+fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
+    let host = Host::new();
+    let record = json!({ "version": 1, "id": "abcdef", "steps": [{
+        "verb": "create", "time": "2026-01-01T00:00:00Z", "error": "hook hooks/create exited",
+        "warnings": ["odd"], "hooks": [{ "hook": "hooks/create", "output": "one\n\u{1b}[31mtwo\n" }],
+    }]});
+    host.write("run/balena-extension-runtime-deploys/abcdef.json", &record.to_string());
+    let expected = "2026-01-01T00:00:00Z create failed\n  hooks/create said:\n    one\n    \
+                    \u{fffd}[31mtwo\n  warning: odd\n  error: hook hooks/create exited\n";
+    assert_eq!(host.manager(&["logs", "abc"]).ok().out, expected);
+    let finished = host.manager(&["logs", "name"]);
+    assert!(finished.code == 1 && finished.err.contains("names cannot be looked up"), "{finished}");
+    let engine = host.engine(&Store::of(&[Container::new("abcdef"), Container::new("other")]));
+    assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
+    let finished = host.manager(&["logs", "name-of-other"]);
+    assert!(finished.code == 1 && finished.err.contains("nothing is recorded"), "{finished}");
+    drop(engine);
+    host.write("run/balena-extension-runtime-deploys/abcdef.json", "{");
+    let finished = host.manager(&["logs", "abcdef"]);
+    assert!(finished.code == 1 && finished.err.contains("abcdef.json"), "{finished}");
+}
+
+#[test]
+fn the_record_makes_the_sentence_of_a_failure() {
+    let host = Host::new();
+    let container = Container { error: "much around it", state: "created", ..Container::new("a") };
+    let _engine = host.engine(&Store::of(&[container]));
+    let detail = || {
+        let document = host.manager(&["status", "--format", "json"]).ok().json();
+        document["extensions"][0]["detail"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(detail(), "much around it");
+    let record = json!({ "version": 1, "id": "a", "steps": [{
+        "verb": "create", "time": "", "error": "the cause",
+    }]});
+    host.write("run/balena-extension-runtime-deploys/a.json", &record.to_string());
+    assert_eq!(detail(), "the cause");
+}
+
+#[test]
+fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
+    let host = Host::new();
+    host.write("proc/filesystems", "nodev\ttmpfs\n\text4\n");
+    host.write("mnt/boot/bootenv", "torn");
+    let finished = host.manager(&["doctor"]);
+    assert_eq!(finished.code, 1);
+    for text in [
+        "problem  engine",
+        "problem  boot-environment",
+        "problem  overlayfs",
+        "problem  namespaces",
+        "warning  unit",
+        "mend: start the engine",
+    ] {
+        assert!(finished.out.contains(text), "{text}: {finished}");
+    }
+    let document = host.manager(&["doctor", "--format", "json"]).json();
+    let checks = document["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|line| line["level"] == "ok" || line["mend"].is_string()));
+}
