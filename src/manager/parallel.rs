@@ -4,7 +4,7 @@
 use crate::host::engine::PARALLEL;
 use crate::host::stop::Stop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -28,31 +28,37 @@ pub(super) enum Ended {
 /// Does `work` to the objects `0..count`, and hands each result to `done`, in the order of their ends.
 pub(super) fn each<T: Send + 'static>(
     count: usize,
-    stop: &Stop,
+    stop: &Arc<Stop>,
     deadline: Instant,
     work: impl Fn(usize) -> T + Send + Sync + 'static,
     mut done: impl FnMut(usize, T),
 ) -> Ended {
     let work = Arc::new(work);
     let next = Arc::new(AtomicUsize::new(0));
-    let halt = Arc::new(AtomicBool::new(false));
     let (sender, results) = mpsc::channel();
     // Not scoped: one that hangs is left behind when the program ends.
-    for _ in 0..PARALLEL.min(count) {
-        let (work, next, halt) = (Arc::clone(&work), Arc::clone(&next), Arc::clone(&halt));
-        let sender = sender.clone();
-        std::thread::spawn(move || {
-            while !halt.load(Ordering::Relaxed) {
+    for number in 0..PARALLEL.min(count) {
+        let (work, next) = (Arc::clone(&work), Arc::clone(&next));
+        let (sender, stop) = (sender.clone(), Arc::clone(stop));
+        let worker = move || {
+            // Looked at before each object, so that nothing is begun after a signal.
+            while why_to_end(&stop, deadline).is_none() {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= count || sender.send((index, work(index))).is_err() {
                     break;
                 }
             }
-        });
+        };
+        match std::thread::Builder::new().spawn(worker.clone()) {
+            Ok(_) => {}
+            // A host at its limit of processes is the one that needs a cleanup most.
+            Err(_) if number == 0 => worker(),
+            Err(_) => break,
+        }
     }
     drop(sender);
     let mut left = count;
-    let mut ended = Ended::Complete;
+    let mut ended = None;
     let mut last_moment = None;
     while left > 0 {
         match results.recv_timeout(TICK) {
@@ -63,20 +69,25 @@ pub(super) fn each<T: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if ended == Ended::Complete {
-            if stop.is_wished() {
-                ended = Ended::Stopped;
-            } else if Instant::now() >= deadline {
-                ended = Ended::OutOfTime;
-            }
-            if ended != Ended::Complete {
-                halt.store(true, Ordering::Relaxed);
-                last_moment = Some(Instant::now() + GRACE);
-            }
+        if ended.is_none() {
+            ended = why_to_end(stop, deadline);
+            last_moment = ended.map(|_| Instant::now() + GRACE);
         }
         if last_moment.is_some_and(|moment| Instant::now() >= moment) {
             break;
         }
     }
-    if left == 0 { Ended::Complete } else { ended }
+    match left {
+        0 => Ended::Complete,
+        // The threads may have seen it first.
+        _ => ended.or_else(|| why_to_end(stop, deadline)).unwrap_or(Ended::OutOfTime),
+    }
+}
+
+/// Why nothing more is to be begun.
+fn why_to_end(stop: &Stop, deadline: Instant) -> Option<Ended> {
+    if stop.is_wished() {
+        return Some(Ended::Stopped);
+    }
+    (Instant::now() >= deadline).then_some(Ended::OutOfTime)
 }

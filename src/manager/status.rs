@@ -3,7 +3,7 @@
 use super::gather::{self, Depth, Source, brief};
 use super::{Context, Exit, Failure, print_json, resolve};
 use crate::cli::manager::{Format, Status};
-use crate::host::{deploy, grubenv, kernel, output};
+use crate::host::{clock, deploy, grubenv, kernel, output};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
@@ -125,7 +125,7 @@ impl<'a> HostView<'a> {
             return Some(true);
         }
         let Detail::Known(outcome) = &container.detail else { return None };
-        let started = humantime::parse_rfc3339(&outcome.started).ok()?;
+        let started = clock::parse(&outcome.started)?;
         Some(started >= *self.booted.as_ref().ok()?)
     }
 

@@ -55,6 +55,12 @@ fn generate(numbers: &mut Numbers) -> Contents {
     contents
 }
 
+/// How many objects of each kind there are.
+fn counts(store: &Store) -> [usize; 3] {
+    let contents = store.contents();
+    [contents.containers.len(), contents.images.len(), contents.volumes.len()]
+}
+
 /// `kind id` of all that a document says goes.
 fn going(document: &Value) -> Vec<String> {
     let objects = document["objects"].as_array().unwrap().iter();
@@ -80,10 +86,10 @@ fn over_two_hundred_generated_stores_a_dry_run_says_what_the_real_run_does() {
         };
         let (host, store) = (Host::new(), Store::new(contents));
         let engine = host.engine(&store);
-        let before = (store.ids(), store.contents().images.len(), store.contents().volumes.len());
+        let before = counts(&store);
         let dry = host.manager(&[words, &["--dry-run"]].concat()).ok().json();
         assert_eq!(engine.removals(), [""; 0], "round {round}: a dry run removes nothing");
-        let after = (store.ids(), store.contents().images.len(), store.contents().volumes.len());
+        let after = counts(&store);
         assert_eq!(before, after, "round {round}");
 
         let real = host.manager(words).ok().json();
