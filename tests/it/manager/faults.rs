@@ -150,7 +150,7 @@ fn manager_link(host: &Host) -> std::path::PathBuf {
 
 #[test]
 fn the_api_version_is_negotiated() {
-    for (theirs, ours) in [("1.41", "/v1.41/"), ("1.30", "/v1.30/"), ("1.52", "/v1.41/")] {
+    for (theirs, ours) in [("1.41", "/v1.41/"), ("1.30", "/v1.30/"), ("1.52", "/v1.45/")] {
         let host = Host::new();
         let engine = host.engine_but(&Store::default(), move |_, path| {
             (path == "/_ping").then_some(Answer::Ping(theirs))
