@@ -106,12 +106,13 @@ fn prose(text: &str) -> Vec<String> {
     told.map(|paragraph| paragraph.lines().collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// The words of a usage line that are no flags: `PROGRAM kill [--all] ID [SIGNAL]`.
+/// The words of a usage line that are no flags: `PROGRAM kill [--all] ID [SIGNAL]`. `[FLAGS]` stands
+/// for flags that the text does not list.
 fn positionals(usage: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut of_a_flag = false;
     for word in usage.split(' ').skip(2) {
-        of_a_flag |= word.starts_with("[-");
+        of_a_flag |= word.starts_with("[-") || word == "[FLAGS]";
         if !of_a_flag {
             words.push(word);
         }
