@@ -187,10 +187,17 @@ fn level(text: &str) -> Result<Level, Invalid> {
     Level::parse(text).ok_or(Invalid::Level)
 }
 
+/// Decimal seconds. By hand: the tables for reading floating point would be 1 % of the binary.
 fn seconds(text: &str) -> Result<Duration, Invalid> {
-    const WEEK: f64 = 7.0 * 24.0 * 60.0 * 60.0;
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=WEEK).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or(Invalid::Seconds)
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(Invalid::Seconds);
+    }
+    let whole = whole.parse().map_err(|_| Invalid::Seconds)?;
+    let nanoseconds = format!("{fraction:0<9}").parse().map_err(|_| Invalid::Seconds)?;
+    Some(Duration::new(whole, nanoseconds)).filter(|time| *time <= WEEK).ok_or(Invalid::Seconds)
 }
 
 /// Reads a whole command line, the program's name left out.
@@ -227,6 +234,24 @@ mod tests {
             assert_eq!(arguments.globals.log_level, Level::Debug);
             let Command::Cleanup(cleanup) = arguments.command else { panic!("{line}") };
             assert!(cleanup.stale_os && cleanup.force && !cleanup.dry_run);
+        }
+    }
+
+    #[test]
+    fn seconds_are_decimal_and_bounded() {
+        for (text, milliseconds) in [
+            ("0", Some(0)),
+            ("30", Some(30_000)),
+            ("0.5", Some(500)),
+            ("604800", Some(604_800_000)),
+        ] {
+            let seconds = seconds(text).ok().map(|time| time.as_millis());
+            assert_eq!(seconds, milliseconds, "{text}");
+        }
+        for text in
+            ["", ".", ".5", "-1", "1e3", "604800.1", "604801", "99999999999999999999", "1.2.3"]
+        {
+            assert_eq!(seconds(text), Err(Invalid::Seconds), "{text}");
         }
     }
 
