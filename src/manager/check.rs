@@ -26,6 +26,11 @@ pub(crate) enum Error {
          engine"
     )]
     Nowhere { name: String, source: Box<dyn Cause> },
+    #[error(
+        "check {name:?}: it is an OCI layout as a folder, which is not read; check it as an archive: \
+         tar -C {name:?} -cf - . | balena-extension-manager check -"
+    )]
+    Layout { name: String },
     #[error("check the folder {name:?}")]
     Folder { name: String, source: folder::Error },
     #[error("check the bundle {name:?}")]
@@ -96,7 +101,11 @@ fn load<R: Read>(
     }
     match std::fs::metadata(name) {
         Ok(found) if found.is_dir() => {
-            let bundle = Path::new(name).join("config.json").exists();
+            let has = |file: &str| Path::new(name).join(file).exists();
+            if has("oci-layout") && has("index.json") {
+                return Err(Error::Layout { name: name.to_owned() });
+            }
+            let bundle = has("config.json");
             let subject = if bundle { load_bundle(name) } else { load_folder(name) };
             Ok(vec![(subject?, None)])
         }
@@ -112,7 +121,8 @@ fn load<R: Read>(
 }
 
 fn is_path(name: &str) -> bool {
-    name.starts_with(['/', '.']) || name.ends_with(".tar") || name.ends_with("gz")
+    name.starts_with(['/', '.'])
+        || [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
 }
 
 fn load_folder(name: &str) -> Result<Subject, Error> {

@@ -1,22 +1,23 @@
-//! Reads an archive in one pass, from a file or from an engine: an image as `docker save` or an OCI
-//! layout has it, or the files of a container as `docker export` has them. Which of them it is shows
-//! at its end, where the manifest may be; so every layer is listed as it comes by.
+//! Reads an archive in one pass, from a file or from an engine: an image as `docker save`, its likes
+//! or an OCI layout have it, or the files of a container as `docker export` has them. Which of them it
+//! is shows at its end, where the manifest may be; so every layer is listed as it comes by.
 
+use crate::host::image::stream::{self, Budget, Item, What, each_entry};
 use crate::host::image::{ENTRIES_MAX, probe, read_head};
 use crate::model::check::content::HEAD_LEN;
-use crate::model::check::tree::{Content, Entry, Kind, Layer, Outside, Tree, join, split};
+use crate::model::check::tree::{
+    Kind, Layer, Outside, TooMuch, Tree, WEIGHT_MAX, join, normal, split,
+};
 use crate::model::image::{self, Configuration, INDEX, MANIFEST, Manifest};
-use flate2::read::MultiGzDecoder;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use tar::EntryType;
+use std::io::Read;
 
 /// The longest document that is kept, and how much all of them may take.
 const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
-/// The length of a tar header, and where it has its mark (tar(5), POSIX ustar).
-const BLOCK: usize = 512;
-const MARK: std::ops::Range<usize> = 257..262;
+/// How many images one archive may have. What they have together is bounded by its weight: a manifest
+/// of a few bytes may name the same large layer any number of times.
+const IMAGES_MAX: usize = 256;
 
 /// What an archive holds.
 #[derive(Debug)]
@@ -37,20 +38,24 @@ pub(crate) struct Image {
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("read it as a tar archive")]
-    Read(#[source] io::Error),
-    #[error("it is no tar archive")]
-    NotTar,
-    #[error("it is compressed with {0}, which is not supported: decompress it first")]
-    Compressed(&'static str),
-    #[error("it has more than {ENTRIES_MAX} files")]
+    #[error(transparent)]
+    Stream(#[from] stream::Error),
+    #[error("its layer {name}")]
+    Layer { name: String, source: stream::Error },
+    #[error("it has more than {ENTRIES_MAX} files: is it an extension?")]
     TooMany,
-    #[error("its documents have more than {DOCUMENTS_MAX} bytes")]
-    TooLong,
+    #[error("its document {name} is too long ({DOCUMENT_MAX} bytes is the most)")]
+    DocumentTooLong { name: String },
+    #[error("it has more than {IMAGES_MAX} images: check some at a time")]
+    TooManyImages,
+    #[error("its images have too many files together: check some at a time")]
+    TooMuchTogether,
     #[error("it has layers but no manifest: it is not complete")]
     NoManifest,
     #[error(transparent)]
     Outside(#[from] Outside),
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     #[error(transparent)]
     Invalid(#[from] image::Invalid),
 }
@@ -58,12 +63,17 @@ pub(crate) enum Error {
 /// Everything that was met on the way.
 #[derive(Default)]
 struct Pass {
+    /// All that is in the archive, as if it were an export.
     files: Layer,
-    layers: BTreeMap<String, Layer>,
+    layers: BTreeMap<String, Result<Layer, stream::Error>>,
     documents: BTreeMap<String, Vec<u8>>,
+    /// Names of what may be documents, but for their length.
+    too_long: Vec<String>,
     /// `docker save` writes a layer that two images share once, and links to it.
     links: BTreeMap<String, String>,
     entries: usize,
+    /// Of the layers that are read.
+    weight: usize,
     document_len: u64,
 }
 
@@ -71,128 +81,206 @@ struct Pass {
 ///
 /// # Errors
 /// What is wrong with it; nothing of it is used then.
-pub(crate) fn read(reader: impl Read) -> Result<Archive, Error> {
+pub(crate) fn read(mut reader: impl Read) -> Result<Archive, Error> {
+    let budget = Budget::new();
     let mut pass = Pass::default();
-    let mut archive = tar::Archive::new(unpacked(reader)?);
-    for entry in archive.entries().map_err(Error::Read)? {
-        let mut entry = entry.map_err(Error::Read)?;
-        pass.count()?;
-        let path = text(&entry.path_bytes());
-        let name = path.trim_start_matches("./").to_owned();
-        if entry.header().entry_type() == EntryType::Symlink {
-            let target = text(&entry.link_name_bytes().unwrap_or_default());
-            pass.links.insert(name, target);
-        } else if is_file(entry.header().entry_type()) {
-            let head = read_head(&mut entry, HEAD_LEN).map_err(Error::Read)?;
-            if pass.part(&name, &head, &mut entry)? == Part::Taken {
-                continue;
-            }
-            let content = whole(&name, &head, &mut entry)?;
-            pass.files.add(&path, file(&entry, content))?;
-            continue;
-        }
-        add(&mut pass.files, &mut entry)?;
-    }
+    each_entry(&mut reader, &budget, &mut |item| pass.take_in(item, &budget))?;
     pass.finish()
 }
 
-/// Whether a file was a part of an image, so that nothing is left of it to read.
-#[derive(PartialEq, Eq)]
-enum Part {
-    Taken,
-    NotOne,
+/// What a file of the archive is by its name: names in archives of images are few.
+fn may_be_document(name: &str, head: &[u8]) -> bool {
+    let here = !name.contains('/');
+    let json = head.iter().find(|byte| !byte.is_ascii_whitespace());
+    (here || name.starts_with("blobs/")) && matches!(json, Some(b'{' | b'['))
+}
+
+fn may_be_layer(name: &str) -> bool {
+    let file = split(name).1;
+    let beside =
+        !name.contains('/') && [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end));
+    beside || name.starts_with("blobs/") || file == "layer.tar" && name.matches('/').count() < 2
+}
+
+/// Whether an archive of images has a file of this name, beside or in place of a manifest.
+fn is_of_images(name: &str) -> bool {
+    let known = ["json", "VERSION", "layer.tar", "repositories", "oci-layout"];
+    may_be_layer(name) || known.contains(&split(name).1) || name.ends_with(".json")
 }
 
 impl Pass {
-    fn count(&mut self) -> Result<(), Error> {
-        self.entries += 1;
-        if self.entries > ENTRIES_MAX { Err(Error::TooMany) } else { Ok(()) }
+    fn take_in(&mut self, mut item: Item<'_>, budget: &Budget) -> Result<(), Error> {
+        self.count(self.files.weight())?;
+        let name = item.path.trim_start_matches("./").to_owned();
+        match &item.what {
+            What::Entry(Kind::File(_)) => {}
+            What::Entry(Kind::Link { target }) => {
+                self.links.insert(name, target.clone());
+                return add(&mut self.files, item);
+            }
+            What::Entry(_) | What::OpaqueFolder | What::HardLink { .. } | What::Whiteout => {
+                return add(&mut self.files, item);
+            }
+        }
+        let head = read_head(&mut item.content, HEAD_LEN).map_err(stream::Error::Read)?;
+        if may_be_document(&name, &head) {
+            let bytes = self.document(name, &head, &mut item)?;
+            return add_file(&mut self.files, item, &bytes);
+        }
+        if may_be_layer(&name) {
+            self.layer(name, &head, &mut item, budget)?;
+        }
+        add_file(&mut self.files, item, &head)
     }
 
-    /// Takes in a layer or a document.
-    fn part(&mut self, name: &str, head: &[u8], rest: &mut impl Read) -> Result<Part, Error> {
-        let blob = name.starts_with("blobs/");
-        let document = blob && head.first() == Some(&b'{');
-        if document || name.ends_with(".json") && !name.contains('/') {
-            let mut bytes = Vec::new();
-            let all = head.chain(rest);
-            all.take(DOCUMENT_MAX + 1).read_to_end(&mut bytes).map_err(Error::Read)?;
-            self.document_len += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            if self.document_len > DOCUMENTS_MAX {
-                return Err(Error::TooLong);
-            }
-            self.documents.insert(name.to_owned(), bytes);
-            return Ok(Part::Taken);
+    /// `weight` is that of the layer that is being read.
+    fn count(&mut self, weight: usize) -> Result<(), Error> {
+        self.entries += 1;
+        if self.entries > ENTRIES_MAX {
+            return Err(Error::TooMany);
         }
-        if !(blob || name == "layer.tar" || name.ends_with("/layer.tar")) {
-            return Ok(Part::NotOne);
+        if self.weight + weight > WEIGHT_MAX { Err(TooMuch.into()) } else { Ok(()) }
+    }
+
+    /// Keeps a document. Returns as much of it as was read.
+    fn document(
+        &mut self,
+        name: String,
+        head: &[u8],
+        item: &mut Item<'_>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let mut most = head.chain(&mut *item.content).take(DOCUMENT_MAX);
+        most.read_to_end(&mut bytes).map_err(stream::Error::Read)?;
+        let all = self.document_len + item.size;
+        if item.size > DOCUMENT_MAX || all > DOCUMENTS_MAX {
+            self.too_long.push(name);
+            return Ok(bytes);
         }
-        let layer = match unpacked(head.chain(rest)) {
-            Ok(reader) => self.layer(reader)?,
-            // Some other blob; if a manifest names it as a layer, it will be missed.
-            Err(Error::NotTar) => return Ok(Part::Taken),
+        self.document_len = all;
+        self.documents.insert(name, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Reads a layer. If it is none, that matters only if a manifest names it.
+    fn layer(
+        &mut self,
+        name: String,
+        head: &[u8],
+        item: &mut Item<'_>,
+        budget: &Budget,
+    ) -> Result<(), Error> {
+        let mut layer = Layer::default();
+        let mut reader = head.chain(&mut *item.content);
+        let read = each_entry(&mut reader, budget, &mut |item| {
+            self.count(layer.weight())?;
+            add(&mut layer, item)
+        });
+        let layer = match read {
+            Ok(()) => Ok(layer),
+            Err(Error::Stream(error)) => Err(error),
             Err(error) => return Err(error),
         };
-        self.layers.insert(name.to_owned(), layer);
-        Ok(Part::Taken)
-    }
-
-    fn layer(&mut self, reader: impl Read) -> Result<Layer, Error> {
-        let mut layer = Layer::default();
-        let mut archive = tar::Archive::new(reader);
-        for entry in archive.entries().map_err(Error::Read)? {
-            self.count()?;
-            add(&mut layer, &mut entry.map_err(Error::Read)?)?;
-        }
-        Ok(layer)
+        self.weight += layer.as_ref().map(Layer::weight).unwrap_or_default();
+        self.layers.insert(name, layer);
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Archive, Error> {
+        let has_layers = self.layers.values().any(Result::is_ok);
         let manifests = if let Some(bytes) = self.documents.get(MANIFEST) {
             image::manifests(bytes)
         } else if self.documents.contains_key(INDEX) {
             image::manifests_of_layout(&self.documents)
-        } else if self.layers.is_empty() {
-            return self.export();
+        } else if has_layers && self.files.paths().all(is_of_images) {
+            return Err(
+                match self.too_long.iter().find(|name| *name == MANIFEST || *name == INDEX) {
+                    Some(name) => Error::DocumentTooLong { name: name.clone() },
+                    None => Error::NoManifest,
+                },
+            );
         } else {
-            return Err(Error::NoManifest);
+            return self.export();
         };
         match manifests {
-            Ok(manifests) => {
-                let images = manifests.into_iter().map(|manifest| self.image(manifest));
-                images.collect::<Result<_, _>>().map(Archive::Images)
-            }
+            Ok(manifests) => self.images(manifests).map(Archive::Images),
             // A container may have a file of this name, and no layers.
-            Err(_) if self.layers.is_empty() => self.export(),
+            Err(_) if !has_layers => self.export(),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The documents are ordinary files then.
-    fn export(&mut self) -> Result<Archive, Error> {
-        for (name, bytes) in &self.documents {
-            let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            let content = Content { size, ..Content::of_head(bytes) };
-            let entry = Entry { kind: Kind::File(content), mode: 0o644, uid: 0, gid: 0 };
-            self.files.add(name, entry)?;
-        }
+    fn export(self) -> Result<Archive, Error> {
         let mut tree = Tree::default();
-        tree.add_layer(std::mem::take(&mut self.files));
+        tree.add_layer(self.files)?;
         Ok(Archive::Export(tree))
     }
 
-    fn image(&self, manifest: Manifest) -> Result<Image, Error> {
-        let missing = |name: &str| image::Invalid::Missing { name: name.to_owned() };
+    fn images(&mut self, manifests: Vec<Manifest>) -> Result<Vec<Image>, Error> {
+        if manifests.len() > IMAGES_MAX {
+            return Err(Error::TooManyImages);
+        }
+        self.files = Layer::default();
+        let mut uses: BTreeMap<String, usize> = BTreeMap::new();
+        for name in manifests.iter().flat_map(|manifest| &manifest.layers) {
+            *uses.entry(self.real_name(name)).or_default() += 1;
+        }
+        let mut images = Vec::new();
+        let mut weight = 0;
+        for manifest in manifests {
+            let image = self.image(manifest, &mut uses)?;
+            weight += image.tree.weight();
+            if weight > WEIGHT_MAX {
+                return Err(Error::TooMuchTogether);
+            }
+            images.push(image);
+        }
+        Ok(images)
+    }
+
+    /// The name under which a layer was read.
+    fn real_name(&self, name: &str) -> String {
+        let target = self.links.get(name).and_then(|target| linked(name, target));
+        target.unwrap_or_else(|| name.to_owned())
+    }
+
+    fn image(
+        &mut self,
+        manifest: Manifest,
+        uses: &mut BTreeMap<String, usize>,
+    ) -> Result<Image, Error> {
         let name = &manifest.config;
-        let bytes = self.documents.get(name).ok_or_else(|| missing(name))?;
+        let bytes = self.documents.get(name).ok_or_else(|| self.missing(name))?;
         let configuration = Configuration::parse(bytes, name)?;
         let mut tree = Tree::default();
         for name in &manifest.layers {
-            let target = self.links.get(name).and_then(|target| linked(name, target));
-            let layer = self.layers.get(target.as_ref().unwrap_or(name));
-            tree.add_layer(layer.ok_or_else(|| missing(name))?.clone());
+            let real = self.real_name(name);
+            let last = uses.get_mut(&real).is_none_or(|left| {
+                *left = left.saturating_sub(1);
+                *left == 0
+            });
+            // A layer that is not used again need not be there twice.
+            let layer = match self.layers.remove(&real) {
+                Some(Ok(layer)) => layer,
+                Some(Err(source)) => return Err(Error::Layer { name: name.clone(), source }),
+                None => return Err(self.missing(name)),
+            };
+            if !last {
+                self.layers.insert(real, Ok(layer.clone()));
+            }
+            tree.add_layer(layer)?;
         }
         Ok(Image { name: manifest.name, configuration, tree })
+    }
+
+    /// Why a part of an image cannot be had.
+    fn missing(&self, name: &str) -> Error {
+        let name = name.to_owned();
+        if self.too_long.contains(&name) {
+            Error::DocumentTooLong { name }
+        } else {
+            image::Invalid::Missing { name }.into()
+        }
     }
 }
 
@@ -211,279 +299,29 @@ fn linked(name: &str, target: &str) -> Option<String> {
 }
 
 /// Adds an entry of an archive to a layer.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds are headers of headers")]
-fn add<R: Read>(layer: &mut Layer, entry: &mut tar::Entry<'_, R>) -> Result<(), Error> {
-    let path = text(&entry.path_bytes());
-    let target = entry.link_name_bytes().map(|bytes| text(&bytes)).unwrap_or_default();
-    let kind = match entry.header().entry_type() {
-        EntryType::Link => return Ok(layer.add_hard_link(&path, &target)?),
-        EntryType::Symlink => Kind::Link { target },
-        EntryType::Directory => {
-            if is_opaque(entry)? {
-                layer.add_opaque(&path)?;
-            }
-            Kind::Folder
+fn add(layer: &mut Layer, mut item: Item<'_>) -> Result<(), Error> {
+    match std::mem::replace(&mut item.what, What::OpaqueFolder) {
+        What::Entry(Kind::File(_)) => return add_file(layer, item, &[]),
+        What::Entry(kind) => layer.add(&item.path, item.entry(kind))?,
+        What::OpaqueFolder => {
+            layer.add_opaque(&item.path)?;
+            layer.add(&item.path, item.entry(Kind::Folder))?;
         }
-        EntryType::Char if number(entry)? == (0, 0) => {
-            return Ok(layer.add_overlay_whiteout(&path)?);
-        }
-        EntryType::Char | EntryType::Block => Kind::Device,
-        EntryType::Fifo => Kind::Fifo,
-        other if is_file(other) => {
-            let content = whole(&path, &[], entry)?;
-            layer.add(&path, file(entry, content))?;
-            return Ok(());
-        }
-        _ => return Ok(()),
-    };
-    layer.add(&path, owned(entry, kind))?;
+        What::HardLink { target } => layer.add_hard_link(&item.path, &target)?,
+        What::Whiteout => layer.add_overlay_whiteout(&item.path)?,
+    }
     Ok(())
 }
 
-fn is_file(kind: EntryType) -> bool {
-    matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
-}
-
-fn whole<R: Read>(
-    path: &str,
-    head: &[u8],
-    entry: &mut tar::Entry<'_, R>,
-) -> Result<Content, Error> {
-    let size = entry.size();
-    let path = path.trim_start_matches(['.', '/']);
-    probe(path, size, head.chain(entry)).map_err(Error::Read)
-}
-
-fn file<R: Read>(entry: &tar::Entry<'_, R>, content: Content) -> Entry {
-    owned(entry, Kind::File(content))
-}
-
-fn owned<R: Read>(entry: &tar::Entry<'_, R>, kind: Kind) -> Entry {
-    let header = entry.header();
-    let id = |value: io::Result<u64>| u32::try_from(value.unwrap_or_default()).unwrap_or(u32::MAX);
-    let mode = header.mode().unwrap_or_default() & 0o7777;
-    Entry { kind, mode, uid: id(header.uid()), gid: id(header.gid()) }
-}
-
-fn number<R: Read>(entry: &tar::Entry<'_, R>) -> Result<(u32, u32), Error> {
-    let header = entry.header();
-    let major = header.device_major().map_err(Error::Read)?.unwrap_or_default();
-    Ok((major, header.device_minor().map_err(Error::Read)?.unwrap_or_default()))
-}
-
-/// The attribute by which overlayfs marks a folder, in the archive's own way of writing attributes.
-fn is_opaque<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<bool, Error> {
-    let Some(extensions) = entry.pax_extensions().map_err(Error::Read)? else { return Ok(false) };
-    for extension in extensions {
-        let extension = extension.map_err(Error::Read)?;
-        let key = extension.key_bytes();
-        if key.starts_with(b"SCHILY.xattr.")
-            && key.ends_with(b".overlay.opaque")
-            && extension.value_bytes() == b"y"
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The bytes of a tar archive, decompressed if they are compressed with what Docker compresses with.
-fn unpacked<'a>(mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Error> {
-    let head = read_head(&mut reader, BLOCK).map_err(Error::Read)?;
-    for (mark, name) in
-        [(&b"\x28\xb5\x2f\xfd"[..], "zstd"), (&b"\xfd7zXZ\0"[..], "xz"), (&b"BZh"[..], "bzip2")]
-    {
-        if head.starts_with(mark) {
-            return Err(Error::Compressed(name));
-        }
-    }
-    let packed = head.starts_with(b"\x1f\x8b");
-    let whole = io::Cursor::new(head).chain(reader);
-    if !packed {
-        return checked(whole);
-    }
-    checked(MultiGzDecoder::new(whole))
-}
-
-/// Refuses what is no tar archive. An empty one is all zeros.
-fn checked<'a>(mut reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Error> {
-    let head = read_head(&mut reader, BLOCK).map_err(Error::Read)?;
-    let empty = head.len() == BLOCK && head.iter().all(|byte| *byte == 0);
-    if empty || head.get(MARK) == Some(b"ustar") {
-        Ok(Box::new(io::Cursor::new(head).chain(reader)))
-    } else {
-        Err(Error::NotTar)
-    }
+/// Adds a file, of which `head` was read already.
+fn add_file(layer: &mut Layer, mut item: Item<'_>, head: &[u8]) -> Result<(), Error> {
+    let path = normal(&item.path)?;
+    let content = probe(&path, item.size, &mut head.chain(&mut item.content));
+    let content = content.map_err(stream::Error::Read)?;
+    layer.add(&item.path, item.entry(Kind::File(content)))?;
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-    use std::io::Write as _;
-
-    enum Item<'a> {
-        File(&'a str, u32, &'a [u8]),
-        Link(&'a str, &'a str),
-        Hard(&'a str, &'a str),
-        Char(&'a str),
-    }
-
-    fn archive(items: &[Item<'_>]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for item in items {
-            let mut header = tar::Header::new_ustar();
-            header.set_mode(0o644);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_size(0);
-            match item {
-                Item::File(path, mode, bytes) => {
-                    header.set_mode(*mode);
-                    header.set_size(u64::try_from(bytes.len()).unwrap());
-                    builder.append_data(&mut header, path, *bytes).unwrap();
-                }
-                Item::Link(path, target) => {
-                    header.set_entry_type(EntryType::Symlink);
-                    builder.append_link(&mut header, path, target).unwrap();
-                }
-                Item::Hard(path, target) => {
-                    header.set_entry_type(EntryType::Link);
-                    builder.append_link(&mut header, path, target).unwrap();
-                }
-                Item::Char(path) => {
-                    header.set_entry_type(EntryType::Char);
-                    header.set_device_major(0).unwrap();
-                    header.set_device_minor(0).unwrap();
-                    builder.append_data(&mut header, path, &b""[..]).unwrap();
-                }
-            }
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn packed(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn images(bytes: &[u8]) -> Vec<Image> {
-        match read(bytes).unwrap() {
-            Archive::Images(images) => images,
-            Archive::Export(tree) => panic!("{tree:?}"),
-        }
-    }
-
-    fn paths(tree: &Tree) -> Vec<&str> {
-        tree.iter().filter(|(_, entry)| !entry.is_folder()).map(|(path, _)| path).collect()
-    }
-
-    const CONFIG: &[u8] = br#"{"architecture":"arm64","config":{"Labels":{"a":"1"},"Cmd":["x"]}}"#;
-
-    #[test]
-    fn an_image_of_docker_is_its_layers_on_top_of_each_other() {
-        let low = archive(&[
-            Item::File("hooks/start", 0o755, b"#!/bin/sh\n"),
-            Item::File("gone", 0o644, b""),
-            Item::Hard("hooks/create", "hooks/start"),
-        ]);
-        let high = archive(&[
-            Item::File(".wh.gone", 0o644, b""),
-            Item::Char("hidden"),
-            Item::Link("b", "/a"),
-        ]);
-        let manifest =
-            br#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["1/layer.tar","2/layer.tar",
-            "3/layer.tar"]}]"#;
-        let whole = archive(&[
-            Item::File("1/layer.tar", 0o644, &low),
-            Item::File("2/layer.tar", 0o644, &packed(&high)),
-            // What two layers share is there once.
-            Item::Link("3/layer.tar", "../2/layer.tar"),
-            Item::File("c.json", 0o644, CONFIG),
-            Item::File("manifest.json", 0o644, manifest),
-        ]);
-        for bytes in [whole.clone(), packed(&whole)] {
-            let images = images(&bytes);
-            assert_eq!(images[0].name.as_deref(), Some("x:1"));
-            assert_eq!(images[0].configuration.architecture.as_deref(), Some("arm64"));
-            assert_eq!(paths(&images[0].tree), ["b", "hooks/create", "hooks/start"]);
-            assert_eq!(images[0].tree.whiteouts().len(), 2);
-            let hook = images[0].tree.at("hooks/create").unwrap();
-            assert_eq!(
-                (hook.mode, hook.content().unwrap().head.as_slice()),
-                (0o755, &b"#!/bin/sh"[..])
-            );
-        }
-    }
-
-    #[test]
-    fn a_layout_is_read_whatever_the_order_of_its_blobs() {
-        let layer = packed(&archive(&[Item::File("boot/kernel", 0o644, b"")]));
-        let manifest = br#"{"config":{"digest":"sha256:c"},"layers":[{"digest":"sha256:l"}]}"#;
-        let index = br#"{"manifests":[{"digest":"sha256:m"}]}"#;
-        let items = [
-            Item::File("blobs/sha256/l", 0o644, &layer),
-            Item::File("blobs/sha256/m", 0o644, manifest),
-            Item::File("index.json", 0o644, index),
-            Item::File("oci-layout", 0o644, b"{}"),
-            Item::File("blobs/sha256/c", 0o644, CONFIG),
-        ];
-        let images = images(&archive(&items));
-        assert!(images[0].tree.at("boot/kernel").unwrap().content().unwrap().sha256.is_some());
-    }
-
-    #[test]
-    fn the_files_of_a_container_are_an_export_whatever_their_names() {
-        let bytes = archive(&[
-            Item::File("./usr/bin/x", 0o4755, b"\x7fELF"),
-            Item::File("manifest.json", 0o644, b"{}"),
-            Item::Link("link", "usr/bin/x"),
-        ]);
-        let Archive::Export(tree) = read(bytes.as_slice()).unwrap() else { panic!() };
-        assert_eq!(paths(&tree), ["link", "manifest.json", "usr/bin/x"]);
-        assert_eq!(tree.at("usr/bin/x").unwrap().mode, 0o4755);
-    }
-
-    #[test]
-    fn what_is_broken_is_named() {
-        let layer = archive(&[Item::File("a", 0o644, b"")]);
-        let config = Item::File("c.json", 0o644, CONFIG);
-        let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
-        let manifest = Item::File("manifest.json", 0o644, manifest);
-        let whole = archive(&[Item::File("1/layer.tar", 0o644, &layer)]);
-        let lone = archive(&[Item::File("manifest.json", 0o644, br#"[{"Config":"d.json"}]"#)]);
-        let mut other = packed(&whole);
-        other.truncate(other.len() / 2);
-        for (bytes, expected) in [
-            (b"hello".to_vec(), "it is no tar archive"),
-            (Vec::new(), "it is no tar archive"),
-            (b"\x28\xb5\x2f\xfd....".to_vec(), "compressed with zstd"),
-            (whole.clone(), "it has layers but no manifest"),
-            (whole[..700].to_vec(), "read it as a tar archive"),
-            (other, "read it as a tar archive"),
-            (lone, "d.json, which its manifest names, is not in it"),
-            (archive(&[config, manifest]), "1/layer.tar, which its manifest names, is not in it"),
-        ] {
-            let error = crate::model::cause::chain(&read(bytes.as_slice()).unwrap_err());
-            assert!(error.contains(expected), "{error}\n does not say {expected}");
-        }
-    }
-
-    #[test]
-    fn an_empty_layer_is_a_layer() {
-        let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
-        let bytes = archive(&[
-            Item::File("1/layer.tar", 0o644, &archive(&[])),
-            Item::File("c.json", 0o644, CONFIG),
-            Item::File("manifest.json", 0o644, manifest),
-        ]);
-        assert!(images(&bytes)[0].tree.iter().next().is_none());
-    }
-}
+#[path = "archive_tests.rs"]
+mod tests;

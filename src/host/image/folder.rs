@@ -1,7 +1,10 @@
 //! Lists a folder: the rootfs of an extension whole, the root of a host only where it is asked about.
 
-use crate::host::image::{ENTRIES_MAX, probe};
-use crate::model::check::tree::{Content, Entry, Kind, Layer, Outside, Resolved, Tree, join};
+use crate::host::image::{ENTRIES_MAX, READ_MAX, WHOLE_MAX, probe, wanted_whole};
+use crate::model::check::content::Wanted;
+use crate::model::check::tree::{
+    Content, Entry, Kind, Layer, Outside, Resolved, TooMuch, Tree, WEIGHT_MAX, join,
+};
 use crate::model::hook_failure::elf_machine;
 use rustix::fs::{Mode, OFlags};
 use std::collections::{BTreeSet, VecDeque};
@@ -19,8 +22,15 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     #[error("{path:?} has more than {ENTRIES_MAX} files: is it the rootfs of an extension?")]
     TooMany { path: PathBuf },
+    #[error(
+        "{path:?} has more than {READ_MAX} bytes of kernels and modules: is it the rootfs of an \
+         extension?"
+    )]
+    TooLong { path: PathBuf },
     #[error(transparent)]
     Outside(#[from] Outside),
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
 }
 
 /// Lists all that is in `root`, links not followed.
@@ -28,10 +38,15 @@ pub(crate) enum Error {
 /// # Errors
 /// Names the first file that cannot be read: a check that left something out would prove nothing.
 pub(crate) fn load(root: &Path) -> Result<Tree, Error> {
+    load_within(root, READ_MAX)
+}
+
+fn load_within(root: &Path, most: u64) -> Result<Tree, Error> {
     let mut layer = Layer::default();
-    let mut ahead = vec![String::new()];
-    while let Some(folder) = ahead.pop() {
-        let path = root.join(&folder);
+    let mut read_whole = 0_u64;
+    // The name is for people, the path is what the kernel calls it: it need not be UTF-8.
+    let mut ahead = vec![(String::new(), root.to_owned())];
+    while let Some((folder, path)) = ahead.pop() {
         let listing = |source: io::Error| Error::List { path: path.clone(), source };
         if is_opaque(&path) {
             layer.add_opaque(&folder)?;
@@ -46,20 +61,32 @@ pub(crate) fn load(root: &Path) -> Result<Tree, Error> {
                 layer.add_overlay_whiteout(&name)?;
                 continue;
             }
-            let reading = |source: io::Error| Error::Read { path: path.clone(), source };
-            let entry = entry(&metadata, &path, |file| probe(&name, metadata.len(), file))
-                .map_err(reading)?;
-            if entry.is_folder() {
-                ahead.push(name.clone());
+            let size = metadata.len();
+            if metadata.is_file() && wanted_whole(&name, size) != Wanted::Head {
+                // Holes take no space, and time all the same.
+                read_whole += size.min(WHOLE_MAX);
+                if read_whole > most {
+                    return Err(Error::TooLong { path: root.to_owned() });
+                }
             }
+            let reading = |source: io::Error| Error::Read { path: path.clone(), source };
+            let entry = entry(&metadata, &path, |mut file| probe(&name, size, &mut file))
+                .map_err(reading)?;
+            let is_folder = entry.is_folder();
             layer.add(&name, entry)?;
+            if is_folder {
+                ahead.push((name, path));
+            }
             if layer.len() > ENTRIES_MAX {
                 return Err(Error::TooMany { path: root.to_owned() });
+            }
+            if layer.weight() > WEIGHT_MAX {
+                return Err(TooMuch.into());
             }
         }
     }
     let mut tree = Tree::default();
-    tree.add_layer(layer);
+    tree.add_layer(layer)?;
     Ok(tree)
 }
 
@@ -113,7 +140,7 @@ pub(crate) fn look(root: &Path, wanted: &BTreeSet<String>) -> Result<Tree, Error
         look_along(root, path, &mut layer, &mut seen)?;
     }
     let mut tree = Tree::default();
-    tree.add_layer(layer);
+    tree.add_layer(layer)?;
     Ok(tree)
 }
 
@@ -224,6 +251,30 @@ mod tests {
     }
 
     #[test]
+    fn names_need_not_be_utf_8() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let root = Root(tempfile::tempdir().unwrap());
+        let folder = root.0.path().join(std::ffi::OsStr::from_bytes(b"f\xff"));
+        std::fs::create_dir(&folder).unwrap();
+        File::create(folder.join("x")).unwrap();
+        assert!(load(root.0.path()).unwrap().at("f\u{fffd}/x").is_some());
+    }
+
+    #[test]
+    fn files_that_are_mostly_holes_are_not_read_without_end() {
+        let root = Root(tempfile::tempdir().unwrap());
+        root.file("boot/huge", b"", 0o644);
+        let huge = File::options().write(true).open(root.0.path().join("boot/huge")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let tree = load(root.0.path()).unwrap();
+        assert_eq!(tree.at("boot/huge").unwrap().content().unwrap().sha256, None);
+        root.file("lib/modules/1/a.ko", b"vermagic=1 \0", 0o644);
+        root.file("lib/modules/1/b.ko", b"vermagic=1 \0", 0o644);
+        assert!(load_within(root.0.path(), 24).is_ok());
+        assert!(matches!(load_within(root.0.path(), 23), Err(Error::TooLong { .. })));
+    }
+
+    #[test]
     fn of_a_host_only_what_was_asked_is_listed_links_followed_inside_it() {
         let root = Root(tempfile::tempdir().unwrap());
         let elf = std::fs::read("/proc/self/exe").unwrap();
@@ -271,6 +322,22 @@ mod tests {
                 (ours, theirs) => panic!("{target}: {ours:?}, the runtime: {theirs:?}"),
             }
             std::fs::remove_file(&hook).unwrap();
+        }
+        // The folder itself a link, and in it what the runtime finds or misses.
+        root.file("other/start", b"#!/bin/sh\n", 0o755);
+        symlink("/nowhere", root.0.path().join("other/create")).unwrap();
+        for target in ["/other", "nowhere", "/bin/tool", "hooks", "../.."] {
+            std::fs::remove_dir(root.0.path().join("hooks"))
+                .or_else(|_| std::fs::remove_file(root.0.path().join("hooks")))
+                .unwrap();
+            symlink(target, root.0.path().join("hooks")).unwrap();
+            let theirs = Rootfs::open("/", path).unwrap();
+            let tree = load(root.0.path()).unwrap();
+            let broken = crate::model::check::hooks::broken(&tree);
+            for verb in [Verb::Create, Verb::Start, Verb::Delete] {
+                let refused = theirs.hook(verb).is_err();
+                assert_eq!(broken.contains(&verb.path()), refused, "{target} {verb:?}");
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ const HOST_FILES: [&str; 9] = [
 /// What an engine puts into every container, so that an export has it whatever the image holds.
 const ENGINE_FILES: [&str; 6] =
     [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
+/// How many links are followed: each may lead through forty others.
+const LINKS_FOLLOWED: usize = 50_000;
 /// The first number of people's accounts on Linux distributions.
 const FIRST_PERSON: u32 = 1000;
 
@@ -43,6 +45,7 @@ pub(crate) fn check(
         let mend = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
         findings.add(Rule::Empty, "there is no file in it", mend);
     }
+    let mut links_left = LINKS_FOLLOWED;
     for (path, entry) in tree.iter().filter(|(path, entry)| shown(path, entry)) {
         if HOST_FILES.contains(&path) && !entry.is_folder() {
             let mend = match claims.layering {
@@ -52,7 +55,7 @@ pub(crate) fn check(
             findings.add_at(Rule::HostFile, path, "a file that belongs to each host", mend);
         }
         check_permissions(path, entry, origin, findings);
-        check_link(path, entry, tree, host, findings);
+        check_link(path, entry, tree, host, &mut links_left, findings);
         check_machine(path, entry, machine, findings);
     }
     for whiteout in tree.whiteouts() {
@@ -147,6 +150,7 @@ fn check_link(
     entry: &Entry,
     tree: &Tree,
     host: Option<&Tree>,
+    left: &mut usize,
     findings: &mut Findings,
 ) {
     let Kind::Link { target } = &entry.kind else { return };
@@ -159,6 +163,10 @@ fn check_link(
     let Some(inner) = target.strip_prefix('/') else { return };
     // These are there once the host runs; /dev/null is how systemd spells "masked".
     let first = inner.trim_start_matches('/').split('/').next().unwrap_or_default();
+    *left = left.saturating_sub(1);
+    if *left == 0 {
+        return;
+    }
     let leads = |tree: &Tree| matches!(tree.resolve(target), Resolved::Found { .. });
     if !MOUNTED_OVER.contains(&first) && !leads(tree) && !host.is_some_and(leads) {
         let where_else = if host.is_some() { ", nor on the host" } else { "" };
@@ -270,7 +278,7 @@ mod tests {
         let mut layer = Layer::default();
         layer.add(".wh.a", file(0o644, b"")).unwrap();
         layer.add_opaque("c").unwrap();
-        tree.add_layer(layer);
+        tree.add_layer(layer).unwrap();
         assert_eq!(apply(&tree, Origin::Image), ["whiteout"; 2]);
     }
 }

@@ -4,7 +4,7 @@
 use crate::model::check::Machine;
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
-use crate::model::check::tree::{Content, Entry, Kind, LineEnds, Resolved, Tree, split};
+use crate::model::check::tree::{Content, Entry, Kind, LineEnds, Resolved, Tree, join, split};
 use crate::model::hook::{self, FileKind, Verb};
 use crate::model::hook_failure::{ENOENT, ENOEXEC, Unrunnable, elf_machine, interpreter};
 
@@ -23,7 +23,7 @@ pub(crate) fn check(
     for verb in VERBS {
         let hook = verb.path();
         let (kind, found) = match tree.resolve(hook) {
-            Resolved::Missing if tree.at(hook).is_none() => continue,
+            Resolved::Missing if is_absent(tree, hook) => continue,
             Resolved::Missing => (FileKind::LinkToNothing, None),
             Resolved::Loop => (FileKind::LinkLoop, None),
             Resolved::Root => (FileKind::Folder, None),
@@ -39,6 +39,16 @@ pub(crate) fn check(
         }
     }
     check_names(tree, findings);
+}
+
+/// Whether there is nothing at all, not even a link, in the folder where links lead.
+fn is_absent(tree: &Tree, hook: &str) -> bool {
+    let (folder, name) = split(hook);
+    match tree.resolve(folder) {
+        Resolved::Found { path, .. } => tree.at(&join(&path, name)).is_none(),
+        Resolved::Root => tree.at(name).is_none(),
+        Resolved::Missing | Resolved::Loop => true,
+    }
 }
 
 fn kind(entry: &Entry) -> FileKind {
@@ -207,6 +217,16 @@ fn check_names(tree: &Tree, findings: &mut Findings) {
             findings.add_at(Rule::HookName, near, message, "rename the folder hook to hooks");
         }
     }
+}
+
+/// The hooks that the runtime would refuse.
+#[cfg(test)]
+pub(crate) fn broken(tree: &Tree) -> Vec<&'static str> {
+    let mut findings = Findings::default();
+    check(tree, None, None, &mut findings);
+    let paths = findings.of(Rule::Hook).map(|path| path.unwrap_or_default().to_owned());
+    let paths: Vec<String> = paths.collect();
+    VERBS.iter().map(|verb| verb.path()).filter(|hook| paths.iter().any(|it| it == hook)).collect()
 }
 
 #[cfg(test)]

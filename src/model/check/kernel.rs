@@ -103,7 +103,11 @@ fn check_kernel(tree: &Tree, abi: &str, findings: &mut Findings) {
     if !hashes.contains(abi) {
         let count = hashes.len();
         let message = match unread {
-            true => "a file in /boot is a hard link whose hash is not known".to_owned(),
+            true => {
+                "a file in /boot is a hard link, or larger than any kernel, and was not hashed; \
+                     none of the others is it"
+                    .to_owned()
+            }
             false => {
                 format!("none of the {count} regular file(s) directly in /boot hashes to {abi}")
             }

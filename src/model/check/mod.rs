@@ -7,7 +7,7 @@
 pub(crate) mod against;
 pub(crate) mod content;
 mod files;
-mod hooks;
+pub(crate) mod hooks;
 mod kernel;
 pub(crate) mod labels;
 pub(crate) mod report;
@@ -99,9 +99,17 @@ impl Machine {
     /// Whether it runs programs for `found`. Processors with 64 bits run those of their own family
     /// with 32, and whether the host's kernel lets them cannot be known here.
     pub(crate) fn runs(&self, found: &str) -> bool {
-        self.name == found
-            || matches!((self.name.as_str(), found), ("x86_64", "i686") | ("aarch64", "armv7l"))
-            || self.name.starts_with("arm") && found == "armv7l"
+        // As `model/hook_failure.rs` names what an ELF file is for: by family, and some not at all.
+        let family = match self.name.as_str() {
+            "x86_64" | "aarch64" | "riscv32" | "riscv64" | "s390x" => self.name.as_str(),
+            "i386" | "i486" | "i586" | "i686" => "i686",
+            "ppc" | "powerpc" => "ppc",
+            name if name.starts_with("ppc64") => "ppc64le",
+            name if name.starts_with("mips") => "mips",
+            name if name.starts_with("arm") => "armv7l",
+            _ => "another machine",
+        };
+        family == found || matches!((family, found), ("x86_64", "i686") | ("aarch64", "armv7l"))
     }
 }
 
@@ -182,5 +190,9 @@ pub(crate) mod tests {
         assert!(Machine::of_image("arm64").runs("armv7l"));
         assert!(!Machine::of_image("arm64").runs("x86_64"));
         assert!(Machine::new("armv6l", "x").runs("armv7l"));
+        assert!(Machine::of_image("mips64le").runs("mips"));
+        assert!(Machine::of_image("386").runs("i686") && !Machine::of_image("386").runs("x86_64"));
+        assert!(Machine::of_image("loong64").runs("another machine"));
+        assert!(!Machine::of_image("loong64").runs("x86_64"));
     }
 }

@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 const SCHEMA: u32 = 1;
 /// How many findings of one rule people are shown.
 const SHOWN: usize = 10;
+/// How many findings of one rule are kept, and how long their texts may be: an image may have a
+/// million files and megabytes of labels.
+const KEPT: usize = 10_000;
+const TEXT_MAX: usize = 2000;
 
 /// A rule that is broken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -28,7 +32,10 @@ pub(crate) struct Finding {
 
 /// Collects findings while the rules are applied.
 #[derive(Debug, Default)]
-pub(crate) struct Findings(Vec<Finding>);
+pub(crate) struct Findings {
+    kept: Vec<Finding>,
+    counts: BTreeMap<Rule, usize>,
+}
 
 impl Findings {
     /// A finding about no file in particular.
@@ -49,8 +56,27 @@ impl Findings {
 
     fn push(&mut self, rule: Rule, path: Option<String>, message: String, mend: String) {
         let severity = rule.severity();
-        self.0.push(Finding { rule, severity, path, message, mend, allowed: false });
+        let count = self.counts.entry(rule).or_default();
+        *count += 1;
+        if *count <= KEPT {
+            let (message, mend) = (brief(message), brief(mend));
+            self.kept.push(Finding { rule, severity, path, message, mend, allowed: false });
+        }
     }
+
+    /// The paths of the findings of one rule.
+    #[cfg(test)]
+    pub(crate) fn of(&self, rule: Rule) -> impl Iterator<Item = Option<&str>> {
+        self.kept.iter().filter(move |it| it.rule == rule).map(|it| it.path.as_deref())
+    }
+}
+
+fn brief(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        text.push('…');
+    }
+    text
 }
 
 /// What was checked and what was found.
@@ -63,8 +89,12 @@ pub(crate) struct Report {
     pub(crate) warnings: usize,
     pub(crate) notes: usize,
     pub(crate) allowed: usize,
+    /// How many findings are counted and not listed: 10,000 of a rule are.
+    pub(crate) unlisted: usize,
     /// The worst first, then by rule and path.
     pub(crate) findings: Vec<Finding>,
+    #[serde(skip)]
+    counts: BTreeMap<Rule, usize>,
 }
 
 impl Report {
@@ -75,7 +105,7 @@ impl Report {
         findings: Findings,
         allowed: &[Rule],
     ) -> Self {
-        let mut findings = findings.0;
+        let Findings { kept: mut findings, counts } = findings;
         for finding in &mut findings {
             finding.allowed = allowed.contains(&finding.rule);
         }
@@ -83,9 +113,12 @@ impl Report {
             let key = |finding: &Finding| (finding.allowed, std::cmp::Reverse(finding.severity));
             (key(left), left.rule, &left.path).cmp(&(key(right), right.rule, &right.path))
         });
+        let sum = |counted: &dyn Fn(Rule) -> bool| {
+            let counts = counts.iter().filter(|(rule, _)| counted(**rule));
+            counts.map(|(_, count)| count).sum::<usize>()
+        };
         let count = |severity: Severity| {
-            let counted = |found: &&Finding| found.severity == severity && !found.allowed;
-            findings.iter().filter(counted).count()
+            sum(&|rule| rule.severity() == severity && !allowed.contains(&rule))
         };
         Self {
             subject,
@@ -93,8 +126,10 @@ impl Report {
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
             notes: count(Severity::Note),
-            allowed: findings.iter().filter(|finding| finding.allowed).count(),
+            allowed: sum(&|rule| allowed.contains(&rule)),
+            unlisted: sum(&|_| true).saturating_sub(findings.len()),
             findings,
+            counts,
         }
     }
 
@@ -107,20 +142,18 @@ impl Report {
     /// The report for people. Of many findings of one rule the first are shown.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        let mut seen: BTreeMap<Rule, usize> = BTreeMap::new();
-        let mut last = None;
-        for finding in self.findings.iter().filter(|finding| !finding.allowed) {
-            if last.is_some_and(|rule| rule != finding.rule) {
-                more(&mut text, &seen, last);
-            }
-            last = Some(finding.rule);
-            let count = seen.entry(finding.rule).or_default();
-            *count += 1;
-            if *count <= SHOWN {
+        let mut shown = 0;
+        let mut open = self.findings.iter().filter(|finding| !finding.allowed).peekable();
+        while let Some(finding) = open.next() {
+            shown += 1;
+            if shown <= SHOWN {
                 finding.tell(&mut text);
             }
+            if open.peek().is_none_or(|next| next.rule != finding.rule) {
+                self.more(finding.rule, &mut text);
+                shown = 0;
+            }
         }
-        more(&mut text, &seen, last);
         let verdict = match self.worst() {
             Some(Severity::Error) => "would fail",
             Some(Severity::Warning) => "may not do what you mean",
@@ -142,6 +175,17 @@ impl Report {
         );
         text
     }
+
+    /// How many findings of `rule` were not shown.
+    fn more(&self, rule: Rule, text: &mut String) {
+        let hidden = self.counts.get(&rule).copied().unwrap_or_default().saturating_sub(SHOWN);
+        if hidden > 0 {
+            let where_else = if hidden + SHOWN > KEPT { "most" } else { "all" };
+            let rule = rule.name();
+            let _ =
+                writeln!(text, "    and {hidden} more of [{rule}]: --format json has {where_else}");
+        }
+    }
 }
 
 impl Finding {
@@ -154,15 +198,6 @@ impl Finding {
         let _ =
             writeln!(text, "{severity} [{}] {place}{}", self.rule.name(), printable(&self.message));
         let _ = writeln!(text, "    {}", printable(&self.mend));
-    }
-}
-
-/// How many findings of `rule` were not shown.
-fn more(text: &mut String, seen: &BTreeMap<Rule, usize>, rule: Option<Rule>) {
-    let Some(rule) = rule else { return };
-    let hidden = seen.get(&rule).copied().unwrap_or_default().saturating_sub(SHOWN);
-    if hidden > 0 {
-        let _ = writeln!(text, "    and {hidden} more of [{}]: --format json has all", rule.name());
     }
 }
 
@@ -219,6 +254,18 @@ mod tests {
         assert!(text.ends_with(
             "./x (folder): may not do what you mean: 0 errors, 12 warnings, 1 note, 1 allowed\n"
         ));
+    }
+
+    #[test]
+    fn a_million_findings_are_counted_and_not_kept() {
+        let report = report(KEPT + 5, &[]);
+        assert_eq!((report.warnings, report.unlisted), (KEPT + 5, 5));
+        assert_eq!(report.findings.len(), KEPT + 2);
+        assert!(report.text().contains("and 9995 more of [setuid]: --format json has most\n"));
+        let mut findings = Findings::default();
+        findings.add(Rule::Class, "ü".repeat(5000), "mend it");
+        let report = Report::new(String::new(), "", findings, &[]);
+        assert_eq!(report.findings[0].message.chars().count(), TEXT_MAX / 2 + 1);
     }
 
     #[test]

@@ -2,10 +2,17 @@
 //! on top of each other here, and links are followed here, as the runtime follows them: as if the
 //! rootfs were `/`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many links are followed, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
+/// How many names are followed on the way, links unfolded. No path of an image has so many; without
+/// a limit a few links that unfold each other take hours.
+const STEPS_MAX: usize = 1024;
+/// How much the entries of one rootfs may weigh: about the bytes of memory that they take.
+pub(crate) const WEIGHT_MAX: usize = 512 * 1024 * 1024;
+/// What an entry weighs beside its names.
+const ENTRY_WEIGHT: usize = 256;
 /// What image layers put before the name of a file that the layers below have and that shall not be
 /// there (OCI image-spec, layer.md).
 const WHITEOUT: &str = ".wh.";
@@ -72,6 +79,15 @@ impl Entry {
         self.kind == Kind::Folder
     }
 
+    fn weight(&self) -> usize {
+        ENTRY_WEIGHT
+            + match &self.kind {
+                Kind::Link { target } => target.len(),
+                Kind::File(content) => content.head.len(),
+                Kind::Folder | Kind::Device | Kind::Fifo | Kind::Socket => 0,
+            }
+    }
+
     pub(crate) fn content(&self) -> Option<&Content> {
         match &self.kind {
             Kind::File(content) => Some(content),
@@ -87,6 +103,11 @@ pub(crate) struct Outside {
     pub(crate) path: String,
 }
 
+/// A rootfs that would take too much memory.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has too many files for an extension, or too long paths")]
+pub(crate) struct TooMuch;
+
 /// A file of a lower layer, or of the host, that is made to disappear.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Whiteout {
@@ -100,6 +121,7 @@ pub(crate) enum Whiteout {
 pub(crate) struct Layer {
     entries: BTreeMap<String, Entry>,
     whiteouts: Vec<Whiteout>,
+    weight: usize,
 }
 
 impl Layer {
@@ -108,8 +130,9 @@ impl Layer {
     /// # Errors
     /// The path leads out of the rootfs.
     pub(crate) fn add(&mut self, path: &str, entry: Entry) -> Result<(), Outside> {
-        let path = inside(path)?;
+        let path = normal(path)?;
         let (folder, name) = split(&path);
+        self.weight += path.len() + entry.weight();
         if name == OPAQUE {
             self.whiteouts.push(Whiteout::Opaque(folder.to_owned()));
         } else if name.starts_with(BOOKKEEPING) {
@@ -127,7 +150,7 @@ impl Layer {
     /// # Errors
     /// A path leads out of the rootfs.
     pub(crate) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), Outside> {
-        let target = inside(target)?;
+        let (path, target) = (&normal(path)?, normal(target)?);
         match self.entries.get(&target).cloned() {
             Some(entry) => self.add(path, entry),
             // A link to nothing: the engine that unpacks it says so.
@@ -137,19 +160,34 @@ impl Layer {
 
     /// Adds the whiteout of overlayfs, a character device 0/0 in the place of what is hidden.
     pub(crate) fn add_overlay_whiteout(&mut self, path: &str) -> Result<(), Outside> {
-        self.whiteouts.push(Whiteout::Of(inside(path)?));
+        let path = normal(path)?;
+        self.weight += path.len() + ENTRY_WEIGHT;
+        self.whiteouts.push(Whiteout::Of(path));
         Ok(())
     }
 
     /// Marks the folder at `path` as hiding all that lies below it.
     pub(crate) fn add_opaque(&mut self, path: &str) -> Result<(), Outside> {
-        self.whiteouts.push(Whiteout::Opaque(inside(path)?));
+        let path = normal(path)?;
+        self.weight += path.len() + ENTRY_WEIGHT;
+        self.whiteouts.push(Whiteout::Opaque(path));
         Ok(())
     }
 
     /// How many entries there are, to bound them.
     pub(crate) fn len(&self) -> usize {
         self.entries.len() + self.whiteouts.len()
+    }
+
+    /// How much memory it takes, about, to bound that.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Where there is something.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        let folders = self.entries.iter().filter(|(_, entry)| !entry.is_folder());
+        folders.map(|(path, _)| path.as_str())
     }
 }
 
@@ -158,7 +196,8 @@ impl Layer {
 pub(crate) struct Tree {
     entries: BTreeMap<String, Entry>,
     /// Of every layer, also those that have done their work inside the image.
-    whiteouts: Vec<Whiteout>,
+    whiteouts: BTreeSet<Whiteout>,
+    weight: usize,
 }
 
 /// Where a path leads.
@@ -171,13 +210,17 @@ pub(crate) enum Resolved<'a> {
         entry: &'a Entry,
     },
     Missing,
-    /// Too many links.
+    /// Too many links, or too long a way.
     Loop,
 }
 
 impl Tree {
     /// Puts `layer` on top: first what it hides, then what it brings.
-    pub(crate) fn add_layer(&mut self, layer: Layer) {
+    ///
+    /// # Errors
+    /// It is too much, and the tree is of no use any more.
+    pub(crate) fn add_layer(&mut self, layer: Layer) -> Result<(), TooMuch> {
+        self.weight += layer.weight;
         for whiteout in &layer.whiteouts {
             match whiteout {
                 Whiteout::Of(path) => self.remove(path),
@@ -185,29 +228,37 @@ impl Tree {
             }
         }
         self.whiteouts.extend(layer.whiteouts);
-        self.whiteouts.sort_unstable();
-        self.whiteouts.dedup();
         for (path, entry) in layer.entries {
             let replaced = self.entries.get(&path);
             if replaced.is_some_and(Entry::is_folder) && !entry.is_folder() {
                 self.remove_below(&path);
             }
-            self.make_parents(&path);
+            self.make_parents(&path)?;
             self.entries.insert(path, entry);
         }
+        if self.weight > WEIGHT_MAX { Err(TooMuch) } else { Ok(()) }
     }
 
-    fn make_parents(&mut self, path: &str) {
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn make_parents(&mut self, path: &str) -> Result<(), TooMuch> {
         let mut folder = split(path).0;
         while !folder.is_empty() {
             match self.entries.get(folder) {
                 Some(entry) if entry.is_folder() => break,
                 Some(_) | None => {
                     self.entries.insert(folder.to_owned(), Entry::implied());
+                    self.weight += folder.len() + ENTRY_WEIGHT;
+                    if self.weight > WEIGHT_MAX {
+                        return Err(TooMuch);
+                    }
                 }
             }
             folder = split(folder).0;
         }
+        Ok(())
     }
 
     fn remove(&mut self, path: &str) {
@@ -241,17 +292,21 @@ impl Tree {
         self.entries.get(path)
     }
 
-    pub(crate) fn whiteouts(&self) -> &[Whiteout] {
-        &self.whiteouts
+    pub(crate) fn whiteouts(&self) -> impl ExactSizeIterator<Item = &Whiteout> {
+        self.whiteouts.iter()
     }
 
     /// Follows `path`, and every link on the way, inside the rootfs.
     pub(crate) fn resolve(&self, path: &str) -> Resolved<'_> {
         let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
         let mut here = String::new();
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         let mut found = None;
         while let Some(name) = ahead.pop_front() {
+            steps += 1;
+            if steps > STEPS_MAX {
+                return Resolved::Loop;
+            }
             if name.is_empty() || name == "." {
                 continue;
             }
@@ -300,7 +355,10 @@ pub(crate) fn join(folder: &str, name: &str) -> String {
 }
 
 /// The one spelling of `path`: no leading slash, no `.`, no empty part.
-fn inside(path: &str) -> Result<String, Outside> {
+///
+/// # Errors
+/// It leads out of the rootfs.
+pub(crate) fn normal(path: &str) -> Result<String, Outside> {
     let parts: Vec<&str> =
         path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
@@ -354,7 +412,7 @@ pub(crate) mod tests {
 
     pub(crate) fn tree(entries: &[(&str, Entry)]) -> Tree {
         let mut tree = Tree::default();
-        tree.add_layer(layer(entries));
+        tree.add_layer(layer(entries)).unwrap();
         tree
     }
 
@@ -375,17 +433,18 @@ pub(crate) mod tests {
         let low = [("a/x", file(0o644, b"1")), ("a/y", file(0o644, b"")), ("b/z", folder())];
         let mut tree = tree(&low);
         let plain = file(0o644, b"");
-        tree.add_layer(layer(&[("a/.wh.x", plain.clone()), ("a/new", plain.clone())]));
+        tree.add_layer(layer(&[("a/.wh.x", plain.clone()), ("a/new", plain.clone())])).unwrap();
         assert_eq!(paths(&tree), ["a", "a/new", "a/y", "b", "b/z"]);
         // A whiteout does not touch its own layer, whatever comes first in the archive.
-        tree.add_layer(layer(&[("a/own", plain.clone()), ("a/.wh..wh..opq", plain.clone())]));
+        tree.add_layer(layer(&[("a/own", plain.clone()), ("a/.wh..wh..opq", plain.clone())]))
+            .unwrap();
         assert_eq!(paths(&tree), ["a", "a/own", "b", "b/z"]);
-        tree.add_layer(layer(&[("b", plain.clone()), ("x/.wh..wh.plnk", plain.clone())]));
+        tree.add_layer(layer(&[("b", plain.clone()), ("x/.wh..wh.plnk", plain.clone())])).unwrap();
         assert_eq!(paths(&tree), ["a", "a/own", "b"]);
-        tree.add_layer(layer(&[("b/z", plain)]));
+        tree.add_layer(layer(&[("b/z", plain)])).unwrap();
         assert!(tree.at("b").unwrap().is_folder());
         assert_eq!(
-            tree.whiteouts(),
+            tree.whiteouts().cloned().collect::<Vec<_>>(),
             [Whiteout::Of("a/x".to_owned()), Whiteout::Opaque("a".to_owned())]
         );
     }
@@ -396,7 +455,7 @@ pub(crate) mod tests {
         layer.add_hard_link("b", "./a").unwrap();
         layer.add_hard_link("c", "nowhere").unwrap();
         let mut tree = Tree::default();
-        tree.add_layer(layer);
+        tree.add_layer(layer).unwrap();
         assert_eq!(tree.at("b"), tree.at("a"));
         assert_eq!(tree.at("c"), None);
     }

@@ -1,0 +1,365 @@
+//! Tests of `archive.rs`: every kind of archive, and what hostile ones may ask for.
+
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io;
+use std::io::Write as _;
+use tar::EntryType;
+
+enum Item<'a> {
+    File(&'a str, u32, &'a [u8]),
+    Link(&'a str, &'a str),
+    Hard(&'a str, &'a str),
+    Char(&'a str),
+}
+
+fn archive(items: &[Item<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for item in items {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        match item {
+            Item::File(path, mode, bytes) => {
+                header.set_mode(*mode);
+                header.set_size(u64::try_from(bytes.len()).unwrap());
+                builder.append_data(&mut header, path, *bytes).unwrap();
+            }
+            Item::Link(path, target) => {
+                header.set_entry_type(EntryType::Symlink);
+                builder.append_link(&mut header, path, target).unwrap();
+            }
+            Item::Hard(path, target) => {
+                header.set_entry_type(EntryType::Link);
+                builder.append_link(&mut header, path, target).unwrap();
+            }
+            Item::Char(path) => {
+                header.set_entry_type(EntryType::Char);
+                header.set_device_major(0).unwrap();
+                header.set_device_minor(0).unwrap();
+                builder.append_data(&mut header, path, &b""[..]).unwrap();
+            }
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn images(bytes: &[u8]) -> Vec<Image> {
+    match read(bytes).unwrap() {
+        Archive::Images(images) => images,
+        Archive::Export(tree) => panic!("{tree:?}"),
+    }
+}
+
+fn paths(tree: &Tree) -> Vec<&str> {
+    tree.iter().filter(|(_, entry)| !entry.is_folder()).map(|(path, _)| path).collect()
+}
+
+const CONFIG: &[u8] = br#"{"architecture":"arm64","config":{"Labels":{"a":"1"},"Cmd":["x"]}}"#;
+
+#[test]
+fn an_image_of_docker_is_its_layers_on_top_of_each_other() {
+    let low = archive(&[
+        Item::File("hooks/start", 0o755, b"#!/bin/sh\n"),
+        Item::File("gone", 0o644, b""),
+        Item::Hard("hooks/create", "hooks/start"),
+    ]);
+    let high =
+        archive(&[Item::File(".wh.gone", 0o644, b""), Item::Char("hidden"), Item::Link("b", "/a")]);
+    let manifest =
+        br#"[{"Config":"c.json","RepoTags":["x:1"],"Layers":["1/layer.tar","2/layer.tar",
+        "3/layer.tar"]}]"#;
+    let whole = archive(&[
+        Item::File("1/layer.tar", 0o644, &low),
+        Item::File("2/layer.tar", 0o644, &packed(&high)),
+        // What two layers share is there once.
+        Item::Link("3/layer.tar", "../2/layer.tar"),
+        Item::File("c.json", 0o644, CONFIG),
+        Item::File("manifest.json", 0o644, manifest),
+    ]);
+    for bytes in [whole.clone(), packed(&whole)] {
+        let images = images(&bytes);
+        assert_eq!(images[0].name.as_deref(), Some("x:1"));
+        assert_eq!(images[0].configuration.architecture.as_deref(), Some("arm64"));
+        assert_eq!(paths(&images[0].tree), ["b", "hooks/create", "hooks/start"]);
+        assert_eq!(images[0].tree.whiteouts().len(), 2);
+        let hook = images[0].tree.at("hooks/create").unwrap();
+        assert_eq!(
+            (hook.mode, hook.content().unwrap().head.as_slice()),
+            (0o755, &b"#!/bin/sh"[..])
+        );
+    }
+}
+
+#[test]
+fn a_layout_is_read_whatever_the_order_of_its_blobs() {
+    let layer = packed(&archive(&[Item::File("boot/kernel", 0o644, b"")]));
+    let manifest = br#"{"config":{"digest":"sha256:c"},"layers":[{"digest":"sha256:l"}]}"#;
+    let index = br#"{"manifests":[{"digest":"sha256:m"}]}"#;
+    let items = [
+        Item::File("blobs/sha256/l", 0o644, &layer),
+        Item::File("blobs/sha256/m", 0o644, manifest),
+        Item::File("index.json", 0o644, index),
+        Item::File("oci-layout", 0o644, b"{}"),
+        Item::File("blobs/sha256/c", 0o644, CONFIG),
+    ];
+    let images = images(&archive(&items));
+    assert!(images[0].tree.at("boot/kernel").unwrap().content().unwrap().sha256.is_some());
+}
+
+#[test]
+fn the_files_of_a_container_are_an_export_whatever_their_names() {
+    let bytes = archive(&[
+        Item::File("./usr/bin/x", 0o4755, b"\x7fELF"),
+        Item::File("manifest.json", 0o644, b"{}"),
+        Item::Link("link", "usr/bin/x"),
+    ]);
+    let Archive::Export(tree) = read(bytes.as_slice()).unwrap() else { panic!() };
+    assert_eq!(paths(&tree), ["link", "manifest.json", "usr/bin/x"]);
+    assert_eq!(tree.at("usr/bin/x").unwrap().mode, 0o4755);
+}
+
+#[test]
+fn what_is_broken_is_named() {
+    let layer = archive(&[Item::File("a", 0o644, b"")]);
+    let config = Item::File("c.json", 0o644, CONFIG);
+    let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+    let manifest = Item::File("manifest.json", 0o644, manifest);
+    let whole = archive(&[Item::File("1/layer.tar", 0o644, &layer)]);
+    let lone = archive(&[Item::File("manifest.json", 0o644, br#"[{"Config":"d.json"}]"#)]);
+    let mut other = packed(&whole);
+    other.truncate(other.len() / 2);
+    for (bytes, expected) in [
+        (b"hello".to_vec(), "it is no tar archive"),
+        (Vec::new(), "it is no tar archive"),
+        (b"\x28\xb5\x2f\xfd....".to_vec(), "compressed with zstd"),
+        (whole.clone(), "it has layers but no manifest"),
+        (whole[..700].to_vec(), "read it as a tar archive"),
+        (other, "read it as a tar archive"),
+        (lone, "d.json, which its manifest names, is not in it"),
+        (archive(&[config, manifest]), "1/layer.tar, which its manifest names, is not in it"),
+    ] {
+        let error = crate::model::cause::chain(&read(bytes.as_slice()).unwrap_err());
+        assert!(error.contains(expected), "{error}\n does not say {expected}");
+    }
+}
+
+#[test]
+fn an_empty_layer_is_a_layer() {
+    let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+    let bytes = archive(&[
+        Item::File("1/layer.tar", 0o644, &archive(&[])),
+        Item::File("c.json", 0o644, CONFIG),
+        Item::File("manifest.json", 0o644, manifest),
+    ]);
+    assert!(images(&bytes)[0].tree.iter().next().is_none());
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    crate::model::cause::chain(&read(bytes).unwrap_err())
+}
+
+#[test]
+fn archives_of_other_tools_have_other_names() {
+    let layer = archive(&[Item::File("hooks/start", 0o755, b"#!/bin/sh\n")]);
+    // Podman: layers beside the manifest. Builders that use go-containerregistry: compressed ones.
+    for (config, name, bytes) in
+        [("abc.json", "abc.tar", layer.clone()), ("sha256:abc", "def.tar.gz", packed(&layer))]
+    {
+        let manifest = format!(r#"[{{"Config":"{config}","Layers":["{name}"]}}]"#);
+        let items = [
+            Item::File(name, 0o644, &bytes),
+            Item::File(config, 0o644, CONFIG),
+            Item::File("manifest.json", 0o644, manifest.as_bytes()),
+        ];
+        assert_eq!(paths(&images(&archive(&items))[0].tree), ["hooks/start"]);
+    }
+}
+
+#[test]
+fn an_export_has_every_file_whatever_it_could_be_in_an_image() {
+    let long = vec![b'{'; usize::try_from(DOCUMENT_MAX).unwrap() + 1];
+    let layer = archive(&[Item::File("a", 0o644, b"")]);
+    let bytes = archive(&[
+        Item::File("app.json", 0o4755, b"{}"),
+        Item::File("long.json", 0o644, &long),
+        Item::File("cache/layer.tar", 0o666, &layer),
+        Item::File("data.tar", 0o644, &packed(&layer)[..20]),
+        Item::File("usr/bin/x", 0o755, b""),
+    ]);
+    let Archive::Export(tree) = read(bytes.as_slice()).unwrap() else { panic!() };
+    let names = ["app.json", "cache/layer.tar", "data.tar", "long.json", "usr/bin/x"];
+    assert_eq!(paths(&tree), names);
+    assert_eq!(tree.at("app.json").unwrap().mode, 0o4755);
+    assert_eq!(tree.at("cache/layer.tar").unwrap().mode, 0o666);
+    assert_eq!(tree.at("long.json").unwrap().content().unwrap().size, DOCUMENT_MAX + 1);
+}
+
+#[test]
+fn what_is_cut_off_or_damaged_at_any_place_is_no_verdict() {
+    let layer = packed(&archive(&[Item::File("usr/x", 0o644, &[7; 3000])]));
+    let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+    let image = archive(&[
+        Item::File("1/layer.tar", 0o644, &layer),
+        Item::File("c.json", 0o644, CONFIG),
+        Item::File("manifest.json", 0o644, manifest),
+    ]);
+    let export = archive(&[Item::File("usr/x", 0o644, b"x"), Item::File("usr/y", 0o644, b"y")]);
+    for whole in [image, export] {
+        assert!(read(whole.as_slice()).is_ok());
+        // The last block may be missing: one is enough.
+        for len in (0..whole.len() - 1024).step_by(64) {
+            assert!(read(&whole[..len]).is_err(), "{len} of {}", whole.len());
+        }
+        let packed = packed(&whole);
+        for len in 0..packed.len() {
+            assert!(read(&packed[..len]).is_err(), "{len} of {}", packed.len());
+        }
+        // The checksum is the last eight bytes.
+        for at in packed.len() - 8..packed.len() {
+            let mut damaged = packed.clone();
+            damaged[at] ^= 1;
+            assert!(read(damaged.as_slice()).is_err(), "{at} of {}", damaged.len());
+        }
+    }
+    // Of a layer, too.
+    for (at, expected) in [(layer.len() - 1, "1/layer.tar"), (0, "1/layer.tar")] {
+        let mut damaged = layer.clone();
+        damaged[at] ^= 1;
+        let bytes = archive(&[
+            Item::File("1/layer.tar", 0o644, &damaged),
+            Item::File("c.json", 0o644, CONFIG),
+            Item::File("manifest.json", 0o644, manifest),
+        ]);
+        let refusal = refusal(&bytes);
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
+/// An archive with a header of its own making, which the library would not write.
+fn raw(path: &[u8], kind: u8, size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..path.len()].copy_from_slice(path);
+    header.set_entry_type(EntryType::new(kind));
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn a_path_that_leads_out_is_refused_in_every_kind_of_entry() {
+    let end = vec![0; 1024];
+    for kind in [b'0', b'5', b'2', b'3', b'6', b'1'] {
+        let refusal = refusal(&[raw(b"usr/../../etc/x", kind, 0), end.clone()].concat());
+        assert!(refusal.contains("leads out of the rootfs"), "{kind}: {refusal}");
+    }
+    let absolute = [raw(b"/etc//./x", b'0', 0), end].concat();
+    let Archive::Export(tree) = read(absolute.as_slice()).unwrap() else { panic!() };
+    assert_eq!(paths(&tree), ["etc/x"]);
+}
+
+#[test]
+fn names_without_end_are_not_read_to_their_end() {
+    // A name of 8 GiB that costs nothing to send.
+    let head = raw(b"././@LongLink", b'L', 8 << 30);
+    let stream = head.chain(io::repeat(b'a'));
+    let error = crate::model::cause::chain(&read(stream).unwrap_err());
+    assert!(error.contains("bytes of headers before one file"), "{error}");
+    let mut name = raw(b"././@LongLink", b'L', 5001);
+    name.extend([&[b'a'; 5000][..], &[0; 120]].concat());
+    let refusal = refusal(&[name, raw(b"a", b'0', 0), vec![0; 1024]].concat());
+    assert!(refusal.contains("longer than 4096 bytes"), "{refusal}");
+}
+
+#[test]
+fn what_a_small_archive_unpacks_to_has_a_limit() {
+    // Read as one layer in another, over and over: the budget is one.
+    let budget = Budget::of(100_000);
+    let bytes = packed(&archive(&[Item::File("a", 0o644, &vec![0; 200_000])]));
+    let found = each_entry::<stream::Error>(&mut bytes.as_slice(), &budget, &mut |_| Ok(()));
+    let error = crate::model::cause::chain(&found.unwrap_err());
+    assert!(error.contains("it unpacks to more than"), "{error}");
+    let again = each_entry::<stream::Error>(&mut bytes.as_slice(), &budget, &mut |_| Ok(()));
+    assert!(again.is_err(), "what is used up stays so");
+}
+
+#[test]
+fn a_small_manifest_cannot_ask_for_endless_work() {
+    let long = "f".repeat(4000);
+    let files: Vec<String> = (0..20).map(|index| format!("{index}{long}")).collect();
+    let items: Vec<_> = files.iter().map(|path| Item::File(path, 0o644, b"")).collect();
+    let layer = archive(&items);
+    let with = |layers: usize, images: usize| {
+        let layers = vec!["\"1/layer.tar\""; layers].join(",");
+        let image = format!(r#"{{"Config":"c.json","Layers":[{layers}]}}"#);
+        let manifest = format!("[{}]", vec![image; images].join(","));
+        archive(&[
+            Item::File("1/layer.tar", 0o644, &layer),
+            Item::File("c.json", 0o644, CONFIG),
+            Item::File("manifest.json", 0o644, manifest.as_bytes()),
+        ])
+    };
+    assert_eq!(images(&with(3, 2)).len(), 2);
+    assert!(refusal(&with(8000, 1)).contains("too many files for an extension"));
+    assert!(refusal(&with(50, 200)).contains("too many files together"));
+    assert!(refusal(&with(1, IMAGES_MAX + 1)).contains("more than 256 images"));
+}
+
+#[test]
+fn a_document_that_is_too_long_is_named() {
+    let mut long = br#"{"config":{"Labels":{"a":""#.to_vec();
+    long.resize(usize::try_from(DOCUMENT_MAX).unwrap() + 10, b'x');
+    let manifest = br#"[{"Config":"c.json","Layers":[]}]"#;
+    let items = |config, manifest| {
+        [Item::File("c.json", 0o644, config), Item::File("manifest.json", 0o644, manifest)]
+    };
+    assert!(refusal(&archive(&items(&long, manifest))).contains("its document c.json is too long"));
+}
+
+#[test]
+fn only_a_layer_that_is_used_must_be_readable() {
+    let layer = archive(&[Item::File("usr/x", 0o644, b"")]);
+    let with = |named: &str| {
+        let manifest = format!(r#"[{{"Config":"c.json","Layers":["{named}"]}}]"#);
+        archive(&[
+            Item::File("blobs/sha256/good", 0o644, &layer),
+            Item::File("blobs/sha256/zstd", 0o644, b"\x28\xb5\x2f\xfd...."),
+            Item::File("c.json", 0o644, CONFIG),
+            Item::File("manifest.json", 0o644, manifest.as_bytes()),
+        ])
+    };
+    assert_eq!(paths(&images(&with("blobs/sha256/good"))[0].tree), ["usr/x"]);
+    let refusal = refusal(&with("blobs/sha256/zstd"));
+    let expected =
+        "its layer blobs/sha256/zstd: it is compressed with zstd, which is not supported";
+    assert!(refusal.contains(expected), "{refusal}");
+}
+
+#[test]
+fn folders_that_nobody_listed_count() {
+    // Some 2,000 folders for each file, every path another.
+    let deep = "/a".repeat(2000);
+    let mut layer = Layer::default();
+    for index in 0..150 {
+        layer.add(&format!("{index}{deep}"), tree_entry()).unwrap();
+    }
+    let error = Tree::default().add_layer(layer).unwrap_err();
+    assert!(error.to_string().contains("too many files"));
+}
+
+fn tree_entry() -> crate::model::check::tree::Entry {
+    let kind = Kind::Folder;
+    crate::model::check::tree::Entry { kind, mode: 0o755, uid: 0, gid: 0 }
+}
