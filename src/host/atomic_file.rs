@@ -63,7 +63,8 @@ pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_named(folder.as_fd(), Path::new(name), bytes)
 }
 
-fn link(file: &File, folder: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+/// Gives a file of `O_TMPFILE` its name, if nothing has it.
+pub(crate) fn link(file: &File, folder: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, unnamed, folder, name, AtFlags::SYMLINK_FOLLOW)
 }

@@ -1,12 +1,15 @@
 //! The records of deploys, one file a container, written by the runtime and read by the manager. They are
 //! in `/run`: what they tell of ends with the boot. What is in them is decided in `model/deploy.rs`.
 
+use crate::host::atomic_file;
 use crate::host::bundle::read_bounded;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// Where they are. Not in a state root: engines give each its own, and do not tell which.
@@ -61,11 +64,11 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(ids)
 }
 
-/// Replaces the record of a container: a reader sees the old one or the new one. Nothing is synced,
-/// since no record outlives the boot.
+/// Replaces the record of a container: a reader sees the old one, the new one or, for an instant, none.
+/// Nothing is synced, since no record outlives the boot.
 ///
 /// # Errors
-/// The record is as it was.
+/// The record is as it was, or gone.
 pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
@@ -83,27 +86,29 @@ fn name(id: &ContainerId) -> String {
     format!("{id}.json")
 }
 
+/// The file has no name until it is complete, so not even a kill leaves half of one behind. Two calls for
+/// one container may meet here; the one that loses has nothing to wait for.
 fn replace(folder: &Path, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty())?;
-    // No two processes have one name: two calls for one container may run at once.
-    let prepared = format!(".{}.{}", std::process::id(), name(id));
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&folder, &prepared, flags, Mode::from_raw_mode(0o600))?;
-    let written = File::from(file).write_all(bytes).and_then(|()| {
-        rustix::fs::renameat(&folder, &prepared, &folder, name(id)).map_err(io::Error::from)
-    });
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&folder, &prepared, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(&folder, ".", flags, Mode::from_raw_mode(0o600))?);
+    file.write_all(bytes)?;
+    let name = PathBuf::from(name(id));
+    // A link replaces nothing: the old record goes first.
+    match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
     }
-    written
+    match atomic_file::link(&file, folder.as_fd(), &name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Removes the oldest records above the number that is kept, those a crash left half-written first:
-/// nobody waits for them.
+/// Removes the oldest records above the number that is kept.
 fn prune(folder: &Path) -> io::Result<()> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -160,7 +165,6 @@ mod tests {
     #[test]
     fn only_so_many_are_kept_the_newest() {
         let base = tempfile::tempdir().unwrap();
-        File::create(base.path().join(".1.left-by-a-crash.json")).unwrap();
         for number in 0..KEPT + 5 {
             save(base.path(), &id(&format!("c{number}")), &record("c")).unwrap();
         }

@@ -122,7 +122,7 @@ impl World {
         if mounts() != self.mounts {
             return fail("the mount table has changed");
         }
-        Ok(())
+        records()
     }
 
     /// The container is created, and the pid file says so.
@@ -221,6 +221,20 @@ pub(crate) fn parse_state(finished: &Finished) -> Result<Seen, String> {
     }
     let pid = document["pid"].as_i64().unwrap_or_default();
     Ok(Seen::Document { status, pid: i32::try_from(pid).unwrap_or(-1) })
+}
+
+/// Every record of a deploy is whole, and there is nothing else beside them.
+fn records() -> Result<(), String> {
+    let folder = crate::inside::records();
+    let file = |name: &String| folder.join(name).is_file();
+    for name in names(&folder).into_iter().filter(file) {
+        let text = fs::read_to_string(folder.join(&name)).unwrap_or_default();
+        let whole = serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|it| it.is_object());
+        if !(whole && name.ends_with(".json") && !name.starts_with('.')) {
+            return fail(format_args!("the record of a deploy {name:?} holds {text:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// The cgroups whose names start with `prefix`, in every hierarchy.

@@ -16,6 +16,8 @@ pub(crate) const RUNTIME: &str = "STRESS_RUNTIME";
 pub(crate) const CGROUP: &str = "STRESS_CGROUP";
 /// A folder that every Debian has, to hide under the filesystem in memory.
 const SCRATCH: &str = "/mnt";
+/// Where the runtime records deploys: a trial sees its own alone, and leaves the machine none.
+const RUN: &str = "/run";
 
 pub(crate) fn run(name: &str) -> ExitCode {
     SigSet::all().thread_unblock().expect("sigprocmask");
@@ -24,8 +26,10 @@ pub(crate) fn run(name: &str) -> ExitCode {
         // The outer stage has gone away; the kernel ends the other processes.
         std::process::exit(130);
     });
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "stress", SCRATCH]).status();
-    assert!(mounted.is_ok_and(|status| status.success()), "mount a tmpfs on {SCRATCH}");
+    for folder in [SCRATCH, RUN] {
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "stress", folder]).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount a tmpfs on {folder}");
+    }
     let mut report = Report::default();
     let trial = trials::all(Extent::of_this_run()).into_iter().find(|(known, _)| known == name);
     let (_, trial) = trial.unwrap_or_else(|| panic!("there is no trial {name}"));
@@ -36,6 +40,11 @@ pub(crate) fn run(name: &str) -> ExitCode {
 /// The folder that a trial may fill.
 pub(crate) fn scratch() -> PathBuf {
     PathBuf::from(SCRATCH)
+}
+
+/// What the runtime has recorded of deploys (docs/manager.md).
+pub(crate) fn records() -> PathBuf {
+    PathBuf::from(RUN).join("balena-extension-runtime-deploys")
 }
 
 pub(crate) fn runtime() -> PathBuf {

@@ -40,6 +40,7 @@ mod inside;
 mod outside;
 mod processes;
 mod races;
+mod records;
 mod report;
 mod scenario;
 mod tracer;

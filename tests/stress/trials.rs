@@ -3,7 +3,7 @@
 use crate::bundle::Kind;
 use crate::report::Report;
 use crate::scenario::Verb;
-use crate::{crash, fault, fleet, identity, races};
+use crate::{crash, fault, fleet, identity, races, records};
 
 /// What a trial does in its namespaces.
 type Run = Box<dyn FnOnce(&mut Report)>;
@@ -72,12 +72,13 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         }
     }
     type Sweep = fn(Extent, &mut Report);
-    let others: [(&str, Sweep); 10] = [
+    let others: [(&str, Sweep); 11] = [
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
         ("race::chaos", races::chaos),
         ("race::dying_creates", races::dying_creates),
         ("race::hanging_hooks", races::hanging_hooks),
+        ("records::obstacles", records::obstacles),
         ("fleet::lifecycles", fleet::lifecycles),
         ("identity::recycled", identity::recycled),
         ("identity::recycled_meanwhile", identity::recycled_meanwhile),

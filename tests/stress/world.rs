@@ -60,8 +60,8 @@ impl World {
         for path in crate::checks::cgroups(&self.cgroup) {
             let _ = fs::remove_dir(path);
         }
-        for name in ["root", "pids", "log", "console"] {
-            let path = self.folder.join(name);
+        let own = ["root", "pids", "log", "console"].map(|name| self.folder.join(name));
+        for path in own.into_iter().chain([inside::records()]) {
             let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
         fs::create_dir(self.pid_file().parent().unwrap()).unwrap();
