@@ -3,13 +3,15 @@
 
 use crate::host::atomic_file;
 use crate::host::bundle::read_bounded;
+use crate::host::listing;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Where they are. Not in a state root: engines give each its own, and do not tell which.
@@ -72,8 +74,9 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
 pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
-    replace(folder, id, &bytes).map_err(failed)?;
-    prune(folder).map_err(failed)
+    let folder = make(folder).map_err(failed)?;
+    replace(folder.as_fd(), id, &bytes).map_err(failed)?;
+    prune(folder.as_fd()).map_err(failed)
 }
 
 /// Removes the record of a container, if there is one.
@@ -86,43 +89,46 @@ fn name(id: &ContainerId) -> String {
     format!("{id}.json")
 }
 
-/// The file has no name until it is complete, so not even a kill leaves half of one behind. Two calls for
-/// one container may meet here; the one that loses has nothing to wait for.
-fn replace(folder: &Path, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
+fn make(folder: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    Ok(rustix::fs::open(folder, flags, Mode::empty())?)
+}
+
+/// The file has no name until it is complete, so not even a kill leaves half of one behind. Two calls for
+/// one container may meet here; the one that loses has nothing to wait for.
+fn replace(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(&folder, ".", flags, Mode::from_raw_mode(0o600))?);
+    let mut file = File::from(rustix::fs::openat(folder, ".", flags, Mode::from_raw_mode(0o600))?);
     file.write_all(bytes)?;
     let name = PathBuf::from(name(id));
     // A link replaces nothing: the old record goes first.
-    match rustix::fs::unlinkat(&folder, &name, AtFlags::empty()) {
+    match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    match atomic_file::link(&file, folder.as_fd(), &name) {
+    match atomic_file::link(&file, folder, &name) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Removes the oldest records above the number that is kept.
-fn prune(folder: &Path) -> io::Result<()> {
-    let mut records = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
+fn prune(folder: BorrowedFd<'_>) -> io::Result<()> {
+    let names = listing::names(folder)?;
+    let Some(excess) = names.len().checked_sub(KEPT).filter(|&excess| excess > 0) else {
+        return Ok(());
+    };
+    let age = |name: CString| {
         // One that vanishes meanwhile has been pruned by another call.
-        let Ok(metadata) = entry.metadata() else { continue };
-        records.push((metadata.modified()?, entry.path()));
-    }
-    if records.len() > KEPT {
-        records.sort();
-        let excess = records.len() - KEPT;
-        for (_, path) in records.into_iter().take(excess) {
-            let _ = rustix::fs::unlink(path);
-        }
+        let found = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(((found.st_mtime, found.st_mtime_nsec), name))
+    };
+    let mut records: Vec<_> = names.into_iter().filter_map(age).collect();
+    records.sort();
+    for (_, name) in records.into_iter().take(excess) {
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub(crate) mod hook;
 pub(crate) mod host_root;
 pub(crate) mod image;
 pub(crate) mod kernel;
+pub(crate) mod listing;
 pub(crate) mod log;
 pub(crate) mod net_namespace;
 pub(crate) mod operation_lock;

@@ -2,8 +2,10 @@
 //! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
 //! end with it.
 
+use crate::host::listing;
 use crate::host::process::{self, Process, Waited};
 use crate::model::operator::{is_delete, works_on};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -76,10 +78,13 @@ fn is_command(pid: i32, id: &str, ends: Ends) -> bool {
 
 fn has_open(pid: i32, folder: &Path) -> bool {
     let Ok(wanted) = std::fs::metadata(folder) else { return false };
-    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.filter_map(Result::ok).any(|entry| {
-        std::fs::metadata(entry.path())
-            .is_ok_and(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(table) = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
+        return false;
+    };
+    listing::names(&table).unwrap_or_default().iter().any(|number| {
+        rustix::fs::statat(&table, number, AtFlags::empty())
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (wanted.dev(), wanted.ino()))
     })
 }
 

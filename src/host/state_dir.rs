@@ -2,13 +2,12 @@
 //! the process, is shared with the proxy and the guard that a verb starts, and leaves no file behind.
 
 use crate::host::atomic_file::{self, PREPARED};
-use crate::host::operator;
+use crate::host::{listing, operator};
 use crate::model::container_id::ContainerId;
 use crate::model::lifecycle::Status;
 use crate::model::state::{Parsed, Phase, State};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -203,7 +202,7 @@ impl StateRoot {
             Err(error) => return Err(failed(error)),
         };
         let mut ids = Vec::new();
-        for name in names(folder.as_fd()).map_err(failed)? {
+        for name in listing::names(folder.as_fd()).map_err(failed)? {
             ids.extend(name.to_str().ok().and_then(|name| ContainerId::parse(name).ok()));
         }
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -239,7 +238,7 @@ impl Held {
     /// Whether nothing but what a dead `create` may have left is in the folder.
     fn is_empty(&self) -> Result<bool, Error> {
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
-        let names = names(self.folder.as_fd()).map_err(failed)?;
+        let names = listing::names(self.folder.as_fd()).map_err(failed)?;
         Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
@@ -296,18 +295,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
     }
-}
-
-/// The names in a folder. std's own reader panics when the folder cannot be closed.
-fn names(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 fn exists(id: &ContainerId, path: PathBuf) -> Error {

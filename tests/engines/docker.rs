@@ -65,6 +65,11 @@ impl Docker {
 
     /// Ends the daemon with `signal` and starts it again on the same data, network and mounts.
     pub(crate) fn restart(&self, signal: Signal) {
+        self.restart_while(signal, || ());
+    }
+
+    /// The same, with something that happens while the daemon comes up.
+    pub(crate) fn restart_while(&self, signal: Signal, meanwhile: impl FnOnce()) {
         let mut daemon = self.daemon();
         // Its namespaces go with their last process: this one holds them meanwhile.
         let mut holder = nsenter(&daemon).args(["sleep", "300"]).spawn().unwrap();
@@ -76,20 +81,10 @@ impl Docker {
         daemon.wait().unwrap();
         *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
         drop(daemon);
-        // dockerd may give up waiting for the containerd that it has started. A service manager would
-        // start it again, and so does this.
-        for _ in 0..3 {
-            if self.comes_up() {
-                break;
-            }
-            let mut daemon = self.daemon();
-            if daemon.try_wait().unwrap().is_some() {
-                *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
-            }
-        }
+        meanwhile();
+        self.await_ready();
         holder.kill().unwrap();
         holder.wait().unwrap();
-        self.await_ready();
     }
 
     /// Sends the daemon a signal that does not end it.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::matrix::{Cell, ENGINES, OPEN, features};
+use crate::matrix::{Cell, ENGINES, features};
 use crate::rows;
 
 /// Where a row's tests leave their results, in the sandbox.
@@ -123,7 +123,6 @@ fn render(results: &[Results], old: &str) -> Result<String, String> {
             write!(text, "| {title} | {} | {row} |", version.1).unwrap();
             for (feature, cells) in &features {
                 let mark = match cells[place] {
-                    _ if OPEN.contains(&(row, *engine, *feature)) => "open",
                     Cell::NotApplicable(_) => "n/a",
                     Cell::Shown(tests) => {
                         let full = |test: &&str| format!("{row}::{engine}::{test}");

@@ -18,9 +18,6 @@ pub(crate) const ENGINES: [(&str, &str); 4] = [
     ("podman", "Podman"),
 ];
 
-/// What is known not to be shown yet: row, engine, feature. docs/engines.md says why, below its tables.
-pub(crate) const OPEN: [(&str, &str, &str); 1] = [("trixie", "docker", "daemon killed in delete")];
-
 /// A feature with a cell for each of [`ENGINES`].
 pub(crate) type Feature = (&'static str, [Cell; 4]);
 

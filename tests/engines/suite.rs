@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use libtest_mimic::Trial;
 
-use crate::matrix::OPEN;
 use crate::sandbox;
 
 pub(crate) struct Suite {
@@ -34,11 +33,6 @@ impl Suite {
             passed.lock().unwrap().insert(own);
             Ok(())
         }));
-    }
-
-    /// Whether the row of this suite cannot show a feature of an engine yet.
-    pub(crate) fn is_open(&self, engine: &str, feature: &str) -> bool {
-        OPEN.contains(&(self.row.as_str(), engine, feature))
     }
 
     pub(crate) fn passed(&self) -> Passed {

@@ -52,7 +52,12 @@ impl World {
         loop {
             processes::reap();
             let seen = self.look()?;
-            match self.agree(&seen) {
+            // Asked again: what ended in between may have changed it.
+            let agreed = self.agree(&seen).and_then(|()| match self.look()? {
+                again if again == seen => Ok(()),
+                again => fail(format_args!("{seen:?}, then {again:?}")),
+            });
+            match agreed {
                 Ok(()) => {
                     self.files()?;
                     return Ok(seen);
