@@ -48,14 +48,26 @@ impl Block {
         if !padding.starts_with(b"#") {
             return Err(Invalid::Full);
         }
-        for (index, line) in rest.split(|&byte| byte == b'\n').enumerate() {
+        let mut lines = rest.split(|&byte| byte == b'\n').zip(2..).peekable();
+        while let Some((line, number)) = lines.next() {
             // Comments, and the padding, which has no end of line.
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
+            let mut line = line.to_owned();
+            // A value may go on behind an end of line that is quoted.
+            while let (true, Some((more, _))) = (is_cut(&line), lines.peek()) {
+                line.push(b'\n');
+                line.extend(*more);
+                lines.next();
+            }
+            // What has no end of line is the padding, or was.
+            if lines.peek().is_none() {
+                return Err(Invalid::Full);
+            }
             // Values of other programs may be any bytes; ours are plain.
-            let line = String::from_utf8_lossy(line);
-            let (key, value) = line.split_once('=').ok_or(Invalid::Line { line: index + 2 })?;
+            let line = String::from_utf8_lossy(&line);
+            let (key, value) = line.split_once('=').ok_or(Invalid::Line { line: number })?;
             values.insert(key.to_owned(), unquoted(value));
         }
         Ok(Self { values, free: padding.len() })
@@ -70,6 +82,13 @@ impl Block {
     pub(crate) fn can_roll_back(&self) -> bool {
         self.value(UPGRADE_AVAILABLE) == Some("1")
     }
+}
+
+/// Whether the value's last byte is a `\` that quotes the end of the line. In a key it quotes nothing.
+fn is_cut(line: &[u8]) -> bool {
+    let value = line.iter().position(|&byte| byte == b'=').and_then(|equals| line.get(equals..));
+    let quotes = value.unwrap_or_default().iter().rev().take_while(|&&byte| byte == b'\\');
+    quotes.count() % 2 == 1
 }
 
 /// grub writes `\` before a `\` and before a line's end (`grub_envblk_set`).
@@ -106,6 +125,17 @@ mod tests {
             1024 - SIGNATURE.len() - "a=1\nupgrade_available=1\nb=x=y\nempty=\n".len()
         );
         assert!(read.can_roll_back());
+    }
+
+    #[test]
+    fn a_value_goes_on_behind_a_quoted_end_of_line() {
+        let read = Block::parse(&block("a=1\\\nupgrade_available=1\nb=x\\\\\nc=2\n")).unwrap();
+        assert_eq!(read.value("a"), Some("1\nupgrade_available=1"));
+        assert!(!read.can_roll_back());
+        assert_eq!((read.value("b"), read.value("c")), (Some("x\\"), Some("2")));
+        assert_eq!(Block::parse(&block("a\\\nb=1\n")), Err(Invalid::Line { line: 2 }));
+        // The quote takes the padding, and nothing is left to write in.
+        assert_eq!(Block::parse(&block("a=1\\\n")), Err(Invalid::Full));
     }
 
     #[test]

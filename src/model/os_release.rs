@@ -1,30 +1,34 @@
 //! os-release(5): the version of the operating system.
 
-/// `VERSION_ID`. `None` if there is none, or an empty one.
+/// `VERSION_ID`. `None` if there is none, or an empty one, or one that is no value of a shell: half a
+/// value must not make extensions stale.
 pub(crate) fn version_id(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim);
     // The last one counts, as for a shell that reads the file.
     let value = lines.rfind(|line| line.starts_with("VERSION_ID="))?.split_once('=')?.1;
-    Some(unquoted(value)).filter(|version| !version.is_empty())
+    unquoted(value).filter(|version| !version.is_empty())
 }
 
-/// A value without the shell's quotes and escapes.
-fn unquoted(value: &str) -> String {
-    let value = value.trim();
-    let quoted = ['"', '\''].into_iter().find_map(|quote| {
-        let inner = value.strip_prefix(quote)?.strip_suffix(quote)?;
-        Some((quote, inner))
-    });
-    let (quote, inner) = quoted.unwrap_or((' ', value));
-    if quote == '\'' {
-        return inner.to_owned();
-    }
+/// A value without the shell's quotes and escapes. `None` if a quote is not closed, or if something
+/// follows that does not belong to the value.
+fn unquoted(value: &str) -> Option<String> {
+    let (quote, inner) = match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => {
+            (Some(quote), value.strip_prefix(quote)?.strip_suffix(quote)?)
+        }
+        Some(_) | None => (None, value),
+    };
     let mut text = String::with_capacity(inner.len());
     let mut chars = inner.chars();
     while let Some(found) = chars.next() {
-        text.extend(if found == '\\' { chars.next() } else { Some(found) });
+        match (found, quote) {
+            ('\\', None | Some('"')) => text.push(chars.next()?),
+            (found, Some(quote)) if found == quote => return None,
+            ('"' | '\'' | ' ' | '\t', None) => return None,
+            (found, _) => text.push(found),
+        }
     }
-    text
+    Some(text)
 }
 
 #[cfg(test)]
@@ -39,6 +43,15 @@ mod tests {
             ("VERSION_ID='2.1+rev1'", Some("2.1+rev1")),
             ("VERSION_ID=\"a\\\"b\"", Some("a\"b")),
             ("VERSION_ID=1\nVERSION_ID=2\n", Some("2")),
+            ("VERSION_ID='a\\b'", Some("a\\b")),
+            ("VERSION_ID=\"a b\"", Some("a b")),
+            ("VERSION_ID=\"2.113\n", None),
+            ("VERSION_ID=2.113\"\n", None),
+            ("VERSION_ID=\"\n", None),
+            ("VERSION_ID=\"2.113\\\"\n", None),
+            ("VERSION_ID=\"2\" \"3\"\n", None),
+            ("VERSION_ID=2 3\n", None),
+            ("VERSION_ID=2\\\n", None),
             ("VERSION_ID=\n", None),
             ("VERSION_ID=\"\"\n", None),
             ("#VERSION_ID=1\nVERSION=3\nX_VERSION_ID=1\n", None),
