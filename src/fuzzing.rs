@@ -10,8 +10,15 @@
     reason = "a property that does not hold is told by a panic"
 )]
 
+mod manager;
+
+pub use self::manager::{
+    boot_environment, cleanup_plan, deploy_record, engine_answer, image_archive, mounts,
+    os_release, os_version,
+};
+
 use crate::cli::log_options::{LogOptions, Stderr, log_options};
-use crate::cli::manager;
+use crate::cli::manager as manager_line;
 use crate::cli::runtime::{Command, parse};
 use crate::host::guard::Report;
 use crate::model::cause::chain;
@@ -367,7 +374,7 @@ pub fn command_line(bytes: &[u8]) {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     let words: Vec<OsString> =
         bytes.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    if let Err(answer) = manager::parse(&words) {
+    if let Err(answer) = manager_line::parse(&words) {
         // clap's answers have several lines; each tells where the help is.
         assert!(!answer.use_stderr() || answer.exit_code() == 2);
         assert!(!answer.to_string().is_empty());

@@ -71,7 +71,7 @@ const LAYERS: [Layer; 7] = [
     Layer {
         name: "fuzzing",
         own: &["model", "host", "cli"],
-        crates: &["lexopt", "serde_json"],
+        crates: &["lexopt", "serde", "serde_json"],
         std: Std::All,
     },
 ];

@@ -1,0 +1,4 @@
+//! os-release(5).
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::os_release(bytes));
