@@ -1,0 +1,168 @@
+//! The recorded engine: it answers with documents that a real one gave, as many of them as are wished,
+//! and counts what is asked.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::docker::{IMAGES, Role, VOLUMES, role};
+use crate::http::{Client, Kinds, kind};
+
+/// What a real engine said of one extension.
+pub(crate) struct Recording {
+    listed: Value,
+    inspected: Value,
+    images: Value,
+    volumes: Value,
+}
+
+impl Recording {
+    /// Asks a real engine.
+    pub(crate) fn take(socket: &Path) -> Result<Self> {
+        let mut client = Client::connect(socket)?;
+        let mut ask = |path: &str| client.json("GET", path, &Value::Null);
+        let filter = "filters=%7B%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
+        let listed = ask(&format!("/containers/json?all=1&{filter}"))?;
+        // One that has a volume says more.
+        let all = listed.as_array().ok_or("no list of containers")?;
+        let listed = all.iter().find(|one| one["Mounts"][0].is_object());
+        let listed = listed.ok_or("no container has a volume")?.clone();
+        let id = listed["Id"].as_str().unwrap_or_default();
+        let inspected = ask(&format!("/containers/{id}/json"))?;
+        let images = ask(&format!("/images/json?{filter}"))?;
+        let volumes = ask(&format!("/volumes?{filter}"))?;
+        Ok(Self { listed, inspected, images, volumes })
+    }
+}
+
+/// What the engine has ready.
+struct Answers {
+    list: String,
+    /// Around the id: before it, between its occurrences.
+    inspected: Vec<String>,
+    failed: Vec<String>,
+    images: String,
+    volumes: String,
+    kinds: Mutex<Kinds>,
+}
+
+/// What stands for the id in a document.
+const MARK: &str = "@ID@";
+
+/// An id of the length that ids have; it begins with the number.
+fn id(index: usize) -> String {
+    format!("{index:08x}{}", "0123456789abcdef".repeat(4).split_at(8).1)
+}
+
+/// Listens at `at`, as an engine with `count` extensions, the first `failed` of which have failed.
+pub(crate) fn serve(
+    at: &Path,
+    recording: &Recording,
+    count: usize,
+    failed: usize,
+) -> Result<Counter> {
+    let containers = (0..count).map(|index| {
+        let mut one = recording.listed.clone();
+        one["Id"] = json!(id(index));
+        one["Names"] = json!([format!("/container-{index}")]);
+        let image = format!("sha256:{}", id(index % IMAGES));
+        one["ImageID"] = json!(image);
+        one["Mounts"][0]["Name"] = json!(format!("volume-{}", index % VOLUMES));
+        if role(index) == Role::Stale {
+            one["Labels"]["io.balena.image.os-version"] = json!("1.*");
+        }
+        one.to_string()
+    });
+    let list = format!("[{}]\n", containers.collect::<Vec<_>>().join(","));
+    let parts = |state: &[(&str, Value)]| {
+        let mut one = recording.inspected.clone();
+        one["Id"] = json!(MARK);
+        for (name, value) in state {
+            one["State"][name] = value.clone();
+        }
+        let text = one.to_string().replace("/container-0", MARK);
+        text.split(MARK).map(str::to_owned).collect()
+    };
+    let error = json!("OCI runtime create failed: hook hooks/create exited with status 3: unknown");
+    let answers = Arc::new(Answers {
+        list,
+        inspected: parts(&[]),
+        failed: parts(&[("Error", error), ("ExitCode", json!(128))]),
+        images: recording.images.to_string(),
+        volumes: recording.volumes.to_string(),
+        kinds: Mutex::default(),
+    });
+    let listener = UnixListener::bind(at)?;
+    let counter = Counter(Arc::clone(&answers));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answers = Arc::clone(&answers);
+            // A caller that goes away ends the conversation.
+            std::thread::spawn(move || converse(&stream, &answers, failed).ok());
+        }
+    });
+    Ok(counter)
+}
+
+/// What was asked.
+pub(crate) struct Counter(Arc<Answers>);
+
+impl Counter {
+    /// Since the last time.
+    pub(crate) fn take(&self) -> Kinds {
+        self.0.kinds.lock().map(|mut kinds| std::mem::take(&mut *kinds)).unwrap_or_default()
+    }
+}
+
+fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let request = line.clone();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line)?;
+        }
+        let kind = kind(&request);
+        let index = |at| usize::from_str_radix(request.split('/').nth(at)?.get(..8)?, 16).ok();
+        let inspected;
+        let (status, body) = match kind.as_str() {
+            "GET /_ping" => (200, "OK"),
+            "GET /containers/json" => (200, answers.list.as_str()),
+            "GET /containers/ID/json" => {
+                let index = index(3).ok_or("a strange id")?;
+                let parts = if index < failed { &answers.failed } else { &answers.inspected };
+                inspected = parts.join(&id(index));
+                (200, inspected.as_str())
+            }
+            "GET /images/json" => (200, answers.images.as_str()),
+            "GET /volumes" | "GET /system/df" => (200, answers.volumes.as_str()),
+            _ if kind.starts_with("DELETE ") => (204, ""),
+            _ => return Err(format!("what is {request}?").into()),
+        };
+        let len = body.len();
+        // As dockerd: short answers have a length, long ones come in chunks.
+        let head = format!("HTTP/1.1 {status} X\r\nApi-Version: 1.41\r\nServer: Docker/20.10\r\n");
+        let mut out = stream;
+        match len {
+            0..2048 => write!(out, "{head}Content-Length: {len}\r\n\r\n{body}")?,
+            _ => {
+                write!(out, "{head}Transfer-Encoding: chunked\r\n\r\n")?;
+                for piece in body.as_bytes().chunks(2048) {
+                    let frame = format!("{:x}\r\n", piece.len());
+                    out.write_all(&[frame.as_bytes(), piece, b"\r\n"].concat())?;
+                }
+                out.write_all(b"0\r\n\r\n")?;
+            }
+        }
+        *answers.kinds.lock().map_err(|_| "a thread panicked")?.entry(kind).or_default() += 1;
+    }
+}
