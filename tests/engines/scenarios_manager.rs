@@ -22,10 +22,11 @@ const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
 
-const SCENARIOS: [(&str, Scenario); 5] = [
+const SCENARIOS: [(&str, Scenario); 6] = [
     ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
     ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
     ("deactivate_runs_before_its_container_goes", deactivate),
+    ("a_cleanup_beside_deploys_takes_failed_ones_alone", beside_deploys),
     ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
     ("what_was_said_at_a_deploy_is_kept", said_at_a_deploy),
 ];
@@ -193,6 +194,37 @@ fn stale(docker: &Docker) {
         assert_eq!(volumes.lines().any(|volume| volume == name), there, "{name} in {volumes}");
     }
     manager(docker, &["cleanup", "--stale-os"]).ok().says("0 removed");
+}
+
+/// Deploys, some of which fail, with cleanups between all their steps: each good one is there at the end.
+fn beside_deploys(docker: &Docker) {
+    let good = Image::extension().hook("create", "sleep 0.1").hook("start", "sleep 0.1");
+    let bad = Image::extension().hook("start", "sleep 0.1; exit 3");
+    docker.import(&good);
+    docker.import(&bad);
+    let mut cleanups = 0;
+    for round in 0..4 {
+        let begun: Vec<_> = (0..4)
+            .map(|number| {
+                let good_one = docker.begin_run(&format!("good-{round}-{number}"), &good, &[]);
+                let bad_one = docker.begin_run(&format!("bad-{round}-{number}"), &bad, &[]);
+                (good_one, bad_one)
+            })
+            .collect();
+        for _ in 0..5 {
+            manager(docker, &["cleanup"]).ok();
+            cleanups += 1;
+        }
+        for (good_one, bad_one) in begun {
+            good_one.finish().ok();
+            assert_ne!(bad_one.finish().code(), 0);
+        }
+    }
+    assert_eq!(cleanups, 20);
+    manager(docker, &["cleanup"]).ok();
+    let left = containers(docker);
+    assert_eq!(left.len(), 16, "{left:?}");
+    assert!(left.iter().all(|name| name.starts_with("good-")), "{left:?}");
 }
 
 fn deactivate(docker: &Docker) {
