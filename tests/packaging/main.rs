@@ -38,6 +38,13 @@ fn run(command: &mut Command) -> (bool, String) {
     (status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Runs the built program under its second name.
+fn manager(words: &[&str]) -> (bool, String) {
+    use std::os::unix::process::CommandExt as _;
+    let binary = top().join("balena-extension-runtime");
+    run(Command::new(binary).arg0("balena-extension-manager").args(words))
+}
+
 /// Runs a command that must succeed.
 fn succeed(command: &mut Command) -> String {
     let (success, text) = run(command);

@@ -76,7 +76,7 @@ fn apt_installs_it_and_both_names_work() {
         "{INSTALL} >/dev/null
         balena-extension-runtime --version
         balena-extension-manager --version
-        [ /usr/bin/balena-extension-runtime -ef /usr/bin/balena-extension-manager ] && echo one file
+        [ \"$(readlink /usr/bin/balena-extension-manager)\" = balena-extension-runtime ] && echo one file
         systemctl --root=/ is-enabled {UNIT}
         systemd-analyze verify /lib/systemd/system/{UNIT} && echo unit is fine
         man --where balena-extension-runtime balena-extension-manager
@@ -98,6 +98,33 @@ fn apt_installs_it_and_both_names_work() {
     ] {
         assert!(told.contains(expected), "no {expected:?} in:\n{told}");
     }
+}
+
+#[test]
+fn an_upgrade_keeps_what_was_decided_and_nothing_of_the_old() {
+    let script = format!(
+        "dpkg-deb -R /package.deb /tmp/old
+        sed -i 's/^Version: .*/Version: 0.0.1~old/' /tmp/old/DEBIAN/control
+        touch /tmp/old/usr/share/doc/balena-extension-runtime/old
+        dpkg-deb --build /tmp/old /tmp/old.deb >/dev/null
+        apt-get install --yes --no-install-recommends /tmp/old.deb >/dev/null
+        ls /usr/share/doc/balena-extension-runtime/old
+        systemctl --root=/ disable {UNIT}
+        {INSTALL} >/dev/null
+        systemctl --root=/ is-enabled {UNIT} || true
+        systemctl --root=/ enable {UNIT}
+        [ ! -e /usr/share/doc/balena-extension-runtime/old ] && echo the old is gone
+        dpkg --verify balena-extension-runtime && echo files are as packed
+        balena-extension-manager --version
+        dpkg-query -W -f '${{Status}} ${{Version}}\n' balena-extension-runtime"
+    );
+    let (success, told) = in_a_copy(&script);
+    assert!(success, "{told}");
+    for expected in ["/old\n", "disabled\n", "the old is gone", "files are as packed"] {
+        assert!(told.contains(expected), "no {expected:?} in:\n{told}");
+    }
+    let installed = told.lines().find(|line| line.starts_with("install ok installed ")).unwrap();
+    assert!(!installed.contains("old"), "{told}");
 }
 
 #[test]

@@ -39,6 +39,43 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
     assert!(success && path.contains(binary.to_str().unwrap()), "podman info: {path}");
 }
 
+/// The values of a setting in the boot unit.
+fn unit(setting: &str) -> Vec<String> {
+    let text = read(&dist("systemd/balena-extension-cleanup.service"));
+    let lines = text.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('='));
+    lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_boot_unit_stands_between_engine_and_supervisor_and_cannot_hold_up_a_boot() {
+    let after = unit("After");
+    for engine in ["balena.service", "balena-engine.service", "docker.service"] {
+        assert!(after.iter().any(|it| it == engine), "{after:?}");
+    }
+    let before = unit("Before");
+    assert!(before.iter().any(|it| it == "balena-supervisor.service"), "{before:?}");
+    // What it is ordered by must not be what it needs: without an engine there is nothing to do.
+    for setting in ["Requires", "BindsTo", "Requisite", "RequiredBy", "OnFailure"] {
+        assert!(unit(setting).is_empty(), "{setting}");
+    }
+    assert_eq!(unit("WantedBy"), ["multi-user.target"]);
+    assert_eq!(unit("Type"), ["oneshot"]);
+    // systemd's limit is beyond the manager's own: what it waits for the engine is part of --timeout.
+    assert_eq!(unit("TimeoutStartSec"), ["12min"]);
+    let help = crate::manager(&["cleanup", "--help"]).1;
+    assert!(help.contains("[default: 600]"), "{help}");
+    // The command line is one that the manager takes: there is no engine, and that is all.
+    let words = unit("ExecStart");
+    let (manager, words) = words.split_first().unwrap();
+    assert_eq!(manager, "/usr/bin/balena-extension-manager");
+    let seconds = |word: &String| if word == "60" { "0".to_owned() } else { word.clone() };
+    let words: Vec<String> = words.iter().map(seconds).collect();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.extend(["--host", "unix:///nowhere.sock"]);
+    let (success, told) = crate::manager(&words);
+    assert!(!success && told.contains("/nowhere.sock"), "{words:?}: {told}");
+}
+
 /// Runs the hook for after an update with a program in the manager's place.
 fn run_hook(manager: &str) -> (bool, String) {
     let folder = tempfile::tempdir().unwrap();
