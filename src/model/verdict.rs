@@ -8,7 +8,7 @@ use crate::model::mounts::Layering;
 use serde::Serialize;
 
 /// The labels by which an extension says that it takes effect after a reboot only.
-const REQUIRES_REBOOT: [&str; 2] =
+pub(crate) const REQUIRES_REBOOT: [&str; 2] =
     ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
 /// The label with its priority above the root filesystem.
 pub(crate) const OVERRIDE: &str = "io.balena.image.override";

@@ -29,7 +29,11 @@ impl Docker {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("docker").tempdir().unwrap();
         // An empty file stands where the machine's own settings would be read from.
-        fs::write(dir.path().join("daemon.json"), "{}").unwrap();
+        // What a host would have, but for the place of the binary.
+        let snippet = include_str!("../../dist/docker/daemon.json");
+        let snippet = snippet.replace("/usr/bin/balena-extension-runtime", RUNTIME);
+        assert!(snippet.contains(RUNTIME), "dist/docker/daemon.json names another place");
+        fs::write(dir.path().join("daemon.json"), snippet).unwrap();
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
         let daemon = spawn(None, dir.path(), &arguments);
         let docker = Self { dir, daemon: Mutex::new(daemon), arguments };
@@ -157,7 +161,6 @@ fn spawn(beside: Option<&Child>, dir: &Path, arguments: &Vec<String>) -> Child {
         .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("pid")])
         .args(["--data-root", &in_dir("data"), "--exec-root", &in_dir("exec")])
         .args(["--host", &format!("unix://{}", in_dir("socket"))])
-        .args(["--add-runtime", &format!("extension={RUNTIME}")])
         // There is nothing to filter, and a kernel need not have the modules.
         .args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"])
         .args(["--storage-driver=overlay2", "--bip=172.31.0.1/24"])

@@ -78,7 +78,9 @@ fn apt_installs_it_and_both_names_work() {
         balena-extension-manager --version
         [ \"$(readlink /usr/bin/balena-extension-manager)\" = balena-extension-runtime ] && echo one file
         systemctl --root=/ is-enabled {UNIT}
-        systemd-analyze verify /lib/systemd/system/{UNIT} && echo unit is fine
+        systemd-analyze verify /lib/systemd/system/{UNIT} >/tmp/verify 2>&1
+        # A setting that systemd does not know is a warning with status 0.
+        grep {UNIT} /tmp/verify || echo unit is fine
         man --where balena-extension-runtime balena-extension-manager
         dpkg --verify balena-extension-runtime && echo files are as packed
         /usr/lib/balena-extension-runtime/after-os-update || echo stale has no engine: $?"

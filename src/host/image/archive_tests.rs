@@ -363,3 +363,27 @@ fn tree_entry() -> crate::model::check::tree::Entry {
     let kind = Kind::Folder;
     crate::model::check::tree::Entry { kind, mode: 0o755, uid: 0, gid: 0 }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_damage_is_an_error_or_another_archive_and_never_a_panic(
+        damage in proptest::collection::vec((0_usize..10_000, proptest::num::u8::ANY), 1..20),
+        compress in proptest::bool::ANY,
+    ) {
+        let layer = packed(&archive(&[Item::File("hooks/start", 0o755, b"#!/bin/sh\n")]));
+        let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+        let mut bytes = archive(&[
+            Item::File("1/layer.tar", 0o644, &layer),
+            Item::File("c.json", 0o644, CONFIG),
+            Item::File("manifest.json", 0o644, manifest),
+        ]);
+        if compress {
+            bytes = packed(&bytes);
+        }
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let _ = read(bytes.as_slice());
+    }
+}

@@ -7,12 +7,10 @@ use crate::model::extension::{self, CLASS, NotAnExtension};
 use crate::model::hook;
 use crate::model::spec::Mount;
 use crate::model::store::Lookup;
+use crate::model::verdict::{OVERRIDE, REQUIRES_REBOOT};
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "io.balena.image.";
-const OVERRIDE: &str = "io.balena.image.override";
-const REQUIRES_REBOOT: [&str; 2] =
-    ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
 /// The labels below [`PREFIX`] that something reads.
 const KNOWN: [&str; 7] = [
     "class",
@@ -74,8 +72,9 @@ pub(crate) fn check(
         }
     }
     for name in REQUIRES_REBOOT {
-        if let Some(text) = value(name).filter(|text| !["0", "1", "false", "true"].contains(text)) {
-            let message = format!("{name}={text:?} is neither 0, 1, false nor true");
+        let known = ["", "0", "1", "false", "true", "no", "yes"];
+        if let Some(text) = value(name).filter(|text| !known.contains(text)) {
+            let message = format!("{name}={text:?} is neither true nor false, and counts as true");
             findings.add(Rule::RequiresReboot, message, "say true or false, or leave it out");
         }
     }
@@ -227,7 +226,9 @@ mod tests {
             ("image.override", "", vec!["override"]),
             ("image.override", "1.5", vec!["override"]),
             ("image.requires-reboot", "true", vec![]),
+            ("update.requires-reboot", "no", vec![]),
             ("update.requires-reboot", "maybe", vec!["requires-reboot"]),
+            ("update.requires-reboot", "False", vec!["requires-reboot"]),
             ("image.os-version", "5.*,6.0.[0-3]", vec![]),
             ("image.os-version", "5.[", vec!["os-version"]),
             ("image.kernel-version", "6.1.83", vec![]),
