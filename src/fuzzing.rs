@@ -27,7 +27,7 @@ use crate::model::extension::{self, CLASS, Role};
 use crate::model::hook::{self, PATH};
 use crate::model::hook_failure::{Unrunnable, elf_machine, interpreter, quote};
 use crate::model::lifecycle::Status;
-use crate::model::log::{Format, Level, line};
+use crate::model::log::{Fact, Format, Level, line};
 use crate::model::proxy::{self, Life, Stat};
 use crate::model::signal::Signal;
 use crate::model::spec::{Mount, Network, Spec, SpecHooks, Terminal};
@@ -460,7 +460,8 @@ pub fn hook_failure(bytes: &[u8]) {
 /// A line of the log (`model/log.rs`) with any message and any field.
 pub fn log_line(bytes: &[u8]) {
     let message = String::from_utf8_lossy(bytes);
-    let fields = [("id", Value::from(message.as_ref())), ("level", Value::from("info"))];
+    let fields =
+        [("id", Fact::Text(message.to_string())), ("level", Fact::Text("info".to_owned()))];
     for format in [Format::Json, Format::Text] {
         let text = line(format, "2026-01-02T03:04:05Z", Level::Error, &message, &fields);
         let text = text.strip_suffix('\n').expect("a line ends");

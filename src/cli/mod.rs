@@ -7,3 +7,4 @@ pub(crate) mod help;
 pub(crate) mod log_options;
 pub(crate) mod manager;
 pub(crate) mod runtime;
+mod unsupported;

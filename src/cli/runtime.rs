@@ -2,6 +2,7 @@
 //! what they pass and what does not matter here is accepted, and an unknown flag is named.
 
 use crate::cli::log_options::log_format;
+use crate::cli::unsupported;
 use crate::model::container_id::{self, ContainerId};
 use crate::model::lifecycle::{Audience, Insistence};
 use crate::model::log::Level;
@@ -30,7 +31,7 @@ pub(crate) enum Command {
     Features,
     Run { create: Create, afterwards: Afterwards },
     Update,
-    Unsupported { verb: &'static str, why: &'static str },
+    Unsupported { verb: &'static str, why: &'static str, id: Option<ContainerId> },
     Help { topic: Option<String> },
     Version,
 }
@@ -106,16 +107,6 @@ pub(crate) enum UsageError {
     Signal(#[from] signal::Unknown),
 }
 
-/// The commands that an extension, which has no process of its own, cannot serve.
-const UNSUPPORTED: [(&str, &str); 6] = [
-    ("exec", "an extension has no process to execute beside"),
-    ("pause", "an extension has no process to pause"),
-    ("resume", "an extension has no process to resume"),
-    ("events", "an extension has no process to report on"),
-    ("checkpoint", "an extension has no process to checkpoint"),
-    ("restore", "an extension has no process to restore"),
-];
-
 /// Reads a whole command line, the program's name left out.
 ///
 /// # Errors
@@ -161,15 +152,15 @@ pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError
 }
 
 fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
-    let unsupported = UNSUPPORTED.iter().copied().find(|(verb, _)| *verb == name);
+    let unsupported = unsupported::COMMANDS.into_iter().find(|(verb, _)| *verb == name);
     if unsupported.is_some() || name == "update" {
-        // Their flags are many and none matters, except the question what this is.
-        let help = parser.raw_args().is_ok_and(|mut words| {
-            words.next().is_some_and(|word| word == "--help" || word == "-h")
-        });
+        let words = parser.raw_args().map(Iterator::collect).unwrap_or_else(|_| Vec::new());
+        let help = words.first().is_some_and(|word| word == "--help" || word == "-h");
         return Ok(match unsupported {
             _ if help => Command::Help { topic: Some(name.to_owned()) },
-            Some((verb, why)) => Command::Unsupported { verb, why },
+            Some((verb, why)) => {
+                Command::Unsupported { verb, why, id: unsupported::container(words.into_iter()) }
+            }
             None => Command::Update,
         });
     }

@@ -29,12 +29,13 @@ pub(crate) enum Error {
     Remove { path: PathBuf, source: io::Error },
 }
 
-/// Creates the leaf everywhere and moves `pid` into it. Where no hierarchy is mounted, nothing is
-/// done.
+/// Creates the leaf everywhere, moves `pid` into it, and returns where. Where no hierarchy is mounted,
+/// nothing is done.
 ///
 /// # Errors
 /// Some leaves may be there; `remove` takes them away.
-pub(crate) fn enter(leaf: &str, pid: i32) -> Result<(), Error> {
+pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
+    let mut entered = Vec::new();
     for root in hierarchies()? {
         let path = root.join(leaf);
         std::fs::create_dir_all(&path)
@@ -44,24 +45,28 @@ pub(crate) fn enter(leaf: &str, pid: i32) -> Result<(), Error> {
             .write(true)
             .open(&procs)
             .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-            .map_err(|source| Error::Enter { path, source })?;
+            .map_err(|source| Error::Enter { path: path.clone(), source })?;
+        entered.push(path);
     }
-    Ok(())
+    Ok(entered)
 }
 
-/// Removes the leaf everywhere. One that is not there is fine.
+/// Removes the leaf everywhere and returns where it was. One that is not there is fine.
 ///
 /// # Errors
 /// The first that could not be removed; all are tried.
-pub(crate) fn remove(leaf: &str) -> Result<(), Error> {
+pub(crate) fn remove(leaf: &str) -> Result<Vec<PathBuf>, Error> {
     let mut first = Ok(());
+    let mut removed = Vec::new();
     for root in again(hierarchies)? {
         let path = root.join(leaf);
-        if let Err(source) = remove_leaf(&path) {
-            first = first.and(Err(Error::Remove { path, source }));
+        match remove_leaf(&path) {
+            Ok(Leaf::Removed) => removed.push(path),
+            Ok(Leaf::Absent) => {}
+            Err(source) => first = first.and(Err(Error::Remove { path, source })),
         }
     }
-    first
+    first.map(|()| removed)
 }
 
 /// Nobody removes a cgroup that is left here, so a passing fault must not leave one.
@@ -69,11 +74,18 @@ fn again<T, E>(mut action: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     action().or_else(|_| action()).or_else(|_| action())
 }
 
-fn remove_leaf(path: &Path) -> io::Result<()> {
+/// What `remove_leaf` found.
+enum Leaf {
+    Removed,
+    Absent,
+}
+
+fn remove_leaf(path: &Path) -> io::Result<Leaf> {
     let mut attempt = 0;
     loop {
         match again(|| rustix::fs::unlinkat(CWD, path, rustix::fs::AtFlags::REMOVEDIR)) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Ok(()) => return Ok(Leaf::Removed),
+            Err(Errno::NOENT) => return Ok(Leaf::Absent),
             Err(Errno::BUSY) if attempt < REMOVE_ATTEMPTS => {
                 attempt += 1;
                 std::thread::sleep(REMOVE_PAUSE);

@@ -42,14 +42,6 @@ pub(crate) struct Call<'a> {
     pub(crate) input: Option<&'a [u8]>,
 }
 
-/// A hook that has done its work.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) took: Duration,
-    /// The last lines it printed, on one line.
-    pub(crate) said: Option<String>,
-}
-
 /// The end of what a hook printed, as it printed it.
 pub(crate) type Heard = Vec<u8>;
 
@@ -71,7 +63,8 @@ pub(crate) enum Error {
     GuardLost { name: String },
 }
 
-/// Runs a hook and waits for it. `log` takes what it prints; `heard` the end of that.
+/// Runs a hook, waits for it, and returns the last lines it printed, on one line. `log` takes all that it
+/// prints; `heard` the end of that.
 ///
 /// # Errors
 /// The hook has not done its work; nothing that it started is left, unless its guard was lost.
@@ -80,8 +73,7 @@ pub(crate) fn run(
     lock: BorrowedFd<'_>,
     log: &mut ContainerLog,
     heard: &mut Heard,
-) -> Result<Done, Error> {
-    let started = Instant::now();
+) -> Result<Option<String>, Error> {
     let name = || call.name.to_owned();
     // Should the guard be killed, what it guards comes to this process.
     reaper::adopt_orphans().map_err(|source| Error::Guard { name: name(), source })?;
@@ -97,9 +89,7 @@ pub(crate) fn run(
     let said = quote(&running.kept);
     *heard = std::mem::take(&mut running.kept);
     match report {
-        Ok(Some(Report::Ended(exit))) if exit.is_success() => {
-            Ok(Done { took: started.elapsed(), said })
-        }
+        Ok(Some(Report::Ended(exit))) if exit.is_success() => Ok(said),
         Ok(Some(Report::Ended(exit))) => Err(Error::Failed { name: name(), exit, said }),
         Ok(Some(Report::NotStarted(errno))) => {
             Err(Error::Unrunnable { name: name(), why: why_unrunnable(call.path, errno) })

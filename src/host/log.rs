@@ -2,8 +2,7 @@
 //! decided in `model/log.rs`.
 
 use crate::host::{clock, output};
-use crate::model::log::{Format, Level, line};
-use serde_json::Value;
+use crate::model::log::{Fact, Format, Level, line};
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,7 +14,7 @@ pub(crate) struct Log {
     file: Option<File>,
     format: Format,
     threshold: Level,
-    fields: RefCell<Vec<(&'static str, Value)>>,
+    fields: RefCell<Vec<(&'static str, Fact)>>,
     /// Every warning so far, for the record of the deploy.
     warnings: RefCell<Vec<String>>,
 }
@@ -61,15 +60,18 @@ impl Log {
     }
 
     /// Adds a field to every further line.
-    pub(crate) fn with(&self, key: &'static str, value: impl Into<Value>) {
-        self.fields.borrow_mut().push((key, value.into()));
+    pub(crate) fn with(&self, key: &'static str, value: &str) {
+        self.fields.borrow_mut().push((key, Fact::Text(value.to_owned())));
     }
 
-    pub(crate) fn debug(&self, message: &str) {
-        self.write(Level::Debug, message, &[]);
+    /// Tells a part of the story, put into words only if somebody wants to hear it.
+    pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
+        if self.threshold <= Level::Debug {
+            self.write(Level::Debug, &message(), &[]);
+        }
     }
 
-    pub(crate) fn info(&self, message: &str, fields: &[(&str, Value)]) {
+    pub(crate) fn info(&self, message: &str, fields: &[(&str, Fact)]) {
         self.write(Level::Info, message, fields);
     }
 
@@ -85,12 +87,12 @@ impl Log {
 
     /// Reports the error that ends the call: to the log, and to standard error for whoever captured
     /// that. On standard error it is the bare sentence, because engines put it into their own.
-    pub(crate) fn fail(&self, message: &str) {
+    pub(crate) fn fail(&self, message: &str, fields: &[(&str, Fact)]) {
         if self.file.is_some() {
-            self.write(Level::Error, message, &[]);
+            self.write(Level::Error, message, fields);
             output::complain(message);
         } else if self.format == Format::Json {
-            self.write(Level::Error, message, &[]);
+            self.write(Level::Error, message, fields);
         } else {
             output::complain(message);
         }
@@ -98,12 +100,12 @@ impl Log {
 
     /// One `write` a line, so that lines of several processes do not mix. A log that cannot be
     /// written must not stop a container.
-    fn write(&self, level: Level, message: &str, fields: &[(&str, Value)]) {
+    fn write(&self, level: Level, message: &str, fields: &[(&str, Fact)]) {
         if level < self.threshold {
             return;
         }
         let common = self.fields.borrow();
-        let fields: Vec<(&str, Value)> = common.iter().chain(fields).cloned().collect();
+        let fields: Vec<(&str, Fact)> = common.iter().chain(fields).cloned().collect();
         let text = line(self.format, &clock::now(), level, message, &fields);
         match &self.file {
             Some(file) => {

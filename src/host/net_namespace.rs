@@ -50,6 +50,12 @@ pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result
     Ok(result)
 }
 
+/// The name of the network namespace of `pid`, as the kernel has it: `net:[4026531840]`.
+pub(crate) fn name_of(pid: i32) -> String {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/net"));
+    link.map_or_else(|_| "unknown".to_owned(), |name| name.display().to_string())
+}
+
 /// A path that is no namespace must not hang the call, as a FIFO would.
 fn open(path: &str) -> Result<File, Error> {
     use std::os::unix::fs::OpenOptionsExt as _;

@@ -49,8 +49,19 @@ impl Interrupts {
     /// Waits for the child `pid`. An interrupt ends it with SIGTERM.
     ///
     /// # Errors
-    /// The child cannot be waited for.
+    /// The child cannot be watched; it has ended all the same.
     pub(crate) fn wait(&self, pid: Pid) -> io::Result<Exit> {
+        let watched = self.watch(pid);
+        if watched.is_err() {
+            // Whoever cleans up now must not meet it at work.
+            let _ = rustix::process::kill_process(pid, RawSignal::KILL);
+        }
+        let exit = wait(pid)?;
+        watched.map(|()| exit)
+    }
+
+    /// Until the child `pid` has ended.
+    fn watch(&self, pid: Pid) -> io::Result<()> {
         // It has not been waited for, so the pid is its own.
         if let Some(process) = process::open(pid.as_raw_nonzero().get())? {
             loop {
@@ -68,7 +79,7 @@ impl Interrupts {
                 }
             }
         }
-        wait(pid)
+        Ok(())
     }
 }
 

@@ -155,7 +155,7 @@ impl Context {
 
     fn note_requests(&self, client: &Client) {
         let (sent, api) = (client.sent(), client.api());
-        self.log.debug(&format!("{sent} requests sent, version {api} of the API"));
+        self.log.debug(|| format!("{sent} requests sent, version {api} of the API"));
     }
 }
 

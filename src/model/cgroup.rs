@@ -11,6 +11,8 @@ pub(crate) enum Invalid {
     Empty { path: String },
     #[error("linux.cgroupsPath {path:?}: {slice:?} is not the name of a systemd slice")]
     Slice { path: String, slice: String },
+    #[error("linux.cgroupsPath {path:?}: {unit:?} is not the name of a systemd unit")]
+    Unit { path: String, unit: String },
 }
 
 /// The leaf below the root of every hierarchy, without a leading slash.
@@ -28,6 +30,10 @@ pub(crate) fn leaf(path: &str) -> Result<String, Invalid> {
             } else {
                 format!("{prefix}-{name}.scope")
             };
+            // A unit has one folder; those in between would be left behind.
+            if unit.contains('/') {
+                return Err(Invalid::Unit { path: path.to_owned(), unit });
+            }
             format!("{}/{unit}", slice_path(path, slice)?)
         }
         _ => path.to_owned(),
@@ -53,7 +59,7 @@ pub(crate) fn leaf(path: &str) -> Result<String, Invalid> {
 fn slice_path(path: &str, slice: &str) -> Result<String, Invalid> {
     let slice = if slice.is_empty() { "system.slice" } else { slice };
     let wrong = || Invalid::Slice { path: path.to_owned(), slice: slice.to_owned() };
-    let stem = slice.strip_suffix(".slice").ok_or_else(wrong)?;
+    let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/')).ok_or_else(wrong)?;
     if stem == "-" {
         return Ok(String::new());
     }
@@ -94,11 +100,15 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_hierarchy() {
-        for path in ["/..", "/a/../b", "../x", "/a\0b", "x.slice:../..:y"] {
+        for path in ["/..", "/a/../b", "../x", "/a\0b", "x.slice:a\0b:y"] {
             assert!(matches!(leaf(path), Err(Invalid::Escapes { .. })), "{path}");
         }
         assert!(matches!(leaf("/"), Err(Invalid::Empty { .. })));
         assert!(matches!(leaf("user:p:n"), Err(Invalid::Slice { .. })));
         assert!(matches!(leaf("a--b.slice:p:n"), Err(Invalid::Slice { .. })));
+        assert!(matches!(leaf("a/b.slice:p:n"), Err(Invalid::Slice { .. })));
+        for path in ["x.slice:../..:y", "x.slice:p/q:n", "x.slice:p:n/m", "x.slice::n/m.slice"] {
+            assert!(matches!(leaf(path), Err(Invalid::Unit { .. })), "{path}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a log line looks like. containerd's shim reads the JSON form, keys `level`, `msg`, `time`,
 //! and shows a user the `msg` of the last line whose level is exactly `error`.
 
-use serde_json::Value;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::fmt::Write as _;
 
 /// How much a line matters. The order is that of `--log-level`.
@@ -43,47 +43,91 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What a field of a line says.
+#[derive(Clone, Debug)]
+pub(crate) enum Fact {
+    Text(String),
+    Millis(f64),
+    /// Milliseconds by name, in this order.
+    Steps(Vec<(String, f64)>),
+}
+
+impl Serialize for Fact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Millis(millis) => serializer.serialize_f64(*millis),
+            Self::Steps(steps) => {
+                serializer.collect_map(steps.iter().map(|(name, millis)| (name, millis)))
+            }
+        }
+    }
+}
+
+/// A line in the making, without a field of a name that is taken: readers differ in which of two counts.
+struct Line<'a> {
+    time: &'a str,
+    level: Level,
+    message: &'a str,
+    fields: &'a [(&'a str, Fact)],
+}
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut taken = vec!["level", "msg", "time"];
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("level", self.level.name())?;
+        map.serialize_entry("msg", self.message)?;
+        map.serialize_entry("time", self.time)?;
+        for (key, fact) in self.fields {
+            if !taken.contains(key) {
+                taken.push(key);
+                map.serialize_entry(key, fact)?;
+            }
+        }
+        map.end()
+    }
+}
+
 /// One line, newline included. `time` is RFC 3339.
 pub(crate) fn line(
     format: Format,
     time: &str,
     level: Level,
     message: &str,
-    fields: &[(&str, Value)],
+    fields: &[(&str, Fact)],
 ) -> String {
-    match format {
+    // Writing strings and numbers into memory cannot fail.
+    let mut line = match format {
         Format::Json => {
-            let mut object = serde_json::Map::new();
-            object.insert("level".to_owned(), level.name().into());
-            object.insert("msg".to_owned(), message.into());
-            object.insert("time".to_owned(), time.into());
-            for (key, value) in fields {
-                object.entry((*key).to_owned()).or_insert_with(|| value.clone());
-            }
-            let mut line = Value::Object(object).to_string();
-            line.push('\n');
-            line
+            serde_json::to_string(&Line { time, level, message, fields }).unwrap_or_default()
         }
         Format::Text => {
             let level = level.name();
             let mut line = format!("time={time:?} level={level} msg={message:?}");
-            for (key, value) in fields {
-                // A formatter into a String cannot fail.
-                let _ = write!(line, " {key}={value}");
+            for (key, fact) in fields {
+                let fact = serde_json::to_string(fact).unwrap_or_default();
+                let _ = write!(line, " {key}={fact}");
             }
-            line.push('\n');
             line
         }
-    }
+    };
+    line.push('\n');
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+
+    fn text(text: &str) -> Fact {
+        Fact::Text(text.to_owned())
+    }
 
     #[test]
     fn a_json_line_is_one_object_with_the_keys_engines_read() {
-        let fields = [("id", Value::from("x")), ("msg", Value::from("not me"))];
+        let fields = [("id", text("x")), ("msg", text("not me")), ("id", text("nor me"))];
         let text = line(Format::Json, "2026-01-02T03:04:05Z", Level::Warn, "a\n\"b\"", &fields);
         assert_eq!(text.matches('\n').count(), 1);
         let value: Value = serde_json::from_str(&text).unwrap();
@@ -91,6 +135,20 @@ mod tests {
         assert_eq!(value["msg"], "a\n\"b\"");
         assert_eq!(value["time"], "2026-01-02T03:04:05Z");
         assert_eq!(value["id"], "x");
+        assert_eq!(text.matches("me").count(), 1, "the key `time` alone: {text}");
+    }
+
+    #[test]
+    fn steps_stay_in_their_order() {
+        let steps = vec![("z".to_owned(), 1.5), ("a".to_owned(), 2.0)];
+        let fields = [("durationMs", Fact::Millis(3.5)), ("hooksMs", Fact::Steps(steps))];
+        let json = line(Format::Json, "t", Level::Info, "m", &fields);
+        assert!(json.ends_with(
+            r#""durationMs":3.5,"hooksMs":{"z":1.5,"a":2.0}}
+"#
+        ));
+        let text = line(Format::Text, "t", Level::Info, "m", &fields);
+        assert!(text.ends_with(" durationMs=3.5 hooksMs={\"z\":1.5,\"a\":2.0}\n"), "{text}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) mod inventory;
 pub(crate) mod lifecycle;
 pub(crate) mod log;
 pub(crate) mod mounts;
+pub(crate) mod object;
 pub(crate) mod operator;
 pub(crate) mod os_release;
 pub(crate) mod proxy;

@@ -2,6 +2,7 @@
 //! runtime-spec demands ("Extensibility"), and so are mounts, seccomp and all else that only a
 //! long-lived process would need.
 
+use crate::model::object::only_objects;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ pub(crate) struct Spec {
 
 /// A mount of the spec: what the hooks learn of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct Mount {
     pub(crate) destination: String,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -49,7 +51,7 @@ pub(crate) enum Terminal {
 
 /// The lifecycle hooks of the spec (config.md, "POSIX-platform Hooks"), in listed order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 pub(crate) struct SpecHooks {
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub(crate) prestart: Vec<SpecHook>,
@@ -67,6 +69,7 @@ pub(crate) struct SpecHooks {
 
 /// One hook of the spec. `args` is the whole argument vector, its first element included.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub(crate) struct SpecHook {
     pub(crate) path: String,
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
@@ -104,7 +107,7 @@ pub(crate) enum Invalid {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 struct Raw {
     oci_version: Option<String>,
     process: Option<RawProcess>,
@@ -120,7 +123,7 @@ struct Raw {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 struct RawProcess {
     #[serde(default, deserialize_with = "null_is_default")]
     terminal: bool,
@@ -128,19 +131,21 @@ struct RawProcess {
 }
 
 #[derive(Deserialize)]
+#[serde(remote = "Self")]
 struct RawSize {
     height: u64,
     width: u64,
 }
 
 #[derive(Deserialize)]
+#[serde(remote = "Self")]
 struct RawRoot {
     #[serde(default, deserialize_with = "null_is_default")]
     path: String,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(remote = "Self", rename_all = "camelCase", default)]
 struct RawLinux {
     #[serde(deserialize_with = "null_is_default")]
     namespaces: Vec<RawNamespace>,
@@ -148,12 +153,15 @@ struct RawLinux {
 }
 
 #[derive(Deserialize)]
+#[serde(remote = "Self")]
 struct RawNamespace {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default, deserialize_with = "null_is_default")]
     path: String,
 }
+
+only_objects!(Raw, RawProcess, RawSize, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
 
 /// Engines written in Go write an empty list or map as `null`.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

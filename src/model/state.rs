@@ -2,6 +2,7 @@
 //! that nothing that happens to the bundle after create has an effect. `host/state_dir.rs` stores it.
 
 use crate::model::lifecycle::Status;
+use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// Everything recorded of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub(crate) struct State {
     pub(crate) oci_version: String,
     pub(crate) id: String,
@@ -45,6 +46,8 @@ pub(crate) struct State {
     #[serde(default)]
     pub(crate) phase: Phase,
 }
+
+only_objects!(; written: State);
 
 /// What the container is, as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,11 +103,12 @@ impl State {
     /// Reads the bytes of a `state.json`.
     pub(crate) fn parse(bytes: &[u8]) -> Parsed {
         #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
+        #[serde(remote = "Self", rename_all = "camelCase")]
         struct Shape {
             oci_version: Option<serde::de::IgnoredAny>,
             status: Option<serde::de::IgnoredAny>,
         }
+        only_objects!(Shape);
         match serde_json::from_slice::<Self>(bytes) {
             Ok(state) => Parsed::Ours(Box::new(state)),
             Err(error) => match serde_json::from_slice::<Shape>(bytes) {

@@ -2,6 +2,7 @@
 //! Moby's `<docker-root>/containers/<id>/config.v2.json`, and containers/storage (Podman), where the
 //! container names its image and the image's configuration has the labels.
 
+use crate::model::object::only_objects;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,16 +40,17 @@ impl Record {
     /// Line and column where the JSON is not such a record.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
+        #[serde(remote = "Self", rename_all = "PascalCase")]
         struct Raw {
             config: Option<RawConfig>,
             image: Option<String>,
         }
         #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
+        #[serde(remote = "Self", rename_all = "PascalCase")]
         struct RawConfig {
             labels: RawLabels,
         }
+        only_objects!(Raw, RawConfig);
         let raw: Raw = serde_json::from_slice(bytes)?;
         let labels = labels(raw.config.and_then(|config| config.labels));
         Ok(Self { labels, image: raw.image })
@@ -60,14 +62,17 @@ impl Record {
     /// Line and column where the JSON is not one.
     pub(crate) fn parse_image(bytes: &[u8], image: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
+        #[serde(remote = "Self")]
         struct Raw {
             config: Option<RawConfig>,
         }
         #[derive(Deserialize)]
+        #[serde(remote = "Self")]
         struct RawConfig {
             #[serde(rename = "Labels")]
             labels: RawLabels,
         }
+        only_objects!(Raw, RawConfig);
         let raw: Raw = serde_json::from_slice(bytes)?;
         let labels = labels(raw.config.and_then(|config| config.labels));
         Ok(Self { labels, image: Some(image.to_owned()) })
@@ -81,10 +86,12 @@ impl Record {
 /// Line and column where the JSON is not such a list.
 pub(crate) fn image_of(bytes: &[u8], id: &str) -> Result<Option<String>, serde_json::Error> {
     #[derive(Deserialize)]
+    #[serde(remote = "Self")]
     struct Raw {
         id: String,
         image: Option<String>,
     }
+    only_objects!(Raw);
     let containers: Vec<Raw> = serde_json::from_slice(bytes)?;
     let container = containers.into_iter().find(|container| container.id == id);
     Ok(container.and_then(|container| container.image).filter(|image| is_hex(image)))
@@ -112,6 +119,15 @@ pub(crate) fn image_config_name(image: &str) -> String {
 /// An image id becomes part of a path.
 fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl Lookup {
+    /// The file that was found, or looked for.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::Found { path, .. } | Self::Absent { path } | Self::Unusable { path, .. } => path,
+        }
+    }
 }
 
 impl fmt::Display for Lookup {

@@ -1,7 +1,7 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
 use super::hooks::{self, Ran, namespace_of, run_image_hook, run_spec_hooks};
-use super::{Context, Outcome, observe};
+use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
 use crate::host::container_log::ContainerLog;
@@ -82,8 +82,12 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
         context
             .log
             .warn("an earlier create or delete of this container did not finish; taking over");
-        clear(&leftover)?;
+        clear(context, &leftover)?;
     }
+    context.log.debug(|| {
+        let folder = context.root.folder_path(&request.id);
+        format!("the state is kept in {}", folder.display())
+    });
     match making.make(&spec, request) {
         Ok(pid) => Ok(Some(format!("created with proxy {pid}, rootfs {}", making.state.rootfs))),
         Err(first) => Err(making.undo(first)),
@@ -91,12 +95,14 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
 }
 
 /// Ends and removes what an unfinished create or delete has left beside the state.
-fn clear(leftover: &State) -> Result<(), Box<dyn std::error::Error>> {
+fn clear(context: &Context<'_>, leftover: &State) -> Result<(), Box<dyn std::error::Error>> {
     if let (Some(proxy), _) = observe(leftover)? {
+        context.log.debug(|| format!("killing its proxy {}", proxy.pid()));
         proxy::kill(&proxy).map_err(Error::Proxy)?;
     }
     if let Some(leaf) = &leftover.cgroup {
-        cgroup::remove(leaf).map_err(Error::Cgroup)?;
+        let removed = cgroup::remove(leaf).map_err(Error::Cgroup)?;
+        context.log.debug(|| format!("removed its cgroups: {}", listed(&removed)));
     }
     Ok(())
 }
@@ -116,9 +122,19 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
     let Bundle { path: bundle, spec } = bundle::load(request.bundle.as_deref())?;
     let rootfs = Rootfs::open(&bundle, &spec.root_path)?;
     let id = request.id.as_str();
+    context.log.debug(|| {
+        let (annotations, mounts) = (spec.annotations.len(), spec.mounts.len());
+        let rootfs = rootfs.path();
+        format!("bundle {bundle}: rootfs {rootfs}, {annotations} annotations, {mounts} mounts")
+    });
+    let mut source = "the annotations of config.json".to_owned();
     let role = extension::role(&spec.annotations, || {
-        store::look_up(id, context.docker_root.as_deref(), Path::new(rootfs.path()))
+        let rootfs = Path::new(rootfs.path());
+        let lookup = store::look_up(id, context.docker_root.as_deref(), rootfs);
+        source = lookup.path().to_owned();
+        lookup
     })?;
+    tell_role(context, &role, &source);
     let (role, labels, image) = match role {
         Role::Extension { labels, image } => {
             // Refused here, before the state is touched, for the hooks of all verbs.
@@ -168,6 +184,19 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
     Ok((Plan { state, rootfs }, spec))
 }
 
+fn tell_role(context: &Context<'_>, role: &Role, source: &str) {
+    context.log.debug(|| match role {
+        Role::Extension { labels, .. } => {
+            let labels: Vec<_> =
+                labels.iter().map(|(name, text)| format!("{name}={text:?}")).collect();
+            format!("labels from {source}: {}", labels.join(", "))
+        }
+        Role::Sandbox => {
+            "a sandbox of Kubernetes by its annotations: no labels and no hooks".to_owned()
+        }
+    });
+}
+
 /// A container in the making, with what has to be undone if it fails.
 struct Making<'a> {
     context: &'a Context<'a>,
@@ -199,8 +228,16 @@ impl Making<'_> {
         self.state.pid = identity.pid;
         self.state.pid_start_time = identity.start_time;
         self.proxy = Some(spawned);
-        if let Some(leaf) = &self.state.cgroup {
-            cgroup::enter(leaf, identity.pid)?;
+        self.tell_namespace(&spec.network);
+        match &self.state.cgroup {
+            Some(leaf) => {
+                let entered = cgroup::enter(leaf, identity.pid)?;
+                let told = || format!("moved the proxy into the cgroups {}", listed(&entered));
+                self.context.log.debug(told);
+            }
+            None => self.context.log.debug(|| {
+                "config.json names no cgroup: the proxy stays in this process's".to_owned()
+            }),
         }
         self.run_create_hooks(&spec.hooks)?;
         self.state.status = Status::Created;
@@ -215,12 +252,34 @@ impl Making<'_> {
         Ok(identity.pid)
     }
 
+    fn tell_namespace(&self, network: &Network) {
+        self.context.log.debug(|| {
+            let pid = self.state.pid;
+            let why = match network {
+                Network::Inherited => "this process's, as config.json names none".to_owned(),
+                Network::New => "a new one".to_owned(),
+                Network::Joined(path) => format!("joined at {path}"),
+            };
+            let name = net_namespace::name_of(pid);
+            format!("proxy {pid} was born into the network namespace {name}, {why}")
+        });
+    }
+
     fn open_terminal(&self, spec: &Spec, request: &Create) -> Result<Option<OwnedFd>, Error> {
         match (spec.terminal, &request.console_socket) {
             (Terminal::Pty { rows, columns }, Some(socket)) => {
-                Ok(Some(console::open(socket, rows, columns)?))
+                let slave = console::open(socket, rows, columns)?;
+                self.context.log.debug(|| {
+                    let socket = socket.display();
+                    format!("sent the master of a pty ({columns}x{rows}) to {socket}")
+                });
+                Ok(Some(slave))
             }
-            (Terminal::Pty { .. } | Terminal::None, _) => Ok(None),
+            (Terminal::Pty { .. } | Terminal::None, _) => {
+                let told = "no pty: the proxy has this process's standard streams";
+                self.context.log.debug(|| told.to_owned());
+                Ok(None)
+            }
         }
     }
 
@@ -245,6 +304,7 @@ impl Making<'_> {
         // No newline: containerd's shim parses the bytes as they are.
         atomic_file::publish(&path, pid.to_string().as_bytes())
             .map_err(|source| Error::PidFile { path: path.clone(), source })?;
+        self.context.log.debug(|| format!("wrote the pid {pid} to {}", path.display()));
         self.pid_file = Some(path);
         Ok(())
     }
@@ -252,6 +312,7 @@ impl Making<'_> {
     /// Takes back what was done, the newest first. Each step is tried.
     fn undo(mut self, first: Error) -> Box<dyn std::error::Error> {
         let mut failures = Vec::new();
+        self.context.log.debug(|| "it fails: taking back what was done".to_owned());
         if let Some(path) = self.pid_file.take()
             && let Err(error) = std::fs::remove_file(&path)
         {

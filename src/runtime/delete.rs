@@ -2,7 +2,7 @@
 //! delete that fails leaves a container that no engine can start or remove again.
 
 use super::hooks::{self, run_image_hook, run_spec_hooks};
-use super::{Context, Error as Common, Outcome, observe, state as state_verb};
+use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
 use crate::host::cgroup;
 use crate::host::container_log::ContainerLog;
 use crate::host::operator::{self, Ends};
@@ -158,6 +158,10 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
     // one, killed by an engine's limit, could not. A full disk must not stop a delete.
     state.phase = Phase::Deleting;
     warn(context, held.save(&state));
+    context.log.debug(|| match &proxy {
+        Some(proxy) => format!("the container is {status}; ending its proxy {}", proxy.pid()),
+        None => format!("the container is {status}; its proxy has ended"),
+    });
     if let Some(proxy) = proxy {
         end_proxy(&proxy, status)?;
     }
@@ -168,8 +172,10 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
     } else {
         run_hooks(context, &held, &state);
     }
-    if let Some(leaf) = &state.cgroup {
-        warn(context, cgroup::remove(leaf));
+    if let Some(leaf) = &state.cgroup
+        && let Some(removed) = warn(context, cgroup::remove(leaf))
+    {
+        context.log.debug(|| format!("removed the cgroups {}", listed(&removed)));
     }
     held.remove().map_err(Error::State)?;
     Ok(Some("deleted".to_owned()))
@@ -187,10 +193,12 @@ fn run_hooks(context: &Context<'_>, held: &Held, state: &State) {
     }
 }
 
-fn warn<T, E: std::error::Error + 'static>(context: &Context<'_>, result: Result<T, E>) {
-    if let Err(error) = result {
-        context.log.warn(&format!("{}; deleting all the same", chain(&error)));
-    }
+fn warn<T, E: std::error::Error + 'static>(
+    context: &Context<'_>,
+    result: Result<T, E>,
+) -> Option<T> {
+    let told = |error| context.log.warn(&format!("{}; deleting all the same", chain(&error)));
+    result.map_err(told).ok()
 }
 
 /// Why the hook did not run or did not succeed.

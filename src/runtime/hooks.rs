@@ -11,7 +11,7 @@ use crate::model::lifecycle::Status;
 use crate::model::spec::{Network, SpecHook};
 use crate::model::state::State;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A hook that keeps a verb from completing.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(super) fn run_image_hook(
 ) -> Result<Ran, Error> {
     let name = verb.path();
     let Some(path) = rootfs.hook(verb)? else {
-        context.log.debug(&format!("the image has no {name}"));
+        context.log.debug(|| format!("the image has no {name}"));
         return Ok(Ran::Nothing);
     };
     let environment = image_hook::environment(&state.rootfs, &state.labels, &state.mounts)?;
@@ -84,6 +84,9 @@ pub(super) fn run_spec_hooks(
     }
     let input =
         serde_json::to_vec(&state.view(status)).map_err(|source| Error::State { source })?;
+    if let Network::Joined(path) = namespace {
+        context.log.debug(|| format!("hooks.{list} run in the network namespace {path}"));
+    }
     for (index, hook) in hooks.iter().enumerate() {
         let name = format!("hooks.{list}[{index}] ({})", hook.path);
         let mut arguments: Vec<&str> = hook.args.iter().map(String::as_str).collect();
@@ -114,15 +117,19 @@ fn run(
     log: &mut ContainerLog,
 ) -> Result<(), hook::Error> {
     let name = call.name;
-    context.log.debug(&format!("run {name}: {} in {}", call.path, call.folder));
+    context.log.debug(|| format!("run {name}: {} in {}", call.path, call.folder));
     let mut heard = hook::Heard::new();
+    let begun = Instant::now();
     let done = hook::run(call, lock, log, &mut heard);
+    let took = super::millis(begun.elapsed());
     context.heard.borrow_mut().push(deploy::Heard::new(name, &heard));
-    let done = done?;
-    context.ran.borrow_mut().push((name.to_owned(), done.took));
-    let said = done.said.map(|said| format!(", and said: {said}")).unwrap_or_default();
-    context.log.debug(&format!("{name} took {:.3} ms{said}", super::millis(done.took)));
-    Ok(())
+    context.ran.borrow_mut().push((name.to_owned(), took));
+    context.log.debug(|| match &done {
+        Ok(Some(said)) => format!("{name} took {took:.3} ms, and said: {said}"),
+        Ok(None) => format!("{name} took {took:.3} ms"),
+        Err(_) => format!("{name} failed after {took:.3} ms"),
+    });
+    done.map(drop)
 }
 
 /// The network namespace of the container, for the hooks that run in it.

@@ -14,6 +14,10 @@ pub(super) fn kill(
 ) -> Outcome {
     let state = state::load(context, id)?;
     let (proxy, status) = observe(&state)?;
+    context.log.debug(|| match &proxy {
+        Some(proxy) => format!("the container is {status}, its proxy is {}", proxy.pid()),
+        None => format!("the container is {status}, its proxy has ended"),
+    });
     let number = signal.number();
     let told = match (can_kill(id.as_str(), status, audience)?, proxy) {
         (Delivery::Signal, Some(proxy)) => {

@@ -19,11 +19,11 @@ use crate::host::log::Log;
 use crate::host::state_dir::{self, StateRoot};
 use crate::host::{descriptor, guard, output, process, proxy};
 use crate::model::cause::chain;
+use crate::model::container_id::ContainerId;
 use crate::model::deploy;
 use crate::model::lifecycle::Status;
-use crate::model::log::{Format, Level};
+use crate::model::log::{Fact, Format, Level};
 use crate::model::state::{ProxyIs, State};
-use serde_json::Value;
 use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -41,8 +41,8 @@ struct Context<'a> {
     log: &'a Log,
     root: StateRoot,
     docker_root: Option<PathBuf>,
-    /// The hooks that have run, with the time each took.
-    ran: RefCell<Vec<(String, Duration)>>,
+    /// The hooks that have run, with the milliseconds each took.
+    ran: &'a RefCell<Vec<(String, f64)>>,
     /// What they printed.
     heard: RefCell<Vec<deploy::Heard>>,
 }
@@ -99,10 +99,21 @@ pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match dispatch(&words, runtime_dir, &log, started) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ran = RefCell::default();
+    let told = dispatch(&words, runtime_dir, &log, &ran);
+    let times = || {
+        let took = Fact::Millis(millis(started.elapsed()));
+        [("durationMs", took), ("hooksMs", Fact::Steps(ran.take()))]
+    };
+    match told {
+        Ok(told) => {
+            if let Some(told) = told {
+                log.info(&told, &times());
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            log.fail(&chain(&*error));
+            log.fail(&chain(&*error), &times());
             ExitCode::FAILURE
         }
     }
@@ -128,8 +139,8 @@ fn dispatch(
     words: &[OsString],
     runtime_dir: Option<OsString>,
     log: &Log,
-    started: Instant,
-) -> Result<(), Box<dyn StdError>> {
+    ran: &RefCell<Vec<(String, f64)>>,
+) -> Outcome {
     let (globals, command) = parse(words).map_err(Error::Usage)?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     let root = globals.root.unwrap_or_else(|| {
@@ -138,16 +149,11 @@ fn dispatch(
         PathBuf::from(base).join(ROOT_NAME)
     });
     let docker_root = globals.docker_root;
-    let context = Context {
-        log,
-        root: StateRoot::new(root),
-        docker_root,
-        ran: RefCell::default(),
-        heard: RefCell::default(),
-    };
+    let context =
+        Context { log, root: StateRoot::new(root), docker_root, ran, heard: RefCell::default() };
     let told = match command {
         Command::Create(request) => {
-            begin(log, "create", request.id.as_str())?;
+            begin(log, "create", &request.id)?;
             let told = create::create(&context, &request);
             if !told.as_ref().is_err_and(|error| create::is_of_another(&**error)) {
                 record::step(&context, "create", &request.id, &told);
@@ -155,45 +161,52 @@ fn dispatch(
             told?
         }
         Command::Start { id } => {
-            begin(log, "start", id.as_str())?;
+            begin(log, "start", &id)?;
             let told = start::start(&context, &id);
             record::step(&context, "start", &id, &told);
             told?
         }
         Command::Kill { id, signal, audience } => {
-            begin(log, "kill", id.as_str())?;
+            begin(log, "kill", &id)?;
             kill::kill(&context, &id, signal, audience)?
         }
         Command::Delete { id, insistence } => {
-            begin(log, "delete", id.as_str())?;
+            begin(log, "delete", &id)?;
             let told = delete::delete(&context, &id, insistence);
             record::step(&context, "delete", &id, &told);
             told?
         }
         Command::Run { create, afterwards } => {
-            begin(log, "run", create.id.as_str())?;
+            begin(log, "run", &create.id)?;
             run::run(words, runtime_dir.as_deref(), &create, afterwards)?
         }
-        Command::State { id } => state::state(&context, &id)?,
-        Command::List { format } => list::list(&context, format)?,
-        Command::Ps { id, format } => ps::ps(&context, &id, format)?,
+        Command::State { id } => {
+            name(log, "state", Some(&id));
+            state::state(&context, &id)?
+        }
+        Command::List { format } => {
+            name(log, "list", None);
+            list::list(&context, format)?
+        }
+        Command::Ps { id, format } => {
+            name(log, "ps", Some(&id));
+            ps::ps(&context, &id, format)?
+        }
         Command::Features => features::features()?,
         Command::Update => None,
-        Command::Unsupported { verb, why } => return Err(Error::Unsupported { verb, why }.into()),
+        Command::Unsupported { verb, why, id } => {
+            name(log, verb, id.as_ref());
+            return Err(Error::Unsupported { verb, why }.into());
+        }
         Command::Help { topic } => print(help_text(topic)?)?,
         Command::Version => print(&crate::version::text(ROOT_NAME))?,
     };
-    if let Some(told) = told {
-        let hooks: serde_json::Map<String, Value> = context
-            .ran
-            .borrow()
-            .iter()
-            .map(|(name, took)| (name.clone(), millis(*took).into()))
-            .collect();
-        let took = ("durationMs", millis(started.elapsed()).into());
-        log.info(&told, &[took, ("hooksMs", Value::Object(hooks))]);
-    }
-    Ok(())
+    Ok(told)
+}
+
+/// Paths in a line of the log.
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Milliseconds with three decimals.
@@ -201,10 +214,17 @@ fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Names the container in every line of the log, and refuses who cannot work on it.
-fn begin(log: &Log, verb: &'static str, id: &str) -> Result<(), Error> {
+/// Names the command and the container in every line of the log.
+fn name(log: &Log, verb: &str, id: Option<&ContainerId>) {
     log.with("command", verb);
-    log.with("id", id);
+    if let Some(id) = id {
+        log.with("id", id.as_str());
+    }
+}
+
+/// The same for a verb that changes something, which it refuses to whoever may not.
+fn begin(log: &Log, verb: &str, id: &ContainerId) -> Result<(), Error> {
+    name(log, verb, Some(id));
     match process::effective_user() {
         0 => Ok(()),
         uid => Err(Error::NotRoot { uid }),

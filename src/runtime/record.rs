@@ -33,6 +33,7 @@ pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &O
     let known = deploy::load(folder, id).ok().flatten();
     let written = deploy::save(folder, id, &Record::after(known, id.as_str(), step));
     if let Err(error) = written {
-        context.log.debug(&format!("nothing is recorded of this {verb}: {}", chain(&error)));
+        let told = || format!("nothing is recorded of this {verb}: {}", chain(&error));
+        context.log.debug(told);
     }
 }

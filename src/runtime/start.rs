@@ -52,6 +52,7 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     can_start(id.as_str(), status)?;
     // `created` is only true of a container whose proxy is there.
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
+    context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));
     match go(context, &held, &mut state, &proxy) {
         Ok(()) => Ok(Some(match state.role {
             RecordedRole::Extension => {
@@ -59,7 +60,11 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
             }
             RecordedRole::Sandbox => format!("the sandbox runs as proxy {}", proxy.pid()),
         })),
-        Err(first) => Err(stop(&held, &mut state, &proxy, first)),
+        Err(first) => {
+            let told = || format!("it fails: killing the proxy {}", proxy.pid());
+            context.log.debug(told);
+            Err(stop(&held, &mut state, &proxy, first))
+        }
     }
 }
 
@@ -81,12 +86,14 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
         RecordedRole::Sandbox => Status::Running,
     };
     held.save(state)?;
+    context.log.debug(|| format!("recorded as {}", state.status));
     // While the proxy is there: these hooks are given its pid.
     let after = (&*state, Status::Running);
     let list = &hooks.poststart;
     run_spec_hooks(context, "poststart", list, after, &Network::Inherited, held.lock())?;
     if state.role == RecordedRole::Extension {
         proxy.signal(signal::STARTED).map_err(|source| Error::Tell { pid: proxy.pid(), source })?;
+        context.log.debug(|| format!("told the proxy {} to end with status 0", proxy.pid()));
     }
     Ok(())
 }

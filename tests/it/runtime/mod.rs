@@ -26,4 +26,5 @@ mod sandbox;
 mod spec_hooks;
 mod start;
 mod state;
+mod story;
 mod unsupported;

@@ -27,6 +27,18 @@ const CONFIG: &[&str] = &["{bundle}/config.json"];
 
 const PROPERTIES: &[Row] = &[
     Row {
+        what: "a root that is an array",
+        names: &["{bundle}/config.json"],
+        explains: &["invalid type: sequence, expected an object"],
+        call: |c| with(c, "root", Some(json!(["rootfs"]))),
+    },
+    Row {
+        what: "a mount that is an array",
+        names: &["{bundle}/config.json"],
+        explains: &["invalid type: sequence, expected an object"],
+        call: |c| with(c, "mounts", Some(json!([["/boot", "/boot"]]))),
+    },
+    Row {
         what: "no ociVersion",
         names: &["{bundle}/config.json", "ociVersion"],
         explains: &["no ociVersion"],
