@@ -16,9 +16,6 @@ use std::process::Command;
 
 const FAULTS: [Errno; 5] = [Errno::ENOSPC, Errno::EIO, Errno::ENOMEM, Errno::EMFILE, Errno::EINTR];
 
-/// How many calls an allocator makes for its first allocation: both C libraries need no more.
-const HEAP: usize = 3;
-
 /// More descriptors than any verb has open at a time.
 const DESCRIPTORS: std::ops::Range<u32> = 3..40;
 
@@ -194,7 +191,7 @@ fn is_first_allocation(traced: &Traced, start_up: usize) -> bool {
     traced.finished.end == End::Killed(Signal::SIGABRT)
         && traced.finished.err.starts_with("memory allocation of ")
         && traced.hit.as_ref().is_some_and(SystemCall::arranges_memory)
-        && before.iter().filter(|call| call.arranges_memory()).count() < HEAP
+        && !before.iter().any(SystemCall::arranges_memory)
 }
 
 /// A guard or a proxy panics in Rust's start-up, before main, where nothing of the program is in reach;
