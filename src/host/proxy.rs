@@ -37,7 +37,8 @@ pub(crate) enum Error {
     #[error("start the proxy process")]
     Spawn { source: io::Error },
     #[error(
-        "the proxy process ended before it was ready; see `dmesg` if the machine is out of memory"
+        "the proxy process ended before it was ready: somebody killed it, or the kernel for want of memory \
+         (see `dmesg`)"
     )]
     NotReady,
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const CREATES: usize = 16;
 
 /// The words with which a verb may be refused because another one was quicker.
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 10] = [
     "already exists",
     "does not exist",
     "container not running",
@@ -25,6 +25,8 @@ const REFUSALS: [&str; 9] = [
     "cannot start an already running",
     "while it is creating",
     "that is not stopped",
+    // Of a create whose proxy a kill has reached: it takes everything back.
+    "ended before it was ready",
 ];
 
 fn rounds(extent: Extent, full: usize) -> usize {
@@ -88,12 +90,13 @@ fn race_of_creates(world: &World) -> Result<(), String> {
 
 /// Verbs that meet in the same instant, and what the container was before.
 pub(crate) fn pairs(extent: Extent, report: &mut Report) {
-    use Call::{Create, Delete, ForceDelete, Kill, Start, State};
+    use Call::{Create, Delete, ForceDelete, Kill, KillAll, Start, State};
     let rounds = rounds(extent, 100);
     let created: &[Call] = &[Create];
     let started: &[Call] = &[Create, Start];
-    let meetings: [(&[Call], &[Call]); 12] = [
+    let meetings: [(&[Call], &[Call]); 13] = [
         (&[], &[Create, Kill("TERM"), State, State]),
+        (&[], &[Create, KillAll("KILL"), KillAll("KILL"), State]),
         (&[], &[Create, ForceDelete, State, State]),
         (&[], &[Create, ForceDelete, ForceDelete, Create]),
         (created, &[Start, Kill("KILL"), State, State]),
