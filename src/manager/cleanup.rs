@@ -3,7 +3,7 @@
 use super::apply::{Deactivated, Done, Gone, apply};
 use super::gather::{self, Breadth, brief};
 use super::parallel::Ended;
-use super::{Context, Exit, Failure, print_json};
+use super::{Context, Each, Exit, Failure, print_json};
 use crate::cli::manager::{Cleanup, Format};
 use crate::host::engine::{self, Client};
 use crate::host::operation_lock::OperationLock;
@@ -11,8 +11,8 @@ use crate::host::{grubenv, kernel, output};
 use crate::model::bytes;
 use crate::model::cause::chain;
 use crate::model::claim::Running;
-use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
-use crate::model::inventory::Inventory;
+use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, needs_inspection, plan};
+use crate::model::inventory::{Container, Inventory, Outcome};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -114,11 +114,20 @@ fn decide(
             Inventory { images: leftovers.images, volumes: leftovers.volumes, ..containers }
         }
     };
-    gather::inspect(context, client, &mut inventory.containers)?;
+    let wanted = |container: &Container| needs_inspection(container, running, window);
+    // Only the error decides.
+    let trim = |outcome: &mut Outcome| {
+        *outcome = Outcome { error: std::mem::take(&mut outcome.error), ..Outcome::default() };
+    };
+    gather::inspect(context, client, &mut inventory.containers, wanted, trim)?;
     let mut planned = plan(&inventory, running, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
         match gather::volume_sizes(client, &mut inventory) {
-            Ok(()) => planned = plan(&inventory, running, window),
+            Ok(()) => {
+                // The first one is gone before the second is made.
+                drop(planned);
+                planned = plan(&inventory, running, window);
+            }
             Err(error) if error.is_stop() => return Err(Failure::Stopped),
             // Sizes decide nothing.
             Err(error) => context.log.warn(&format!("{}; sizes are left out", chain(&error))),
@@ -137,12 +146,12 @@ struct Report<'a> {
 /// The JSON answer. docs/manager.md has the fields.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct Document<Rows: Serialize> {
     schema: u32,
     command: &'static str,
     dry_run: bool,
     stale_os: bool,
-    objects: Vec<Row<'a>>,
+    objects: Rows,
     summary: Summary,
 }
 
@@ -175,7 +184,7 @@ struct Summary {
 }
 
 impl<'a> Report<'a> {
-    fn rows(&self) -> impl Iterator<Item = Row<'a>> {
+    fn rows(&self) -> impl Iterator<Item = Row<'a>> + Clone + use<'a> {
         let (plan, results, dry_run) = (self.plan, self.results, self.request.dry_run);
         plan.0.iter().enumerate().map(move |(index, decision)| {
             let done = results.get(index).and_then(Option::as_ref);
@@ -183,13 +192,13 @@ impl<'a> Report<'a> {
         })
     }
 
-    fn document(&self) -> Document<'a> {
+    fn document(&self) -> Document<impl Serialize + use<'a>> {
         Document {
             schema: SCHEMA,
             command: "cleanup",
             dry_run: self.request.dry_run,
             stale_os: self.request.stale_os,
-            objects: self.rows().collect(),
+            objects: Each(self.rows()),
             summary: self.summary(),
         }
     }

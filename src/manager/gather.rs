@@ -4,11 +4,12 @@ use super::parallel::{self, Ended};
 use super::{Context, Failure};
 use crate::host::container_store;
 use crate::host::engine::{Client, Error};
+use crate::host::kernel;
 use crate::model::cause::chain;
 use crate::model::engine::in_path;
 use crate::model::inventory::{
     Collector, Container, Detail, InspectedContainer, Inventory, ListedContainer, ListedImage,
-    ListedVolumes,
+    ListedVolumes, Outcome,
 };
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,30 +41,43 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
     Ok(collector.inventory)
 }
 
-/// Inspects the containers, a few at a time: only that tells whether one has failed, or is dead. One that has vanished since it
-/// was listed is dropped; one that cannot be inspected says so.
+/// Inspects those containers that are `wanted`, a few at a time. One that has vanished since it was
+/// listed is dropped; one that cannot be inspected says so. `trim` takes from each what nobody will ask
+/// for, because there may be ten thousand.
 pub(super) fn inspect(
     context: &Context,
     client: &Arc<Client>,
     containers: &mut Vec<Container>,
+    wanted: impl Fn(&Container) -> bool,
+    trim: impl Fn(&mut Outcome),
 ) -> Result<(), Failure> {
-    let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
+    let wanted = containers.iter().enumerate().filter(|(_, container)| wanted(container));
+    let (indexes, ids): (Vec<usize>, Vec<Box<str>>) =
+        wanted.map(|(index, container)| (index, container.id.as_str().into())).unzip();
     let work = Arc::clone(client);
     let mut gone = BTreeSet::new();
     let ended = parallel::each(
         ids.len(),
         &context.stop,
         context.deadline,
-        move |index| ids.get(index).map(|id| inspect_one(&work, id)),
-        |index, answer| match (containers.get_mut(index), answer) {
-            (Some(container), Some(Ok(inspected))) => inspected.complete(container),
-            (Some(_), Some(Err(error))) if error.is_absence() => {
-                gone.insert(index);
+        move |turn| ids.get(turn).map(|id| inspect_one(&work, id)),
+        |turn, answer| {
+            let Some(index) = indexes.get(turn) else { return };
+            match (containers.get_mut(*index), answer) {
+                (Some(container), Some(Ok(inspected))) => {
+                    inspected.complete(container);
+                    if let Detail::Known(outcome) = &mut container.detail {
+                        trim(outcome);
+                    }
+                }
+                (Some(_), Some(Err(error))) if error.is_absence() => {
+                    gone.insert(*index);
+                }
+                (Some(container), Some(Err(error))) => {
+                    container.detail = Detail::Unreadable(chain(&error));
+                }
+                (None, _) | (_, None) => {}
             }
-            (Some(container), Some(Err(error))) => {
-                container.detail = Detail::Unreadable(chain(&error));
-            }
-            (None, _) | (_, None) => {}
         },
     );
     match ended {
@@ -131,7 +145,16 @@ pub(super) fn extensions(
     match told {
         Ok((client, mut containers)) => {
             if depth == Depth::Inspected {
-                inspect(context, &client, &mut containers)?;
+                let layering = kernel::layering(&context.host);
+                // Layers matter only where the host has them, too.
+                let trim = |outcome: &mut Outcome| {
+                    let layered = |layer: &String| {
+                        layering.as_ref().is_ok_and(|layering| layering.layers.contains(layer))
+                    };
+                    outcome.layers.retain(layered);
+                    outcome.layers.shrink_to_fit();
+                };
+                inspect(context, &client, &mut containers, |_| true, trim)?;
             }
             context.note_requests(&client);
             Ok((containers, Source::Engine))

@@ -269,6 +269,15 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     .map_err(|source| Failure::Print { source })
 }
 
+/// A list for an answer, each item made when it is written.
+struct Each<I>(I);
+
+impl<I: Iterator<Item: serde::Serialize> + Clone> serde::Serialize for Each<I> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone())
+    }
+}
+
 /// Whether a person means this container by `name`: its whole id or name, or the beginning of its id.
 fn resolve<'a, T>(
     all: &'a [T],

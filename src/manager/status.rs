@@ -1,7 +1,7 @@
 //! `status`: what became of every extension, and why. The verdicts are given in `model/verdict.rs`.
 
 use super::gather::{self, Depth, Source, brief};
-use super::{Context, Exit, Failure, print_json, resolve};
+use super::{Context, Each, Exit, Failure, print_json, resolve};
 use crate::cli::manager::{Format, Status};
 use crate::host::{clock, deploy, grubenv, kernel, output};
 use crate::model::cause::chain;
@@ -42,11 +42,11 @@ pub(super) struct View<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct Document<Views: Serialize> {
     schema: u32,
     command: &'static str,
     source: &'static str,
-    extensions: Vec<View<'a>>,
+    extensions: Views,
 }
 
 pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failure> {
@@ -59,7 +59,7 @@ pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failur
         }
     }
     let known = HostView::read(context);
-    let views = shown.into_iter().map(|container| known.view(container));
+    let views = shown.iter().map(|container| known.view(container));
     match request.format {
         Format::Json => print_json(&Document {
             schema: SCHEMA,
@@ -68,9 +68,9 @@ pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failur
                 Source::Engine => "engine",
                 Source::Store => "store",
             },
-            extensions: views.collect(),
+            extensions: Each(views),
         })?,
-        Format::Table => output::stream(|stdout| table(stdout, views.collect()))
+        Format::Table => output::stream(|stdout| table(stdout, views))
             .map_err(|source| Failure::Print { source })?,
     }
     Ok(Exit::Done)
@@ -157,19 +157,23 @@ impl<'a> HostView<'a> {
     }
 }
 
-fn table(out: &mut dyn Write, views: Vec<View<'_>>) -> io::Result<()> {
-    if views.is_empty() {
+fn table<'a>(out: &mut dyn Write, views: impl Iterator<Item = View<'a>>) -> io::Result<()> {
+    let mut views = views.peekable();
+    if views.peek().is_none() {
         return writeln!(out, "there are no extensions");
     }
     writeln!(out, "ID            NAME                      STATE       VERDICT         REASON")?;
-    for view in &views {
+    let mut told = Vec::new();
+    for view in views {
         let (id, state, verdict) = (brief(view.id), view.state.word(), view.verdict.word());
         let name = view.name;
         writeln!(out, "{id:<13} {name:<25} {state:<11} {verdict:<15} {}", view.reason)?;
+        if view.verdict != Verdict::Applied {
+            told.push((if name.is_empty() { view.id } else { name }, view.detail, view.next));
+        }
     }
-    for view in views.iter().filter(|view| view.verdict != Verdict::Applied) {
-        let name = if view.name.is_empty() { view.id } else { view.name };
-        writeln!(out, "\n{name}: {}\n  next: {}", view.detail, view.next)?;
+    for (name, detail, next) in told {
+        writeln!(out, "\n{name}: {detail}\n  next: {next}")?;
     }
     Ok(())
 }

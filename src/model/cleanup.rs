@@ -1,6 +1,7 @@
 //! The cleanup: what goes, what stays, and the reason for each. A plan leaves its executor no choices;
 //! a dry run prints the very same plan.
 
+use crate::model::cause::on_one_line;
 use crate::model::claim::{Judgement, Mismatch, Running};
 use crate::model::inventory::{Container, Detail, Image, Inventory, Phase, Volume};
 use serde::Serialize;
@@ -164,6 +165,13 @@ pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> 
     Plan(decisions)
 }
 
+/// Whether only an inspection tells what becomes of a container. One that ended well has no error; if it
+/// is stale, all paths of its volumes must be known.
+pub(crate) fn needs_inspection(container: &Container, running: &Running, window: Window) -> bool {
+    let stale = || matches!(container.labels.claims().judge(running), Judgement::Violated(_));
+    container.detail != Detail::EndedWell || window == Window::Committed && stale()
+}
+
 /// Decides about a container. One without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
 fn container_fate(container: &Container, running: &Running, window: Window) -> Fate {
@@ -274,10 +282,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dead => formatter.write_str("the engine could not remove it completely before"),
-            Self::Failed(error) => write!(formatter, "it failed: {error}"),
+            Self::Failed(error) => formatter.write_str(&on_one_line(format!("it failed: {error}"))),
             Self::Stale(mismatches) => {
                 let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-                formatter.write_str(&texts.join("; "))
+                formatter.write_str(&on_one_line(texts.join("; ")))
             }
         }
     }
@@ -303,7 +311,9 @@ impl fmt::Display for Kept {
             Self::GoingAlready => formatter.write_str("the engine is removing it"),
             Self::Busy(phase) => write!(formatter, "it is {}", phase.word()),
             Self::InUse => formatter.write_str("a container that stays uses it"),
-            Self::Undecided(why) => write!(formatter, "it cannot be decided: {why}"),
+            Self::Undecided(why) => {
+                formatter.write_str(&on_one_line(format!("it cannot be decided: {why}")))
+            }
         }
     }
 }

@@ -67,6 +67,24 @@ fn every_state_of_a_container_has_its_fate() {
     }
 }
 
+/// What is not inspected is decided as if it had been, whatever an inspection could have told.
+#[test]
+fn a_container_that_ended_well_is_inspected_only_if_it_is_stale() {
+    for window in [Window::RollbackPossible, Window::Committed] {
+        for (claim, needed) in [(FRESH, false), (STALE, window == Window::Committed)] {
+            let inspected = container(Phase::Exited, "", &[claim]);
+            let listed = Container { detail: Detail::EndedWell, ..inspected.clone() };
+            assert_eq!(needs_inspection(&listed, &running(), window), needed, "{claim:?}");
+            assert_eq!(code_of(listed, window), code_of(inspected, window), "{claim:?}");
+        }
+        for phase in [Phase::Created, Phase::Exited, Phase::Dead, Phase::Removing] {
+            let container =
+                Container { detail: Detail::NotAsked, ..container(phase, "", &[FRESH]) };
+            assert!(needs_inspection(&container, &running(), window), "{phase:?}");
+        }
+    }
+}
+
 #[test]
 fn a_container_that_could_not_be_inspected_stays_and_is_a_failure() {
     let unreadable = Container {
@@ -78,6 +96,19 @@ fn a_container_that_could_not_be_inspected_stays_and_is_a_failure() {
     assert_eq!(plan.removals().count(), 0);
     let (object, why) = plan.undecided().next().unwrap();
     assert_eq!((object.id.as_str(), why), ("c", "status 500"));
+}
+
+/// They go to terminals, and an error or a label may have anything in it.
+#[test]
+fn reasons_are_printable() {
+    let clear = "\u{1b}[2J";
+    let failed = Reason::Failed(clear.to_owned()).to_string();
+    assert_eq!(failed, "it failed: \\u{1b}[2J");
+    let stale = container(Phase::Exited, "", &[(KERNEL_VERSION, clear)]);
+    let Judgement::Violated(mismatches) = stale.labels.claims().judge(&running()) else { panic!() };
+    for text in [Reason::Stale(mismatches).to_string(), Kept::Undecided(clear.into()).to_string()] {
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
 }
 
 #[test]

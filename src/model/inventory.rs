@@ -1,109 +1,11 @@
 //! What there is: the engine's containers, images and volumes, as far as extensions are concerned. The
 //! answers of the engine's API become values here, leniently where nothing depends on a field.
 
-use crate::model::claim::Claims;
-use crate::model::extension::CLASS;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+pub(crate) use crate::model::labels::Labels;
+
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 use std::sync::Arc;
-
-/// The one class of extensions.
-pub(crate) const OVERLAY: &str = "overlay";
-
-/// Labels whose names begin with this are kept.
-const PREFIX: &str = "io.balena.";
-
-/// The labels of an object, those of balena alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Labels(Vec<(String, String)>);
-
-impl Labels {
-    pub(crate) fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(label, _)| label == name).map(|(_, text)| text.as_str())
-    }
-
-    pub(crate) fn is_extension(&self) -> bool {
-        self.value(CLASS) == Some(OVERLAY)
-    }
-
-    pub(crate) fn claims(&self) -> Claims<'_> {
-        Claims::of(|name| self.value(name))
-    }
-
-    pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
-        self.0.iter().cloned().collect()
-    }
-}
-
-/// Labels as the API has them: an object of strings. Null, and what is no object at all, are none; a
-/// value that is no text is left out, because nothing may be concluded from it.
-impl<'de> Deserialize<'de> for Labels {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Labels;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("labels")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                let mut labels = Vec::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    let text: Text = map.next_value()?;
-                    if let (true, Some(text)) = (name.starts_with(PREFIX), text.0) {
-                        labels.push((name, text));
-                    }
-                }
-                labels.sort();
-                labels.shrink_to_fit();
-                Ok(Labels(labels))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Labels, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Labels::default())
-            }
-            fn visit_unit<E>(self) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
-}
-
-/// A text, or none for anything else.
-#[derive(Default)]
-struct Text(Option<String>);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Odd {
-            Text(String),
-            Other(IgnoredAny),
-        }
-        Ok(Self(match Odd::deserialize(deserializer)? {
-            Odd::Text(text) => Some(text),
-            Odd::Other(_) => None,
-        }))
-    }
-}
 
 /// What the engine says a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -167,6 +69,9 @@ pub(crate) struct Mounted {
 pub(crate) enum Detail {
     /// Not asked for.
     NotAsked,
+    /// Not asked for, because the list says that it ended with 0: an engine that cannot create or start
+    /// a container leaves another exit status beside the error.
+    EndedWell,
     Known(Outcome),
     /// The engine did not tell; why.
     Unreadable(String),
@@ -252,6 +157,7 @@ pub(crate) struct ListedContainer {
     #[serde(rename = "ImageID")]
     image_id: Option<String>,
     state: Option<String>,
+    status: Option<String>,
     #[serde(default)]
     labels: Labels,
     mounts: Option<Vec<ListedMount>>,
@@ -301,15 +207,19 @@ impl Collector {
         }
         let names = listed.names.unwrap_or_default();
         let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
+        let phase = Phase::parse(listed.state.as_deref().unwrap_or_default());
+        // "Exited (0) 3 minutes ago", as people see it in a list.
+        let status = listed.status.as_deref().unwrap_or_default();
+        let ended_well = phase == Phase::Exited && status.starts_with("Exited (0) ");
         let container = Container {
             id: listed.id,
             name: name.to_owned(),
             image: listed.image.unwrap_or_default(),
             image_id,
-            phase: Phase::parse(listed.state.as_deref().unwrap_or_default()),
+            phase,
             labels: self.shared(listed.labels),
             mounts,
-            detail: Detail::NotAsked,
+            detail: if ended_well { Detail::EndedWell } else { Detail::NotAsked },
         };
         self.inventory.containers.push(container);
     }

@@ -18,6 +18,7 @@ pub(crate) mod hook;
 pub(crate) mod hook_failure;
 pub(crate) mod image;
 pub(crate) mod inventory;
+pub(crate) mod labels;
 pub(crate) mod lifecycle;
 pub(crate) mod log;
 pub(crate) mod mounts;

@@ -1,6 +1,7 @@
 //! The verdict: what became of an extension, and why, from everything that is known. What cannot be read
 //! is `unknown`, never guessed. docs/manager.md explains every code; a test compares the two.
 
+use crate::model::cause::on_one_line;
 use crate::model::claim::{self, Judgement, Mismatch, Running};
 use crate::model::deploy::Record;
 use crate::model::inventory::{Container, Detail, Labels, Outcome, Phase};
@@ -145,14 +146,15 @@ pub(crate) struct Known<'a> {
 pub(crate) fn find(container: &Container, known: Known<'_>, host: &Host) -> Finding {
     let (code, sentence) = decide(container, known, host);
     let id: String = container.id.chars().take(12).collect();
-    Finding { code, sentence, next: code.next().replace("{id}", &id) }
+    let next = code.next().replace("{id}", &id);
+    Finding { code, sentence: on_one_line(sentence), next: on_one_line(next) }
 }
 
 fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String) {
     let is = |code, sentence: &str| (code, sentence.to_owned());
     let restart = match &container.detail {
         Detail::Known(outcome) => outcome.restart.as_str(),
-        Detail::NotAsked | Detail::Unreadable(_) => "",
+        Detail::NotAsked | Detail::EndedWell | Detail::Unreadable(_) => "",
     };
     match container.phase {
         Phase::Dead => is(Code::EngineDead, "the engine could not remove it completely"),
@@ -170,7 +172,9 @@ fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String
         Phase::Created | Phase::Exited => match &container.detail {
             Detail::Known(outcome) => ended(container, outcome, known, host),
             Detail::Unreadable(why) => (Code::NotInspected, why.clone()),
-            Detail::NotAsked => is(Code::NotInspected, "the engine was not asked about it"),
+            Detail::NotAsked | Detail::EndedWell => {
+                is(Code::NotInspected, "the engine was not asked about it")
+            }
         },
     }
 }

@@ -89,7 +89,12 @@ impl Client {
     /// No answer, an error as an answer, or one that the API does not describe.
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what)?;
-        self.decode(answer, ONE, what, |reader| serde_json::from_reader(reader))
+        // Whole: it is small, and many times faster to read than byte by byte.
+        self.decode(answer, ONE, what, |reader| {
+            let mut bytes = Vec::with_capacity(BUFFER);
+            reader.read_to_end(&mut bytes).map_err(serde_json::Error::io)?;
+            serde_json::from_slice(&bytes)
+        })
     }
 
     /// Asks for a list and hands its items on one by one, so that a long one is never in memory.

@@ -70,7 +70,8 @@ impl Connector for UnixConnector {
         }
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(UnixTransport { stream, buffers, stop: Arc::clone(&self.stop) }))
+        let stop = Arc::clone(&self.stop);
+        Ok(Some(UnixTransport { stream, buffers, stop, asked: false }))
     }
 }
 
@@ -80,6 +81,8 @@ pub(super) struct UnixTransport {
     stream: OwnedFd,
     buffers: LazyBuffers,
     stop: Arc<Stop>,
+    /// Nothing has been read since a request was sent, so nothing can be there yet.
+    asked: bool,
 }
 
 impl UnixTransport {
@@ -107,6 +110,7 @@ impl Transport for UnixTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let deadline = deadline(timeout);
+        self.asked = true;
         let mut sent = 0;
         while sent < amount {
             let rest = self.buffers.output().get(sent..amount).unwrap_or_default();
@@ -122,6 +126,9 @@ impl Transport for UnixTransport {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let deadline = deadline(timeout);
+        if std::mem::take(&mut self.asked) {
+            self.wait(PollFlags::IN, deadline, timeout)?;
+        }
         loop {
             let room = self.buffers.input_append_buf();
             match rustix::net::recv(&self.stream, room, RecvFlags::empty()) {
