@@ -18,6 +18,8 @@ pub(crate) struct Cost {
     pub(crate) wall: Duration,
     /// User and system time.
     pub(crate) cpu: Duration,
+    /// The part of it in the kernel.
+    pub(crate) system: Duration,
     pub(crate) peak_kib: u64,
 }
 
@@ -35,12 +37,14 @@ pub(crate) fn run(manager: &Path, socket: &Path, words: &[&str]) -> Result<(Cost
         (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr).into_owned());
     let line = told.lines().last().unwrap_or_default();
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
-    let (true, [wall, cpu, peak_kib]) = (output.status.success(), numbers.as_slice()) else {
+    let (true, [wall, cpu, system, peak_kib]) = (output.status.success(), numbers.as_slice())
+    else {
         return Err(format!("{words:?} failed: {told}").into());
     };
     let cost = Cost {
         wall: Duration::from_micros(*wall),
         cpu: Duration::from_micros(*cpu),
+        system: Duration::from_micros(*system),
         peak_kib: *peak_kib,
     };
     let sent = told.lines().find_map(|line| {
@@ -50,8 +54,8 @@ pub(crate) fn run(manager: &Path, socket: &Path, words: &[&str]) -> Result<(Cost
     Ok((cost, out, sent.ok_or("the manager does not say how many requests it sent")?))
 }
 
-/// The process that measures: runs its arguments, and ends standard error with wall time and processor
-/// time in microseconds and the peak of resident memory in KiB.
+/// The process that measures: runs its arguments, and ends standard error with wall time, processor
+/// time and the kernel's part of that in microseconds, and the peak of resident memory in KiB.
 pub(crate) fn stage() -> Result<()> {
     let mut words = std::env::args_os().skip(1);
     let program = words.next().ok_or("nothing to measure")?;
@@ -63,7 +67,8 @@ pub(crate) fn stage() -> Result<()> {
     }
     let used = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-    let cpu = micros(used.user_time()) + micros(used.system_time());
-    eprintln!("\n{} {cpu} {}", wall.as_micros(), used.max_rss());
+    let system = micros(used.system_time());
+    let cpu = micros(used.user_time()) + system;
+    eprintln!("\n{} {cpu} {system} {}", wall.as_micros(), used.max_rss());
     Ok(())
 }
