@@ -363,15 +363,15 @@ fn expect(name: &str, text: &str) -> Result<()> {
     }
 }
 
-/// No list says when a container was started, which layers it has, or why it failed: for `status` each
-/// has to be inspected. For `cleanup` only one that did not end well, or is stale: only an inspection has
-/// the paths of all its volumes. Sizes of volumes are in no list either.
+/// No list says when a container was started, which layers it has, or whether it failed (one that could
+/// not be started again stays `Exited (0)` there): each has to be inspected. Sizes of volumes are in no
+/// list either.
 fn forced(name: &str, asked: &Kinds) -> Goal {
     let count = |wanted: &[Role]| (0..CONTAINERS).filter(|it| wanted.contains(&role(*it))).count();
-    let (lists, inspections) = match name {
-        "status" => (1, count(&[Role::Current, Role::Stale])),
-        "cleanup --dry-run" => (1, 0),
-        _ => (4, count(&[Role::Stale])),
+    let inspections = count(&[Role::Current, Role::Stale]);
+    let lists = match name {
+        "status" | "cleanup --dry-run" => 1,
+        _ => 4,
     };
     let (sent, needed) = (asked.values().sum::<usize>(), 1 + lists + inspections);
     Goal {

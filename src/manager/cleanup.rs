@@ -11,8 +11,8 @@ use crate::host::{grubenv, kernel, output};
 use crate::model::bytes;
 use crate::model::cause::chain;
 use crate::model::claim::Running;
-use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, needs_inspection, plan};
-use crate::model::inventory::{Container, Inventory, Outcome};
+use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
+use crate::model::inventory::{Inventory, Outcome};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -114,12 +114,11 @@ fn decide(
             Inventory { images: leftovers.images, volumes: leftovers.volumes, ..containers }
         }
     };
-    let wanted = |container: &Container| needs_inspection(container, running, window);
     // Only the error decides.
     let trim = |outcome: &mut Outcome| {
         *outcome = Outcome { error: std::mem::take(&mut outcome.error), ..Outcome::default() };
     };
-    gather::inspect(context, client, &mut inventory.containers, wanted, trim)?;
+    gather::inspect(context, client, &mut inventory.containers, trim)?;
     let mut planned = plan(&inventory, running, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
         match gather::volume_sizes(client, &mut inventory) {

@@ -41,43 +41,39 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
     Ok(collector.inventory)
 }
 
-/// Inspects those containers that are `wanted`, a few at a time. One that has vanished since it was
-/// listed is dropped; one that cannot be inspected says so. `trim` takes from each what nobody will ask
-/// for, because there may be ten thousand.
+/// Inspects the containers, a few at a time: only that tells whether one has failed, or is dead. The list
+/// does not: one that ended well, and could not be started again, stays `Exited (0)` in it. One that has
+/// vanished since it was listed is dropped; one that cannot be inspected says so. `trim` takes from each
+/// what nobody will ask for, because there may be ten thousand.
 pub(super) fn inspect(
     context: &Context,
     client: &Arc<Client>,
     containers: &mut Vec<Container>,
-    wanted: impl Fn(&Container) -> bool,
     trim: impl Fn(&mut Outcome),
 ) -> Result<(), Failure> {
-    let wanted = containers.iter().enumerate().filter(|(_, container)| wanted(container));
-    let (indexes, ids): (Vec<usize>, Vec<Box<str>>) =
-        wanted.map(|(index, container)| (index, container.id.as_str().into())).unzip();
+    let ids: Vec<Box<str>> =
+        containers.iter().map(|container| container.id.as_str().into()).collect();
     let work = Arc::clone(client);
     let mut gone = BTreeSet::new();
     let ended = parallel::each(
         ids.len(),
         &context.stop,
         context.deadline,
-        move |turn| ids.get(turn).map(|id| inspect_one(&work, id)),
-        |turn, answer| {
-            let Some(index) = indexes.get(turn) else { return };
-            match (containers.get_mut(*index), answer) {
-                (Some(container), Some(Ok(inspected))) => {
-                    inspected.complete(container);
-                    if let Detail::Known(outcome) = &mut container.detail {
-                        trim(outcome);
-                    }
+        move |index| ids.get(index).map(|id| inspect_one(&work, id)),
+        |index, answer| match (containers.get_mut(index), answer) {
+            (Some(container), Some(Ok(inspected))) => {
+                inspected.complete(container);
+                if let Detail::Known(outcome) = &mut container.detail {
+                    trim(outcome);
                 }
-                (Some(_), Some(Err(error))) if error.is_absence() => {
-                    gone.insert(*index);
-                }
-                (Some(container), Some(Err(error))) => {
-                    container.detail = Detail::Unreadable(chain(&error));
-                }
-                (None, _) | (_, None) => {}
             }
+            (Some(_), Some(Err(error))) if error.is_absence() => {
+                gone.insert(index);
+            }
+            (Some(container), Some(Err(error))) => {
+                container.detail = Detail::Unreadable(chain(&error));
+            }
+            (None, _) | (_, None) => {}
         },
     );
     match ended {
@@ -154,7 +150,7 @@ pub(super) fn extensions(
                     outcome.layers.retain(layered);
                     outcome.layers.shrink_to_fit();
                 };
-                inspect(context, &client, &mut containers, |_| true, trim)?;
+                inspect(context, &client, &mut containers, trim)?;
             }
             context.note_requests(&client);
             Ok((containers, Source::Engine))

@@ -57,9 +57,9 @@ pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Fail
     let (containers, _) = gather::extensions(context, Depth::Listed)?;
     let one = resolve(&containers, &request.id, |one| (one.id.as_str(), one.name.as_str()))?;
     let mut asked = vec![one.clone()];
-    if asked.iter().any(|one| matches!(one.detail, Detail::NotAsked | Detail::EndedWell)) {
+    if asked.iter().any(|one| one.detail == Detail::NotAsked) {
         let client = std::sync::Arc::new(context.connect()?);
-        gather::inspect(context, &client, &mut asked, |_| true, |_| {})?;
+        gather::inspect(context, &client, &mut asked, |_| {})?;
     }
     // It has vanished between the two requests.
     let gone = || Failure::NoSuchExtension { name: request.id.clone() };
@@ -68,7 +68,7 @@ pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Fail
     let host = view.host();
     let outcome = match &container.detail {
         Detail::Known(outcome) => Some(outcome),
-        Detail::NotAsked | Detail::EndedWell | Detail::Unreadable(_) => None,
+        Detail::NotAsked | Detail::Unreadable(_) => None,
     };
     print_json(&Document {
         schema: SCHEMA,

@@ -165,13 +165,6 @@ pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> 
     Plan(decisions)
 }
 
-/// Whether only an inspection tells what becomes of a container. One that ended well has no error; if it
-/// is stale, all paths of its volumes must be known.
-pub(crate) fn needs_inspection(container: &Container, running: &Running, window: Window) -> bool {
-    let stale = || matches!(container.labels.claims().judge(running), Judgement::Violated(_));
-    container.detail != Detail::EndedWell || window == Window::Committed && stale()
-}
-
 /// Decides about a container. One without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
 fn container_fate(container: &Container, running: &Running, window: Window) -> Fate {

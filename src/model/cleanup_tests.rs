@@ -67,24 +67,6 @@ fn every_state_of_a_container_has_its_fate() {
     }
 }
 
-/// What is not inspected is decided as if it had been, whatever an inspection could have told.
-#[test]
-fn a_container_that_ended_well_is_inspected_only_if_it_is_stale() {
-    for window in [Window::RollbackPossible, Window::Committed] {
-        for (claim, needed) in [(FRESH, false), (STALE, window == Window::Committed)] {
-            let inspected = container(Phase::Exited, "", &[claim]);
-            let listed = Container { detail: Detail::EndedWell, ..inspected.clone() };
-            assert_eq!(needs_inspection(&listed, &running(), window), needed, "{claim:?}");
-            assert_eq!(code_of(listed, window), code_of(inspected, window), "{claim:?}");
-        }
-        for phase in [Phase::Created, Phase::Exited, Phase::Dead, Phase::Removing] {
-            let container =
-                Container { detail: Detail::NotAsked, ..container(phase, "", &[FRESH]) };
-            assert!(needs_inspection(&container, &running(), window), "{phase:?}");
-        }
-    }
-}
-
 #[test]
 fn a_container_that_could_not_be_inspected_stays_and_is_a_failure() {
     let unreadable = Container {

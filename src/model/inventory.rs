@@ -69,9 +69,6 @@ pub(crate) struct Mounted {
 pub(crate) enum Detail {
     /// Not asked for.
     NotAsked,
-    /// Not asked for, because the list says that it ended with 0: an engine that cannot create or start
-    /// a container leaves another exit status beside the error.
-    EndedWell,
     Known(Outcome),
     /// The engine did not tell; why.
     Unreadable(String),
@@ -157,7 +154,6 @@ pub(crate) struct ListedContainer {
     #[serde(rename = "ImageID")]
     image_id: Option<String>,
     state: Option<String>,
-    status: Option<String>,
     #[serde(default)]
     labels: Labels,
     mounts: Option<Vec<ListedMount>>,
@@ -208,9 +204,6 @@ impl Collector {
         let names = listed.names.unwrap_or_default();
         let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
         let phase = Phase::parse(listed.state.as_deref().unwrap_or_default());
-        // "Exited (0) 3 minutes ago", as people see it in a list.
-        let status = listed.status.as_deref().unwrap_or_default();
-        let ended_well = phase == Phase::Exited && status.starts_with("Exited (0) ");
         let container = Container {
             id: listed.id,
             name: name.to_owned(),
@@ -219,7 +212,7 @@ impl Collector {
             phase,
             labels: self.shared(listed.labels),
             mounts,
-            detail: if ended_well { Detail::EndedWell } else { Detail::NotAsked },
+            detail: Detail::NotAsked,
         };
         self.inventory.containers.push(container);
     }

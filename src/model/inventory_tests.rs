@@ -38,26 +38,6 @@ fn the_last_of_two_labels_with_one_name_counts() {
 }
 
 #[test]
-fn only_a_list_that_says_exited_0_says_that_a_container_ended_well() {
-    for (state, status, expected) in [
-        ("exited", "Exited (0) 3 minutes ago", Detail::EndedWell),
-        ("exited", "Exited (0)", Detail::NotAsked),
-        ("exited", "Exited (01) 3 minutes ago", Detail::NotAsked),
-        ("exited", "Exited (128) 3 minutes ago", Detail::NotAsked),
-        ("exited", "", Detail::NotAsked),
-        ("created", "Exited (0) 3 minutes ago", Detail::NotAsked),
-        ("dead", "Dead", Detail::NotAsked),
-        ("removing", "Removal In Progress", Detail::NotAsked),
-    ] {
-        let inventory = listed(&format!(
-            r#"[{{"Id":"1","State":"{state}","Status":"{status}",
-                 "Labels":{{"io.balena.image.class":"overlay"}}}}]"#
-        ));
-        assert_eq!(inventory.containers[0].detail, expected, "{state} {status}");
-    }
-}
-
-#[test]
 fn an_extension_is_taken_whole_and_of_others_what_they_use() {
     let inventory = listed(
         r#"[{"Id":"1","Names":["/web"],"Image":"nginx","ImageID":"sha256:n","State":"running",

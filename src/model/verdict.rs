@@ -154,7 +154,7 @@ fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String
     let is = |code, sentence: &str| (code, sentence.to_owned());
     let restart = match &container.detail {
         Detail::Known(outcome) => outcome.restart.as_str(),
-        Detail::NotAsked | Detail::EndedWell | Detail::Unreadable(_) => "",
+        Detail::NotAsked | Detail::Unreadable(_) => "",
     };
     match container.phase {
         Phase::Dead => is(Code::EngineDead, "the engine could not remove it completely"),
@@ -172,9 +172,7 @@ fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String
         Phase::Created | Phase::Exited => match &container.detail {
             Detail::Known(outcome) => ended(container, outcome, known, host),
             Detail::Unreadable(why) => (Code::NotInspected, why.clone()),
-            Detail::NotAsked | Detail::EndedWell => {
-                is(Code::NotInspected, "the engine was not asked about it")
-            }
+            Detail::NotAsked => is(Code::NotInspected, "the engine was not asked about it"),
         },
     }
 }

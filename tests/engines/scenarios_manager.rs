@@ -110,16 +110,31 @@ impl Drop for Pinned<'_> {
     }
 }
 
+/// An extension whose hook works once.
+fn works_once(docker: &Docker, name: &str, hook: &str) -> Image {
+    let image = Image::extension();
+    let mark = image.notes().join("ran");
+    let script = format!("[ ! -e {0} ] || exit 3; touch {0}", mark.display());
+    deploy(docker, name, image.hook(hook, &script), &[])
+}
+
 fn failed_and_dead(docker: &Docker) {
     let _images = [
         deploy(docker, "bad-create", Image::extension().hook("create", "echo no; exit 3"), &[]),
         deploy(docker, "bad-start", Image::extension().hook("start", "echo no; exit 4"), &[]),
+        works_once(docker, "second-create", "create"),
+        works_once(docker, "second-start", "start"),
         deploy(docker, "clean", Image::extension(), &[]),
         deploy(docker, "stale", labelled(KERNEL, "1.2.3"), &[]),
         deploy(docker, "dead", Image::extension(), &[]),
         // Not an extension, and so not ours, whatever became of it.
         deploy(docker, "foreign", Image::unlabelled(), &[]),
     ];
+    // They ended well before. The list of the engine goes on saying so; the inspection does not.
+    for name in ["second-create", "second-start"] {
+        assert_eq!(docker.inspect(name, "{{.State.ExitCode}}"), "0");
+        docker.docker(&["start", name]).fails_with(1);
+    }
     let pinned = Pinned::pin(docker);
     docker.docker(&["rm", "dead"]).fails_with(1);
     let all = containers(docker);
@@ -131,6 +146,8 @@ fn failed_and_dead(docker: &Docker) {
             "bad-start failed start-failed",
             "clean applied hooks-ran",
             "dead dead engine-dead",
+            "second-create failed create-failed",
+            "second-start failed start-failed",
             "stale stale kernel-version-mismatch",
         ]
     );
@@ -139,7 +156,7 @@ fn failed_and_dead(docker: &Docker) {
     assert_eq!(containers(docker), all, "a dry run removes nothing");
     let real = json(&manager(docker, &["cleanup", "--format", "json"]).ok());
     assert_eq!(dry["summary"], real["summary"], "{dry:#} {real:#}");
-    assert_eq!(real["summary"]["remove"], 3);
+    assert_eq!(real["summary"]["remove"], 5);
     assert_eq!(containers(docker), ["clean", "foreign", "stale"]);
 
     // What cannot be removed yet and is dead after it counts as done, and goes at the next cleanup.
