@@ -42,6 +42,7 @@ const DOCKER_NETWORKS: &[&str] = &["the_host_keeps_its_network_and_mounts_whatev
 const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_mended_by_force"];
 const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_mended_by_force"];
 const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_mended_by_force"];
+const PODMAN_BRIDGES: &[&str] = &["the_host_keeps_its_network_whatever_the_bridge"];
 const SHIM_OF_CRI: Cell = Na("the same shim as under `ctr`");
 const DAEMON_OF_CRI: Cell = Na("the same daemon and shim as under `ctr`");
 
@@ -137,7 +138,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 Shown(DOCKER_NETWORKS),
                 Na("`ctr` makes none without CNI plugins; with them it is the CRI's case"),
                 Shown(CRI_POD),
-                Na("not run: Podman's bridges need netfilter, which a kernel need not have"),
+                Shown(PODMAN_BRIDGES),
             ],
         ),
         (
@@ -158,7 +159,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 ]),
                 Na("`ctr` has none"),
                 Na("the CRI has one network, which CNI decides"),
-                Na("not run: as for bridge"),
+                Shown(PODMAN_BRIDGES),
             ],
         ),
         (

@@ -1,22 +1,53 @@
 //! Podman with a store of its own. It has no daemon: every command drives conmon and the runtime.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::command::{Finished, Started, attempt, run, start};
+use crate::command::{Finished, Started, attempt, run, start, wait_for};
 use crate::engine::{Engine, Status};
 use crate::image::Image;
 use crate::sandbox::RUNTIME;
 
 pub(crate) struct Podman {
     dir: TempDir,
+    /// Who holds the network and mount namespaces that are its host's, if those are not everybody's.
+    holder: Option<Child>,
+    /// Bridges are under test here, not netfilter, of which a kernel need not have every kind.
+    without_firewall: bool,
 }
 
 impl Podman {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("podman").tempdir().unwrap() }
+        let dir = tempfile::Builder::new().prefix("podman").tempdir().unwrap();
+        Self { dir, holder: None, without_firewall: false }
+    }
+
+    /// One that has a host's network to itself, with no interface but those that it makes. Its mounts,
+    /// too, are its own: `/run/netns` stays one for good once it has made a network.
+    pub(crate) fn apart() -> Self {
+        let mut podman = Self::new();
+        let held = ["--mount", "--net", "sleep", "300"];
+        let holder = Command::new("unshare").args(held).spawn().unwrap();
+        wait_for("the holder of the namespaces", Duration::from_secs(5), || {
+            let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
+            name.starts_with(b"sleep").then_some(())
+        });
+        podman.holder = Some(holder);
+        // The netavark of 4.3 must have one, and is content with iptables.
+        podman.without_firewall = !podman.podman(&["--version"]).ok().out.contains("version 4.");
+        podman
+    }
+
+    /// Runs a program on what is the host for this one.
+    pub(crate) fn on_its_host(&self, program: &str) -> Command {
+        let Some(holder) = &self.holder else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--net", "--target", &holder.id().to_string(), "--", program]);
+        command
     }
 
     #[track_caller]
@@ -25,9 +56,21 @@ impl Podman {
     }
 }
 
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if let Some(holder) = &mut self.holder {
+            drop(holder.kill());
+            drop(holder.wait());
+        }
+    }
+}
+
 impl Engine for Podman {
     fn client(&self) -> Command {
-        let mut client = Command::new("podman");
+        let mut client = self.on_its_host("podman");
+        if self.without_firewall {
+            client.env("NETAVARK_FW", "none");
+        }
         let in_dir = |name: &str| self.dir.path().join(name);
         // Podman 5 would put its opinion of cgroups into every log that it shows.
         client.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
@@ -52,7 +95,7 @@ impl Engine for Podman {
         let words = ["run", "--name", name, "--log-driver=k8s-file"];
         let mut command = self.client();
         if !arguments.iter().any(|word| word.starts_with("--network")) {
-            // Its bridge needs netfilter, which a kernel for tests need not have.
+            // Its bridge would be made on everybody's host.
             command.args(words).arg("--network=none");
         } else {
             command.args(words);

@@ -1,13 +1,15 @@
 //! What only Podman does: conmon's signal mask, restarts without an engine, containers that are
 //! initialized but not started.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::wait_for;
+use crate::command::{run, wait_for};
 use crate::deployment::Deployment;
-use crate::engine::Engines;
-use crate::image::Image;
+use crate::engine::{Engine as _, Engines};
+use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::suite::Suite;
 use crate::witness::{assert_gone, proxy_of};
@@ -28,6 +30,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
         let engines = Arc::clone(engines);
         suite.test(format!("podman::{name}"), move || scenario(engines.podman()));
     }
+    suite.test("podman::the_host_keeps_its_network_whatever_the_bridge", bridges);
 }
 
 fn restart_always(podman: &Podman) {
@@ -87,6 +90,49 @@ fn networks(podman: &Podman) {
         extension.run(&[network]).ok();
         extension.assert_deployed();
         extension.remove();
+    }
+}
+
+/// The addresses and routes of a host, without the bridges of Podman and what hangs on them.
+const SURVEY: &str = "
+    ip -oneline addr | grep -v -e podman -e veth | sed 's/ tentative//' | sed 's/valid_lft.*//'
+    ip route | grep -v podman
+    ip -6 route | grep -v -e podman -e veth";
+
+fn bridges() {
+    const UPLINK: &str = "
+        ip link set lo up
+        ip link add uplink0 type veth peer name elsewhere
+        ip link set uplink0 up
+        ip link set elsewhere up
+        ip addr add 192.0.2.7/24 dev uplink0
+        ip route add default via 192.0.2.1";
+    let podman = Podman::apart();
+    let shell = |script: &str| run(podman.on_its_host("sh").args(["-ec", script])).ok().out;
+    shell(UPLINK);
+    podman.podman(&["network", "create", "--subnet=10.97.0.0/24", "mine"]).ok();
+    let before = shell(SURVEY);
+    assert!(before.contains("192.0.2.7") && before.contains("default via 192.0.2.1"), "{before}");
+    for network in ["bridge", "mine"] {
+        let hook = "pwd -P > $NOTES/started; while [ ! -e $NOTES/go ]; do sleep 0.05; done";
+        let extension = Deployment::of(Image::extension().hook("start", hook), &podman);
+        let mut running = extension.begin_run(&[&format!("--network={network}")]);
+        // `podman ps` would wait for the end of the start.
+        let bundle = extension.await_note(&mut running, "started");
+        let proxy = proxy_of(&podman.id_of_bundle(Path::new(bundle.trim())));
+        let inside = format!("--net={}", proxy.proc("ns/net").display());
+        let addresses = run(Command::new("nsenter").args([&inside, "ip", "-oneline", "addr"])).ok();
+        let during = shell(SURVEY);
+        touch(&extension.image.note("go"));
+        running.finish().ok();
+        extension.assert_deployed();
+        assert!(
+            addresses.out.contains(" eth0 ") && addresses.out.contains("inet 10."),
+            "{addresses}"
+        );
+        assert_eq!(during, before, "during a deployment on {network}");
+        extension.remove();
+        assert_eq!(shell(SURVEY), before, "after a deployment on {network}");
     }
 }
 
