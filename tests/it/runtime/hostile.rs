@@ -201,3 +201,50 @@ fn a_rootfs_swapped_under_way_gives_one_hook_or_the_other_or_an_error_and_never_
     let ran = container.read("ran");
     assert!(ran.lines().all(|line| line == "one" || line == "two"), "{ran}");
 }
+
+/// The path is what counts: each verb takes what is there then, with the labels of create.
+#[test]
+fn a_rootfs_swapped_between_verbs_is_taken_as_it_is_then() {
+    let container = Container::new();
+    container.label("io.balena.image.override", "7");
+    for verb in ["create", "start", "delete"] {
+        container.hook(verb, "echo one ${0##*/} >> ran");
+    }
+    let (rootfs, other) = (container.path("rootfs"), container.path("other"));
+    std::fs::create_dir_all(other.join("hooks")).unwrap();
+    for verb in ["start", "delete"] {
+        let hook =
+            "#!/bin/sh\necho two ${0##*/} $EXTENSION_ROOTFS $EXTENSION_IMAGE_OVERRIDE >> ran\n";
+        crate::bundle::executable(&other.join("hooks").join(verb), hook.as_bytes());
+    }
+    container.create().ok();
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    let folder = rustix::fs::CWD;
+    rustix::fs::renameat_with(folder, &rootfs, folder, &other, exchange).unwrap();
+    container.start().ok();
+    container.delete().ok();
+    let path = rootfs.display();
+    assert_eq!(
+        container.read("ran"),
+        format!("one create\ntwo start {path} 7\ntwo delete {path} 7")
+    );
+}
+
+#[test]
+fn a_rootfs_that_is_gone_between_verbs_fails_start_and_not_delete() {
+    for replace in [None, Some("/dev/null"), Some("/nowhere/at/all"), Some("rootfs")] {
+        let container = Container::new();
+        container.hook("start", "echo start >> ran");
+        container.create().ok();
+        let rootfs = container.path("rootfs");
+        std::fs::rename(&rootfs, container.path("elsewhere")).unwrap();
+        if let Some(target) = replace {
+            symlink(target, &rootfs).unwrap();
+        }
+        container.start().fails(&["open the rootfs", rootfs.to_str().unwrap()]);
+        assert_eq!(container.status(), "stopped");
+        let deleted = container.delete().ok();
+        assert!(deleted.warnings().contains("hooks/delete is skipped"), "{deleted}");
+        assert!(!container.has("ran"));
+    }
+}
