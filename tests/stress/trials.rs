@@ -66,6 +66,11 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
             let name = format!("crash::{}::{}", verb.name(), kind.name());
             let run = move |report: &mut Report| crash::sweep(verb, kind, extent, report);
             trials.push((name, Box::new(run) as Run));
+            // `run` waits for a sandbox until somebody ends it: what goes well never returns, and what
+            // goes wrong before that is the same as with any other kind.
+            if (verb, kind) == (Verb::Run, Kind::Sandbox) {
+                continue;
+            }
             let name = format!("fault::{}::{}", verb.name(), kind.name());
             let run = move |report: &mut Report| fault::sweep(verb, kind, extent, report);
             trials.push((name, Box::new(run)));
