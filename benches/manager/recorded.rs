@@ -18,6 +18,7 @@ pub(crate) struct Recording {
     inspected: Value,
     images: Value,
     volumes: Value,
+    usage: Value,
 }
 
 impl Recording {
@@ -35,7 +36,8 @@ impl Recording {
         let inspected = ask(&format!("/containers/{id}/json"))?;
         let images = ask(&format!("/images/json?{filter}"))?;
         let volumes = ask(&format!("/volumes?{filter}"))?;
-        Ok(Self { listed, inspected, images, volumes })
+        let usage = ask("/system/df")?;
+        Ok(Self { listed, inspected, images, volumes, usage })
     }
 }
 
@@ -47,6 +49,7 @@ struct Answers {
     failed: Vec<String>,
     images: String,
     volumes: String,
+    usage: String,
     kinds: Mutex<Kinds>,
 }
 
@@ -65,19 +68,27 @@ pub(crate) fn serve(
     count: usize,
     failed: usize,
 ) -> Result<Counter> {
-    let containers = (0..count).map(|index| {
-        let mut one = recording.listed.clone();
-        one["Id"] = json!(id(index));
-        one["Names"] = json!([format!("/container-{index}")]);
-        let image = format!("sha256:{}", id(index % IMAGES));
-        one["ImageID"] = json!(image);
-        one["Mounts"][0]["Name"] = json!(format!("volume-{}", index % VOLUMES));
-        if role(index) == Role::Stale {
-            one["Labels"]["io.balena.image.os-version"] = json!("1.*");
-        }
-        one.to_string()
-    });
-    let list = format!("[{}]\n", containers.collect::<Vec<_>>().join(","));
+    let containers: Vec<Value> = (0..count)
+        .map(|index| {
+            let mut one = recording.listed.clone();
+            one["Id"] = json!(id(index));
+            one["Names"] = json!([format!("/container-{index}")]);
+            let image = format!("sha256:{}", id(index % IMAGES));
+            one["ImageID"] = json!(image);
+            one["Mounts"][0]["Name"] = json!(format!("volume-{}", index % VOLUMES));
+            let version = if role(index) == Role::Stale { "1.*" } else { "2.113.*" };
+            one["Labels"]["io.balena.image.os-version"] = json!(version);
+            if index < failed {
+                one["Status"] = json!("Exited (128) 3 minutes ago");
+            }
+            one
+        })
+        .collect();
+    let list = format!("{}\n", json!(containers));
+    // An engine of version 20.10 tells of everything, whatever is asked for.
+    let mut usage = recording.usage.clone();
+    usage["Containers"] = json!(containers);
+    let usage = usage.to_string();
     let parts = |state: &[(&str, Value)]| {
         let mut one = recording.inspected.clone();
         one["Id"] = json!(MARK);
@@ -94,6 +105,7 @@ pub(crate) fn serve(
         failed: parts(&[("Error", error), ("ExitCode", json!(128))]),
         images: recording.images.to_string(),
         volumes: recording.volumes.to_string(),
+        usage,
         kinds: Mutex::default(),
     });
     let listener = UnixListener::bind(at)?;
@@ -144,7 +156,8 @@ fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()>
                 (200, inspected.as_str())
             }
             "GET /images/json" => (200, answers.images.as_str()),
-            "GET /volumes" | "GET /system/df" => (200, answers.volumes.as_str()),
+            "GET /volumes" => (200, answers.volumes.as_str()),
+            "GET /system/df" => (200, answers.usage.as_str()),
             _ if kind.starts_with("DELETE ") => (204, ""),
             _ => return Err(format!("what is {request}?").into()),
         };

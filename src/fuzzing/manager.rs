@@ -228,7 +228,7 @@ pub fn engine_answer(bytes: &[u8]) {
     }
     if let Some(inspected) = decoded::<InspectedContainer>(bytes) {
         let mut container = one_container();
-        inspected.complete(&mut container);
+        inspected.told().complete(&mut container);
         assert!(container.volumes().all(|volume| !volume.is_empty()));
     }
     match stored::parse(bytes) {
@@ -365,7 +365,7 @@ fn inventory(value: &Value) -> Inventory {
     for container in &mut inventory.containers {
         let inspected = value["inspected"][&container.id].clone();
         if let Ok(inspected) = serde_json::from_value::<InspectedContainer>(inspected) {
-            inspected.complete(container);
+            inspected.told().complete(container);
         }
     }
     for listed in value["images"].as_array().into_iter().flatten() {

@@ -49,7 +49,7 @@ pub(super) fn inspect(
     context: &Context,
     client: &Arc<Client>,
     containers: &mut Vec<Container>,
-    trim: impl Fn(&mut Outcome),
+    trim: impl Fn(&mut Outcome) + Send + Sync + 'static,
 ) -> Result<(), Failure> {
     let ids: Vec<Box<str>> =
         containers.iter().map(|container| container.id.as_str().into()).collect();
@@ -59,14 +59,14 @@ pub(super) fn inspect(
         ids.len(),
         &context.stop,
         context.deadline,
-        move |index| ids.get(index).map(|id| inspect_one(&work, id)),
+        // Trimmed before it waits for its turn: the engine may answer faster than this thread runs.
+        move |index| {
+            let mut told = inspect_one(&work, ids.get(index)?).map(InspectedContainer::told);
+            told.iter_mut().for_each(|told| trim(&mut told.outcome));
+            Some(told)
+        },
         |index, answer| match (containers.get_mut(index), answer) {
-            (Some(container), Some(Ok(inspected))) => {
-                inspected.complete(container);
-                if let Detail::Known(outcome) = &mut container.detail {
-                    trim(outcome);
-                }
-            }
+            (Some(container), Some(Ok(told))) => told.complete(container),
             (Some(_), Some(Err(error))) if error.is_absence() => {
                 gone.insert(index);
             }
@@ -103,7 +103,7 @@ pub(super) fn leftovers(client: &Client, inventory: &mut Inventory) -> Result<()
         inventory.images.extend(listed.into_extension());
     })?;
     let path = format!("/volumes?{EXTENSIONS}");
-    let volumes: ListedVolumes = client.ask(&path, "list the volumes")?;
+    let volumes: ListedVolumes = client.ask_long(&path, "list the volumes")?;
     inventory.volumes = volumes.into_extensions();
     Ok(())
 }
@@ -112,7 +112,7 @@ pub(super) fn leftovers(client: &Client, inventory: &mut Inventory) -> Result<()
 pub(super) fn volume_sizes(client: &Client, inventory: &mut Inventory) -> Result<(), Error> {
     // Older engines take no notice of the type and answer with everything.
     let usage: ListedVolumes =
-        client.ask("/system/df?type=volume", "ask for the sizes of volumes")?;
+        client.ask_long("/system/df?type=volume", "ask for the sizes of volumes")?;
     for measured in usage.into_extensions() {
         let volume = inventory.volumes.iter_mut().find(|volume| volume.name == measured.name);
         if let Some(volume) = volume {
@@ -143,7 +143,7 @@ pub(super) fn extensions(
             if depth == Depth::Inspected {
                 let layering = kernel::layering(&context.host);
                 // Layers matter only where the host has them, too.
-                let trim = |outcome: &mut Outcome| {
+                let trim = move |outcome: &mut Outcome| {
                     let layered = |layer: &String| {
                         layering.as_ref().is_ok_and(|layering| layering.layers.contains(layer))
                     };

@@ -224,7 +224,10 @@ fn leftover_fate(
 fn deactivations(container: &Container) -> Vec<Deactivation> {
     let mounts = container.mounts.iter();
     let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
-    volumes.map(|(volume, path)| Deactivation { volume, path }).collect()
+    let mut all: Vec<_> = volumes.map(|(volume, path)| Deactivation { volume, path }).collect();
+    // Ten thousand containers may be stale.
+    all.shrink_to_fit();
+    all
 }
 
 /// An image with several names cannot be removed by its id without force, and force would take it away

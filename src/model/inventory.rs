@@ -279,17 +279,14 @@ impl InspectedContainer {
         Phase::parse(status.unwrap_or_default())
     }
 
-    /// Adds what the inspection tells to what the list told. The list is made from a snapshot: in it, a
-    /// container whose removal failed says `removing` for ever, while it is `dead`, and a volume without
-    /// a name of its own has no path.
-    pub(crate) fn complete(mut self, container: &mut Container) {
-        if self.phase() != Phase::Other {
-            container.phase = self.phase();
+    /// What of it is kept.
+    pub(crate) fn told(mut self) -> Told {
+        let mounts = self.mounts.take();
+        Told {
+            phase: self.phase(),
+            mounts: mounts.map(|all| all.into_iter().map(ListedMount::into_mounted).collect()),
+            outcome: self.into_outcome(),
         }
-        if let Some(mounts) = self.mounts.take() {
-            container.mounts = mounts.into_iter().map(ListedMount::into_mounted).collect();
-        }
-        container.detail = Detail::Known(self.into_outcome());
     }
 
     fn into_outcome(self) -> Outcome {
@@ -308,6 +305,29 @@ impl InspectedContainer {
             layers: layers.into_iter().flatten().collect(),
             restart: policy.and_then(|policy| policy.name).unwrap_or_default(),
         }
+    }
+}
+
+/// What an inspection tells beyond the list.
+#[derive(Debug)]
+pub(crate) struct Told {
+    phase: Phase,
+    mounts: Option<Vec<Mounted>>,
+    pub(crate) outcome: Outcome,
+}
+
+impl Told {
+    /// Adds it to what the list told. The list is made from a snapshot: in it, a container whose removal
+    /// failed says `removing` for ever, while it is `dead`, and a volume without a name of its own has no
+    /// path.
+    pub(crate) fn complete(self, container: &mut Container) {
+        if self.phase != Phase::Other {
+            container.phase = self.phase;
+        }
+        if let Some(mounts) = self.mounts {
+            container.mounts = mounts;
+        }
+        container.detail = Detail::Known(self.outcome);
     }
 }
 

@@ -80,7 +80,7 @@ fn an_inspection_tells_error_and_layers() {
         listed(r#"[{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}]"#)
             .containers
             .remove(0);
-    inspected.complete(&mut container);
+    inspected.told().complete(&mut container);
     assert_eq!((container.phase, container.mounts[0].source.as_str()), (Phase::Dead, "/v"));
     let Detail::Known(outcome) = container.detail else { panic!() };
     assert_eq!((outcome.exit_code, outcome.error.as_str()), (127, "no"));

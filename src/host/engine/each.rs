@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 /// # Errors
 /// The reader's, and line and column of what is no such list.
 pub(super) fn each<T: DeserializeOwned>(
-    reader: &mut dyn Read,
+    reader: impl Read,
     item: impl FnMut(T),
 ) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_reader(reader);
@@ -48,7 +48,7 @@ mod tests {
 
     fn read(text: &str) -> serde_json::Result<Vec<u32>> {
         let mut items = Vec::new();
-        each(&mut text.as_bytes(), |item| items.push(item))?;
+        each(text.as_bytes(), |item| items.push(item))?;
         Ok(items)
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use ureq::http::{Response, Uri};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 /// How many requests are under way at once. More gain nothing: the engine is the bottleneck.
 pub(crate) const PARALLEL: usize = 4;
@@ -90,11 +90,20 @@ impl Client {
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what)?;
         // Whole: it is small, and many times faster to read than byte by byte.
-        self.decode(answer, ONE, what, |reader| {
+        self.decode(answer, ONE, what, |mut reader| {
             let mut bytes = Vec::with_capacity(BUFFER);
             reader.read_to_end(&mut bytes).map_err(serde_json::Error::io)?;
             serde_json::from_slice(&bytes)
         })
+    }
+
+    /// Asks for one document that may be as long as a list, and reads it as it arrives.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))
     }
 
     /// Asks for a list and hands its items on one by one, so that a long one is never in memory.
@@ -177,14 +186,13 @@ impl Client {
         mut answer: Response<Body>,
         limit: u64,
         what: &str,
-        decode: impl FnOnce(&mut dyn Read) -> serde_json::Result<T>,
+        decode: impl FnOnce(BufReader<BodyReader<'_>>) -> serde_json::Result<T>,
     ) -> Result<T, Error> {
         let body = answer.body_mut().with_config().limit(limit).reader();
-        let mut body = BufReader::with_capacity(BUFFER, body);
-        let decoded = decode(&mut body).map_err(|error| self.undecodable(what, limit, error))?;
-        // To the end of the framing, so that the connection can be used again.
-        let _ = io::copy(&mut body, &mut io::sink());
-        Ok(decoded)
+        // By its own type and by value: only so std has a short way for each single byte. All readers
+        // go to the end of the framing, so that the connection can be used again.
+        let body = BufReader::with_capacity(BUFFER, body);
+        decode(body).map_err(|error| self.undecodable(what, limit, error))
     }
 
     /// Why the body could not be read to its end as JSON.
