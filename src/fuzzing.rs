@@ -10,12 +10,7 @@
     reason = "a property that does not hold is told by a panic"
 )]
 
-mod manager;
-
-pub use self::manager::{
-    boot_environment, cleanup_plan, deploy_record, engine_answer, image_archive, mounts,
-    os_release, os_version,
-};
+pub mod manager;
 
 use crate::cli::log_options::{LogOptions, Stderr, log_options};
 use crate::cli::manager as manager_line;

@@ -1,4 +1,6 @@
 //! The boot environment block, and the kernel's command line.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::boot_environment(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    balena_extension_runtime::fuzzing::manager::boot_environment(bytes)
+});

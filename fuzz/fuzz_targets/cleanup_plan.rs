@@ -1,4 +1,6 @@
 //! All answers of an engine in one document: plan and verdicts.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::cleanup_plan(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    balena_extension_runtime::fuzzing::manager::cleanup_plan(bytes)
+});

@@ -1,4 +1,6 @@
 //! One answer of the engine, as any of those that are asked for.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| balena_extension_runtime::fuzzing::engine_answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    balena_extension_runtime::fuzzing::manager::engine_answer(bytes)
+});

@@ -131,32 +131,31 @@ impl Plan {
 
 /// Decides about everything in the inventory.
 pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> Plan {
-    let mut decisions = Vec::new();
-    let mut images: BTreeSet<&str> =
-        inventory.foreign.images.iter().map(|image| &**image).collect();
-    let mut volumes: BTreeSet<&str> =
-        inventory.foreign.volumes.iter().map(String::as_str).collect();
-    for container in &inventory.containers {
+    let Inventory { containers, images, volumes, foreign } = inventory;
+    let mut decisions = Vec::with_capacity(containers.len() + images.len() + volumes.len());
+    let mut used_images: BTreeSet<&str> = foreign.images.iter().map(|image| &**image).collect();
+    let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
+    for container in containers {
         let fate = container_fate(container, running, window);
         if matches!(fate, Fate::Keep(_)) {
-            images.insert(&container.image_id);
-            volumes.extend(container.volumes());
+            used_images.insert(&container.image_id);
+            used_volumes.extend(container.volumes());
         }
         decisions.push(Decision { object: container_object(container), fate });
     }
-    for image in &inventory.images {
+    for image in images {
         let fate = leftover_fate(
             image.labels.claims().judge(running),
-            images.contains(image.id.as_str()),
+            used_images.contains(image.id.as_str()),
             window,
             || Removal::Image { names: removal_names(image) },
         );
         decisions.push(Decision { object: image_object(image), fate });
     }
-    for volume in &inventory.volumes {
+    for volume in volumes {
         let fate = leftover_fate(
             volume.labels.claims().judge(running),
-            volumes.contains(volume.name.as_str()),
+            used_volumes.contains(volume.name.as_str()),
             window,
             || Removal::Volume,
         );

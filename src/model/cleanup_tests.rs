@@ -25,7 +25,7 @@ fn container(phase: Phase, error: &str, pairs: &[(&str, &str)]) -> Container {
         phase,
         labels: Arc::new(labels(pairs)),
         mounts: Vec::new(),
-        detail: if asked { Detail::Known(outcome) } else { Detail::NotAsked },
+        detail: if asked { Detail::Known(Box::new(outcome)) } else { Detail::NotAsked },
     }
 }
 

@@ -69,7 +69,8 @@ pub(crate) struct Mounted {
 pub(crate) enum Detail {
     /// Not asked for.
     NotAsked,
-    Known(Outcome),
+    /// Apart, so that what was not asked for takes no room.
+    Known(Box<Outcome>),
     /// The engine did not tell; why.
     Unreadable(String),
 }
@@ -327,7 +328,7 @@ impl Told {
         if let Some(mounts) = self.mounts {
             container.mounts = mounts;
         }
-        container.detail = Detail::Known(self.outcome);
+        container.detail = Detail::Known(Box::new(self.outcome));
     }
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error
         phase,
         labels: Arc::new(config.labels),
         mounts: mounts.collect(),
-        detail: Detail::Known(outcome),
+        detail: Detail::Known(Box::new(outcome)),
     }))
 }
 

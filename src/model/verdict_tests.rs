@@ -54,7 +54,7 @@ impl Case {
             }],
             detail: match self.unreadable {
                 true => Detail::Unreadable("status 500".to_owned()),
-                false => Detail::Known(self.outcome.clone()),
+                false => Detail::Known(Box::new(self.outcome.clone())),
             },
         };
         let known = Known { since_boot: self.since_boot, record: None };
@@ -195,7 +195,7 @@ fn the_runtimes_words_take_the_place_of_the_engines() {
             phase: Phase::Created,
             labels: Arc::default(),
             mounts: Vec::new(),
-            detail: Detail::Known(outcome),
+            detail: Detail::Known(Box::new(outcome)),
         };
         let known = Known { since_boot: None, record: Some(&record) };
         let finding = find(&container, known, &host());
