@@ -2,7 +2,7 @@
 //! of an OCI layout, and an image's configuration (OCI image-spec, config.md).
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What describes one image: its configuration and its layers, as names in the archive, the lowest
 /// layer first.
@@ -99,7 +99,7 @@ pub(crate) fn manifests_of_layout(
 ) -> Result<Vec<Manifest>, Invalid> {
     let mut found = Vec::new();
     let index = documents.get(INDEX).map(Vec::as_slice).unwrap_or_default();
-    descend(index, INDEX, None, documents, DEPTH_MAX, &mut found)?;
+    descend(index, INDEX, None, documents, DEPTH_MAX, &mut BTreeSet::new(), &mut found)?;
     if found.is_empty() { Err(Invalid::NoImage { name: INDEX }) } else { Ok(found) }
 }
 
@@ -109,6 +109,7 @@ fn descend(
     image: Option<String>,
     documents: &BTreeMap<String, Vec<u8>>,
     depth: usize,
+    seen: &mut BTreeSet<String>,
     found: &mut Vec<Manifest>,
 ) -> Result<(), Invalid> {
     #[derive(Deserialize)]
@@ -120,11 +121,15 @@ fn descend(
     let raw: Raw = parse(bytes, name)?;
     for child in raw.manifests.unwrap_or_default() {
         let path = child.path();
+        // Each is read once: indexes that name each other many times would take for ever.
+        if !seen.insert(path.clone()) {
+            continue;
+        }
         if let (false, Some(bytes), Some(depth)) =
             (child.is_attestation(), documents.get(&path), depth.checked_sub(1))
         {
             let image = child.name().or_else(|| image.clone());
-            descend(bytes, &path, image, documents, depth, found)?;
+            descend(bytes, &path, image, documents, depth, seen, found)?;
         }
     }
     if let Some(config) = raw.config.filter(|config| documents.contains_key(&config.path())) {
@@ -228,6 +233,12 @@ mod tests {
         // An index that names itself comes to an end.
         let ring = br#"{"manifests":[{"digest":"sha256:i"}]}"#;
         documents.insert("blobs/sha256/i".to_owned(), ring.to_vec());
+        assert!(manifests_of_layout(&documents).is_err());
+        // So does one that names it many times over: without a memory, 5,000 to the fourth readings.
+        let many = vec![r#"{"digest":"sha256:i"}"#; 5000].join(",");
+        let many = format!(r#"{{"manifests":[{many}]}}"#).into_bytes();
+        documents.insert(INDEX.to_owned(), many.clone());
+        documents.insert("blobs/sha256/i".to_owned(), many);
         assert!(manifests_of_layout(&documents).is_err());
     }
 

@@ -17,7 +17,7 @@ const ENTRIES_MAX: usize = 1_000_000;
 const WHOLE_MAX: u64 = 1024 * 1024 * 1024;
 /// How much is read, or unpacked, of one image: gzip makes a thousand bytes of one, an archive of
 /// archives a million, and holes in a file come for nothing.
-const READ_MAX: u64 = 32 * WHOLE_MAX;
+const READ_MAX: u64 = 8 * WHOLE_MAX;
 /// How much is read at a time.
 const PIECE: usize = 64 * 1024;
 

@@ -231,7 +231,8 @@ fn checked<'a>(mut reader: Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>, Err
     let head = read_head(&mut reader, BLOCK).map_err(Error::Read)?;
     let empty = head.len() == BLOCK && head.iter().all(|byte| *byte == 0);
     if empty || head.get(MARK) == Some(b"ustar") {
-        Ok(Box::new(io::Cursor::new(head).chain(reader)))
+        // Headers are short, and decompressing so little at a time is slow.
+        Ok(Box::new(io::BufReader::new(io::Cursor::new(head).chain(reader))))
     } else {
         Err(Error::NotTar)
     }
