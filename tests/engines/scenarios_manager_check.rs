@@ -86,5 +86,5 @@ fn two_images(docker: &Docker) {
 
 fn no_such_image(docker: &Docker) {
     let failed = check(docker, &["registry.example/none:1"]).fails_with(1);
-    failed.says("registry.example/none:1").says("o such image");
+    failed.says("registry.example/none:1").says("the engine answered with status 404");
 }
