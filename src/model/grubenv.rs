@@ -65,10 +65,13 @@ impl Block {
             if lines.peek().is_none() {
                 return Err(Invalid::Full);
             }
+            let equals = line.iter().position(|&byte| byte == b'=');
+            let equals = equals.ok_or(Invalid::Line { line: number })?;
+            let (key, value) = line.split_at(equals);
+            let value = unquoted(value.get(1..).unwrap_or_default());
             // Values of other programs may be any bytes; ours are plain.
-            let line = String::from_utf8_lossy(&line);
-            let (key, value) = line.split_once('=').ok_or(Invalid::Line { line: number })?;
-            values.insert(key.to_owned(), unquoted(value));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            values.insert(text(key), text(&value));
         }
         Ok(Self { values, free: padding.len() })
     }
@@ -92,11 +95,11 @@ fn is_cut(line: &[u8]) -> bool {
 }
 
 /// grub writes `\` before a `\` and before a line's end (`grub_envblk_set`).
-fn unquoted(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    let mut chars = value.chars();
-    while let Some(found) = chars.next() {
-        text.extend(if found == '\\' { chars.next() } else { Some(found) });
+fn unquoted(value: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(value.len());
+    let mut bytes = value.iter();
+    while let Some(&found) = bytes.next() {
+        text.extend(if found == b'\\' { bytes.next().copied() } else { Some(found) });
     }
     text
 }
