@@ -161,6 +161,8 @@ fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()>
             _ if kind.starts_with("DELETE ") => (204, ""),
             _ => return Err(format!("what is {request}?").into()),
         };
+        // Before the answer: the caller may be gone right after it.
+        *answers.kinds.lock().map_err(|_| "a thread panicked")?.entry(kind).or_default() += 1;
         let len = body.len();
         // As dockerd: short answers have a length, long ones come in chunks.
         let head = format!("HTTP/1.1 {status} X\r\nApi-Version: 1.41\r\nServer: Docker/20.10\r\n");
@@ -176,6 +178,5 @@ fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()>
                 out.write_all(b"0\r\n\r\n")?;
             }
         }
-        *answers.kinds.lock().map_err(|_| "a thread panicked")?.entry(kind).or_default() += 1;
     }
 }
