@@ -47,6 +47,7 @@ mod scenarios_failing_hooks;
 mod scenarios_killed;
 mod scenarios_manager;
 mod scenarios_manager_check;
+mod scenarios_manager_stores;
 mod scenarios_network;
 mod scenarios_podman;
 mod suite;
@@ -91,6 +92,7 @@ fn run_tests() -> ExitCode {
     scenarios_direct::add_to(&mut suite);
     scenarios_manager::add_to(&mut suite);
     scenarios_manager_check::add_to(&mut suite, &engines);
+    scenarios_manager_stores::add_to(&mut suite);
     let passed = suite.passed();
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
     if arguments.list {

@@ -16,9 +16,9 @@ use crate::image::Image;
 use crate::sandbox::RUNTIME;
 use crate::suite::Suite;
 
-const KERNEL: &str = "io.balena.image.kernel-version";
+pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
 const ABI: &str = "io.balena.image.kernel-abi-id";
-const OS: &str = "io.balena.image.os-version";
+pub(crate) const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
 
@@ -39,7 +39,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
 
 /// Calls the manager.
 #[track_caller]
-fn manager(docker: &Docker, arguments: &[&str]) -> Finished {
+pub(crate) fn manager(docker: &Docker, arguments: &[&str]) -> Finished {
     let socket = format!("unix://{}", docker.socket().display());
     let mut manager = Command::new(RUNTIME);
     manager.arg0("balena-extension-manager").args(["--host", &socket]).args(arguments);
@@ -47,7 +47,7 @@ fn manager(docker: &Docker, arguments: &[&str]) -> Finished {
 }
 
 #[track_caller]
-fn json(finished: &Finished) -> Value {
+pub(crate) fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.out).unwrap_or_else(|error| panic!("{error}: {finished}"))
 }
 
@@ -58,7 +58,7 @@ fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Imag
     image
 }
 
-fn labelled(name: &str, value: &str) -> Image {
+pub(crate) fn labelled(name: &str, value: &str) -> Image {
     let mut image = Image::extension();
     image.label(name, value);
     image
