@@ -120,6 +120,8 @@ pub(crate) fn be_process_one() -> ExitCode {
             ("HOME", "/root"),
             ("TMPDIR", SCRATCH),
         ])
+        // How long the tests may be, which the caller chooses.
+        .envs(std::env::var_os("STRESS").map(|value| ("STRESS", value)))
         .stdin(Stdio::null())
         .spawn()
         .expect("start the tests");
