@@ -106,11 +106,14 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
             processes_of(&id).is_empty().then_some(())
         });
     }
-    assert_gone(&id);
     if kind == Kind::Podman {
-        // Podman may not have noted that there is anything to delete.
-        run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
+        // Podman may not have noted that there is anything to delete, and the create may end after it.
+        wait_for("the end of what Podman does not know", Duration::from_secs(20), || {
+            run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
+            processes_of(&id).is_empty().then_some(())
+        });
     }
+    assert_gone(&id);
     // Engines take their own time to notice what they have lost: a user, too, would try again.
     wait_for("a new deployment", Duration::from_secs(60), || {
         engine.force_remove(&extension.name);
