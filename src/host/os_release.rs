@@ -8,15 +8,14 @@ use crate::model::os_release;
 /// # Errors
 /// Which file cannot be read, or has no version.
 pub(crate) fn version_id(host: &HostRoot) -> Result<String, String> {
-    let path = "/etc/os-release";
-    let (path, text) = match host.read(path) {
-        Ok(text) => (path, text),
+    let first = "/etc/os-release";
+    let (path, text) = match host.read_if_there(first)? {
+        Some(text) => (first, text),
         // os-release(5): the second one stands in for a first one that is not there at all.
-        Err(_) if !host.path(path).exists() => {
-            let path = "/usr/lib/os-release";
-            (path, host.read(path)?)
+        None => {
+            let second = "/usr/lib/os-release";
+            (second, host.read(second)?)
         }
-        Err(why) => return Err(why),
     };
     os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.path(path)))
 }

@@ -3,11 +3,11 @@
 use super::apply::{Deactivated, Done, Gone, apply};
 use super::gather::{self, Breadth, brief};
 use super::parallel::Ended;
-use super::{Context, Each, Exit, Failure, print_json};
+use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
 use crate::host::engine::{self, Client};
 use crate::host::operation_lock::OperationLock;
-use crate::host::{grubenv, kernel, output};
+use crate::host::{grubenv, kernel};
 use crate::model::bytes;
 use crate::model::cause::chain;
 use crate::model::claim::Running;
@@ -45,8 +45,7 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
     let report = Report { plan: &plan, results: &results, request };
     match request.format {
         Format::Json => print_json(&report.document())?,
-        Format::Table => output::stream(|stdout| report.table(stdout))
-            .map_err(|source| Failure::Print { source })?,
+        Format::Table => print_by(|stdout| report.table(stdout))?,
     }
     report.complain(context);
     match ended {
@@ -121,12 +120,8 @@ fn decide(
     gather::inspect(context, client, &mut inventory.containers, trim)?;
     let mut planned = plan(&inventory, running, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
-        match gather::volume_sizes(client, &mut inventory) {
-            Ok(()) => {
-                // The first one is gone before the second is made.
-                drop(planned);
-                planned = plan(&inventory, running, window);
-            }
+        match gather::volume_sizes(client) {
+            Ok(sizes) => planned.measure(&sizes),
             Err(error) if error.is_stop() => return Err(Failure::Stopped),
             // Sizes decide nothing.
             Err(error) => context.log.warn(&format!("{}; sizes are left out", chain(&error))),

@@ -2,9 +2,9 @@
 //! `model/doctor.rs`.
 
 use super::gather::data_root;
-use super::{Context, Exit, Failure, print_json};
+use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
-use crate::host::{disk, grubenv, kernel, output};
+use crate::host::{disk, grubenv, kernel};
 use crate::model::cause::{chain, in_words};
 use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
 use crate::model::proxy::PROGRAM;
@@ -39,8 +39,7 @@ pub(super) fn doctor(context: &Context, request: &Doctor) -> Result<Exit, Failur
         Format::Json => {
             print_json(&Document { schema: SCHEMA, command: "doctor", checks: &lines })?;
         }
-        Format::Table => output::stream(|stdout| table(stdout, &lines))
-            .map_err(|source| Failure::Print { source })?,
+        Format::Table => print_by(|stdout| table(stdout, &lines))?,
     }
     let problem = lines.iter().any(|line| line.level == Level::Problem);
     Ok(if problem { Exit::Failed } else { Exit::Done })

@@ -11,7 +11,7 @@ use crate::model::inventory::{
     Collector, Container, Detail, InspectedContainer, Inventory, ListedContainer, ListedImage,
     ListedVolumes, Outcome,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -108,18 +108,14 @@ pub(super) fn leftovers(client: &Client, inventory: &mut Inventory) -> Result<()
     Ok(())
 }
 
-/// Asks how large the volumes are. It takes the engine long, so it is only asked when one is to go.
-pub(super) fn volume_sizes(client: &Client, inventory: &mut Inventory) -> Result<(), Error> {
+/// Asks how large the volumes of extensions are, by name. It takes the engine long, so it is only asked when
+/// one is to go.
+pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Error> {
     // Older engines take no notice of the type and answer with everything.
     let usage: ListedVolumes =
         client.ask_long("/system/df?type=volume", "ask for the sizes of volumes")?;
-    for measured in usage.into_extensions() {
-        let volume = inventory.volumes.iter_mut().find(|volume| volume.name == measured.name);
-        if let Some(volume) = volume {
-            volume.bytes = measured.bytes;
-        }
-    }
-    Ok(())
+    let volumes = usage.into_extensions().into_iter();
+    Ok(volumes.filter_map(|volume| Some((volume.name, volume.bytes?))).collect())
 }
 
 /// Where the containers that are shown come from.

@@ -1,9 +1,8 @@
 //! `list`: ids and names, for scripts. One request, and no verdicts.
 
 use super::gather::{self, Depth};
-use super::{Context, Exit, Failure, print_json};
+use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Format, List};
-use crate::host::output;
 use serde::Serialize;
 
 /// The version of the JSON.
@@ -29,7 +28,7 @@ pub(super) fn list(context: &Context, request: &List) -> Result<Exit, Failure> {
         Format::Json => {
             print_json(&Document { schema: SCHEMA, command: "list", extensions: rows.collect() })?;
         }
-        Format::Table => output::stream(|stdout| {
+        Format::Table => print_by(|stdout| {
             for Row { id, name } in rows {
                 match request.quiet {
                     true => writeln!(stdout, "{id}")?,
@@ -37,8 +36,7 @@ pub(super) fn list(context: &Context, request: &List) -> Result<Exit, Failure> {
                 }
             }
             Ok(())
-        })
-        .map_err(|source| Failure::Print { source })?,
+        })?,
     }
     Ok(Exit::Done)
 }

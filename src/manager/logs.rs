@@ -5,6 +5,7 @@ use super::gather::{self, Breadth};
 use super::{Context, Exit, Failure, print, resolve};
 use crate::cli::manager::Logs;
 use crate::host::deploy;
+use crate::model::cause::{chain, on_one_line};
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
 use std::fmt::Write as _;
@@ -38,7 +39,7 @@ fn engines_id(context: &Context, name: &str) -> Result<Option<String>, Failure> 
         Ok(client) => gather::containers(&client, Breadth::Extensions)?.containers,
         // Records are told without an engine as well, by their ids.
         Err(error) if !error.is_stop() => {
-            let told = crate::model::cause::chain(&error);
+            let told = chain(&error);
             context.log.warn(&format!("{told}; names cannot be looked up"));
             return Ok(None);
         }
@@ -72,7 +73,6 @@ fn text(record: &Record) -> String {
 
 /// What an image prints must not drive the terminal of whoever reads it.
 fn plain(line: &str) -> String {
-    line.chars()
-        .map(|found| if found.is_control() && found != '\t' { '\u{fffd}' } else { found })
-        .collect()
+    let parts: Vec<String> = line.split('\t').map(on_one_line).collect();
+    parts.join("\t")
 }

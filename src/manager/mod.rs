@@ -260,13 +260,16 @@ fn print(text: &str) -> Result<(), Failure> {
     output::print(text).map_err(|source| Failure::Print { source })
 }
 
-/// Prints an answer as JSON, without ever having all of it in memory.
+/// Prints an answer piece by piece, without ever having all of it in memory.
+fn print_by(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Failure> {
+    output::stream(write).map_err(|source| Failure::Print { source })
+}
+
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    output::stream(|stdout| {
+    print_by(|stdout| {
         serde_json::to_writer_pretty(&mut *stdout, value)?;
         stdout.write_all(b"\n")
     })
-    .map_err(|source| Failure::Print { source })
 }
 
 /// A list for an answer, each item made when it is written.
@@ -278,7 +281,7 @@ impl<I: Iterator<Item: serde::Serialize> + Clone> serde::Serialize for Each<I> {
     }
 }
 
-/// Whether a person means this container by `name`: its whole id or name, or the beginning of its id.
+/// The one that a person means by `name`: its whole id or name, or the beginning of its id.
 fn resolve<'a, T>(
     all: &'a [T],
     name: &str,

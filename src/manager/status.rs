@@ -1,9 +1,9 @@
 //! `status`: what became of every extension, and why. The verdicts are given in `model/verdict.rs`.
 
 use super::gather::{self, Depth, Source, brief};
-use super::{Context, Each, Exit, Failure, print_json, resolve};
+use super::{Context, Each, Exit, Failure, print_by, print_json, resolve};
 use crate::cli::manager::{Format, Status};
-use crate::host::{clock, deploy, grubenv, kernel, output};
+use crate::host::{clock, deploy, grubenv, kernel};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
@@ -70,8 +70,7 @@ pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failur
             },
             extensions: Each(views),
         })?,
-        Format::Table => output::stream(|stdout| table(stdout, views))
-            .map_err(|source| Failure::Print { source })?,
+        Format::Table => print_by(|stdout| table(stdout, views))?,
     }
     Ok(Exit::Done)
 }
@@ -90,10 +89,9 @@ impl<'a> HostView<'a> {
             Ok(block) => Ok(block.and_then(|block| block.value(grubenv::ARM).map(str::to_owned))),
             Err(error) => Err(chain(&error)),
         };
-        let rejected = match root.path(REJECTED).exists() {
-            true => root.read(REJECTED).map(|text| text.lines().map(str::to_owned).collect()),
-            false => Ok(Vec::new()),
-        };
+        let rejected = root
+            .read_if_there(REJECTED)
+            .map(|text| text.unwrap_or_default().lines().map(str::to_owned).collect());
         let host = Host {
             running: kernel::running(root),
             layering: kernel::layering(root),

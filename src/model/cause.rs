@@ -32,7 +32,8 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// What is quoted of a command line, a document or an image must not forge a second line or move the
 /// cursor of a terminal.
-pub(crate) fn on_one_line(text: String) -> String {
+pub(crate) fn on_one_line(text: impl Into<String>) -> String {
+    let text = text.into();
     if !text.contains(char::is_control) {
         return text;
     }

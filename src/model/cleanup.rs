@@ -5,7 +5,7 @@ use crate::model::cause::on_one_line;
 use crate::model::claim::{Judgement, Mismatch, Running};
 use crate::model::inventory::{Container, Detail, Image, Inventory, Phase, Volume};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Whether claims may be judged yet.
@@ -118,6 +118,15 @@ pub(crate) struct Plan(pub(crate) Vec<Decision>);
 impl Plan {
     pub(crate) fn removals(&self) -> impl Iterator<Item = &Decision> {
         self.0.iter().filter(|decision| matches!(decision.fate, Fate::Remove { .. }))
+    }
+
+    /// Adds what the engine says that volumes take, by name. It decides nothing.
+    pub(crate) fn measure(&mut self, sizes: &BTreeMap<String, u64>) {
+        for Decision { object, .. } in &mut self.0 {
+            if object.kind == Kind::Volume {
+                object.bytes = sizes.get(&object.id).copied();
+            }
+        }
     }
 
     /// What could not be decided, and why.

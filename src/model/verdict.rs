@@ -108,6 +108,8 @@ codes! {
     SystemUnreadable "system-unreadable" Unknown "make it readable: balena-extension-manager doctor",
     BootEnvironmentUnreadable "boot-environment-unreadable" Unknown
         "make it readable: balena-extension-manager doctor",
+    RejectedUnreadable "rejected-unreadable" Unknown
+        "make /mnt/state/override-rejected readable, and run it as root",
     MountsUnreadable "mounts-unreadable" Unknown "run it as root, with /proc mounted",
     StartTimeUnknown "start-time-unknown" Unknown "deploy it again to be sure",
     NotVisible "not-visible" Unknown "deploy it again to be sure",
@@ -212,6 +214,9 @@ fn ended(
             return (Code::Killed, format!("its process was killed by signal {signal}"));
         }
         (_, code) => return (Code::BadExit, format!("it ended with exit status {code}")),
+    }
+    if let (Some(_), Err(why)) = (abi, &host.rejected) {
+        return (Code::RejectedUnreadable, why.clone());
     }
     match container.labels.claims().judge(&host.running) {
         Judgement::Violated(mismatches) => violated(&mismatches, host),

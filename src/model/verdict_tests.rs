@@ -104,6 +104,14 @@ fn every_code_has_a_case_that_leads_to_it() {
                 ..sound()
             },
         ),
+        (
+            Code::RejectedUnreadable,
+            Case {
+                labels: vec![ABI],
+                host: Host { rejected: Err("EIO".to_owned()), ..host() },
+                ..sound()
+            },
+        ),
         (Code::RefusedByRuntime, Case { outcome: exiting(1), ..sound() }),
         (
             Code::CreateFailed,

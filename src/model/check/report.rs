@@ -1,5 +1,6 @@
 //! What a check found, and how it is told: to people, and to programs as JSON.
 
+use crate::model::cause::on_one_line;
 use crate::model::check::rule::{Rule, Severity};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -167,7 +168,7 @@ impl Report {
         let _ = writeln!(
             text,
             "{} ({}): {verdict}: {}, {}, {}{allowed}",
-            printable(&self.subject),
+            on_one_line(self.subject.as_str()),
             self.kind,
             counted(self.errors, "error"),
             counted(self.warnings, "warning"),
@@ -192,22 +193,21 @@ impl Finding {
     fn tell(&self, text: &mut String) {
         let severity = self.severity.name();
         let place = match &self.path {
-            Some(path) => format!("{}: ", printable(path)),
+            Some(path) => format!("{}: ", on_one_line(path.as_str())),
             None => String::new(),
         };
-        let _ =
-            writeln!(text, "{severity} [{}] {place}{}", self.rule.name(), printable(&self.message));
-        let _ = writeln!(text, "    {}", printable(&self.mend));
+        let _ = writeln!(
+            text,
+            "{severity} [{}] {place}{}",
+            self.rule.name(),
+            on_one_line(self.message.as_str())
+        );
+        let _ = writeln!(text, "    {}", on_one_line(self.mend.as_str()));
     }
 }
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Names from an image must not move a terminal's cursor or forge a line.
-fn printable(text: &str) -> String {
-    text.chars().map(|found| if found.is_control() { '\u{fffd}' } else { found }).collect()
 }
 
 /// The reports as JSON, one document.
@@ -243,7 +243,7 @@ mod tests {
     fn people_see_the_worst_first_and_a_sum() {
         assert_eq!(
             report(1, &[]).text(),
-            "error [hook] hooks/start: bad\u{fffd}[2J\n    mend it\n\
+            "error [hook] hooks/start: bad\\u{1b}[2J\n    mend it\n\
              warning [setuid] f000: is setuid\n    chmod u-s it\n\
              note [no-labels] it has no labels\n    give some\n\
              ./x (folder): would fail: 1 error, 1 warning, 1 note\n"

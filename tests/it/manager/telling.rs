@@ -139,7 +139,7 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
     }]});
     host.write("run/balena-extension-runtime-deploys/abcdef.json", &record.to_string());
     let expected = "2026-01-01T00:00:00Z create failed\n  hooks/create said:\n    one\n    \
-                    \u{fffd}[31mtwo\n  warning: odd\n  error: hook hooks/create exited\n";
+                    \\u{1b}[31mtwo\n  warning: odd\n  error: hook hooks/create exited\n";
     assert_eq!(host.manager(&["logs", "abc"]).ok().out, expected);
     let finished = host.manager(&["logs", "name"]);
     assert!(finished.code == 1 && finished.err.contains("names cannot be looked up"), "{finished}");
