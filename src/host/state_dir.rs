@@ -95,30 +95,32 @@ impl StateRoot {
     pub(crate) fn reserve(&self, id: &ContainerId) -> Result<(Held, Option<Box<State>>), Error> {
         let path = self.folder(id);
         for _ in 0..ATTEMPTS {
-            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
-                Ok(()) => match self.lock(id, Duration::ZERO) {
-                    Ok(Locked::Held(held)) => return Ok((held, None)),
-                    // Another caller was quicker to lock what this one has made.
-                    Ok(Locked::Busy) => return Err(exists(id, path)),
-                    Ok(Locked::Unknown) => {}
-                    Err(error) => {
-                        let _ = rustix::fs::rmdir(&path);
-                        return Err(error);
-                    }
-                },
-                Err(Errno::EXIST) => match self.lock(id, Duration::ZERO)? {
-                    Locked::Held(held) => return take_over(id, held),
-                    Locked::Busy if self.is_at_work(id)? => return Err(exists(id, path)),
-                    // Whoever took the lock is dead; its proxy or guard is about to follow.
-                    Locked::Busy => match self.lock(id, DEATH_LIMIT)? {
-                        Locked::Held(held) => return take_over(id, held),
-                        Locked::Busy => return Err(exists(id, path)),
-                        Locked::Unknown => {}
-                    },
+            let made = match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(Errno::NOENT) => {
+                    self.make_root()?;
+                    continue;
+                }
+                Err(error) => return Err(Error::Create { path, source: error.into() }),
+            };
+            // Made here or found, it may be another caller's by now, or even its container.
+            match self.lock(id, Duration::ZERO) {
+                Ok(Locked::Held(held)) => return take_over(id, held, made),
+                Ok(Locked::Busy) if self.is_at_work(id)? => return Err(exists(id, path)),
+                // Whoever took the lock is dead; its proxy or guard is about to follow.
+                Ok(Locked::Busy) => match self.lock(id, DEATH_LIMIT)? {
+                    Locked::Held(held) => return take_over(id, held, made),
+                    Locked::Busy => return Err(exists(id, path)),
                     Locked::Unknown => {}
                 },
-                Err(Errno::NOENT) => self.make_root()?,
-                Err(error) => return Err(Error::Create { path, source: error.into() }),
+                Ok(Locked::Unknown) => {}
+                Err(error) => {
+                    if made {
+                        let _ = rustix::fs::rmdir(&path);
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(Error::Restless { path })
@@ -302,9 +304,15 @@ fn exists(id: &ContainerId, path: PathBuf) -> Error {
 }
 
 /// What nobody works on, and what is not a container any more or not one yet, may be had.
-fn take_over(id: &ContainerId, held: Held) -> Result<(Held, Option<Box<State>>), Error> {
+///
+/// A folder that was `made` a moment ago has nobody's files in it.
+fn take_over(
+    id: &ContainerId,
+    held: Held,
+    made: bool,
+) -> Result<(Held, Option<Box<State>>), Error> {
     match held.load()? {
-        Loaded::Unknown if held.is_empty()? => Ok((held, None)),
+        Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
         Loaded::Ours(state)
             if state.status == Status::Creating || state.phase == Phase::Deleting =>
         {

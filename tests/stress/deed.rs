@@ -1,8 +1,9 @@
 //! What the stepper is told, and what it tells: whom it strikes, when and how, and what it saw.
 
 use crate::calls::Call;
-use crate::processes::Finished;
+use crate::processes::{End, Finished};
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 /// Which process of the family is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(crate) struct Traced {
     pub(crate) hit_at: usize,
     /// All calls of the stepped process, as far as it came.
     pub(crate) calls: Vec<Call>,
+    /// Who else has ended meanwhile.
+    pub(crate) others: Vec<(Pid, End)>,
     /// What became of the stepped child, if there was one: its command line.
     pub(crate) child: Option<String>,
 }

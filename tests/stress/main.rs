@@ -26,6 +26,7 @@
               children in one place"
 )]
 
+mod between;
 mod bundle;
 mod bystander;
 mod calls;

@@ -108,7 +108,7 @@ pub(crate) fn pid_of(child: &std::process::Child) -> Pid {
 }
 
 /// Waits for `pid`, reaping whatever else ends.
-fn await_end(pid: Pid, limit: Duration) -> End {
+pub(crate) fn await_end(pid: Pid, limit: Duration) -> End {
     let watch = Watchdog::over(pid, limit);
     loop {
         match waitpid(None, Some(WaitPidFlag::__WALL)) {

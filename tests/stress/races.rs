@@ -138,7 +138,7 @@ fn meet(world: &mut World, before: &[Call], at_once: &[Call]) -> Result<(), Stri
 }
 
 /// Success, or a refusal in known words; of `state` a whole document.
-fn is_known_outcome(call: Call, finished: &Finished) -> Result<(), String> {
+pub(crate) fn is_known_outcome(call: Call, finished: &Finished) -> Result<(), String> {
     if call == Call::State {
         return checks::parse_state(finished).map(|_| ());
     }

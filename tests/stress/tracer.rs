@@ -32,6 +32,7 @@ struct Tracer<'a> {
     hit_at: usize,
     pending: Option<Errno>,
     child: Option<String>,
+    others: Vec<(Pid, End)>,
 }
 
 /// Runs `command` and strikes once.
@@ -70,13 +71,14 @@ pub(crate) fn trace(command: &mut Command, whom: Whom, when: When, deed: Deed<'_
         hit_at: 0,
         pending: None,
         child: None,
+        others: Vec::new(),
     };
     tracer.resume(main, None);
     let watch = Watchdog::over(main, LIMIT);
     let end = watch.judge(tracer.follow());
     tracer.release();
-    let Tracer { hit, strikes, hit_at, calls, child, .. } = tracer;
-    Traced { finished: output.finish(what, end), hit, strikes, hit_at, calls, child }
+    let Tracer { hit, strikes, hit_at, calls, child, others, .. } = tracer;
+    Traced { finished: output.finish(what, end), hit, strikes, hit_at, calls, child, others }
 }
 
 impl Tracer<'_> {
@@ -133,6 +135,9 @@ impl Tracer<'_> {
     fn ended(&mut self, pid: Pid, end: End) -> Option<End> {
         if self.target == Some(pid) && pid != self.main {
             self.target = None;
+        }
+        if pid != self.main {
+            self.others.push((pid, end));
         }
         (pid == self.main).then_some(end)
     }

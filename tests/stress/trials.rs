@@ -3,7 +3,7 @@
 use crate::bundle::Kind;
 use crate::report::Report;
 use crate::scenario::Verb;
-use crate::{crash, fault, fleet, identity, races, records};
+use crate::{between, crash, fault, fleet, identity, races, records};
 
 /// What a trial does in its namespaces.
 type Run = Box<dyn FnOnce(&mut Report)>;
@@ -77,7 +77,8 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         }
     }
     type Sweep = fn(Extent, &mut Report);
-    let others: [(&str, Sweep); 11] = [
+    let others: [(&str, Sweep); 12] = [
+        ("race::between", between::sweep),
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
         ("race::chaos", races::chaos),
