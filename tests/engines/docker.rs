@@ -118,6 +118,11 @@ impl Docker {
         run(command.args(arguments))
     }
 
+    /// Where everything of this daemon is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// One field of a container, as a Go template; empty if there is no such container.
     pub(crate) fn inspect(&self, name: &str, template: &str) -> String {
         let seen = self.docker(&["inspect", "--type=container", "--format", template, name]);
