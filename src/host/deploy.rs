@@ -66,11 +66,11 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(ids)
 }
 
-/// Replaces the record of a container: a reader sees the old one, the new one or, for an instant, none.
-/// Nothing is synced, since no record outlives the boot.
+/// Replaces the record of a container: a reader sees the old one or the new. Nothing is synced, since no
+/// record outlives the boot.
 ///
 /// # Errors
-/// The record is as it was, or gone.
+/// The record is as it was.
 pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
@@ -82,11 +82,18 @@ pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(
 /// Removes the record of a container, if there is one.
 pub(crate) fn remove(folder: &Path, id: &ContainerId) {
     // One that stays is overwritten by the next, or ends with the boot.
-    let _ = rustix::fs::unlink(folder.join(name(id)));
+    for name in [name(id), prepared(id)] {
+        let _ = rustix::fs::unlink(folder.join(name));
+    }
 }
 
 fn name(id: &ContainerId) -> String {
     format!("{id}.json")
+}
+
+/// The name that a record has for an instant, before it replaces another.
+fn prepared(id: &ContainerId) -> String {
+    format!(".{id}.tmp")
 }
 
 fn make(folder: &Path) -> io::Result<OwnedFd> {
@@ -96,21 +103,27 @@ fn make(folder: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(folder, flags, Mode::empty())?)
 }
 
-/// The file has no name until it is complete, so not even a kill leaves half of one behind. Two calls for
-/// one container may meet here; the one that loses has nothing to wait for.
+/// The file has no name until it is complete, so a kill leaves a whole record, if under the wrong name,
+/// which the next one takes over. Two calls for one container may meet here: one's record replaces the
+/// other's, as if it had come later.
 fn replace(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, ".", flags, Mode::from_raw_mode(0o600))?);
     file.write_all(bytes)?;
-    let name = PathBuf::from(name(id));
-    // A link replaces nothing: the old record goes first.
-    match rustix::fs::unlinkat(folder, &name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
+    let prepared = PathBuf::from(prepared(id));
+    let mut linked = atomic_file::link(&file, folder, &prepared);
+    if linked == Err(Errno::EXIST) {
+        let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
+        linked = atomic_file::link(&file, folder, &prepared);
     }
-    match atomic_file::link(&file, folder, &name) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(error.into()),
+    linked?;
+    match rustix::fs::renameat(folder, &prepared, folder, name(id)) {
+        // Not there any more: the other call has given it its name.
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => {
+            let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
+            Err(error.into())
+        }
     }
 }
 
@@ -162,8 +175,16 @@ mod tests {
         save(&folder, &id("x"), &record("x")).unwrap();
         assert_eq!(load(&folder, &id("x")).unwrap().unwrap(), record("x"));
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing beside it");
+        // As a kill leaves it.
+        std::fs::copy(folder.join("x.json"), folder.join(".x.tmp")).unwrap();
+        assert_eq!(ids(&folder).unwrap(), ["x"]);
+        save(&folder, &id("x"), &record("y")).unwrap();
+        assert_eq!(load(&folder, &id("x")).unwrap().unwrap(), record("y"));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "the old one is taken over");
+        std::fs::copy(folder.join("x.json"), folder.join(".x.tmp")).unwrap();
         remove(&folder, &id("x"));
         assert!(load(&folder, &id("x")).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         File::create(folder.join("x.json")).unwrap();
         assert!(matches!(load(&folder, &id("x")), Err(Error::Parse { .. })));
     }

@@ -228,14 +228,24 @@ pub(crate) fn parse_state(finished: &Finished) -> Result<Seen, String> {
     Ok(Seen::Document { status, pid: i32::try_from(pid).unwrap_or(-1) })
 }
 
-/// Every record of a deploy is whole, and there is nothing else beside them.
+/// The steps of the container's record, as far as there is one.
+pub(crate) fn recorded_steps(world: &World) -> Vec<serde_json::Value> {
+    let path = crate::inside::records().join(format!("{}.json", world.id));
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    record["steps"].as_array().cloned().unwrap_or_default()
+}
+
+/// Every record of a deploy is whole, also one that a kill left under the name it was prepared under, and
+/// there is nothing else beside them.
 fn records() -> Result<(), String> {
     let folder = crate::inside::records();
     let file = |name: &String| folder.join(name).is_file();
     for name in names(&folder).into_iter().filter(file) {
         let text = fs::read_to_string(folder.join(&name)).unwrap_or_default();
         let whole = serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|it| it.is_object());
-        if !(whole && name.ends_with(".json") && !name.starts_with('.')) {
+        let prepared = name.starts_with('.') && name.ends_with(".tmp");
+        if !(whole && (prepared || name.ends_with(".json") && !name.starts_with('.'))) {
             return fail(format_args!("the record of a deploy {name:?} holds {text:?}"));
         }
     }

@@ -2,6 +2,7 @@
 //! starts, at every system call of that.
 
 use crate::bundle::Kind;
+use crate::checks;
 use crate::fault;
 use crate::processes::End;
 use crate::report::Report;
@@ -9,6 +10,7 @@ use crate::scenario::{Verb, refused};
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
 use crate::world::{Call, World};
+use serde_json::Value;
 
 /// What is done after a crash.
 #[derive(Clone, Copy, Debug)]
@@ -63,13 +65,15 @@ fn sweep_main(
                 report.violation(format_args!("preparing {verb:?}: {why}"));
                 return points;
             }
+            let told = checks::recorded_steps(world);
             let mut command = world.command(verb.call());
             let traced = trace(&mut command, Whom::Main, when, Deed::Kill);
             let Some(call) = traced.hit else { continue };
             hit = true;
             points += 1;
             let point = format!("{verb:?} killed, {when:?} {call}, then {recovery:?}");
-            report.judge(point, after_crash(world, verb, recovery));
+            let kept = goes_on_from(&told, &checks::recorded_steps(world));
+            report.judge(point, kept.and_then(|()| after_crash(world, verb, recovery)));
         }
         untouched = if hit { 0 } else { untouched + 1 };
         if untouched == UNTOUCHED {
@@ -77,6 +81,14 @@ fn sweep_main(
         }
     }
     points
+}
+
+/// What earlier verbs have told is not lost with the one that is killed.
+fn goes_on_from(told: &[Value], now: &[Value]) -> Result<(), String> {
+    if now.starts_with(told) {
+        return Ok(());
+    }
+    Err(format!("the record of the deploy was {told:?} and is {now:?}"))
 }
 
 fn after_crash(world: &World, verb: Verb, recovery: Recovery) -> Result<(), String> {
