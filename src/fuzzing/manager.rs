@@ -330,8 +330,8 @@ pub fn cleanup_plan(bytes: &[u8]) {
         abi: told("cmdline").map(|cmdline| abi_of(&cmdline)),
         os_version: told("os"),
     };
-    for window in [Window::RollbackPossible, Window::Committed] {
-        let plan = plan(&inventory, &running, window);
+    for window in [Window::RollbackPossible, Window::Committed(&running)] {
+        let plan = plan(&inventory, window);
         let objects = inventory.containers.len() + inventory.images.len() + inventory.volumes.len();
         assert_eq!(plan.0.len(), objects);
         assert!(plan.0.is_sorted_by_key(|decision| decision.object.kind));
@@ -385,14 +385,15 @@ fn inventory(value: &Value) -> Inventory {
     inventory
 }
 
-fn check_decision(decision: &Decision, inventory: &Inventory, window: Window, index: usize) {
+fn check_decision(decision: &Decision, inventory: &Inventory, window: Window<'_>, index: usize) {
     let Fate::Remove { reason, how } = &decision.fate else {
         let Fate::Keep(kept) = &decision.fate else { unreachable!() };
         return assert_printable(&kept.to_string());
     };
     assert_printable(&reason.to_string());
     // Only an update that has committed makes anything stale.
-    assert!(window == Window::Committed || reason.code() != "stale");
+    let committed = matches!(window, Window::Committed(_));
+    assert!(committed || reason.code() != "stale");
     match (decision.object.kind, how) {
         (Kind::Container, Removal::Container { deactivate }) => {
             let container = &inventory.containers[index];
@@ -402,11 +403,11 @@ fn check_decision(decision: &Decision, inventory: &Inventory, window: Window, in
             assert!(deactivate.iter().all(|one| volumes.contains(&one.volume.as_str())));
         }
         (Kind::Image, Removal::Image { names }) => {
-            assert!(window == Window::Committed && !names.is_empty());
+            assert!(committed && !names.is_empty());
             assert!(!inventory.foreign.images.contains(decision.object.id.as_str()));
         }
         (Kind::Volume, Removal::Volume) => {
-            assert!(window == Window::Committed);
+            assert!(committed);
             assert!(!inventory.foreign.volumes.contains(&decision.object.id));
         }
         (kind, how) => panic!("{kind} is removed as {how:?}"),

@@ -10,7 +10,6 @@ use crate::host::operation_lock::OperationLock;
 use crate::host::{grubenv, kernel};
 use crate::model::bytes;
 use crate::model::cause::chain;
-use crate::model::claim::Running;
 use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
 use crate::model::inventory::{Inventory, Outcome};
 use serde::Serialize;
@@ -24,18 +23,19 @@ const SCHEMA: u32 = 1;
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Failure> {
-    let window = window(context, request)?;
-    let running = match window {
-        Window::Committed => kernel::running(&context.host),
-        // Nothing is held against it.
-        Window::RollbackPossible => unread(),
-    };
+    refuse_before_commit(context, request)?;
     let client = Arc::new(connect(context, request)?);
     let lock = match request.dry_run {
         true => None,
         false => Some(OperationLock::acquire(&context.host, context.deadline, &context.stop)?),
     };
-    let (inventory, plan) = decide(context, &client, &running, window)?;
+    // While engine and lock were waited for, an update may have begun.
+    if !request.force {
+        refuse_before_commit(context, request)?;
+    }
+    let running = request.stale_os.then(|| kernel::running(&context.host));
+    let window = running.as_ref().map_or(Window::RollbackPossible, Window::Committed);
+    let (inventory, plan) = decide(context, &client, window)?;
     let plan = Arc::new(plan);
     let (results, ended) = match lock {
         Some(lock) => apply(context, &client, &plan, &inventory.containers, lock),
@@ -56,29 +56,22 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
     }
 }
 
-/// Whether claims may be judged.
-fn window(context: &Context, request: &Cleanup) -> Result<Window, Failure> {
+/// Fails if claims are to be judged while an update may still roll back.
+fn refuse_before_commit(context: &Context, request: &Cleanup) -> Result<(), Failure> {
     if !request.stale_os {
-        return Ok(Window::RollbackPossible);
+        return Ok(());
     }
     match grubenv::load(&context.host) {
-        Ok(block) => {
-            if !request.force && block.is_some_and(|block| block.can_roll_back()) {
-                return Err(Failure::RollbackPossible);
-            }
-            Ok(Window::Committed)
+        Ok(Some(block)) if block.can_roll_back() && !request.force => {
+            Err(Failure::RollbackPossible)
         }
+        Ok(_) => Ok(()),
         Err(error) if request.force => {
             context.log.warn(&format!("{}; going ahead (--force)", chain(&error)));
-            Ok(Window::Committed)
+            Ok(())
         }
         Err(source) => Err(Failure::WindowUnknown { source }),
     }
-}
-
-fn unread() -> Running {
-    let why = || Err("it was not read".to_owned());
-    Running { kernel_release: why(), abi: Err("it was not read".to_owned()), os_version: why() }
 }
 
 /// Connects, and waits for an engine that is starting up if that is wished.
@@ -100,12 +93,11 @@ fn connect(context: &Context, request: &Cleanup) -> Result<Client, Failure> {
 fn decide(
     context: &Context,
     client: &Arc<Client>,
-    running: &Running,
-    window: Window,
+    window: Window<'_>,
 ) -> Result<(Inventory, Plan), Failure> {
     let mut inventory = match window {
         Window::RollbackPossible => gather::containers(client, Breadth::Extensions)?,
-        Window::Committed => {
+        Window::Committed(_) => {
             let mut leftovers = Inventory::default();
             gather::leftovers(client, &mut leftovers)?;
             // After images and volumes: what was made meanwhile counts as in use.
@@ -118,7 +110,7 @@ fn decide(
         *outcome = Outcome { error: std::mem::take(&mut outcome.error), ..Outcome::default() };
     };
     gather::inspect(context, client, &mut inventory.containers, trim)?;
-    let mut planned = plan(&inventory, running, window);
+    let mut planned = plan(&inventory, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
         match gather::volume_sizes(client) {
             Ok(sizes) => planned.measure(&sizes),

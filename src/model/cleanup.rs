@@ -4,17 +4,27 @@
 use crate::model::cause::on_one_line;
 use crate::model::claim::{Judgement, Mismatch, Running};
 use crate::model::inventory::{Container, Detail, Image, Inventory, Phase, Volume};
+use crate::model::labels::Labels;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Whether claims may be judged yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Window {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Window<'a> {
     /// An OS update may still roll back: stale extensions are the rollback target.
     RollbackPossible,
-    /// Nothing will boot the old system again.
-    Committed,
+    /// Nothing will boot another system than the running one again.
+    Committed(&'a Running),
+}
+
+impl Window<'_> {
+    fn judge(self, labels: &Labels) -> Judgement {
+        match self {
+            Self::Committed(running) => labels.claims().judge(running),
+            Self::RollbackPossible => Judgement::Unclaimed,
+        }
+    }
 }
 
 /// What a decision is about.
@@ -139,13 +149,13 @@ impl Plan {
 }
 
 /// Decides about everything in the inventory.
-pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> Plan {
+pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     let Inventory { containers, images, volumes, foreign } = inventory;
     let mut decisions = Vec::with_capacity(containers.len() + images.len() + volumes.len());
     let mut used_images: BTreeSet<&str> = foreign.images.iter().map(|image| &**image).collect();
     let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
     for container in containers {
-        let fate = container_fate(container, running, window);
+        let fate = container_fate(container, window);
         if matches!(fate, Fate::Keep(_)) {
             used_images.insert(&container.image_id);
             used_volumes.extend(container.volumes());
@@ -154,18 +164,16 @@ pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> 
     }
     for image in images {
         let fate = leftover_fate(
-            image.labels.claims().judge(running),
+            window.judge(&image.labels),
             used_images.contains(image.id.as_str()),
-            window,
             || Removal::Image { names: removal_names(image) },
         );
         decisions.push(Decision { object: image_object(image), fate });
     }
     for volume in volumes {
         let fate = leftover_fate(
-            volume.labels.claims().judge(running),
+            window.judge(&volume.labels),
             used_volumes.contains(volume.name.as_str()),
-            window,
             || Removal::Volume,
         );
         decisions.push(Decision { object: volume_object(volume), fate });
@@ -175,15 +183,12 @@ pub(crate) fn plan(inventory: &Inventory, running: &Running, window: Window) -> 
 
 /// Decides about a container. One without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
-fn container_fate(container: &Container, running: &Running, window: Window) -> Fate {
+fn container_fate(container: &Container, window: Window<'_>) -> Fate {
     // The engine counts and blocks on it already.
     if container.phase == Phase::Removing {
         return Fate::Keep(Kept::GoingAlready);
     }
-    let judgement = match window {
-        Window::Committed => container.labels.claims().judge(running),
-        Window::RollbackPossible => Judgement::Unclaimed,
-    };
+    let judgement = window.judge(&container.labels);
     let mismatches = match &judgement {
         Judgement::Violated(mismatches) => mismatches.as_slice(),
         Judgement::Unclaimed | Judgement::Holds | Judgement::Unknown(_) => &[],
@@ -210,21 +215,14 @@ fn container_fate(container: &Container, running: &Running, window: Window) -> F
 }
 
 /// Decides about an image or a volume: it goes when it is stale and nothing that stays uses it.
-fn leftover_fate(
-    judgement: Judgement,
-    in_use: bool,
-    window: Window,
-    how: impl FnOnce() -> Removal,
-) -> Fate {
-    match (window, judgement) {
-        (Window::RollbackPossible, _) | (_, Judgement::Unclaimed | Judgement::Holds) => {
-            Fate::Keep(Kept::Sound)
-        }
-        (Window::Committed, _) if in_use => Fate::Keep(Kept::InUse),
-        (Window::Committed, Judgement::Violated(mismatches)) => {
+fn leftover_fate(judgement: Judgement, in_use: bool, how: impl FnOnce() -> Removal) -> Fate {
+    match judgement {
+        Judgement::Unclaimed | Judgement::Holds => Fate::Keep(Kept::Sound),
+        Judgement::Violated(_) | Judgement::Unknown(_) if in_use => Fate::Keep(Kept::InUse),
+        Judgement::Violated(mismatches) => {
             Fate::Remove { reason: Reason::Stale(mismatches), how: how() }
         }
-        (Window::Committed, Judgement::Unknown(why)) => Fate::Keep(Kept::Undecided(why.join("; "))),
+        Judgement::Unknown(why) => Fate::Keep(Kept::Undecided(why.join("; "))),
     }
 }
 

@@ -32,9 +32,9 @@ fn container(phase: Phase, error: &str, pairs: &[(&str, &str)]) -> Container {
 const FRESH: (&str, &str) = (KERNEL_VERSION, "6.1.0");
 const STALE: (&str, &str) = (KERNEL_VERSION, "5.10.0");
 
-fn code_of(container: Container, window: Window) -> &'static str {
+fn code_of(container: Container, window: Window<'_>) -> &'static str {
     let inventory = Inventory { containers: vec![container], ..Inventory::default() };
-    let plan = plan(&inventory, &running(), window);
+    let plan = plan(&inventory, window);
     match &plan.0[0].fate {
         Fate::Remove { reason, .. } => reason.code(),
         Fate::Keep(kept) => kept.code(),
@@ -63,7 +63,7 @@ fn every_state_of_a_container_has_its_fate() {
     ] {
         let of = |window| code_of(container(phase, error, &[claim]), window);
         assert_eq!(of(Window::RollbackPossible), before, "{phase:?} {error} {claim:?}");
-        assert_eq!(of(Window::Committed), after, "{phase:?} {error} {claim:?}");
+        assert_eq!(of(Window::Committed(&running())), after, "{phase:?} {error} {claim:?}");
     }
 }
 
@@ -74,7 +74,7 @@ fn a_container_that_could_not_be_inspected_stays_and_is_a_failure() {
         ..container(Phase::Exited, "", &[FRESH])
     };
     let inventory = Inventory { containers: vec![unreadable], ..Inventory::default() };
-    let plan = plan(&inventory, &running(), Window::RollbackPossible);
+    let plan = plan(&inventory, Window::RollbackPossible);
     assert_eq!(plan.removals().count(), 0);
     let (object, why) = plan.undecided().next().unwrap();
     assert_eq!((object.id.as_str(), why), ("c", "status 500"));
@@ -102,10 +102,10 @@ fn a_system_that_cannot_be_read_removes_nothing_and_is_a_failure() {
         volumes: vec![Volume { name: "v".to_owned(), labels: labels(&[claim]), bytes: None }],
         ..Inventory::default()
     };
-    let blind_plan = plan(&inventory, &blind, Window::Committed);
+    let blind_plan = plan(&inventory, Window::Committed(&blind));
     assert_eq!(blind_plan.removals().count(), 0);
     assert_eq!(blind_plan.undecided().count(), 2);
-    assert_eq!(plan(&inventory, &running(), Window::Committed).removals().count(), 2);
+    assert_eq!(plan(&inventory, Window::Committed(&running())).removals().count(), 2);
 }
 
 fn mount(volume: Option<&str>, source: &str) -> Mounted {
@@ -119,7 +119,7 @@ fn stale_containers_are_deactivated_whatever_the_headline_and_failed_ones_are_no
         let mut container = container(Phase::Exited, error, &[claim]);
         container.mounts = vec![mount(Some("v"), "/vol/v/_data"), mount(None, "/etc")];
         let inventory = Inventory { containers: vec![container], ..Inventory::default() };
-        let plan = plan(&inventory, &running(), Window::Committed);
+        let plan = plan(&inventory, Window::Committed(&running()));
         let Fate::Remove { how: Removal::Container { deactivate }, .. } = &plan.0[0].fate else {
             panic!("{plan:?}")
         };
@@ -158,15 +158,16 @@ fn images_and_volumes_go_when_stale_and_free() {
         },
     };
     let codes = |window| -> Vec<String> {
-        let plan = plan(&inventory, &running(), window);
+        let plan = plan(&inventory, window);
         let code = |decision: &Decision| match &decision.fate {
             Fate::Remove { reason, .. } => reason.code(),
             Fate::Keep(kept) => kept.code(),
         };
         plan.0.iter().map(|decision| format!("{} {}", decision.object.id, code(decision))).collect()
     };
+    let running = running();
     assert_eq!(
-        codes(Window::Committed),
+        codes(Window::Committed(&running)),
         [
             "c sound",
             "c stale",
@@ -181,7 +182,7 @@ fn images_and_volumes_go_when_stale_and_free() {
         ]
     );
     assert!(codes(Window::RollbackPossible).iter().all(|line| line.ends_with("sound")));
-    let plan = plan(&inventory, &running(), Window::Committed);
+    let plan = plan(&inventory, Window::Committed(&running));
     let names = plan.removals().find_map(|decision| match &decision.fate {
         Fate::Remove { how: Removal::Image { names }, .. } => Some(names.clone()),
         Fate::Remove { .. } | Fate::Keep(_) => None,
@@ -195,7 +196,7 @@ fn a_reason_is_a_sentence_with_both_sides() {
         containers: vec![container(Phase::Exited, "", &[STALE, (OS_VERSION, "2.112.*")])],
         ..Inventory::default()
     };
-    let plan = plan(&inventory, &running(), Window::Committed);
+    let plan = plan(&inventory, Window::Committed(&running()));
     let Fate::Remove { reason, .. } = &plan.0[0].fate else { panic!() };
     assert_eq!(
         reason.to_string(),
@@ -284,22 +285,22 @@ proptest! {
 
     #[test]
     fn a_plan_can_be_carried_out_and_then_nothing_is_left_to_do(inventory in stores()) {
-        for window in [Window::RollbackPossible, Window::Committed] {
-            let planned = plan(&inventory, &running(), window);
-            prop_assert_eq!(&planned, &plan(&inventory, &running(), window), "the same again");
+        for window in [Window::RollbackPossible, Window::Committed(&running())] {
+            let planned = plan(&inventory, window);
+            prop_assert_eq!(&planned, &plan(&inventory, window), "the same again");
             prop_assert_eq!(
                 planned.0.len(),
                 inventory.containers.len() + inventory.images.len() + inventory.volumes.len(),
                 "everything has a decision"
             );
             let after = carry_out(&inventory, &planned);
-            prop_assert_eq!(plan(&after, &running(), window).removals().count(), 0);
+            prop_assert_eq!(plan(&after, window).removals().count(), 0);
         }
     }
 
     #[test]
     fn before_the_update_is_committed_nothing_goes_for_being_stale(inventory in stores()) {
-        let planned = plan(&inventory, &running(), Window::RollbackPossible);
+        let planned = plan(&inventory, Window::RollbackPossible);
         for decision in planned.removals() {
             let Fate::Remove { reason, .. } = &decision.fate else { unreachable!() };
             prop_assert!(matches!(reason, Reason::Dead | Reason::Failed(_)));
@@ -309,9 +310,9 @@ proptest! {
     #[test]
     fn what_goes_before_the_commit_goes_after_it_too(inventory in stores()) {
         let ids = |window| -> std::collections::BTreeSet<String> {
-            let planned = plan(&inventory, &running(), window);
+            let planned = plan(&inventory, window);
             planned.removals().map(|decision| decision.object.id.clone()).collect()
         };
-        prop_assert!(ids(Window::RollbackPossible).is_subset(&ids(Window::Committed)));
+        prop_assert!(ids(Window::RollbackPossible).is_subset(&ids(Window::Committed(&running()))));
     }
 }

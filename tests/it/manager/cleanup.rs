@@ -153,6 +153,30 @@ fn an_update_that_can_still_roll_back_refuses_with_its_own_status() {
 }
 
 #[test]
+fn an_update_that_begins_while_the_lock_is_waited_for_refuses_too() {
+    let (store, host) = (Store::of(&[stale("a")]), Host::new());
+    let engine = host.engine(&store);
+    host.write("mnt/boot/bootenv", &format!("{BLOCK}#####"));
+    let held = hold_the_lock(&host);
+    let err = tempfile::NamedTempFile::new().unwrap();
+    let mut command = host.command(&["cleanup", "--stale-os"]);
+    let mut started = process::start(command.stderr(err.reopen().unwrap()));
+    process::wait_for("the first request", || (!engine.requests().is_empty()).then_some(()));
+    host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=1\n#####"));
+    drop(held);
+    assert_eq!(started.wait(), 3);
+    assert!(std::fs::read_to_string(err.path()).unwrap().contains("upgrade_available=1"));
+    assert_eq!(store.ids(), ["a"]);
+}
+
+/// The operation lock, as another manager holds it.
+fn hold_the_lock(host: &Host) -> std::fs::File {
+    let held = std::fs::File::create(host.path("run/balena-extension-manager.lock")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    held
+}
+
+#[test]
 fn a_boot_environment_that_cannot_be_read_refuses_too() {
     for (name, text) in [("mnt/boot/bootenv", "torn"), ("mnt/boot/other", "")] {
         let (store, host) = (Store::of(&[stale("a")]), Host::new());
@@ -251,15 +275,14 @@ fn the_whole_ends_when_the_time_is_up() {
 fn only_one_cleanup_is_at_work_at_a_time() {
     let (store, host) = (Store::of(&[failed("a")]), Host::new());
     let _engine = host.engine(&store);
-    let lock = host.path("run/balena-extension-manager.lock");
-    let held = std::fs::File::create(&lock).unwrap();
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let held = hold_the_lock(&host);
     let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
     assert!(finished.code == 1 && finished.err.contains("another"), "{finished}");
     host.manager(&["cleanup", "--dry-run"]).ok();
     assert_eq!(store.ids(), ["a"]);
     drop(held);
     host.manager(&["cleanup"]).ok();
+    let lock = host.path("run/balena-extension-manager.lock");
     assert!(store.ids().is_empty() && lock.exists(), "the lock's file is never unlinked");
 }
 
