@@ -50,15 +50,13 @@ const OTHERS: [Meeting; 11] = [
 ];
 
 pub(crate) fn sweep(extent: Extent, report: &mut Report) {
-    let (kinds, meetings) = match extent {
-        Extent::Short => ([Kind::Bare].as_slice(), FIRST.to_vec()),
-        Extent::Full => {
-            ([Kind::Bare, Kind::Full].as_slice(), FIRST.into_iter().chain(OTHERS).collect())
-        }
-    };
-    for &kind in kinds {
+    let mut all = vec![(Kind::Bare, FIRST.as_slice())];
+    if extent == Extent::Full {
+        all.extend([(Kind::Bare, OTHERS.as_slice()), (Kind::Full, FIRST.as_slice())]);
+    }
+    for (kind, meetings) in all {
         let mut world = World::new("w", kind);
-        for &meeting in &meetings {
+        for &meeting in meetings {
             let (_, stands, passes) = meeting;
             let points = sweep_meeting(&mut world, meeting, report);
             report.note(format_args!(
