@@ -166,7 +166,9 @@ fn runtime() -> Command {
 /// Every document below `dist/`, by its path there.
 fn documents() -> BTreeMap<PathBuf, Vec<u8>> {
     let mut documents = BTreeMap::new();
-    for (name, command) in [(RUNTIME, runtime()), (MANAGER, Arguments::command())] {
+    for (name, command) in
+        [(RUNTIME, runtime()), (MANAGER, Arguments::command().version(env!("CARGO_PKG_VERSION")))]
+    {
         pages(&command, name, &mut documents);
         for (shell, file) in [
             (Shell::Bash, format!("{name}.bash")),

@@ -43,7 +43,11 @@ pub(crate) fn load(host: &HostRoot) -> Result<Option<Block>, Error> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(&path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::NOTDIR) => return absent(host, folder),
+        // Either there is none, or what it is on is not there.
+        Err(Errno::NOENT | Errno::NOTDIR) if host.lacks_mount(BOOT) => {
+            return Err(Error::NotMounted { folder });
+        }
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         Err(error) => return Err(failed(error.into())),
     };
     lock(&file, &path)?;
@@ -51,16 +55,6 @@ pub(crate) fn load(host: &HostRoot) -> Result<Option<Block>, Error> {
     let most = u64::try_from(MAX_LEN).unwrap_or(u64::MAX).saturating_add(1);
     file.take(most).read_to_end(&mut bytes).map_err(failed)?;
     Block::parse(&bytes).map(Some).map_err(|source| Error::Invalid { path, source })
-}
-
-/// No file: either there is none, or what it is on is not there.
-fn absent(host: &HostRoot, folder: PathBuf) -> Result<Option<Block>, Error> {
-    let mounts = host.read("/proc/mounts").unwrap_or_default();
-    let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == Some(BOOT));
-    if mounted || !folder.is_dir() {
-        return Ok(None);
-    }
-    Err(Error::NotMounted { folder })
 }
 
 fn lock(file: &File, path: &Path) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use crate::host::bundle::read_bounded;
 use crate::model::cause::in_words;
+use crate::model::mounts;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,13 @@ impl HostRoot {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.unread(path, &error)),
         }
+    }
+
+    /// Whether there is a folder for a partition, and nothing is mounted on it: what is not found in it may
+    /// well exist.
+    pub(crate) fn lacks_mount(&self, point: &str) -> bool {
+        let mounts = self.read("/proc/mounts").unwrap_or_default();
+        self.path(point).is_dir() && !mounts::is_mount_point(&mounts, point)
     }
 
     fn bytes(&self, path: &str) -> io::Result<String> {

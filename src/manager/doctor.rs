@@ -4,8 +4,9 @@
 use super::gather::data_root;
 use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
+use crate::host::host_root::HostRoot;
 use crate::host::{disk, grubenv, kernel};
-use crate::model::cause::{chain, in_words};
+use crate::model::cause::{chain, in_words, on_one_line};
 use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
 use crate::model::proxy::PROGRAM;
 use serde::Serialize;
@@ -47,7 +48,8 @@ pub(super) fn doctor(context: &Context, request: &Doctor) -> Result<Exit, Failur
 
 fn table(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
     for line in lines {
-        writeln!(out, "{:<8} {:<17} {}", line.level.word(), line.check, line.text)?;
+        let text = on_one_line(line.text.as_str());
+        writeln!(out, "{:<8} {:<17} {text}", line.level.word(), line.check)?;
         if let Some(mend) = line.mend {
             writeln!(out, "{:26} mend: {mend}", "")?;
         }
@@ -84,12 +86,17 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
             .map(|(free, all)| (free, all, path.clone()))
             .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
         overlay: overlay(context),
-        missing_namespaces: NAMESPACES
-            .into_iter()
-            .filter(|name| !host.path("/proc/self/ns").join(name).exists())
-            .collect(),
+        missing_namespaces: missing_namespaces(host),
         kernel_release: kernel::release(host),
     })
+}
+
+fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
+    let folder = host.path("/proc/self/ns");
+    if !folder.is_dir() {
+        return Err(format!("{folder:?} cannot be looked into"));
+    }
+    Ok(NAMESPACES.into_iter().filter(|name| !folder.join(name).exists()).collect())
 }
 
 /// The registered runtimes that may be meant: this very file under any name, or another one that is

@@ -1,7 +1,7 @@
 //! `logs ID`: what the runtime and its hooks said at the last deploy, from the runtime's own record. The
-//! engine is only asked what a name means.
+//! engine, or its store, is only asked what a name means.
 
-use super::gather::{self, Breadth};
+use super::gather::{self, Depth};
 use super::{Context, Exit, Failure, print, resolve};
 use crate::cli::manager::Logs;
 use crate::host::deploy;
@@ -35,15 +35,15 @@ pub(super) fn logs(context: &Context, request: &Logs) -> Result<Exit, Failure> {
 }
 
 fn engines_id(context: &Context, name: &str) -> Result<Option<String>, Failure> {
-    let containers = match context.connect() {
-        Ok(client) => gather::containers(&client, Breadth::Extensions)?.containers,
-        // Records are told without an engine as well, by their ids.
-        Err(error) if !error.is_stop() => {
+    let containers = match gather::extensions(context, Depth::Listed) {
+        Ok((containers, _)) => containers,
+        Err(error @ Failure::Stopped) => return Err(error),
+        // Records are told all the same, by their ids.
+        Err(error) => {
             let told = chain(&error);
             context.log.warn(&format!("{told}; names cannot be looked up"));
             return Ok(None);
         }
-        Err(error) => return Err(error.into()),
     };
     let one = resolve(&containers, name, |one| (one.id.as_str(), one.name.as_str()))?;
     Ok(Some(one.id.clone()))

@@ -4,7 +4,7 @@ use super::gather::{self, Depth, Source, brief};
 use super::{Context, Each, Exit, Failure, print_by, print_json, resolve};
 use crate::cli::manager::{Format, Status};
 use crate::host::{clock, deploy, grubenv, kernel};
-use crate::model::cause::chain;
+use crate::model::cause::{chain, on_one_line};
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
 use crate::model::inventory::{Container, Detail, Mounted, Phase};
@@ -17,6 +17,8 @@ use std::time::SystemTime;
 const SCHEMA: u32 = 1;
 /// Where the kernels are listed that are not tried again.
 const REJECTED: &str = "/mnt/state/override-rejected";
+/// Where the partition with it is mounted.
+const STATE: &str = "/mnt/state";
 
 /// One extension with everything that is known of it. docs/manager.md has the fields.
 #[derive(Serialize)]
@@ -89,9 +91,12 @@ impl<'a> HostView<'a> {
             Ok(block) => Ok(block.and_then(|block| block.value(grubenv::ARM).map(str::to_owned))),
             Err(error) => Err(chain(&error)),
         };
-        let rejected = root
-            .read_if_there(REJECTED)
-            .map(|text| text.unwrap_or_default().lines().map(str::to_owned).collect());
+        let rejected = root.read_if_there(REJECTED).and_then(|text| match text {
+            None if root.lacks_mount(STATE) => {
+                Err(format!("the state partition is not mounted at {:?}", root.path(STATE)))
+            }
+            text => Ok(text.unwrap_or_default().lines().map(str::to_owned).collect()),
+        });
         let host = Host {
             running: kernel::running(root),
             layering: kernel::layering(root),
@@ -164,10 +169,11 @@ fn table<'a>(out: &mut dyn Write, views: impl Iterator<Item = View<'a>>) -> io::
     let mut told = Vec::new();
     for view in views {
         let (id, state, verdict) = (brief(view.id), view.state.word(), view.verdict.word());
-        let name = view.name;
+        let name = on_one_line(view.name);
         writeln!(out, "{id:<13} {name:<25} {state:<11} {verdict:<15} {}", view.reason)?;
         if view.verdict != Verdict::Applied {
-            told.push((if name.is_empty() { view.id } else { name }, view.detail, view.next));
+            let subject = if name.is_empty() { id } else { name };
+            told.push((subject, view.detail, view.next));
         }
     }
     for (name, detail, next) in told {

@@ -80,7 +80,7 @@ pub(crate) struct Facts {
     /// Whether the kernel has overlayfs.
     pub(crate) overlay: Result<bool, String>,
     /// The namespaces that the kernel has not.
-    pub(crate) missing_namespaces: Vec<&'static str>,
+    pub(crate) missing_namespaces: Result<Vec<&'static str>, String>,
     pub(crate) kernel_release: Result<String, String>,
 }
 
@@ -233,12 +233,16 @@ fn overlay(facts: &Facts) -> Line {
 
 fn namespaces(facts: &Facts) -> Line {
     const MEND: &str = "use a kernel with CONFIG_NAMESPACES and CONFIG_NET_NS";
-    if facts.missing_namespaces.is_empty() {
-        let text = "the kernel has those that are used".to_owned();
-        return line("namespaces", Level::Ok, text, MEND);
+    match &facts.missing_namespaces {
+        Ok(missing) if missing.is_empty() => {
+            line("namespaces", Level::Ok, "the kernel has those that are used".to_owned(), MEND)
+        }
+        Ok(missing) => {
+            let text = format!("the kernel does not have: {}", missing.join(", "));
+            line("namespaces", Level::Problem, text, MEND)
+        }
+        Err(why) => line("namespaces", Level::Warning, why.clone(), "mount /proc"),
     }
-    let text = format!("the kernel does not have: {}", facts.missing_namespaces.join(", "));
-    line("namespaces", Level::Problem, text, MEND)
 }
 
 #[cfg(test)]
@@ -257,7 +261,7 @@ mod tests {
             units: vec![("a.service", Some(true))],
             disk: Ok((1 << 40, 1 << 41, "/d".to_owned())),
             overlay: Ok(true),
-            missing_namespaces: Vec::new(),
+            missing_namespaces: Ok(Vec::new()),
             kernel_release: Ok("5.6.0-rc1".to_owned()),
         }
     }
@@ -301,7 +305,8 @@ mod tests {
             ("kernel", Problem, Facts { kernel_release: Err(why()), ..facts() }),
             ("overlayfs", Problem, Facts { overlay: Ok(false), ..facts() }),
             ("overlayfs", Warning, Facts { overlay: Err(why()), ..facts() }),
-            ("namespaces", Problem, Facts { missing_namespaces: vec!["net"], ..facts() }),
+            ("namespaces", Problem, Facts { missing_namespaces: Ok(vec!["net"]), ..facts() }),
+            ("namespaces", Warning, Facts { missing_namespaces: Err("no".into()), ..facts() }),
         ] {
             assert_eq!(level_of(check, &facts), level, "{check}: {facts:?}");
             let lines = judge(&facts);

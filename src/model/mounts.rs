@@ -39,6 +39,11 @@ impl Layering {
     }
 }
 
+/// Whether something is mounted at `point`, by `/proc/mounts`.
+pub(crate) fn is_mount_point(mounts: &str, point: &str) -> bool {
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(point))
+}
+
 /// The layer or volume that a path leads into: the folder above `diff`, `merged` or `_data`.
 fn layer_in(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').collect();

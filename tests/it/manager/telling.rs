@@ -37,6 +37,10 @@ fn status_joins_what_is_known_and_changes_with_it() {
     assert_eq!(seen("kernel"), is("applied", "hooks-ran"));
     host.write("mnt/state/override-rejected", &format!("{abi}\n"));
     assert_eq!(seen("kernel"), is("refused", "kernel-rejected"));
+    std::fs::remove_file(host.path("mnt/state/override-rejected")).unwrap();
+    assert_eq!(seen("kernel"), is("unknown", "rejected-unreadable"), "it is not mounted");
+    host.write("proc/mounts", "/dev/sda5 /mnt/state ext4 rw 0 0\n");
+    assert_eq!(seen("kernel"), is("applied", "hooks-ran"));
 
     assert_eq!(seen("plain"), is("applied", "hooks-ran"));
     assert_eq!(seen("reboot"), is("pending-reboot", "requires-reboot"));
@@ -87,7 +91,7 @@ fn list_is_for_scripts() {
 /// A record of the engine's store.
 fn stored(host: &Host, id: &str, state: &Value) {
     let record = json!({
-        "ID": id, "Name": format!("/{id}"), "State": state, "Image": "sha256:i",
+        "ID": id, "Name": format!("/name-of-{id}"), "State": state, "Image": "sha256:i",
         "Config": { "Image": "img", "Labels": labels(&[(KERNEL, "6.1.0")]) },
     });
     let name = format!("var/lib/docker/containers/{id}/config.v2.json");
@@ -143,6 +147,9 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
     assert_eq!(host.manager(&["logs", "abc"]).ok().out, expected);
     let finished = host.manager(&["logs", "name"]);
     assert!(finished.code == 1 && finished.err.contains("names cannot be looked up"), "{finished}");
+    // The store on disk knows names as well.
+    stored(&host, "abcdef", &json!({ "Error": "no" }));
+    assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
     let engine = host.engine(&Store::of(&[Container::new("abcdef"), Container::new("other")]));
     assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
     let finished = host.manager(&["logs", "name-of-other"]);
@@ -181,7 +188,7 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
         "problem  engine",
         "problem  boot-environment",
         "problem  overlayfs",
-        "problem  namespaces",
+        "warning  namespaces",
         "warning  unit",
         "mend: start the engine",
     ] {
