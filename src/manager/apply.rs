@@ -9,43 +9,78 @@ use crate::host::engine::{Client, Error};
 use crate::host::hook::{self, Call, folder_or_root};
 use crate::host::operation_lock::OperationLock;
 use crate::host::rootfs::{self, Rootfs};
+use crate::host::stop::Stop;
 use crate::model::cause::chain;
-use crate::model::cleanup::{Deactivation, Decision, Fate, Kind, Plan, Removal};
+use crate::model::cleanup::{Deactivation, Decision, Fate, Kind, Plan, Reason, Removal};
 use crate::model::container_id::ContainerId;
 use crate::model::engine::in_path;
 use crate::model::hook::{self as image_hook, Unpassable, Verb};
 use crate::model::inventory::{Container, Labels, Phase};
 use crate::model::spec::Mount;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// What became of an object that was to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) result: Result<Gone, String>,
+    pub(super) result: Result<Became, NotGone>,
     pub(super) deactivated: Vec<Deactivated>,
 }
 
-/// How an object went.
+/// What has become of an object, and is nothing to complain about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gone {
+pub(super) enum Became {
     Removed,
     /// It had vanished before.
-    Before,
+    GoneBefore,
     /// Another program is removing it at this moment.
     BeingRemoved,
     /// The engine could not remove all of it, and remembers it as dead.
     LeftDead,
+    /// What spoke against it is gone, so it was left alone.
+    Recovered,
+}
+
+/// Why an object is not known to have gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotGone {
+    /// It is still there.
+    Still(String),
+    /// It is still there, because the engine says that something else is in the way.
+    InTheWay(String),
+    /// The engine was asked to remove it, and nobody has heard what it did.
+    Unknown(String),
+}
+
+impl NotGone {
+    pub(super) fn why(&self) -> &str {
+        let (Self::Still(why) | Self::InTheWay(why) | Self::Unknown(why)) = self;
+        why
+    }
+}
+
+impl From<Error> for NotGone {
+    fn from(error: Error) -> Self {
+        let why = chain(&error);
+        if error.is_unknown() {
+            Self::Unknown(why)
+        } else if error.is_conflict() {
+            Self::InTheWay(why)
+        } else {
+            Self::Still(why)
+        }
+    }
 }
 
 /// What became of the `deactivate` of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Deactivated {
     pub(super) volume: String,
-    /// Whether there was one.
+    /// Whether there was one, and it was started.
     pub(super) ran: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
@@ -67,6 +102,8 @@ enum NotDeactivated {
 /// What the removals need, shared by the threads.
 struct Work {
     client: Arc<Client>,
+    stop: Arc<Stop>,
+    deadline: Instant,
     plan: Arc<Plan>,
     /// Where the records of deploys are.
     records: PathBuf,
@@ -87,6 +124,8 @@ pub(super) fn apply(
     let mut results: Vec<Option<Done>> = plan.0.iter().map(|_| None).collect();
     let work = Arc::new(Work {
         client: Arc::clone(client),
+        stop: Arc::clone(&context.stop),
+        deadline: context.deadline,
         plan: Arc::clone(plan),
         records: context.host.path(deploy::FOLDER),
         origins: origins(plan, containers),
@@ -94,43 +133,65 @@ pub(super) fn apply(
     });
     // Nothing goes that another still uses, so each kind waits for the one before.
     for kind in [Kind::Container, Kind::Image, Kind::Volume] {
-        let turns: Vec<usize> = plan
-            .0
-            .iter()
-            .enumerate()
-            .filter(|(_, decision)| {
-                decision.object.kind == kind && matches!(decision.fate, Fate::Remove { .. })
-            })
-            .map(|(index, _)| index)
+        let mut turns: Vec<usize> = (0..plan.0.len())
+            .filter(|&index| plan.0.get(index).is_some_and(|decision| goes(decision, kind)))
             .collect();
-        let (shared, order) = (Arc::clone(&work), turns.clone());
-        let ended = parallel::each(
-            turns.len(),
-            &context.stop,
-            context.deadline,
-            move |turn| shared.remove(*order.get(turn)?),
-            |turn, done: Option<Done>| {
-                let index = turns.get(turn).copied().unwrap_or(usize::MAX);
-                if let (Some(result), Some(_)) = (results.get_mut(index), &done) {
-                    *result = done;
-                }
-            },
-        );
-        if ended != Ended::Complete {
-            return (results, ended);
+        // Hooks take their time, in which what is known of the others grows old.
+        turns.sort_by_key(|&index| plan.0.get(index).is_some_and(has_hooks));
+        // An image goes after those that were built on it: in one more round, if they went in this one.
+        let mut left = usize::MAX;
+        while !turns.is_empty() && turns.len() < left {
+            left = turns.len();
+            let ended = round(context, &work, &turns, &mut results);
+            if ended != Ended::Complete {
+                return (results, ended);
+            }
+            turns.retain(|&index| kind == Kind::Image && is_in_the_way(results.get(index)));
         }
     }
     (results, Ended::Complete)
 }
 
+fn goes(decision: &Decision, kind: Kind) -> bool {
+    decision.object.kind == kind && matches!(decision.fate, Fate::Remove { .. })
+}
+
+fn has_hooks(decision: &Decision) -> bool {
+    matches!(&decision.fate, Fate::Remove { how: Removal::Container { deactivate }, .. }
+        if !deactivate.is_empty())
+}
+
+fn is_in_the_way(result: Option<&Option<Done>>) -> bool {
+    let result = result.and_then(Option::as_ref).map(|done| &done.result);
+    matches!(result, Some(Err(NotGone::InTheWay(_))))
+}
+
+/// Gives each of the decisions in `turns` one turn.
+fn round(
+    context: &Context,
+    work: &Arc<Work>,
+    turns: &[usize],
+    results: &mut [Option<Done>],
+) -> Ended {
+    let (shared, order) = (Arc::clone(work), turns.to_vec());
+    parallel::each(
+        turns.len(),
+        &context.stop,
+        context.deadline,
+        move |turn| shared.remove(*order.get(turn)?),
+        |turn, done: Option<Done>| {
+            let index = turns.get(turn).copied().unwrap_or(usize::MAX);
+            if let (Some(result), Some(_)) = (results.get_mut(index), &done) {
+                *result = done;
+            }
+        },
+    )
+}
+
 /// Labels and mounts of the containers whose volumes may have a `deactivate`.
 fn origins(plan: &Plan, containers: &[Container]) -> BTreeMap<String, (Arc<Labels>, Vec<Mount>)> {
-    let to_deactivate = |decision: &&Decision| {
-        matches!(&decision.fate, Fate::Remove { how: Removal::Container { deactivate }, .. }
-            if !deactivate.is_empty())
-    };
-    let ids: std::collections::BTreeSet<&str> =
-        plan.removals().filter(to_deactivate).map(|decision| decision.object.id.as_str()).collect();
+    let with_hooks = plan.removals().filter(|decision| has_hooks(decision));
+    let ids: BTreeSet<&str> = with_hooks.map(|decision| decision.object.id.as_str()).collect();
     let containers = containers.iter().filter(|container| ids.contains(container.id.as_str()));
     containers
         .map(|container| {
@@ -144,58 +205,135 @@ fn origins(plan: &Plan, containers: &[Container]) -> BTreeMap<String, (Arc<Label
 }
 
 impl Work {
+    /// `None` if there was no turn for it any more.
     fn remove(&self, index: usize) -> Option<Done> {
         let decision = self.plan.0.get(index)?;
-        let Fate::Remove { how, .. } = &decision.fate else { return None };
+        let Fate::Remove { how, reason } = &decision.fate else { return None };
         let id = &decision.object.id;
-        let (deactivated, result) = match how {
+        let mut deactivated = Vec::new();
+        let result = match how {
             Removal::Container { deactivate } => {
-                (self.deactivate(id, deactivate), remove_container(&self.client, id))
+                if !deactivate.is_empty() {
+                    // It may have been waited for. What has begun is gone on with, as far as it may be.
+                    let hooks = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.why_to_end().is_none().then_some(())?;
+                    self.deactivate(id, deactivate, &hooks, &mut deactivated);
+                }
+                self.remove_container(id, reason)
             }
-            Removal::Image { names } => (Vec::new(), remove_image(&self.client, names)),
+            Removal::Image { names } => self.remove_image(names),
             Removal::Volume => {
                 let path = format!("/volumes/{}", in_path(id));
-                let removed = self.client.remove(&path, &format!("remove volume {id}"));
-                (Vec::new(), gone(removed))
+                gone(self.ask_to_remove(&path, &format!("remove volume {id}")))
             }
         };
-        if let (Ok(_), Kind::Container, Ok(id)) =
+        if let (Ok(became), Kind::Container, Ok(id)) =
             (&result, decision.object.kind, ContainerId::parse(id))
+            && *became != Became::Recovered
         {
             // What was said at its deploy is of no use to anybody any more.
             deploy::remove(&self.records, &id);
         }
-        Some(Done { result: result.map_err(|error| chain(&error)), deactivated })
+        Some(Done { result, deactivated })
     }
 
-    fn deactivate(&self, id: &str, volumes: &[Deactivation]) -> Vec<Deactivated> {
-        let Some((labels, mounts)) = self.origins.get(id) else { return Vec::new() };
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = |deactivation: &Deactivation| {
-            let ran = run_deactivate(&deactivation.path, labels, mounts, &lock);
-            Deactivated {
-                volume: deactivation.volume.clone(),
-                ran: !matches!(ran, Ok(false)),
-                error: ran.err().map(|error| chain(&error)),
+    fn deactivate(
+        &self,
+        id: &str,
+        volumes: &[Deactivation],
+        lock: &OperationLock,
+        deactivated: &mut Vec<Deactivated>,
+    ) {
+        let Some((labels, mounts)) = self.origins.get(id) else { return };
+        for Deactivation { volume, path } in volumes {
+            if self.why_to_end().is_some() {
+                return;
             }
+            let mut ran = false;
+            let done = run_deactivate(path, labels, mounts, lock, &mut ran);
+            let error = done.err().map(|error| chain(&error));
+            deactivated.push(Deactivated { volume: volume.clone(), ran, error });
+        }
+    }
+
+    fn why_to_end(&self) -> Option<Ended> {
+        parallel::why_to_end(&self.stop, self.deadline)
+    }
+
+    /// Once a removal has been sent the engine carries it out, whether anybody listens or not.
+    fn ask_to_remove(&self, path: &str, what: &str) -> Result<(), Refusal> {
+        match self.why_to_end() {
+            None => self.client.remove(path, what).map_err(Refusal::Engine),
+            Some(_) => Err(Refusal::NotSent(format!("{what}: not begun before the end"))),
+        }
+    }
+
+    /// Removes a container with its anonymous volumes.
+    fn remove_container(&self, id: &str, reason: &Reason) -> Result<Became, NotGone> {
+        // It was inspected a while ago. An agent may have started it again since.
+        if matches!(reason, Reason::Failed(_)) {
+            match gather::inspect_one(&self.client, id) {
+                Err(error) if error.is_absence() => return Ok(Became::GoneBefore),
+                Err(error) => return Err(NotGone::Still(chain(&error))),
+                Ok(seen) if seen.phase() == Phase::Removing => return Ok(Became::BeingRemoved),
+                Ok(seen) if seen.has_recovered() => return Ok(Became::Recovered),
+                Ok(_) => {}
+            }
+        }
+        let path = format!("/containers/{}?v=true&force=true", in_path(id));
+        let what = format!("remove container {}", brief(id));
+        let error = match self.ask_to_remove(&path, &what) {
+            Err(Refusal::Engine(error)) if !error.is_absence() && !error.is_stop() => error,
+            settled => return gone(settled),
         };
-        volumes.iter().map(run).collect()
+        // What it has become decides: dead counts as done, and is tried again at the next cleanup.
+        match gather::inspect_one(&self.client, id) {
+            Err(seen) if seen.is_absence() => Ok(Became::Removed),
+            Ok(inspected) if inspected.phase() == Phase::Dead => Ok(Became::LeftDead),
+            Ok(inspected) if inspected.phase() == Phase::Removing && error.is_conflict() => {
+                Ok(Became::BeingRemoved)
+            }
+            Ok(_) | Err(_) => Err(error.into()),
+        }
+    }
+
+    /// Takes one name after the other from an image; with the last it goes.
+    fn remove_image(&self, names: &[String]) -> Result<Became, NotGone> {
+        let mut result = Ok(Became::GoneBefore);
+        for name in names {
+            let path = format!("/images/{}", in_path(name));
+            match gone(self.ask_to_remove(&path, &format!("remove image {}", shown(name)))) {
+                Ok(Became::Removed) if result.is_ok() => result = Ok(Became::Removed),
+                Ok(_) => {}
+                // The first error is the one that tells.
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 }
 
-/// Runs the executable `deactivate` at the top of a volume, under the rules of the image's hooks.
-/// Whether there was one.
+/// Why a removal was not answered with success.
+enum Refusal {
+    /// It was not even sent.
+    NotSent(String),
+    Engine(Error),
+}
+
+/// Runs the executable `deactivate` at the top of a volume, if there is one, under the rules of the image's
+/// hooks. `ran` is set when it is started.
 fn run_deactivate(
     path: &str,
     labels: &Labels,
     mounts: &[Mount],
     lock: &OperationLock,
-) -> Result<bool, NotDeactivated> {
+    ran: &mut bool,
+) -> Result<(), NotDeactivated> {
     if !Path::new(path).is_dir() {
         return Err(NotDeactivated::Missing { path: path.to_owned() });
     }
     let volume = Rootfs::open("/", path)?;
-    let Some(program) = volume.hook(Verb::Deactivate)? else { return Ok(false) };
+    let Some(program) = volume.hook(Verb::Deactivate)? else { return Ok(()) };
     let environment = image_hook::environment(volume.path(), &labels.to_map(), mounts)?;
     let call = Call {
         name: Verb::Deactivate.path(),
@@ -208,52 +346,20 @@ fn run_deactivate(
         input: None,
     };
     let mut heard = hook::Heard::new();
+    *ran = true;
     hook::run(&call, lock.as_fd(), &mut ContainerLog::nowhere(), &mut heard)?;
-    Ok(true)
-}
-
-/// Removes a container with its anonymous volumes.
-fn remove_container(client: &Client, id: &str) -> Result<Gone, Error> {
-    let path = format!("/containers/{}?v=true&force=true", in_path(id));
-    let error = match gone(client.remove(&path, &format!("remove container {}", brief(id)))) {
-        Ok(gone) => return Ok(gone),
-        Err(error) if error.is_stop() => return Err(error),
-        Err(error) => error,
-    };
-    // What it has become decides: dead counts as done, and is tried again at the next cleanup.
-    match gather::inspect_one(client, id) {
-        Err(seen) if seen.is_absence() => Ok(Gone::Removed),
-        Ok(inspected) if inspected.phase() == Phase::Dead => Ok(Gone::LeftDead),
-        Ok(inspected) if inspected.phase() == Phase::Removing && error.is_conflict() => {
-            Ok(Gone::BeingRemoved)
-        }
-        Ok(_) | Err(_) => Err(error),
-    }
-}
-
-/// Takes one name after the other from an image; with the last it goes.
-fn remove_image(client: &Client, names: &[String]) -> Result<Gone, Error> {
-    let mut result = Ok(Gone::Before);
-    for name in names {
-        let path = format!("/images/{}", in_path(name));
-        match gone(client.remove(&path, &format!("remove image {}", shown(name)))) {
-            Ok(Gone::Removed) if result.is_ok() => result = Ok(Gone::Removed),
-            Ok(_) => {}
-            // The first error is the one that tells.
-            Err(error) => result = result.and(Err(error)),
-        }
-    }
-    result
+    Ok(())
 }
 
 fn shown(name: &str) -> String {
     if name.starts_with("sha256:") { brief(name) } else { name.to_owned() }
 }
 
-fn gone(removed: Result<(), Error>) -> Result<Gone, Error> {
+fn gone(removed: Result<(), Refusal>) -> Result<Became, NotGone> {
     match removed {
-        Ok(()) => Ok(Gone::Removed),
-        Err(error) if error.is_absence() => Ok(Gone::Before),
-        Err(error) => Err(error),
+        Ok(()) => Ok(Became::Removed),
+        Err(Refusal::Engine(error)) if error.is_absence() => Ok(Became::GoneBefore),
+        Err(Refusal::Engine(error)) => Err(error.into()),
+        Err(Refusal::NotSent(why)) => Err(NotGone::Still(why)),
     }
 }

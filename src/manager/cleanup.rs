@@ -1,15 +1,15 @@
 //! `cleanup`: gather, plan, apply. What goes and why is decided in `model/cleanup.rs`.
 
-use super::apply::{Deactivated, Done, Gone, apply};
+use super::apply::{Became, Deactivated, Done, NotGone, apply};
 use super::gather::{self, Breadth, brief};
-use super::parallel::Ended;
+use super::parallel::{self, Ended};
 use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
-use crate::host::engine::{self, Client};
+use crate::host::engine::Client;
 use crate::host::operation_lock::OperationLock;
 use crate::host::{grubenv, kernel};
 use crate::model::bytes;
-use crate::model::cause::chain;
+use crate::model::cause::{chain, on_one_line};
 use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
 use crate::model::inventory::{Inventory, Outcome};
 use serde::Serialize;
@@ -42,7 +42,8 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
         None => (Vec::new(), Ended::Complete),
     };
     context.note_requests(&client);
-    let report = Report { plan: &plan, results: &results, request };
+    let unreadable = inventory.unreadable.as_slice();
+    let report = Report { plan: &plan, results: &results, unreadable, request };
     match request.format {
         Format::Json => print_json(&report.document())?,
         Format::Table => print_by(|stdout| report.table(stdout))?,
@@ -51,9 +52,18 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
     match ended {
         Ended::Stopped => Err(Failure::Stopped),
         Ended::OutOfTime => Err(context.out_of_time()),
-        Ended::Complete if report.failures() > 0 => Ok(Exit::Failed),
+        // Each had its turn; those that failed may have failed for want of time.
+        Ended::Complete if report.failures() > 0 => match why_to_end(context) {
+            Some(Ended::Stopped) => Err(Failure::Stopped),
+            Some(_) => Err(context.out_of_time()),
+            None => Ok(Exit::Failed),
+        },
         Ended::Complete => Ok(Exit::Done),
     }
+}
+
+fn why_to_end(context: &Context) -> Option<Ended> {
+    parallel::why_to_end(&context.stop, context.deadline)
 }
 
 /// Fails if claims are to be judged while an update may still roll back.
@@ -79,7 +89,7 @@ fn connect(context: &Context, request: &Cleanup) -> Result<Client, Failure> {
     let deadline = Instant::now() + request.wait;
     loop {
         match context.connect() {
-            Err(engine::Error::Unreachable { .. }) if Instant::now() < deadline => {
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
                 if context.stop.pause(PAUSE) {
                     return Err(Failure::Stopped);
                 }
@@ -98,11 +108,12 @@ fn decide(
     let mut inventory = match window {
         Window::RollbackPossible => gather::containers(client, Breadth::Extensions)?,
         Window::Committed(_) => {
-            let mut leftovers = Inventory::default();
-            gather::leftovers(client, &mut leftovers)?;
+            let leftovers = gather::leftovers(client)?;
             // After images and volumes: what was made meanwhile counts as in use.
-            let containers = gather::containers(client, Breadth::Everything)?;
-            Inventory { images: leftovers.images, volumes: leftovers.volumes, ..containers }
+            let Inventory { containers, foreign, unreadable, .. } =
+                gather::containers(client, Breadth::Everything)?;
+            let unreadable = leftovers.unreadable.into_iter().chain(unreadable).collect();
+            Inventory { containers, foreign, unreadable, ..leftovers }
         }
     };
     // Only the error decides.
@@ -126,18 +137,22 @@ fn decide(
 struct Report<'a> {
     plan: &'a Plan,
     results: &'a [Option<Done>],
+    /// Items of the engine's lists that could not be judged.
+    unreadable: &'a [String],
     request: &'a Cleanup,
 }
 
 /// The JSON answer. docs/manager.md has the fields.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<Rows: Serialize> {
+struct Document<'a, Rows: Serialize> {
     schema: u32,
     command: &'static str,
     dry_run: bool,
     stale_os: bool,
     objects: Rows,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unreadable: &'a [String],
     summary: Summary,
 }
 
@@ -178,19 +193,20 @@ impl<'a> Report<'a> {
         })
     }
 
-    fn document(&self) -> Document<impl Serialize + use<'a>> {
+    fn document(&self) -> Document<'a, impl Serialize + use<'a>> {
         Document {
             schema: SCHEMA,
             command: "cleanup",
             dry_run: self.request.dry_run,
             stale_os: self.request.stale_os,
             objects: Each(self.rows()),
+            unreadable: self.unreadable,
             summary: self.summary(),
         }
     }
 
     fn summary(&self) -> Summary {
-        let mut summary = Summary::default();
+        let mut summary = Summary { undecided: self.unreadable.len(), ..Summary::default() };
         for row in self.rows() {
             if row.action == "keep" {
                 summary.keep += 1;
@@ -199,7 +215,11 @@ impl<'a> Report<'a> {
             }
             summary.remove += 1;
             match row.result {
-                Some("failed") => summary.failed += 1,
+                Some("failed" | "unknown") => summary.failed += 1,
+                Some("recovered") => {
+                    summary.remove -= 1;
+                    summary.keep += 1;
+                }
                 Some("not-tried") => summary.not_tried += 1,
                 _ => summary.bytes += row.object.bytes.unwrap_or_default(),
             }
@@ -222,19 +242,22 @@ impl<'a> Report<'a> {
                 continue;
             }
             if printed == 0 {
-                writeln!(out, "ACTION   KIND       ID            NAME                  SIZE  WHY")?;
+                writeln!(
+                    out,
+                    "ACTION    KIND       ID            NAME                  SIZE  WHY"
+                )?;
             }
             printed += 1;
             let size = row.object.bytes.map(bytes::shown).unwrap_or_default();
             let action = match row.result {
-                Some(result @ ("failed" | "not-tried")) => result,
+                Some(result @ ("failed" | "unknown" | "not-tried" | "recovered")) => result,
                 _ => row.action,
             };
             let kind = row.object.kind.to_string();
-            let (id, name) = (brief(&row.object.id), &row.object.name);
-            write!(out, "{action:<8} {kind:<10} {id:<13} {name:<16} {size:>9}  {}", row.detail)?;
+            let (id, name) = (brief(&row.object.id), on_one_line(row.object.name.as_str()));
+            write!(out, "{action:<9} {kind:<10} {id:<13} {name:<16} {size:>9}  {}", row.detail)?;
             match row.error {
-                Some(error) => writeln!(out, " ({error})")?,
+                Some(error) => writeln!(out, " ({})", on_one_line(error))?,
                 None => writeln!(out)?,
             }
         }
@@ -255,6 +278,9 @@ impl<'a> Report<'a> {
 
     /// Tells every failure on standard error, where a journal looks for them.
     fn complain(&self, context: &Context) {
+        for item in self.unreadable {
+            context.log.error(item);
+        }
         for (object, why) in self.plan.undecided() {
             let name = &object.name;
             context.log.error(&format!("{} {name} is kept: {why}", object.kind));
@@ -263,8 +289,14 @@ impl<'a> Report<'a> {
             let Some(done) = done else { continue };
             let Object { kind, id, name, .. } = &decision.object;
             let id = brief(id);
-            if let Err(error) = &done.result {
-                context.log.error(&format!("{kind} {id} ({name}) is still there: {error}"));
+            match &done.result {
+                Ok(_) => {}
+                Err(NotGone::Still(why) | NotGone::InTheWay(why)) => {
+                    context.log.error(&format!("{kind} {id} ({name}) is still there: {why}"));
+                }
+                Err(NotGone::Unknown(why)) => context.log.error(&format!(
+                    "{kind} {id} ({name}) may be still there, or may have gone: {why}"
+                )),
             }
             for deactivated in &done.deactivated {
                 if let Some(error) = &deactivated.error {
@@ -286,11 +318,13 @@ fn row<'a>(decision: &'a Decision, done: Option<&'a Done>, dry_run: bool) -> Row
     };
     let result = match (action, done.map(|done| &done.result)) {
         ("keep", _) => None,
-        (_, Some(Ok(Gone::Removed))) => Some("removed"),
-        (_, Some(Ok(Gone::Before))) => Some("gone-already"),
-        (_, Some(Ok(Gone::BeingRemoved))) => Some("being-removed"),
-        (_, Some(Ok(Gone::LeftDead))) => Some("left-dead"),
-        (_, Some(Err(_))) => Some("failed"),
+        (_, Some(Ok(Became::Removed))) => Some("removed"),
+        (_, Some(Ok(Became::GoneBefore))) => Some("gone-already"),
+        (_, Some(Ok(Became::BeingRemoved))) => Some("being-removed"),
+        (_, Some(Ok(Became::LeftDead))) => Some("left-dead"),
+        (_, Some(Ok(Became::Recovered))) => Some("recovered"),
+        (_, Some(Err(NotGone::Still(_) | NotGone::InTheWay(_)))) => Some("failed"),
+        (_, Some(Err(NotGone::Unknown(_)))) => Some("unknown"),
         (_, None) if dry_run => None,
         (_, None) => Some("not-tried"),
     };
@@ -300,7 +334,7 @@ fn row<'a>(decision: &'a Decision, done: Option<&'a Done>, dry_run: bool) -> Row
         reason,
         detail,
         result,
-        error: done.and_then(|done| done.result.as_ref().err()).map(String::as_str),
+        error: done.and_then(|done| done.result.as_ref().err()).map(NotGone::why),
         deactivated: done.map(|done| done.deactivated.as_slice()).unwrap_or_default(),
     }
 }

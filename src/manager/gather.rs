@@ -8,8 +8,7 @@ use crate::host::kernel;
 use crate::model::cause::chain;
 use crate::model::engine::in_path;
 use crate::model::inventory::{
-    Collector, Container, Detail, InspectedContainer, Inventory, ListedContainer, ListedImage,
-    ListedVolumes, Outcome,
+    Collector, Container, Detail, InspectedContainer, Inventory, ListedVolumes, Outcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,10 +34,8 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
         Breadth::Everything => "/containers/json?all=1".to_owned(),
     };
     let mut collector = Collector::default();
-    client.each(&path, "list the containers", |listed: ListedContainer| {
-        collector.container(listed);
-    })?;
-    Ok(collector.inventory)
+    client.each(&path, "list the containers", |item| collector.container(item))?;
+    Ok(collector.inventory())
 }
 
 /// Inspects the containers, a few at a time: only that tells whether one has failed, or is dead. The list
@@ -61,12 +58,17 @@ pub(super) fn inspect(
         context.deadline,
         // Trimmed before it waits for its turn: the engine may answer faster than this thread runs.
         move |index| {
-            let mut told = inspect_one(&work, ids.get(index)?).map(InspectedContainer::told);
-            told.iter_mut().for_each(|told| trim(&mut told.outcome));
-            Some(told)
+            Some(inspect_one(&work, ids.get(index)?).map(|inspected| {
+                let mut told = inspected.told();
+                told.iter_mut().for_each(|told| trim(&mut told.outcome));
+                told
+            }))
         },
         |index, answer| match (containers.get_mut(index), answer) {
-            (Some(container), Some(Ok(told))) => told.complete(container),
+            (Some(container), Some(Ok(Ok(told)))) => told.complete(container),
+            (Some(container), Some(Ok(Err(error)))) => {
+                container.detail = Detail::Unreadable(error.to_string());
+            }
             (Some(_), Some(Err(error))) if error.is_absence() => {
                 gone.insert(index);
             }
@@ -97,15 +99,14 @@ pub(super) fn inspect_one(client: &Client, id: &str) -> Result<InspectedContaine
 }
 
 /// Lists the images and volumes of extensions.
-pub(super) fn leftovers(client: &Client, inventory: &mut Inventory) -> Result<(), Error> {
-    let path = format!("/images/json?{EXTENSIONS}");
-    client.each(&path, "list the images", |listed: ListedImage| {
-        inventory.images.extend(listed.into_extension());
-    })?;
+pub(super) fn leftovers(client: &Client) -> Result<Inventory, Error> {
+    let mut collector = Collector::default();
+    // All of them: what others were built on stays.
+    client.each("/images/json?all=1", "list the images", |item| collector.image(item))?;
     let path = format!("/volumes?{EXTENSIONS}");
     let volumes: ListedVolumes = client.ask_long(&path, "list the volumes")?;
-    inventory.volumes = volumes.into_extensions();
-    Ok(())
+    collector.volumes(&volumes);
+    Ok(collector.inventory())
 }
 
 /// Asks how large the volumes of extensions are, by name. It takes the engine long, so it is only asked when
@@ -114,7 +115,9 @@ pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Err
     // Older engines take no notice of the type and answer with everything.
     let usage: ListedVolumes =
         client.ask_long("/system/df?type=volume", "ask for the sizes of volumes")?;
-    let volumes = usage.into_extensions().into_iter();
+    let mut collector = Collector::default();
+    collector.volumes(&usage);
+    let volumes = collector.inventory().volumes.into_iter();
     Ok(volumes.filter_map(|volume| Some((volume.name, volume.bytes?))).collect())
 }
 
@@ -131,7 +134,10 @@ pub(super) fn extensions(
     depth: Depth,
 ) -> Result<(Vec<Container>, Source), Failure> {
     let told = context.connect().and_then(|client| {
-        let containers = containers(&client, Breadth::Extensions)?.containers;
+        let Inventory { containers, unreadable, .. } = containers(&client, Breadth::Extensions)?;
+        for item in unreadable {
+            context.log.warn(&format!("{item}; it is left out"));
+        }
         Ok((Arc::new(client), containers))
     });
     match told {

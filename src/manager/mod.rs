@@ -108,8 +108,10 @@ impl Failure {
         match self {
             Self::RollbackPossible => Exit::Refused,
             Self::OutOfTime { .. } | Self::Stopped => Exit::Interrupted,
-            Self::Lock(operation_lock::Error::Stopped) => Exit::Interrupted,
-            Self::Engine(error) if error.is_stop() => Exit::Interrupted,
+            Self::Lock(operation_lock::Error::Stopped | operation_lock::Error::Busy { .. }) => {
+                Exit::Interrupted
+            }
+            Self::Engine(error) if error.is_stop() || error.is_out_of_time() => Exit::Interrupted,
             Self::Engine(_)
             | Self::NeitherEngineNorStore { .. }
             | Self::Lock(_)

@@ -129,7 +129,7 @@ pub(super) fn each<T: Send + 'static>(
 }
 
 /// Why nothing more is to be begun.
-fn why_to_end(stop: &Stop, deadline: Instant) -> Option<Ended> {
+pub(super) fn why_to_end(stop: &Stop, deadline: Instant) -> Option<Ended> {
     if stop.is_wished() {
         return Some(Ended::Stopped);
     }

@@ -150,7 +150,7 @@ impl Plan {
 
 /// Decides about everything in the inventory.
 pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
-    let Inventory { containers, images, volumes, foreign } = inventory;
+    let Inventory { containers, images, volumes, foreign, .. } = inventory;
     let mut decisions = Vec::with_capacity(containers.len() + images.len() + volumes.len());
     let mut used_images: BTreeSet<&str> = foreign.images.iter().map(|image| &**image).collect();
     let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
@@ -162,23 +162,43 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
         }
         decisions.push(Decision { object: container_object(container), fate });
     }
-    for image in images {
-        let fate = leftover_fate(
-            window.judge(&image.labels),
-            used_images.contains(image.id.as_str()),
-            || Removal::Image { names: removal_names(image) },
-        );
+    let judgements: Vec<Judgement> =
+        images.iter().map(|image| window.judge(&image.labels)).collect();
+    let stay = images.iter().zip(&judgements);
+    let stay = stay.filter(|(_, judgement)| !matches!(judgement, Judgement::Violated(_)));
+    let stay = stay.map(|(image, _)| image.id.as_str());
+    use_ancestors(&mut used_images, stay, inventory);
+    // Of what cannot be read nobody knows what it uses.
+    let unread = inventory.unreadable.first();
+    for (image, judgement) in images.iter().zip(judgements) {
+        let in_use = used_images.contains(image.id.as_str());
+        let removal = || Removal::Image { names: removal_names(image) };
+        let fate = leftover_fate(judgement, in_use, unread, removal);
         decisions.push(Decision { object: image_object(image), fate });
     }
     for volume in volumes {
-        let fate = leftover_fate(
-            window.judge(&volume.labels),
-            used_volumes.contains(volume.name.as_str()),
-            || Removal::Volume,
-        );
+        let in_use = used_volumes.contains(volume.name.as_str());
+        let fate = leftover_fate(window.judge(&volume.labels), in_use, unread, || Removal::Volume);
         decisions.push(Decision { object: volume_object(volume), fate });
     }
     Plan(decisions)
+}
+
+/// Adds the images that others were built on: those in use, those that stay, and those of others.
+fn use_ancestors<'a>(
+    used: &mut BTreeSet<&'a str>,
+    stay: impl Iterator<Item = &'a str>,
+    inventory: &'a Inventory,
+) {
+    let foreign = inventory.foreign_images.iter().map(String::as_str);
+    let mut children: Vec<&str> = used.iter().copied().chain(stay).chain(foreign).collect();
+    while let Some(child) = children.pop() {
+        if let Some(parent) = inventory.parents.get(child)
+            && used.insert(parent)
+        {
+            children.push(parent);
+        }
+    }
 }
 
 /// Decides about a container. One without claims is never stale: keeping one too many costs disk,
@@ -215,13 +235,19 @@ fn container_fate(container: &Container, window: Window<'_>) -> Fate {
 }
 
 /// Decides about an image or a volume: it goes when it is stale and nothing that stays uses it.
-fn leftover_fate(judgement: Judgement, in_use: bool, how: impl FnOnce() -> Removal) -> Fate {
+fn leftover_fate(
+    judgement: Judgement,
+    in_use: bool,
+    unread: Option<&String>,
+    how: impl FnOnce() -> Removal,
+) -> Fate {
     match judgement {
         Judgement::Unclaimed | Judgement::Holds => Fate::Keep(Kept::Sound),
         Judgement::Violated(_) | Judgement::Unknown(_) if in_use => Fate::Keep(Kept::InUse),
-        Judgement::Violated(mismatches) => {
-            Fate::Remove { reason: Reason::Stale(mismatches), how: how() }
-        }
+        Judgement::Violated(mismatches) => match unread {
+            Some(why) => Fate::Keep(Kept::Undecided(format!("something may use it: {why}"))),
+            None => Fate::Remove { reason: Reason::Stale(mismatches), how: how() },
+        },
         Judgement::Unknown(why) => Fate::Keep(Kept::Undecided(why.join("; "))),
     }
 }
@@ -231,6 +257,9 @@ fn deactivations(container: &Container) -> Vec<Deactivation> {
     let mounts = container.mounts.iter();
     let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
     let mut all: Vec<_> = volumes.map(|(volume, path)| Deactivation { volume, path }).collect();
+    // One may be mounted in several places.
+    let mut seen = BTreeSet::new();
+    all.retain(|one| seen.insert(one.volume.clone()));
     // Ten thousand containers may be stale.
     all.shrink_to_fit();
     all
@@ -312,7 +341,7 @@ impl fmt::Display for Kept {
             Self::Sound => formatter.write_str("nothing speaks against it"),
             Self::GoingAlready => formatter.write_str("the engine is removing it"),
             Self::Busy(phase) => write!(formatter, "it is {}", phase.word()),
-            Self::InUse => formatter.write_str("a container that stays uses it"),
+            Self::InUse => formatter.write_str("something that stays uses it"),
             Self::Undecided(why) => {
                 formatter.write_str(&on_one_line(format!("it cannot be decided: {why}")))
             }

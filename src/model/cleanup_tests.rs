@@ -156,6 +156,7 @@ fn images_and_volumes_go_when_stale_and_free() {
             images: ["sha256:foreign".into()].into(),
             volumes: ["foreign".to_owned()].into(),
         },
+        ..Inventory::default()
     };
     let codes = |window| -> Vec<String> {
         let plan = plan(&inventory, window);
@@ -188,6 +189,76 @@ fn images_and_volumes_go_when_stale_and_free() {
         Fate::Remove { .. } | Fate::Keep(_) => None,
     });
     assert_eq!(names.unwrap(), ["a:1", "a:2"]);
+}
+
+#[test]
+fn an_image_that_another_one_was_built_on_stays_as_long_as_that() {
+    let image = |id: &str, claim| Image {
+        id: id.to_owned(),
+        names: vec![id.to_owned()],
+        labels: labels(&[claim]),
+        bytes: None,
+    };
+    // What stands between two images is known by its id alone.
+    let parents = [("child", "layer"), ("layer", "parent"), ("parent", "base"), ("alone", "free")];
+    let codes = |child, foreign: &[&str]| -> Vec<&'static str> {
+        let inventory = Inventory {
+            images: vec![
+                image("base", STALE),
+                image("parent", STALE),
+                image("child", child),
+                image("free", STALE),
+            ],
+            parents: parents.map(|(child, parent)| (child.to_owned(), parent.to_owned())).into(),
+            foreign_images: foreign.iter().map(|&id| id.to_owned()).collect(),
+            ..Inventory::default()
+        };
+        let running = running();
+        let plan = plan(&inventory, Window::Committed(&running));
+        let code = |decision: &Decision| match &decision.fate {
+            Fate::Remove { reason, .. } => reason.code(),
+            Fate::Keep(kept) => kept.code(),
+        };
+        plan.0.iter().map(code).collect()
+    };
+    assert_eq!(codes(STALE, &[]), ["stale", "stale", "stale", "stale"]);
+    assert_eq!(codes(FRESH, &[]), ["in-use", "in-use", "sound", "stale"]);
+    assert_eq!(codes(STALE, &["alone"]), ["stale", "stale", "stale", "in-use"]);
+}
+
+#[test]
+fn nothing_that_an_unreadable_container_may_use_is_removed() {
+    let image = Image {
+        id: "i".to_owned(),
+        names: vec!["i:1".to_owned()],
+        labels: labels(&[STALE]),
+        bytes: None,
+    };
+    let volume = Volume { name: "v".to_owned(), labels: labels(&[STALE]), bytes: None };
+    let inventory = Inventory {
+        containers: vec![container(Phase::Exited, "no", &[STALE])],
+        images: vec![image],
+        volumes: vec![volume],
+        unreadable: vec!["a container that makes no sense".to_owned()],
+        ..Inventory::default()
+    };
+    let running = running();
+    let plan = plan(&inventory, Window::Committed(&running));
+    assert_eq!(plan.removals().count(), 1, "the container that can be read goes");
+    assert!(plan.undecided().all(|(_, why)| why.contains("makes no sense")));
+    assert_eq!(plan.undecided().count(), 2);
+}
+
+#[test]
+fn a_volume_that_is_mounted_twice_is_deactivated_once() {
+    let mut container = container(Phase::Exited, "", &[STALE]);
+    container.mounts = vec![mount(Some("v"), "/v"), mount(Some("v"), "/v"), mount(Some("w"), "/w")];
+    let inventory = Inventory { containers: vec![container], ..Inventory::default() };
+    let plan = plan(&inventory, Window::Committed(&running()));
+    let Fate::Remove { how: Removal::Container { deactivate }, .. } = &plan.0[0].fate else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(deactivate.iter().map(|one| one.volume.as_str()).collect::<Vec<_>>(), ["v", "w"]);
 }
 
 #[test]

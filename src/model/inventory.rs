@@ -3,9 +3,14 @@
 
 pub(crate) use crate::model::labels::Labels;
 
+use crate::model::cause::on_one_line;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+
+/// How much is told of an item that makes no sense.
+const SHOWN: usize = 100;
 
 /// What the engine says a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -136,6 +141,12 @@ pub(crate) struct Inventory {
     pub(crate) volumes: Vec<Volume>,
     /// What containers that are no extensions use; theirs is never touched.
     pub(crate) foreign: Uses,
+    /// The image that another one was built on, by their ids.
+    pub(crate) parents: BTreeMap<String, String>,
+    /// Those that were built on another one and are no extensions.
+    pub(crate) foreign_images: Vec<String>,
+    /// Items of the engine's lists that make no sense, and why.
+    pub(crate) unreadable: Vec<String>,
 }
 
 /// Images and volumes in use.
@@ -181,18 +192,19 @@ impl ListedMount {
     }
 }
 
-/// Collects lists into an inventory. Equal texts are kept once: ten thousand containers come from a few
-/// images.
+/// Collects lists into an inventory. An item that makes no sense stops none of the others. Equal texts are
+/// kept once: ten thousand containers come from a few images.
 #[derive(Default)]
 pub(crate) struct Collector {
     labels: HashSet<Arc<Labels>>,
     texts: HashSet<Arc<str>>,
-    pub(crate) inventory: Inventory,
+    inventory: Inventory,
 }
 
 impl Collector {
     /// Takes a container in: an extension whole, of any other only what it uses.
-    pub(crate) fn container(&mut self, listed: ListedContainer) {
+    pub(crate) fn container(&mut self, item: &RawValue) {
+        let Some(listed) = self.read::<ListedContainer>("container", item) else { return };
         let image_id = self.text(listed.image_id.unwrap_or_default());
         let mounts = listed.mounts.unwrap_or_default();
         let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
@@ -216,6 +228,53 @@ impl Collector {
             detail: Detail::NotAsked,
         };
         self.inventory.containers.push(container);
+    }
+
+    /// Takes an image in.
+    pub(crate) fn image(&mut self, item: &RawValue) {
+        let Some(listed) = self.read::<ListedImage>("image", item) else { return };
+        let inventory = &mut self.inventory;
+        let parent = listed.parent_id.clone().filter(|parent| !parent.is_empty());
+        if let Some(parent) = &parent {
+            inventory.parents.insert(listed.id.clone(), parent.clone());
+        }
+        if listed.labels.is_extension() {
+            inventory.images.push(listed.into_image());
+        } else if parent.is_some() {
+            inventory.foreign_images.push(listed.id);
+        }
+    }
+
+    /// Takes the volumes of extensions in.
+    pub(crate) fn volumes(&mut self, listed: &ListedVolumes) {
+        for item in listed.volumes.iter().flatten() {
+            let volume = self.read::<ListedVolume>("volume", item);
+            self.inventory.volumes.extend(volume.and_then(ListedVolume::into_extension));
+        }
+    }
+
+    /// What is left of a build goes with the image that it led to: it has no name, and is a parent.
+    pub(crate) fn inventory(mut self) -> Inventory {
+        let parents: BTreeSet<&str> = self.inventory.parents.values().map(String::as_str).collect();
+        self.inventory
+            .images
+            .retain(|image| !image.names.is_empty() || !parents.contains(image.id.as_str()));
+        self.inventory
+    }
+
+    fn read<'a, T: Deserialize<'a>>(&mut self, what: &str, item: &'a RawValue) -> Option<T> {
+        match serde_json::from_str(item.get()) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                let begin: String = item.get().chars().take(SHOWN).collect();
+                let told = format!(
+                    "list the {what}s: an item of the engine's answer is not what its API describes: \
+                     {error}: {begin}"
+                );
+                self.inventory.unreadable.push(on_one_line(told));
+                None
+            }
+        }
     }
 
     fn text(&mut self, text: String) -> Arc<str> {
@@ -280,14 +339,30 @@ impl InspectedContainer {
         Phase::parse(status.unwrap_or_default())
     }
 
+    /// Whether it did not fail, or not any more.
+    pub(crate) fn has_recovered(&self) -> bool {
+        let failed = |state: &InspectedState| state.error.as_ref().is_some_and(|it| !it.is_empty());
+        match self.phase() {
+            Phase::Created | Phase::Exited => !self.state.as_ref().is_some_and(failed),
+            Phase::Running | Phase::Paused | Phase::Restarting => true,
+            Phase::Removing | Phase::Dead | Phase::Other => false,
+        }
+    }
+
     /// What of it is kept.
-    pub(crate) fn told(mut self) -> Told {
+    ///
+    /// # Errors
+    /// The state is missing, by which everything is decided.
+    pub(crate) fn told(mut self) -> Result<Told, NoState> {
+        if self.state.as_ref().is_none_or(|state| state.status.is_none()) {
+            return Err(NoState);
+        }
         let mounts = self.mounts.take();
-        Told {
+        Ok(Told {
             phase: self.phase(),
             mounts: mounts.map(|all| all.into_iter().map(ListedMount::into_mounted).collect()),
             outcome: self.into_outcome(),
-        }
+        })
     }
 
     fn into_outcome(self) -> Outcome {
@@ -308,6 +383,11 @@ impl InspectedContainer {
         }
     }
 }
+
+/// An inspection that does not say what the container does.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine's answer has no State")]
+pub(crate) struct NoState;
 
 /// What an inspection tells beyond the list.
 #[derive(Debug)]
@@ -346,6 +426,7 @@ fn layer_of(path: &str) -> Option<String> {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListedImage {
     id: String,
+    parent_id: Option<String>,
     repo_tags: Option<Vec<String>>,
     repo_digests: Option<Vec<String>>,
     #[serde(default)]
@@ -354,15 +435,14 @@ pub(crate) struct ListedImage {
 }
 
 impl ListedImage {
-    /// The image, if it is an extension's.
-    pub(crate) fn into_extension(self) -> Option<Image> {
+    fn into_image(self) -> Image {
         let names = [self.repo_tags, self.repo_digests].into_iter().flatten().flatten();
-        self.labels.is_extension().then(|| Image {
+        Image {
             id: self.id,
             names: names.filter(|name| !name.starts_with("<none>")).collect(),
             labels: self.labels,
             bytes: self.size.and_then(|size| u64::try_from(size).ok()),
-        })
+        }
     }
 }
 
@@ -370,7 +450,7 @@ impl ListedImage {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListedVolumes {
-    volumes: Option<Vec<ListedVolume>>,
+    volumes: Option<Vec<Box<RawValue>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -388,18 +468,14 @@ struct UsageData {
     size: Option<i64>,
 }
 
-impl ListedVolumes {
-    /// The extensions' volumes.
-    pub(crate) fn into_extensions(self) -> Vec<Volume> {
-        let volumes = self.volumes.unwrap_or_default().into_iter();
-        let extensions = volumes.filter(|volume| volume.labels.is_extension());
-        let volume = |listed: ListedVolume| Volume {
+impl ListedVolume {
+    fn into_extension(self) -> Option<Volume> {
+        self.labels.is_extension().then(|| Volume {
             // -1 where the engine does not know it.
-            bytes: listed.usage_data.and_then(|usage| u64::try_from(usage.size?).ok()),
-            name: listed.name,
-            labels: listed.labels,
-        };
-        extensions.map(volume).collect()
+            bytes: self.usage_data.and_then(|usage| u64::try_from(usage.size?).ok()),
+            name: self.name,
+            labels: self.labels,
+        })
     }
 }
 

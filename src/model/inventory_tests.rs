@@ -6,11 +6,16 @@ fn labels(text: &str) -> Labels {
     serde_json::from_str(text).unwrap()
 }
 
-fn listed(text: &str) -> Inventory {
+/// An inventory of the items of a list, each taken in by `take`.
+fn collected(text: &str, take: fn(&mut Collector, &RawValue)) -> Inventory {
     let mut collector = Collector::default();
-    let list: Vec<ListedContainer> = serde_json::from_str(text).unwrap();
-    list.into_iter().for_each(|listed| collector.container(listed));
-    collector.inventory
+    let list: Vec<Box<RawValue>> = serde_json::from_str(text).unwrap();
+    list.iter().for_each(|item| take(&mut collector, item));
+    collector.inventory()
+}
+
+fn listed(text: &str) -> Inventory {
+    collected(text, Collector::container)
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn an_inspection_tells_error_and_layers() {
         listed(r#"[{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}]"#)
             .containers
             .remove(0);
-    inspected.told().complete(&mut container);
+    inspected.told().unwrap().complete(&mut container);
     assert_eq!((container.phase, container.mounts[0].source.as_str()), (Phase::Dead, "/v"));
     let Detail::Known(outcome) = container.detail else { panic!() };
     assert_eq!((outcome.exit_code, outcome.error.as_str()), (127, "no"));
@@ -88,28 +93,61 @@ fn an_inspection_tells_error_and_layers() {
     assert_eq!(outcome.restart, "always");
     let bare: InspectedContainer =
         serde_json::from_str(r#"{"State":null,"GraphDriver":{"Data":null}}"#).unwrap();
-    assert_eq!(bare.into_outcome(), Outcome::default());
+    assert!(bare.told().is_err(), "nothing can be decided by it");
 }
 
 #[test]
 fn images_and_volumes_of_extensions_are_kept() {
-    let images: Vec<ListedImage> = serde_json::from_str(
+    let images = collected(
         r#"[{"Id":"sha256:a","RepoTags":["<none>:<none>"],"RepoDigests":["r@sha256:1"],"Size":5,
              "Labels":{"io.balena.image.class":"overlay"}},
             {"Id":"sha256:b","RepoTags":null,"Labels":null,"Size":-1}]"#,
+        Collector::image,
     )
-    .unwrap();
-    let images: Vec<Image> = images.into_iter().filter_map(ListedImage::into_extension).collect();
+    .images;
     assert_eq!(images.len(), 1);
     assert_eq!((images[0].names.len(), images[0].bytes), (1, Some(5)));
-    let volumes: ListedVolumes = serde_json::from_str(
+    let volumes = |text: &str| {
+        let mut collector = Collector::default();
+        collector.volumes(&serde_json::from_str(text).unwrap());
+        collector.inventory().volumes
+    };
+    let some = volumes(
         r#"{"Volumes":[{"Name":"a","Labels":{"io.balena.image.class":"overlay"},
              "UsageData":{"Size":-1,"RefCount":0}},{"Name":"b","Labels":null}],"Warnings":null}"#,
-    )
-    .unwrap();
-    let volumes = volumes.into_extensions();
-    assert_eq!(volumes.len(), 1);
-    assert_eq!(volumes[0].bytes, None);
-    let none: ListedVolumes = serde_json::from_str(r#"{"Volumes":null}"#).unwrap();
-    assert!(none.into_extensions().is_empty());
+    );
+    assert_eq!(some.len(), 1);
+    assert_eq!(some[0].bytes, None);
+    assert!(volumes(r#"{"Volumes":null}"#).is_empty());
+}
+
+#[test]
+fn an_item_that_makes_no_sense_is_told_and_hides_no_other() {
+    let inventory = listed(
+        r#"[{"Id":null},{"Id":"1","Names":[null]},7,{"Id":"2","Mounts":{"\u001b":1}},
+            {"Id":"3","Labels":{"io.balena.image.class":"overlay"}}]"#,
+    );
+    let ids: Vec<&str> = inventory.containers.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, ["3"]);
+    assert_eq!(inventory.unreadable.len(), 4, "{:?}", inventory.unreadable);
+    assert!(
+        inventory.unreadable[1].contains("container") && inventory.unreadable[1].contains("\"1\"")
+    );
+    assert!(!inventory.unreadable.iter().any(|told| told.contains(char::is_control)));
+}
+
+#[test]
+fn what_is_left_of_a_build_is_no_image_of_its_own_and_tells_what_was_built_on_what() {
+    let inventory = collected(
+        r#"[{"Id":"old","ParentId":"","RepoTags":["ext:1"],"Labels":{"io.balena.image.class":"overlay"}},
+            {"Id":"layer","ParentId":"old","RepoTags":null,"Labels":{"io.balena.image.class":"overlay"}},
+            {"Id":"new","ParentId":"layer","RepoTags":["ext:2"],"Labels":{"io.balena.image.class":"overlay"}},
+            {"Id":"other","ParentId":"old","RepoTags":["x:1"],"Labels":null},
+            {"Id":"loose","ParentId":null,"RepoTags":null,"Labels":{"io.balena.image.class":"overlay"}}]"#,
+        Collector::image,
+    );
+    let ids: Vec<&str> = inventory.images.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(ids, ["old", "new", "loose"]);
+    assert_eq!(inventory.parents["new"], "layer");
+    assert_eq!(inventory.foreign_images, ["other"]);
 }

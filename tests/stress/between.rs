@@ -52,7 +52,8 @@ const OTHERS: [Meeting; 11] = [
 pub(crate) fn sweep(extent: Extent, report: &mut Report) {
     let mut all = vec![(Kind::Bare, FIRST.as_slice())];
     if extent == Extent::Full {
-        all.extend([(Kind::Bare, OTHERS.as_slice()), (Kind::Full, FIRST.as_slice())]);
+        all.extend([(Kind::Bare, OTHERS.as_slice())]);
+        all.extend([(Kind::Full, FIRST.as_slice()), (Kind::Full, OTHERS.as_slice())]);
     }
     for (kind, meetings) in all {
         let mut world = World::new("w", kind);

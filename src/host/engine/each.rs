@@ -1,29 +1,23 @@
-//! A JSON list, item by item.
+//! A JSON list, item by item, each as its own text: what is wrong with one does not hide the others.
 
-use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
+use serde::de::{Deserializer as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::fmt;
 use std::io::Read;
-use std::marker::PhantomData;
 
 /// Hands on every item of the list that `reader` has. `null` is an empty list, as Go writes it.
 ///
 /// # Errors
 /// The reader's, and line and column of what is no such list.
-pub(super) fn each<T: DeserializeOwned>(
-    reader: impl Read,
-    item: impl FnMut(T),
-) -> serde_json::Result<()> {
+pub(super) fn each(reader: impl Read, item: impl FnMut(&RawValue)) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_reader(reader);
-    json.deserialize_any(Each { item, kind: PhantomData })?;
+    json.deserialize_any(Each(item))?;
     json.end()
 }
 
-struct Each<T, F> {
-    item: F,
-    kind: PhantomData<T>,
-}
+struct Each<F>(F);
 
-impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<T, F> {
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Each<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,8 +29,8 @@ impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<T, F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(item) = list.next_element()? {
-            (self.item)(item);
+        while let Some(item) = list.next_element::<Box<RawValue>>()? {
+            (self.0)(&item);
         }
         Ok(())
     }
@@ -46,18 +40,18 @@ impl<'de, T: DeserializeOwned, F: FnMut(T)> Visitor<'de> for Each<T, F> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> serde_json::Result<Vec<u32>> {
+    fn read(text: &str) -> serde_json::Result<Vec<String>> {
         let mut items = Vec::new();
-        each(text.as_bytes(), |item| items.push(item))?;
+        each(text.as_bytes(), |item| items.push(item.get().to_owned()))?;
         Ok(items)
     }
 
     #[test]
     fn items_arrive_in_order_and_null_is_an_empty_list() {
-        assert_eq!(read("[1, 2,3]\n").unwrap(), [1, 2, 3]);
+        assert_eq!(read("[1, {\"a\":[]},null]\n").unwrap(), ["1", "{\"a\":[]}", "null"]);
         assert!(read("[]").unwrap().is_empty());
         assert!(read("null").unwrap().is_empty());
-        for text in ["", "[1", "[1,\"x\"]", "{}", "[1] x", "1"] {
+        for text in ["", "[1", "[1,x]", "{}", "[1] x", "1"] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::model::engine::NoCommonVersion;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,8 @@ pub(crate) enum Error {
     Refused { what: String, status: u16, message: String },
     #[error("{what}: no answer from the engine within {} s", limit.as_secs_f32())]
     NoAnswer { what: String, limit: Duration },
+    #[error("{what}: no answer from the engine before the time was up (--timeout allows more)")]
+    OutOfTime { what: String },
     #[error("{what}: given up, because this program was told to end")]
     Stopped { what: String },
     #[error("{what}: the engine's answer has more than {limit} bytes")]
@@ -48,6 +50,10 @@ impl Error {
         use io::ErrorKind::{ConnectionRefused, Interrupted, NotFound, PermissionDenied};
         let what = what.to_owned();
         match source {
+            // Whichever of the two limits came first.
+            ureq::Error::Timeout(_) if Instant::now() >= engine.deadline => {
+                Self::OutOfTime { what }
+            }
             ureq::Error::Timeout(_) => Self::NoAnswer { what, limit: engine.patience },
             ureq::Error::Io(source) => match source.kind() {
                 Interrupted => Self::Stopped { what },
@@ -69,6 +75,21 @@ impl Error {
     /// Whether the engine says that something else is in the way, such as a removal under way.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
+    }
+
+    /// Whether the engine may be starting up: it is not there, or it does not answer yet.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Broken { .. })
+    }
+
+    /// Whether the request was given up, so that nobody knows what the engine did.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_stop() || matches!(self, Self::OutOfTime { .. } | Self::NoAnswer { .. })
+    }
+
+    /// Whether there was no more time for it.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::OutOfTime { .. })
     }
 
     /// Whether the program was told to end.

@@ -11,6 +11,7 @@ use self::transport::{NoNames, UnixConnector};
 use crate::host::stop::Stop;
 use crate::model::engine::{self, ApiVersion};
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,6 +40,15 @@ pub(crate) struct Engine {
     pub(crate) deadline: Instant,
 }
 
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// As long as one request may.
+    Patience,
+    /// As long as all of them may.
+    Deadline,
+}
+
 /// A conversation with an engine that has answered. Threads share it; idle connections are kept.
 pub(crate) struct Client {
     agent: Agent,
@@ -65,8 +75,10 @@ impl Client {
             .build();
         let connector = UnixConnector { socket: engine.socket.clone(), stop: Arc::clone(stop) };
         let agent = Agent::with_parts(config, connector, NoNames);
-        let mut client = Self { agent, engine, api: ApiVersion::NEWEST, sent: AtomicUsize::new(0) };
-        let answer = client.exchange("GET", "/_ping", "ask the engine for its API version")?;
+        let sent = AtomicUsize::new(0);
+        let mut client = Self { agent, engine, api: ApiVersion::NEWEST, sent };
+        let what = "ask the engine for its API version";
+        let answer = client.exchange("GET", "/_ping", what, Limit::Patience)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         let socket = client.engine.socket.clone();
         client.api = engine::negotiate(header).map_err(|source| Error::Api { socket, source })?;
@@ -88,7 +100,7 @@ impl Client {
     /// # Errors
     /// No answer, an error as an answer, or one that the API does not describe.
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
         // Whole: it is small, and many times faster to read than byte by byte.
         self.decode(answer, ONE, what, |mut reader| {
             let mut bytes = Vec::with_capacity(BUFFER);
@@ -102,7 +114,7 @@ impl Client {
     /// # Errors
     /// As `ask`.
     pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
         self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))
     }
 
@@ -110,23 +122,28 @@ impl Client {
     ///
     /// # Errors
     /// As `ask`; items may have been handed on before.
-    pub(crate) fn each<T: DeserializeOwned>(
+    pub(crate) fn each(
         &self,
         path: &str,
         what: &str,
-        item: impl FnMut(T),
+        item: impl FnMut(&RawValue),
     ) -> Result<(), Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
         self.decode(answer, LIST, what, |reader| each::each(reader, item))
     }
 
-    /// Asks for bytes of any number, such as an image: `GET`, streamed.
+    /// Asks for bytes of any number, such as an image: `GET`, streamed. It may take as long as all requests
+    /// together.
     ///
     /// # Errors
     /// No answer, or an error as an answer. What fails later is an error of the reader.
     pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what)?;
-        Ok(answer.into_body().into_with_config().limit(u64::MAX).reader())
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Deadline)?;
+        Ok(Download {
+            body: answer.into_body().into_with_config().limit(u64::MAX).reader(),
+            what: what.to_owned(),
+            engine: self.engine.clone(),
+        })
     }
 
     /// Removes something.
@@ -134,7 +151,7 @@ impl Client {
     /// # Errors
     /// It may still be there.
     pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
-        let mut answer = self.exchange("DELETE", &self.versioned(path), what)?;
+        let mut answer = self.exchange("DELETE", &self.versioned(path), what, Limit::Patience)?;
         // Read to its end, so that the connection can be used again. The removal has been done.
         let mut body = answer.body_mut().with_config().limit(ONE).reader();
         let _ = io::copy(&mut body, &mut io::sink());
@@ -146,13 +163,19 @@ impl Client {
     }
 
     /// Sends a request and reads the head of its answer; an error as an answer is an error.
-    fn exchange(&self, method: &str, path: &str, what: &str) -> Result<Response<Body>, Error> {
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        what: &str,
+        limit: Limit,
+    ) -> Result<Response<Body>, Error> {
         let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
         let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
-        let mut answer = match self.send(method, &uri) {
+        let mut answer = match self.send(method, &uri, limit) {
             // The engine may close an idle connection in the very moment it is used again. Both
             // methods can be repeated: a second removal finds nothing.
-            Err(error) if is_closed(&error) => self.send(method, &uri),
+            Err(error) if is_closed(&error) => self.send(method, &uri, limit),
             answer => answer,
         }
         .map_err(|source| self.failed(what, source))?;
@@ -168,13 +191,16 @@ impl Client {
         Err(Error::Refused { what: what.to_owned(), status: status.as_u16(), message })
     }
 
-    fn send(&self, method: &str, uri: &Uri) -> Result<Response<Body>, ureq::Error> {
+    fn send(&self, method: &str, uri: &Uri, limit: Limit) -> Result<Response<Body>, ureq::Error> {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let left = self.engine.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ureq::Error::Timeout(ureq::Timeout::Global));
         }
-        let limit = Some(left.min(self.engine.patience));
+        let limit = Some(match limit {
+            Limit::Patience => left.min(self.engine.patience),
+            Limit::Deadline => left,
+        });
         match method {
             "DELETE" => self.agent.delete(uri).config().timeout_global(limit).build().call(),
             _ => self.agent.get(uri).config().timeout_global(limit).build().call(),
@@ -209,6 +235,22 @@ impl Client {
 
     fn failed(&self, what: &str, source: ureq::Error) -> Error {
         Error::of_exchange(what, &self.engine, source)
+    }
+}
+
+/// An answer that is read as it arrives. Its errors say which request it was.
+struct Download<R> {
+    body: R,
+    what: String,
+    engine: Engine,
+}
+
+impl<R: Read> Read for Download<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).map_err(|error| {
+            let source = ureq::Error::from(error);
+            io::Error::other(Error::of_exchange(&self.what, &self.engine, source))
+        })
     }
 }
 

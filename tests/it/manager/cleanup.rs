@@ -1,5 +1,7 @@
 //! `cleanup` on a recorded engine: what goes, in which order, with which words and exit status.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -76,6 +78,7 @@ fn with_stale_os_containers_go_before_images_and_images_before_volumes() {
     // The volume's folder is not there, so whether it had a `deactivate` is not known.
     assert_eq!(finished.code, 1);
     assert!(finished.err.contains("deactivate of volume v"), "{finished}");
+    assert_eq!(document["objects"][0]["deactivated"][0]["ran"], false);
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn only_one_cleanup_is_at_work_at_a_time() {
     let _engine = host.engine(&store);
     let held = hold_the_lock(&host);
     let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
-    assert!(finished.code == 1 && finished.err.contains("another"), "{finished}");
+    assert!(finished.code == 4 && finished.err.contains("another"), "{finished}");
     host.manager(&["cleanup", "--dry-run"]).ok();
     assert_eq!(store.ids(), ["a"]);
     drop(held);
@@ -288,10 +291,141 @@ fn only_one_cleanup_is_at_work_at_a_time() {
 
 /// A stale container with a volume that has this `deactivate`.
 fn with_deactivate(host: &Host, text: &str) -> Container {
-    let volume = host.path("volume");
+    deactivating("a", &host.path("volume"), text)
+}
+
+fn deactivating(id: &str, volume: &Path, text: &str) -> Container {
     script(&volume.join("deactivate"), text);
-    let volumes = vec![("v".to_owned(), volume.to_str().unwrap().to_owned())];
-    Container { volumes, ..stale("a") }
+    let volumes = vec![(format!("v-of-{id}"), volume.to_str().unwrap().to_owned())];
+    Container { volumes, ..stale(id) }
+}
+
+fn end(started: &process::Started) {
+    process::signal(started.pid(), rustix::process::Signal::TERM);
+}
+
+#[test]
+fn after_a_signal_no_hook_and_no_removal_begins() {
+    let host = Host::new();
+    let ran = |id: &str| host.path(&format!("ran-{id}"));
+    let containers = ["a", "b", "c"].map(|id| {
+        let text = format!("touch {}; sleep 0.5", ran(id).display());
+        deactivating(id, &host.path(&format!("volume-{id}")), &text)
+    });
+    let store = Store::of(&containers);
+    let engine = host.engine(&store);
+    let err = tempfile::NamedTempFile::new().unwrap();
+    let mut command = host.command(&["cleanup", "--stale-os"]);
+    let mut started = process::start(command.stderr(err.reopen().unwrap()));
+    let begun = || ["a", "b", "c"].iter().filter(|id| ran(id).exists()).count();
+    process::wait_for("a hook", || (begun() == 1).then_some(()));
+    end(&started);
+    assert_eq!(started.wait(), 4);
+    assert_eq!(begun(), 1, "the others were waiting for it");
+    assert!(engine.removals().is_empty() && store.ids().len() == 3);
+    let err = std::fs::read_to_string(err.path()).unwrap();
+    assert_eq!(err.matches("is still there").count(), 1, "{err}");
+}
+
+#[test]
+fn a_removal_that_nobody_has_heard_of_is_not_called_failed() {
+    let (store, host) = (Store::of(&[failed("a")]), Host::new());
+    let engine = host.engine_but(&store, |method, _| (method == "DELETE").then_some(Answer::Hang));
+    let (out, err) =
+        (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let mut command = host.command(&["cleanup", "--format", "json"]);
+    command.stdout(out.reopen().unwrap()).stderr(err.reopen().unwrap());
+    let mut started = process::start(&mut command);
+    process::wait_for("the removal", || (!engine.removals().is_empty()).then_some(()));
+    end(&started);
+    assert_eq!(started.wait(), 4, "each had its turn, and the signal is why one failed");
+    let document: Value = serde_json::from_slice(&std::fs::read(out.path()).unwrap()).unwrap();
+    assert_eq!(document["objects"][0]["result"], "unknown");
+    let err = std::fs::read_to_string(err.path()).unwrap();
+    assert!(err.contains("may be still there, or may have gone"), "{err}");
+}
+
+#[test]
+fn a_failed_container_that_was_started_again_since_is_left_alone() {
+    for state in ["running", "exited"] {
+        let (store, host) = (Store::of(&[failed("a"), failed("b")]), Host::new());
+        let (seen, asked) = (store.clone(), AtomicUsize::new(0));
+        let engine = host.engine_but(&store, move |_, path| {
+            // The second question about it comes right before its removal.
+            if path == "/containers/a/json" && asked.fetch_add(1, Ordering::Relaxed) == 1 {
+                let mut contents = seen.contents();
+                let one = contents.containers.iter_mut().find(|one| one.id == "a").unwrap();
+                (one.state, one.error) = (state, "");
+            }
+            None
+        });
+        let finished = host.manager(&["cleanup", "--format", "json"]).ok();
+        let document = finished.json();
+        assert_eq!(document["objects"][0]["result"], "recovered", "{finished}");
+        assert_eq!(
+            (&document["summary"]["remove"], &document["summary"]["keep"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(engine.removals().len(), 1);
+        assert_eq!(store.ids(), ["a"]);
+    }
+}
+
+#[test]
+fn an_image_goes_after_those_that_were_built_on_it() {
+    let claim = labels(&[(OS, "2.112.*")]);
+    let ids = ["base", "middle", "top"];
+    let contents = Contents {
+        images: ids.map(|id| (id.to_owned(), claim.clone())).into(),
+        ..Contents::default()
+    };
+    let (store, host) = (Store::new(contents), Host::new());
+    let seen = store.clone();
+    let _engine = host.engine_but(&store, move |method, path| {
+        let position = ids.iter().position(|id| path == format!("/images/{id}"))?;
+        let left = seen.contents().images.len();
+        let has_child = method == "DELETE" && left > position + 1;
+        has_child
+            .then(|| Answer::Json(409, json!({ "message": "image has dependent child images" })))
+    });
+    let finished = host.manager(&["cleanup", "--stale-os"]).ok();
+    assert!(finished.out.contains("3 removed, 0 kept, 0 failed"), "{finished}");
+}
+
+#[test]
+fn what_the_engine_lists_and_nobody_understands_stops_nothing_but_what_it_may_use() {
+    let claim = labels(&[(OS, "2.112.*")]);
+    let contents = Contents {
+        containers: vec![failed("a")],
+        images: vec![("old".to_owned(), claim)],
+        ..Contents::default()
+    };
+    let (store, host) = (Store::new(contents), Host::new());
+    let _engine = host.engine_but(&store, |_, path| {
+        let listed = json!([
+            { "Id": null },
+            { "Id": "a", "State": "created", "Labels": labels(&[]), "ImageID": "i" },
+        ]);
+        path.starts_with("/containers/json").then(|| Answer::Json(200, listed))
+    });
+    let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("list the containers: an item"), "{finished}");
+    let document = finished.json();
+    assert_eq!(document["unreadable"].as_array().unwrap().len(), 1);
+    assert_eq!(document["objects"][0]["result"], "removed");
+    assert_eq!(document["objects"][1]["reason"], "undecided");
+    assert_eq!(store.contents().images.len(), 1);
+}
+
+#[test]
+fn an_inspection_without_a_state_decides_nothing() {
+    let (store, host) = (Store::of(&[Container::new("a")]), Host::new());
+    let _engine = host.engine_but(&store, |_, path| {
+        (path == "/containers/a/json").then(|| Answer::Json(200, json!({ "State": null })))
+    });
+    let finished = host.manager(&["cleanup"]);
+    assert!(finished.code == 1 && finished.err.contains("no State"), "{finished}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Engines that are not as they should be.
 
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -45,6 +46,52 @@ fn an_engine_that_is_starting_up_is_waited_for_if_that_is_wished() {
     let begun = Instant::now();
     fails(&host, &["cleanup", "--wait", "0.5"], &["cannot be reached"]);
     assert!(begun.elapsed() >= Duration::from_millis(500));
+}
+
+#[test]
+fn an_engine_that_takes_connections_and_does_not_answer_yet_is_waited_for_as_well() {
+    let host = Host::new();
+    let pings = AtomicUsize::new(0);
+    let _engine = host.engine_but(&Store::default(), move |_, path| {
+        let early = path == "/_ping" && pings.fetch_add(1, Ordering::Relaxed) < 2;
+        early.then_some(Answer::Hang)
+    });
+    host.manager(&["cleanup", "--wait", "20", "--request-timeout", "0.2"]).ok();
+}
+
+#[test]
+fn the_time_of_all_requests_has_words_and_a_status_of_its_own() {
+    let host = Host::new();
+    let _engine = host.engine_but(&Store::default(), |_, path| {
+        path.starts_with("/containers/json").then_some(Answer::Hang)
+    });
+    let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
+    assert_eq!(finished.code, 4, "{finished}");
+    assert!(finished.err.contains("list the containers: no answer"), "{finished}");
+    assert!(finished.err.contains("--timeout") && !finished.err.contains("30 s"), "{finished}");
+}
+
+#[test]
+fn an_image_may_take_longer_than_another_request() {
+    let host = Host::new();
+    let _engine = host.engine_but(&Store::default(), |_, path| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n";
+        match path {
+            "/images/late/get" => Some(Answer::Late(
+                Duration::from_millis(600),
+                Box::new(Answer::Raw(format!("{head}{}", "x".repeat(600)).into())),
+            )),
+            "/images/hangs/get" => Some(Answer::Hang),
+            _ => None,
+        }
+    });
+    let check = |image, timeout| {
+        host.manager(&["check", image, "--request-timeout", "0.2", "--timeout", timeout])
+    };
+    let finished = check("late", "20");
+    assert!(finished.err.contains("no tar archive"), "{finished}");
+    let finished = check("hangs", "1");
+    assert!(finished.err.contains("save image \"hangs\": no answer"), "{finished}");
 }
 
 #[test]
