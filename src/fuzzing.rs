@@ -10,6 +10,7 @@
     reason = "a property that does not hold is told by a panic"
 )]
 
+pub mod engine;
 pub mod manager;
 
 use crate::cli::log_options::{LogOptions, Stderr, log_options};

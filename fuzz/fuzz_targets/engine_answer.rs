@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    balena_extension_runtime::fuzzing::manager::engine_answer(bytes)
+    balena_extension_runtime::fuzzing::engine::engine_answer(bytes)
 });

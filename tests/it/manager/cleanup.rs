@@ -406,7 +406,7 @@ fn what_the_engine_lists_and_nobody_understands_stops_nothing_but_what_it_may_us
             { "Id": null },
             { "Id": "a", "State": "created", "Labels": labels(&[]), "ImageID": "i" },
         ]);
-        path.starts_with("/containers/json").then(|| Answer::Json(200, listed))
+        path.starts_with("/containers/json").then_some(Answer::Json(200, listed))
     });
     let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
     assert_eq!(finished.code, 1, "{finished}");
