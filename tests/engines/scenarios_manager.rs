@@ -22,9 +22,10 @@ pub(crate) const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
     ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
     ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
+    ("images_go_after_those_that_were_built_on_them_or_stay_with_them", built_on_each_other),
     ("deactivate_runs_before_its_container_goes", deactivate),
     ("a_cleanup_beside_deploys_takes_failed_ones_alone", beside_deploys),
     ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
@@ -211,6 +212,39 @@ fn stale(docker: &Docker) {
         assert_eq!(volumes.lines().any(|volume| volume == name), there, "{name} in {volumes}");
     }
     manager(docker, &["cleanup", "--stale-os"]).ok().says("0 removed");
+}
+
+fn built_on_each_other(docker: &Docker) {
+    let parents: Vec<Image> = (0..2).map(|_| labelled(OS, "0.*")).collect();
+    for (image, child, claim) in
+        [(&parents[0], "stale-child", "0.1*"), (&parents[1], "child", "1*")]
+    {
+        docker.import(image);
+        let created = docker.docker(&["create", "--name", child, &image.name, "x"]);
+        assert!(created.out.len() > 12, "{created}");
+        // Twice, so that something nameless stands between the two.
+        let (between, last) = ("--change=LABEL step=1", format!("--change=LABEL {OS}={claim}"));
+        let id = docker.docker(&["commit", between, child]).ok().out;
+        docker.docker(&["rm", "--force", child]).ok();
+        docker.docker(&["create", "--name", child, id.trim(), "x"]).ok();
+        docker.docker(&["commit", &last, child, child]).ok();
+        docker.docker(&["rm", "--force", child]).ok();
+    }
+    let dry = manager(docker, &["cleanup", "--stale-os", "--dry-run", "--format", "json"]).ok();
+    let real = manager(docker, &["cleanup", "--stale-os", "--format", "json"]).ok();
+    let (dry, real) = (json(&dry), json(&real));
+    assert_eq!(dry["summary"], real["summary"]);
+    assert_eq!(
+        (&real["summary"]["remove"], &real["summary"]["keep"]),
+        (&2.into(), &2.into()),
+        "{real:#}"
+    );
+    let left = docker.docker(&["images", "--format", "{{.Repository}}"]).ok().out;
+    let mut left: Vec<&str> = left.lines().collect();
+    left.sort_unstable();
+    let mut expected = vec!["child", parents[1].name.as_str()];
+    expected.sort_unstable();
+    assert_eq!(left, expected);
 }
 
 /// Deploys, some of which fail, with cleanups between all their steps: each good one is there at the end.
