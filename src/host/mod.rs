@@ -34,3 +34,4 @@ pub(crate) mod spawn;
 pub(crate) mod state_dir;
 pub(crate) mod stop;
 pub(crate) mod store;
+pub(crate) mod unit;

@@ -5,7 +5,7 @@ use super::gather::data_root;
 use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
 use crate::host::host_root::HostRoot;
-use crate::host::{disk, grubenv, kernel};
+use crate::host::{disk, grubenv, kernel, unit};
 use crate::model::cause::{chain, in_words, on_one_line};
 use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
 use crate::model::proxy::PROGRAM;
@@ -17,13 +17,6 @@ use std::path::{Path, PathBuf};
 const SCHEMA: u32 = 1;
 /// The units that dist/systemd has for every host.
 const UNITS: [&str; 1] = ["balena-extension-cleanup.service"];
-/// Where units are installed, and below which they are enabled by links (systemd.unit(5)).
-const UNIT_FOLDERS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 /// The namespaces that the runtime uses or that containers have.
 const NAMESPACES: [&str; 5] = ["mnt", "net", "pid", "ipc", "uts"];
 
@@ -81,7 +74,7 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
             Ok(block) => Ok(block.map(|block| block.free)),
             Err(error) => Err(chain(&error)),
         },
-        units: UNITS.map(|unit| (unit, is_enabled(context, unit))).into(),
+        units: UNITS.map(|name| (name, unit::is_enabled(host, name))).into(),
         disk: disk::space(&root)
             .map(|(free, all)| (free, all, path.clone()))
             .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
@@ -130,24 +123,6 @@ fn state_root(context: &Context) -> Result<String, String> {
         Ok(()) => Ok(shown),
         Err(error) => Err(format!("{shown} cannot be written: {}", in_words(&error))),
     }
-}
-
-fn is_enabled(context: &Context, unit: &str) -> Option<bool> {
-    let folders = UNIT_FOLDERS.map(|folder| context.host.path(folder));
-    let wanted = |folder: &PathBuf| {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-        let below = entries.filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            name.ends_with(".wants") || name.ends_with(".requires")
-        });
-        // A link that leads nowhere from here may lead somewhere on its own host.
-        below.into_iter().any(|entry| entry.path().join(unit).symlink_metadata().is_ok())
-    };
-    if folders.iter().any(wanted) {
-        return Some(true);
-    }
-    folders.iter().any(|folder| folder.join(unit).exists()).then_some(false)
 }
 
 /// Whether the kernel has overlayfs, built in, loaded, or as a module that it can load.
