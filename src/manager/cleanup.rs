@@ -301,9 +301,11 @@ impl<'a> Report<'a> {
             for deactivated in &done.deactivated {
                 if let Some(error) = &deactivated.error {
                     let volume = &deactivated.volume;
+                    let went_on =
+                        if done.result.is_ok() { ", and the removal went on" } else { "" };
                     context.log.error(&format!(
-                        "deactivate of volume {volume} ({kind} {id}, {name}) did not do its work, \
-                         and the removal went on: {error}"
+                        "deactivate of volume {volume} ({kind} {id}, {name}) did not do its \
+                         work{went_on}: {error}"
                     ));
                 }
             }

@@ -3,6 +3,7 @@
 
 mod check;
 mod cleanup;
+mod deactivate;
 mod faults;
 mod host;
 mod recorded;

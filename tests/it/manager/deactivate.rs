@@ -1,0 +1,127 @@
+//! `deactivate` at the top of the volumes of stale containers: when it runs, with what, and what becomes of
+//! the container if it does not end well, or a signal comes.
+
+use super::cleanup::stale;
+use super::host::{Host, script};
+use super::store::{Container, Store};
+use crate::process;
+use std::path::Path;
+
+/// A stale container with a volume that has this `deactivate`.
+fn with_deactivate(host: &Host, text: &str) -> Container {
+    deactivating("a", &host.path("volume"), text)
+}
+
+fn deactivating(id: &str, volume: &Path, text: &str) -> Container {
+    script(&volume.join("deactivate"), text);
+    let volumes = vec![(format!("v-of-{id}"), volume.to_str().unwrap().to_owned())];
+    Container { volumes, ..stale(id) }
+}
+
+#[test]
+fn after_a_signal_no_hook_and_no_removal_begins() {
+    let host = Host::new();
+    let ran = |id: &str| host.path(&format!("ran-{id}"));
+    let containers = ["a", "b", "c"].map(|id| {
+        let text = format!("touch {}; sleep 0.5", ran(id).display());
+        deactivating(id, &host.path(&format!("volume-{id}")), &text)
+    });
+    let store = Store::of(&containers);
+    let engine = host.engine(&store);
+    let err = tempfile::NamedTempFile::new().unwrap();
+    let mut command = host.command(&["cleanup", "--stale-os"]);
+    let mut started = process::start(command.stderr(err.reopen().unwrap()));
+    let begun = || ["a", "b", "c"].iter().filter(|id| ran(id).exists()).count();
+    process::wait_for("a hook", || (begun() == 1).then_some(()));
+    process::signal(started.pid(), rustix::process::Signal::TERM);
+    assert_eq!(started.wait(), 4);
+    assert_eq!(begun(), 1, "the others were waiting for it");
+    assert!(engine.removals().is_empty() && store.ids().len() == 3);
+    let err = std::fs::read_to_string(err.path()).unwrap();
+    assert_eq!(err.matches("is still there").count(), 1, "{err}");
+}
+
+#[test]
+fn deactivate_runs_before_a_stale_container_goes_with_exactly_its_environment() {
+    let host = Host::new();
+    let seen = host.path("seen");
+    let text = format!("tr '\\0' '\\n' < /proc/$$/environ > {}; pwd >> {0}", seen.display());
+    let store = Store::of(&[with_deactivate(&host, &text)]);
+    let _engine = host.engine(&store);
+    host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
+    assert!(!seen.exists(), "a dry run runs nothing");
+    host.manager(&["cleanup", "--stale-os"]).ok();
+    let volume = host.path("volume").display().to_string();
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert_eq!(
+        seen.lines().collect::<Vec<_>>(),
+        [
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            format!("EXTENSION_ROOTFS={volume}").as_str(),
+            "EXTENSION_IMAGE_CLASS=overlay",
+            "EXTENSION_IMAGE_KERNEL_VERSION=5.10.0",
+            format!("EXTENSION_VOLUME_DATA={volume}").as_str(),
+            "/",
+        ]
+    );
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
+    let host = Host::new();
+    let store = Store::of(&[with_deactivate(&host, "echo cannot >&2; exit 7")]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    let document = finished.json();
+    let error = document["objects"][0]["deactivated"][0]["error"].as_str().unwrap();
+    assert_eq!(error, "hook deactivate exited with status 7: cannot");
+    assert_eq!(document["objects"][0]["result"], "removed");
+    assert!(store.ids().is_empty());
+}
+
+#[test]
+fn a_signal_that_ends_manager_and_deactivate_keeps_the_container() {
+    let host = Host::new();
+    // systemd stops a unit with a signal to all its processes. Here the hook tells the manager, its
+    // guard's parent, and then ends as if it had been told, too.
+    let text = "kill -TERM $(cut -d ' ' -f 4 /proc/$PPID/stat); exit 143";
+    let store = Store::of(&[with_deactivate(&host, text)]);
+    let engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os"]);
+    assert_eq!(finished.code, 4, "{finished}");
+    assert!(finished.err.contains("told to end"), "{finished}");
+    assert!(!finished.err.contains("the removal went on"), "{finished}");
+    assert!(engine.removals().is_empty(), "{:?}", engine.removals());
+    assert_eq!(store.ids().len(), 1);
+}
+
+#[test]
+fn a_deactivate_that_is_a_link_out_of_its_volume_does_not_run() {
+    let host = Host::new();
+    let container = with_deactivate(&host, "exit 0");
+    script(&host.path("outside"), &format!("touch {}", host.path("escaped").display()));
+    let link = host.path("volume/deactivate");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(host.path("outside"), &link).unwrap();
+    let store = Store::of(&[container]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os"]);
+    assert!(finished.code == 1 && finished.err.contains("link"), "{finished}");
+    assert!(!host.path("escaped").exists() && store.ids().is_empty());
+}
+
+#[test]
+fn a_deactivate_that_hangs_ends_with_the_time_and_is_killed() {
+    let host = Host::new();
+    let pid = host.path("pid");
+    let text = format!("echo $$ > {}; exec sleep 100", pid.display());
+    let store = Store::of(&[with_deactivate(&host, &text)]);
+    let _engine = host.engine(&store);
+    let finished = host.manager(&["cleanup", "--stale-os", "--timeout", "1"]);
+    assert_eq!(finished.code, 4, "{finished}");
+    assert!(finished.out.contains("not-tried"), "{finished}");
+    let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+    process::wait_for("the hook to be killed", || (!process::is_alive(pid)).then_some(()));
+}
