@@ -57,7 +57,7 @@ stress: build ## killed and faulted at every system call [STRESS=full; default: 
 	@tools/need 'make test' $(CC_NEEDS)
 	$(TEST) --test stress
 
-packaging: build ## tests of dist/: units, man pages, completions, snippets, the Debian package
+packaging: build ## tests of dist/: man pages, completions, snippets, the Debian package; boots with a real systemd
 	@tools/need 'make packaging' $(PACKAGING_NEEDS)
 	$(TEST) --test packaging
 
@@ -98,7 +98,8 @@ CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
-	crun=crun unshare=util-linux dpkg-deb=dpkg
+	crun=crun unshare=util-linux dpkg-deb=dpkg dockerd=docker.io /usr/bin/docker=docker.io \
+	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
 	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils \

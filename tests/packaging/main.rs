@@ -2,7 +2,8 @@
 //! completions, the snippets for engines, the recipe. Each is given to the program that will read it.
 //!
 //! The package is installed for real, with apt-get, in a copy of this machine's root filesystem that
-//! is gone when the test ends: an overlay in a mount namespace of its own, without a network.
+//! is gone when the test ends: an overlay in a mount namespace of its own, without a network. Such a
+//! copy is also booted, for the unit.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -14,7 +15,9 @@
     reason = "a test fails by panicking, says what it saw, and owns the files it writes"
 )]
 
+mod boot;
 mod documents;
+mod machine;
 mod package;
 mod snippets;
 

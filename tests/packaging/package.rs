@@ -16,7 +16,7 @@ fn build(folder: &Path) -> PathBuf {
 
 /// The package under test, built once. The folder stays until the process ends, and is in the target
 /// folder, which `make clean` removes.
-fn package() -> &'static Path {
+pub(crate) fn package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE.get_or_init(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
@@ -50,8 +50,8 @@ fn in_a_copy(script: &str) -> (bool, String) {
     run(&mut command)
 }
 
-const INSTALL: &str = "apt-get install --yes --no-install-recommends /package.deb";
-const UNIT: &str = "balena-extension-cleanup.service";
+pub(crate) const INSTALL: &str = "apt-get install --yes --no-install-recommends /package.deb";
+pub(crate) const UNIT: &str = "balena-extension-cleanup.service";
 
 #[test]
 fn lintian_has_nothing_to_say() {

@@ -1,0 +1,160 @@
+//! The boot unit and the update hook on a machine that boots, with a real engine, without one, and
+//! with one that hangs.
+
+use crate::machine::{ENGINE, SUPERVISOR, boots};
+use crate::package::UNIT;
+use std::time::Duration;
+
+/// The lines of `text` in this order, others between them or not.
+#[track_caller]
+fn has_in_order(text: &str, lines: &[&str]) {
+    let mut all = text.lines();
+    for line in lines {
+        assert!(all.any(|one| one.contains(line)), "no {line:?} at its place in:\n{text}");
+    }
+}
+
+/// The unit's own limits are a few seconds in these tests; the rest is what a busy machine may need.
+const MOST: Duration = Duration::from_secs(25);
+
+const DEPLOY: &str = r#"
+    deploy good ''
+    deploy bad 'echo cannot be applied; exit 3'
+    LABEL=io.balena.image.kernel-version=1.2.3 deploy stale '' --volume data:/data
+    containers
+"#;
+
+/// The hook is refused before the update has committed, stopped in its midst, and then let go on.
+const UPDATE: &str = r#"
+    containers
+    hook=/usr/lib/balena-extension-runtime/after-os-update
+    environment() { # environment UPGRADE_AVAILABLE: a block as GRUB has it
+        mkdir -p /mnt/boot
+        { printf '# GRUB Environment Block\nupgrade_available=%s\n' "$1" && printf '%01024d' 0 | tr 0 '#'; } |
+            head -c 1024 >/mnt/boot/bootenv
+    }
+    environment 1
+    $hook || echo "refused with $?"
+    containers
+
+    environment 0
+    deactivate=$(docker volume inspect --format '{{.Mountpoint}}' data)/deactivate
+    printf '#!/bin/sh\necho >/run/begun\n[ -e /run/quick ] || sleep 50\n' >"$deactivate"
+    chmod 0755 "$deactivate"
+    systemd-run --quiet --no-block --unit=update --service-type=oneshot --remain-after-exit "$hook"
+    wait_for test -e /run/begun
+    systemctl stop update.service || true
+    echo "stopped: $(now_of update.service Result) $(now_of update.service ExecMainStatus)"
+    journalctl --sync
+    journalctl --output=cat --unit=update.service
+    containers
+
+    touch /run/quick
+    $hook && echo "done with $?"
+    containers
+    docker images --format 'image {{.Repository}}' | sort
+"#;
+
+#[test]
+fn a_boot_removes_what_failed_before_it_and_then_lets_the_supervisor_come() {
+    let [first, second] = boots("", [DEPLOY, UPDATE]);
+    for boot in [&first, &second] {
+        assert_eq!(boot.of("system", "state"), "running", "{boot:#?}");
+        assert_eq!(boot.of(ENGINE, "ActiveState"), "active");
+        assert_eq!((boot.of(UNIT, "Result"), boot.of(UNIT, "ExecMainStatus")), ("success", "0"));
+        boot.kept_the_order();
+    }
+    assert!(first.journal().contains("0 removed, 0 kept, 0 failed"), "{}", first.journal());
+    has_in_order(&first.steps, &["container bad Created", "container good Exited (0)"]);
+
+    let journal = second.journal();
+    has_in_order(&journal, &["remove   container", "1 removed, 2 kept, 0 failed", "Finished"]);
+    let removal = journal.lines().find(|line| line.starts_with("remove ")).unwrap();
+    assert!(removal.contains(" bad ") && removal.contains("cannot be applied"), "{removal}");
+    let both = ["container good Exited (0)", "container stale Exited (0)"];
+    let steps: Vec<&str> = second.steps.lines().collect();
+    assert!(steps[0].starts_with(both[0]) && steps[1].starts_with(both[1]), "{steps:#?}");
+
+    // The hook.
+    let seen = [&["refused with 3"], &both[..], &["stopped: exit-code 4"], &both, &["done with 0"]];
+    has_in_order(&second.steps, &seen.concat());
+    let (_, after) = second.steps.split_once("done with 0\n").unwrap();
+    let left: Vec<&str> = after.lines().collect();
+    assert!(matches!(left[..], [one, _, _] if one.starts_with(both[0])), "{left:#?}");
+    // The image of what only failed to be deployed is not stale.
+    assert_eq!(left[1..], ["image bad-image", "image good-image"]);
+}
+
+#[test]
+fn a_boot_without_an_engine_goes_on() {
+    let broken = r#"
+        systemctl unmask docker.service docker.socket
+        printf '[Service]\nEnvironment=DOCKER_OPTS=--no-such-option\n' | drop_in docker.service
+        impatient
+    "#;
+    let [none, failing] = boots("systemctl mask docker.service docker.socket", [broken, ""]);
+
+    assert_eq!(none.of("system", "state"), "running");
+    assert_eq!((none.of(UNIT, "ConditionResult"), none.of(UNIT, "Result")), ("no", "success"));
+    assert_eq!(none.of(SUPERVISOR, "ActiveState"), "active");
+
+    // Its socket is there, so that the unit is not left out, but nobody ever answers.
+    assert_eq!(failing.of("system", "state"), "degraded");
+    assert_eq!(
+        (failing.of(UNIT, "Result"), failing.of(UNIT, "ExecMainStatus")),
+        ("exit-code", "1")
+    );
+    assert!(failing.journal().contains("the engine"), "{}", failing.journal());
+    failing.kept_the_order();
+    assert!(failing.ran_for() < MOST, "{failing:#?}");
+}
+
+#[test]
+fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_to() {
+    let hanging = r#"
+        printf '[Service]\nExecStartPost=/bin/sh -c "kill -STOP $MAINPID"\n' | drop_in docker.service
+        impatient --request-timeout 2
+    "#;
+    let script = r#"
+        tell() { # tell WHAT: how the last run of the unit ended
+            echo "$1: $(now_of "$unit" Result) $(now_of "$unit" ExecMainCode) $(now_of "$unit" ExecMainStatus)"
+            systemctl reset-failed "$unit"
+        }
+        tell 'too slow'
+        # The unit as it is, now; and then with less time than the manager has.
+        rm -r "/etc/systemd/system/$unit.d"
+        systemctl daemon-reload
+        systemctl start --no-block "$unit"
+        # With its two streams, the third socket is the one to the engine.
+        asking() {
+            process=/proc/$(now_of "$unit" MainPID)
+            [ "$(readlink "$process/exe")" = /usr/bin/balena-extension-runtime ] &&
+                [ "$(ls -l "$process/fd" | grep -c socket:)" -ge 3 ]
+        }
+        wait_for asking
+        before=$(date +%s)
+        systemctl stop "$unit"
+        echo "seconds to stop: $(($(date +%s) - before))"
+        tell stopped
+
+        printf '[Service]\nTimeoutStartSec=1\n' | drop_in "$unit"
+        systemctl daemon-reload
+        systemctl start "$unit" || true
+        tell 'out of time'
+        journalctl --sync
+        journalctl --boot --output=cat --unit="$unit"
+    "#;
+    let [boot] = boots(hanging, [script]);
+    assert_eq!(boot.of("system", "state"), "degraded");
+    assert_eq!((boot.of(UNIT, "Result"), boot.of(UNIT, "ExecMainStatus")), ("exit-code", "1"));
+    assert!(boot.journal().contains("no answer from the engine within 2 s"), "{}", boot.journal());
+    boot.kept_the_order();
+    assert!(boot.ran_for() < MOST, "{boot:#?}");
+
+    // 1: it exited, and was not killed. 4: a signal came.
+    let told = ["too slow: exit-code 1 1", "stopped: exit-code 1 4", "out of time: timeout 1 4"];
+    has_in_order(&boot.steps, &told);
+    let seconds = boot.steps.lines().find_map(|line| line.strip_prefix("seconds to stop: "));
+    assert!(seconds.unwrap().parse::<u32>().unwrap() < 10, "{seconds:?}");
+    assert!(!boot.steps.contains("SIGKILL"), "{}", boot.steps);
+}
