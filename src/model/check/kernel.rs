@@ -3,8 +3,9 @@
 use crate::model::check::labels::{Claims, Layering};
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
-use crate::model::check::tree::{Entry, Kind, Tree, join, split};
+use crate::model::check::tree::{Content, Entry, Kind, Tree, join, split};
 use crate::model::claim::version_of;
+use crate::model::hook_failure::elf_machine;
 use std::collections::BTreeSet;
 
 /// Where modules are.
@@ -53,6 +54,23 @@ fn is_module(path: &str) -> bool {
     [".ko", ".ko.gz", ".ko.xz", ".ko.zst"].iter().any(|end| path.ends_with(end))
 }
 
+/// The modules that lie in no folder of a release, where modprobe finds none: hooks load such with
+/// insmod. A text in Korean may have such a name too.
+fn elsewhere(tree: &Tree) -> impl Iterator<Item = (&str, &Content)> {
+    let has_release = |path: &str| {
+        let inside = |folder: &&str| path.strip_prefix(folder)?.strip_prefix('/')?.split_once('/');
+        FOLDERS.iter().find_map(inside).is_some()
+    };
+    let contents = tree.iter().filter_map(|(path, entry)| Some((path, entry.content()?)));
+    contents.filter(move |(path, content)| {
+        let likely = match path.ends_with(".ko") {
+            true => content.module_release.is_some() || elf_machine(&content.head).is_some(),
+            false => !path.starts_with("usr/share/"),
+        };
+        is_module(path) && likely && !has_release(path)
+    })
+}
+
 fn check_modules(tree: &Tree, claims: &Claims, findings: &mut Findings) {
     let mut unclaimed = None;
     for (folder, release) in releases(tree) {
@@ -79,11 +97,22 @@ fn check_modules(tree: &Tree, claims: &Claims, findings: &mut Findings) {
             findings.add_at(Rule::ModuleRelease, path, message, mend);
         }
     }
-    if let Some(folder) = unclaimed.filter(|_| claims.known && !claims.claims_kernel) {
+    for (path, content) in elsewhere(tree) {
+        unclaimed = unclaimed.or_else(|| Some(path.to_owned()));
+        let (Some(own), Some(claimed)) = (&content.module_release, &claims.kernel_version) else {
+            continue;
+        };
+        if version_of(own) != claimed {
+            let message = format!("it was built for {own}, but kernel-version claims {claimed}");
+            let mend = "build it for the claimed kernel, or claim the one that it is for";
+            findings.add_at(Rule::ModuleRelease, path, message, mend);
+        }
+    }
+    if let Some(place) = unclaimed.filter(|_| claims.known && !claims.claims_kernel) {
         let message = "kernel modules, but no claim on the kernel";
         let mend = "label the image io.balena.image.kernel-version=M.m.p, so that it is cleaned up \
                     when an OS update brings another kernel";
-        findings.add_at(Rule::ModuleClaim, &folder, message, mend);
+        findings.add_at(Rule::ModuleClaim, &place, message, mend);
     }
 }
 
@@ -159,7 +188,6 @@ fn check_indexes(tree: &Tree, claims: &Claims, findings: &mut Findings) {
 mod tests {
     use super::*;
     use crate::model::check::tests::rules;
-    use crate::model::check::tree::Content;
     use crate::model::check::tree::tests::{file, link, tree};
 
     fn hashed(hash: Option<&str>) -> Entry {
@@ -197,6 +225,42 @@ mod tests {
         assert_eq!(apply(&packed, &claims("6.1.83")), ["module-release"]);
         let none = tree(&[("usr/lib/modules/5.10.1/README", file(0o644, b""))]);
         assert!(apply(&none, &claims("6.1.83")).is_empty());
+    }
+
+    /// A hook loads such modules with insmod.
+    #[test]
+    fn modules_anywhere_must_be_for_the_kernel_that_is_claimed() {
+        let labels = |version: Option<&str>| Claims {
+            kernel_version: version.map(str::to_owned),
+            claims_kernel: version.is_some(),
+            known: true,
+            ..Claims::default()
+        };
+        let claimed = || labels(Some("6.1.83"));
+        for path in ["usr/lib/drv/foo.ko", "lib/modules/foo.ko", "foo.ko"] {
+            let other = tree(&[(path, module("5.10.1-other"))]);
+            assert_eq!(apply(&other, &claimed()), ["module-release"], "{path}");
+            let good = tree(&[(path, module("6.1.83-yocto"))]);
+            assert!(apply(&good, &claimed()).is_empty(), "{path}");
+            assert_eq!(apply(&good, &labels(None)), ["module-claim"], "{path}");
+            assert!(apply(&good, &Claims::default()).is_empty(), "labels that are not known");
+        }
+        // What cannot be read: it counts, and what it is for is not known.
+        let mut object = b"\x7fELF\x02\x01\x01".to_vec();
+        object.resize(20, 0);
+        for (path, head) in [("opt/foo.ko", &object[..]), ("opt/foo.ko.xz", b"\xfd7zXZ")] {
+            let silent = tree(&[(path, file(0o644, head))]);
+            assert_eq!(apply(&silent, &labels(None)), ["module-claim"], "{path}");
+            assert!(apply(&silent, &claimed()).is_empty(), "{path}");
+        }
+        // A text in Korean.
+        for path in ["usr/share/doc/README.ko.gz", "usr/share/doc/README.ko"] {
+            let text = tree(&[(path, file(0o644, b"text"))]);
+            assert!(apply(&text, &labels(None)).is_empty(), "{path}");
+        }
+        let both =
+            tree(&[("lib/modules/6.1.83/a.ko", module("6.1.83")), ("a.ko", module("6.1.83"))]);
+        assert_eq!(apply(&both, &labels(None)), ["module-claim"], "one for all");
     }
 
     #[test]

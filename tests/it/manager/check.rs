@@ -200,7 +200,19 @@ fn bad_images() -> Vec<(Image, &'static str)> {
             good().label("kernel-version", "6.1.83").file("lib/modules/5.10.1/a.ko", 0o644, "x"),
             "module-release lib/modules/5.10.1",
         ),
+        (
+            good().label("kernel-version", "6.1.83").file(
+                "usr/lib/drv/foo.ko",
+                0o644,
+                "\0vermagic=5.10.1-other SMP \0",
+            ),
+            "module-release usr/lib/drv/foo.ko",
+        ),
         (good().file("lib/modules/6.1.0/a.ko", 0o644, "x"), "module-claim lib/modules/6.1.0"),
+        (
+            good().file("usr/lib/drv/foo.ko", 0o644, "\0vermagic=5.10.1-other SMP \0"),
+            "module-claim usr/lib/drv/foo.ko",
+        ),
         (no_command, "command"),
         (health_check, "health-check"),
         (empty(), "empty"),
