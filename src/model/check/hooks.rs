@@ -119,7 +119,17 @@ fn check_interpreter(
         findings.add_at(Rule::HookInterpreter, hook, message, SHELL);
         return;
     }
-    let looked_up = (split(interpreter).1 == "env").then(|| env_argument(head)).flatten();
+    let looked_up = match env_program(interpreter, head) {
+        None => None,
+        Some(Ok(name)) => Some(name),
+        Some(Err(misused)) => {
+            let message = format!("{interpreter} cannot run it: {misused}");
+            let mend = "name the interpreter itself (#!/bin/sh -e), or have env take the line apart, \
+                        which not every env can: #!/usr/bin/env -S sh -e";
+            findings.add_at(Rule::HookInterpreter, hook, message, mend);
+            return;
+        }
+    };
     match host {
         Some(host) => {
             if !is_executable(host, interpreter) {
@@ -150,12 +160,66 @@ fn check_interpreter(
     }
 }
 
-/// The program that `#!/usr/bin/env …` looks up: the first word that is neither an option nor a
-/// variable.
-fn env_argument(head: &[u8]) -> Option<String> {
+/// Why `env` runs nothing that the first line of a script names.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Misused {
+    #[error(
+        "the kernel hands over the rest of the line as one word, and no program is called {0:?}"
+    )]
+    OneWord(String),
+    #[error(
+        "the kernel hands over the rest of the line as one word, and {0:?} is no option that names a \
+         program"
+    )]
+    Option(String),
+    #[error("{0:?} names no program, so that env would run the script itself, over and over")]
+    NoProgram(String),
+}
+
+/// The program that `#!/usr/bin/env …` looks up; `None` if the interpreter is not `env`. Whatever
+/// stands behind an interpreter reaches it as one word (execve(2)), which `env` takes apart only if it
+/// begins with `-S` (coreutils, 8.30 and later).
+fn env_program(interpreter: &str, head: &[u8]) -> Option<Result<String, Misused>> {
+    if split(interpreter).1 != "env" {
+        return None;
+    }
     let line = String::from_utf8_lossy(head).into_owned();
-    let mut words = line.split_ascii_whitespace().skip_while(|word| !word.ends_with("env")).skip(1);
-    words.find(|word| !word.starts_with('-') && !word.contains('=')).map(str::to_owned)
+    let rest = line.split_once(interpreter).map_or("", |(_, rest)| rest).trim_matches([' ', '\t']);
+    let whole = || rest.to_owned();
+    if let Some(words) = to_take_apart(rest) {
+        let program = program_among(words.split([' ', '\t']).filter(|word| !word.is_empty()));
+        return Some(program.map(str::to_owned).ok_or_else(|| Misused::NoProgram(whole())));
+    }
+    Some(if rest.starts_with('-') && rest.contains([' ', '\t']) {
+        Err(Misused::Option(whole()))
+    } else if rest.is_empty() || rest.starts_with('-') || rest.contains('=') {
+        Err(Misused::NoProgram(whole()))
+    } else if rest.contains([' ', '\t']) {
+        Err(Misused::OneWord(whole()))
+    } else {
+        Ok(whole())
+    })
+}
+
+/// What follows `-S`, which may stand with others of `env`'s options that take no word of their own.
+fn to_take_apart(rest: &str) -> Option<&str> {
+    if let Some(words) = rest.strip_prefix("--split-string") {
+        return words.strip_prefix('=');
+    }
+    let (options, words) = rest.strip_prefix('-')?.split_once('S')?;
+    options.chars().all(|option| "i0v".contains(option)).then_some(words)
+}
+
+/// The first word that is neither an option, nor what belongs to one, nor a variable.
+fn program_among<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    loop {
+        let word = words.next()?;
+        if ["-u", "-C", "--unset", "--chdir"].contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') && !word.contains('=') {
+            return Some(word);
+        }
+    }
 }
 
 fn is_executable(host: &Tree, path: &str) -> bool {
@@ -184,7 +248,7 @@ pub(crate) fn wanted_of_host(tree: &Tree) -> Vec<String> {
         let Some(content) = entry.content() else { continue };
         wanted.extend(content.loader.clone());
         if let Some(interpreter) = interpreter(&content.head) {
-            if let Some(name) = env_argument(&content.head) {
+            if let Some(Ok(name)) = env_program(&interpreter, &content.head) {
                 wanted.extend(search_path(&name));
                 wanted.push(name);
             }
@@ -268,6 +332,20 @@ mod tests {
             (script("#!bin/sh\n"), vec!["hook-interpreter"]),
             (script("#!/usr/bin/python3\n"), vec!["hook-host"]),
             (script("#!/usr/bin/env -S VAR=1 python3 -u\n"), vec!["hook-host"]),
+            (script("#!/usr/bin/env python3\n"), vec!["hook-host"]),
+            (script("#! /usr/bin/env  sh \t\n"), vec![]),
+            (script("#!/usr/bin/env -S sh -e\n"), vec![]),
+            (script("#!/usr/bin/env -Ssh -e\n"), vec![]),
+            (script("#!/usr/bin/env -iS -u X sh -e\n"), vec![]),
+            (script("#!/usr/bin/env --split-string=sh -e\n"), vec![]),
+            // The kernel hands over the rest of the line as one word.
+            (script("#!/usr/bin/env sh -e\n"), vec!["hook-interpreter"]),
+            (script("#!/usr/bin/env -i sh\n"), vec!["hook-interpreter"]),
+            // The script itself is what env is to run.
+            (script("#!/usr/bin/env\n"), vec!["hook-interpreter"]),
+            (script("#!/usr/bin/env -i\n"), vec!["hook-interpreter"]),
+            (script("#!/usr/bin/env A=1 sh\n"), vec!["hook-interpreter"]),
+            (script("#!/usr/bin/env -S A=1\n"), vec!["hook-interpreter"]),
             (file(0o755, &elf(183)), vec!["hook-architecture"]),
         ] {
             assert_eq!(with(hook.clone(), None), expected, "{hook:?}");
@@ -288,6 +366,10 @@ mod tests {
             ("#!/bin/awk\n", vec!["hook-interpreter"]),
             ("#!/bin/bash\n", vec!["hook-interpreter"]),
             ("#!/usr/bin/env bash\n", vec!["hook-interpreter"]),
+            ("#!/usr/bin/env sh -e\n", vec!["hook-interpreter"]),
+            ("#!/usr/bin/env -S sh -e\n", vec![]),
+            ("#!/usr/bin/env -S /bin/sh -e\n", vec![]),
+            ("#!/usr/bin/env -S bash -e\n", vec!["hook-interpreter"]),
         ] {
             assert_eq!(with(file(0o755, text.as_bytes()), Some(&host)), expected, "{text}");
         }

@@ -226,6 +226,7 @@ fn bad_images() -> Vec<(Image, &'static str)> {
         (hook("echo\n"), "hook-format hooks/start"),
         (hook("#!/bin/sh\r\n"), "hook-line-ends hooks/start"),
         (hook("#!sh\n"), "hook-interpreter hooks/start"),
+        (hook("#!/usr/bin/env sh -e\n"), "hook-interpreter hooks/start"),
         (hook("#!/usr/bin/python3\n"), "hook-host hooks/start"),
         (good().with(foreign("hooks/create")), "hook-architecture hooks/create"),
         (good().with(foreign("usr/bin/x")), "architecture usr/bin/x"),
