@@ -1,10 +1,11 @@
 //! Rules about the content: what must not be in an extension, or is rarely meant to be.
 
 use crate::model::check::content::is_linked;
+use crate::model::check::hooks;
 use crate::model::check::labels::{Claims, Layering};
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
-use crate::model::check::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out, split};
+use crate::model::check::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out};
 use crate::model::check::{Machine, Origin};
 use crate::model::hook_failure::elf_machine;
 
@@ -45,6 +46,7 @@ pub(crate) fn check(
         let mend = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
         findings.add(Rule::Empty, "there is no file in it", mend);
     }
+    let hooks = hooks::files(tree);
     let mut links_left = LINKS_FOLLOWED;
     for (path, entry) in tree.iter().filter(|(path, entry)| shown(path, entry)) {
         if HOST_FILES.contains(&path) && !entry.is_folder() {
@@ -56,7 +58,10 @@ pub(crate) fn check(
         }
         check_permissions(path, entry, origin, findings);
         check_link(path, entry, tree, host, &mut links_left, findings);
-        check_machine(path, entry, machine, findings);
+        // Hooks have a rule of their own; what they call has not.
+        if !hooks.contains(path) {
+            check_machine(path, entry, machine, findings);
+        }
     }
     for whiteout in tree.whiteouts() {
         let (path, message) = match whiteout {
@@ -178,15 +183,19 @@ fn check_link(
 }
 
 /// Programs of another machine. Firmware is for other processors by its nature, and so may be what
-/// lies in /boot. Hooks have a rule of their own.
+/// lies in /boot.
 fn check_machine(path: &str, entry: &Entry, machine: Option<&Machine>, findings: &mut Findings) {
     let (Some(machine), Some(content)) = (machine, entry.content()) else { return };
-    let foreign = ["boot/", "lib/firmware/", "usr/lib/firmware/", "hooks/"];
+    let foreign = ["boot/", "lib/firmware/", "usr/lib/firmware/"];
     if foreign.iter().any(|folder| path.starts_with(folder)) {
         return;
     }
     let Some(found) = elf_machine(&content.head) else { return };
-    if (is_linked(&content.head) || split(path).1.ends_with(".ko")) && !machine.runs(found) {
+    let fits = match path.ends_with(".ko") {
+        true => machine.loads(found),
+        false => machine.runs(found) || !is_linked(&content.head),
+    };
+    if !fits {
         let message = format!("it is for {found}, but {machine}");
         let mend = format!("build it for {}, or leave it out", machine.name);
         findings.add_at(Rule::Architecture, path, message, mend);
@@ -242,6 +251,12 @@ mod tests {
             ("usr/bin/x", file(0o755, &elf(2, 3)), vec![]),
             ("usr/lib/x.bpf.o", file(0o755, &elf(1, 247)), vec![]),
             ("lib/modules/1.2.3/x.ko", file(0o755, &elf(1, 183)), vec!["architecture"]),
+            // The kernel loads no module of its family with 32 bits, as it runs programs of it.
+            ("lib/modules/1.2.3/x.ko", file(0o755, &elf(1, 3)), vec!["architecture"]),
+            ("lib/modules/1.2.3/x.ko", file(0o755, &elf(1, 62)), vec![]),
+            ("hooks/helper2", file(0o755, &elf(2, 183)), vec!["architecture"]),
+            ("hooks/bin/helper", file(0o755, &elf(2, 183)), vec!["architecture"]),
+            ("hooks/start", file(0o755, &elf(2, 183)), vec![]),
             ("lib/firmware/x.elf", file(0o755, &elf(2, 183)), vec![]),
             ("a/b", link("../usr/share/x"), vec![]),
             ("a/b", link("../../../x"), vec!["link-out"]),
@@ -251,6 +266,17 @@ mod tests {
         ] {
             assert_eq!(one(path, entry.clone()), expected, "{path} {entry:?}");
         }
+    }
+
+    #[test]
+    fn what_the_hooks_are_links_to_is_judged_as_a_hook_alone() {
+        let linked = tree(&[
+            ("usr/lib/hook", file(0o755, &elf(2, 183))),
+            ("hooks/start", link("../usr/lib/hook")),
+            ("hooks/create", link("own")),
+            ("hooks/own", file(0o755, &elf(2, 183))),
+        ]);
+        assert!(apply(&linked, Origin::Image).is_empty());
     }
 
     #[test]

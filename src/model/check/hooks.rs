@@ -7,6 +7,7 @@ use crate::model::check::rule::Rule;
 use crate::model::check::tree::{Content, Entry, Kind, LineEnds, Resolved, Tree, join, split};
 use crate::model::hook::{self, FileKind, Verb};
 use crate::model::hook_failure::{ENOENT, ENOEXEC, Unrunnable, elf_machine, interpreter};
+use std::collections::BTreeSet;
 
 const VERBS: [Verb; 3] = [Verb::Create, Verb::Start, Verb::Delete];
 /// What every host has that runs extensions.
@@ -39,6 +40,15 @@ pub(crate) fn check(
         }
     }
     check_names(tree, findings);
+}
+
+/// The files that are run as hooks, wherever they lie.
+pub(crate) fn files(tree: &Tree) -> BTreeSet<String> {
+    let found = VERBS.iter().filter_map(|verb| match tree.resolve(verb.path()) {
+        Resolved::Found { path, .. } => Some(path),
+        Resolved::Root | Resolved::Missing | Resolved::Loop => None,
+    });
+    found.collect()
 }
 
 /// Whether there is nothing at all, not even a link, in the folder where links lead.

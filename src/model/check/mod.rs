@@ -99,8 +99,18 @@ impl Machine {
     /// Whether it runs programs for `found`. Processors with 64 bits run those of their own family
     /// with 32, and whether the host's kernel lets them cannot be known here.
     pub(crate) fn runs(&self, found: &str) -> bool {
-        // As `model/hook_failure.rs` names what an ELF file is for: by family, and some not at all.
-        let family = match self.name.as_str() {
+        let smaller = matches!((self.family(), found), ("x86_64", "i686") | ("aarch64", "armv7l"));
+        smaller || self.loads(found)
+    }
+
+    /// Whether its kernel loads modules for `found`: only those that were built as it was itself.
+    pub(crate) fn loads(&self, found: &str) -> bool {
+        self.family() == found
+    }
+
+    /// As `model/hook_failure.rs` names what an ELF file is for: by family, and some not at all.
+    fn family(&self) -> &str {
+        match self.name.as_str() {
             "x86_64" | "aarch64" | "riscv32" | "riscv64" | "s390x" => self.name.as_str(),
             "i386" | "i486" | "i586" | "i686" => "i686",
             "ppc" | "powerpc" => "ppc",
@@ -108,8 +118,7 @@ impl Machine {
             name if name.starts_with("mips") => "mips",
             name if name.starts_with("arm") => "armv7l",
             _ => "another machine",
-        };
-        family == found || matches!((family, found), ("x86_64", "i686") | ("aarch64", "armv7l"))
+        }
     }
 }
 

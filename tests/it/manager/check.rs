@@ -230,6 +230,7 @@ fn bad_images() -> Vec<(Image, &'static str)> {
         (hook("#!/usr/bin/python3\n"), "hook-host hooks/start"),
         (good().with(foreign("hooks/create")), "hook-architecture hooks/create"),
         (good().with(foreign("usr/bin/x")), "architecture usr/bin/x"),
+        (good().with(foreign("hooks/bin/helper")), "architecture hooks/bin/helper"),
         (good().file("run/x/y", 0o644, "x"), "mounted-over run"),
         (good().file("etc/ld.so.cache", 0o644, "x"), "index-file etc/ld.so.cache"),
         (good().file("etc/passwd", 0o644, "x"), "host-file etc/passwd"),
