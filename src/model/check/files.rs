@@ -172,7 +172,8 @@ fn check_link(
     if *left == 0 {
         return;
     }
-    let leads = |tree: &Tree| matches!(tree.resolve(target), Resolved::Found { .. });
+    let leads =
+        |tree: &Tree| matches!(tree.resolve(target), Resolved::Found { .. } | Resolved::Root);
     if !MOUNTED_OVER.contains(&first) && !leads(tree) && !host.is_some_and(leads) {
         let where_else = if host.is_some() { ", nor on the host" } else { "" };
         let message = format!("its target {target:?} is not in the image{where_else}");
@@ -262,6 +263,8 @@ mod tests {
             ("a/b", link("../../../x"), vec!["link-out"]),
             ("a", link("/usr/share/x"), vec![]),
             ("a", link("/usr/share/y"), vec!["link-out"]),
+            ("a", link("/"), vec![]),
+            ("a", link("/usr/.."), vec![]),
             ("etc/systemd/system/x.service", link("/dev/null"), vec![]),
         ] {
             assert_eq!(one(path, entry.clone()), expected, "{path} {entry:?}");
