@@ -1,6 +1,7 @@
 //! Rules that compare the content with the root of a host (`--against`).
 
 use crate::model::check::Origin;
+use crate::model::check::files::is_the_engines;
 use crate::model::check::hooks;
 use crate::model::check::labels::{Claims, Layering};
 use crate::model::check::report::Findings;
@@ -38,6 +39,9 @@ pub(crate) fn check(
             continue;
         }
         let Some(theirs) = host.at(path) else { continue };
+        if is_the_engines(path, ours, tree, origin) {
+            continue;
+        }
         match (ours.is_folder(), theirs.is_folder()) {
             (true, true) => check_folder(path, ours, theirs, origin, claims, findings),
             (false, false) if claims.layering == Layering::Below => {
@@ -121,6 +125,7 @@ fn check_folder(
 mod tests {
     use super::*;
     use crate::model::check::tests::rules;
+    use crate::model::check::tree::Content;
     use crate::model::check::tree::tests::{file, folder, link, tree};
 
     fn apply(ours: &Tree, layering: Layering) -> Vec<&'static str> {
@@ -141,6 +146,53 @@ mod tests {
         let ours = tree(&[("usr/lib/a", file(0o644, b"")), ("usr/lib/b", file(0o644, b""))]);
         assert_eq!(apply(&ours, Layering::Below), ["hidden-by-host"]);
         assert!(apply(&ours, Layering::Above).is_empty());
+    }
+
+    #[test]
+    fn what_an_engine_adds_to_every_container_is_not_compared() {
+        let text = Content { size: 9, ..Content::default() };
+        let text = Entry { kind: Kind::File(text), mode: 0o644, uid: 0, gid: 0 };
+        let closed = Entry { mode: 0o555, ..folder() };
+        let host = tree(&[
+            ("etc", Entry { mode: 0o700, ..folder() }),
+            ("etc/hosts", text.clone()),
+            ("etc/hostname", text.clone()),
+            ("etc/mtab", link("../proc/self/mounts")),
+            ("etc/resolv.conf", link("/run/resolv.conf")),
+            ("proc", closed.clone()),
+            ("sys", closed),
+            ("dev/console", Entry { kind: Kind::Device, ..file(0o600, b"") }),
+        ]);
+        let empty = file(0o755, b"");
+        let added = [
+            (".dockerenv", empty.clone()),
+            ("dev/console", empty.clone()),
+            ("dev/pts", folder()),
+            ("dev/shm", folder()),
+            ("etc/hostname", empty.clone()),
+            ("etc/hosts", empty.clone()),
+            ("etc/mtab", link("/proc/mounts")),
+            ("etc/resolv.conf", empty.clone()),
+            ("proc", folder()),
+            ("sys", folder()),
+        ];
+        let apply = |ours: &Tree, origin: Origin, layering: Layering| {
+            let claims = Claims { layering, ..Claims::default() };
+            let mut findings = Findings::default();
+            check(ours, &host, origin, &claims, &mut findings);
+            rules(findings)
+        };
+        let ours = tree(&added);
+        for layering in [Layering::Below, Layering::Above] {
+            assert!(apply(&ours, Origin::Export, layering).is_empty(), "{layering:?}");
+        }
+        assert_eq!(apply(&ours, Origin::Image, Layering::Below), ["hidden-by-host"; 5]);
+        assert_eq!(apply(&ours, Origin::Image, Layering::Above), ["folder-mode"; 3]);
+        // What the image brought is compared, and so is the folder that it lies in.
+        let own = [&added[..], &[("etc/own", text.clone())]].concat();
+        assert_eq!(apply(&tree(&own), Origin::Export, Layering::Above), ["folder-mode"]);
+        let own = tree(&[("etc/hosts", text)]);
+        assert_eq!(apply(&own, Origin::Export, Layering::Below), ["hidden-by-host"]);
     }
 
     #[test]

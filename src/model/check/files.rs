@@ -26,6 +26,8 @@ const HOST_FILES: [&str; 9] = [
 /// What an engine puts into every container, so that an export has it whatever the image holds.
 const ENGINE_FILES: [&str; 6] =
     [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
+/// The folders that it makes for them and for its mounts.
+const ENGINE_FOLDERS: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
 /// How many links are followed: each may lead through forty others.
 const LINKS_FOLLOWED: usize = 50_000;
 /// The first number of people's accounts on Linux distributions.
@@ -40,7 +42,7 @@ pub(crate) fn check(
     claims: &Claims,
     findings: &mut Findings,
 ) {
-    let shown = |path: &str, entry: &Entry| !is_the_engines(path, entry, origin);
+    let shown = |path: &str, entry: &Entry| !is_the_engines(path, entry, tree, origin);
     check_mounted_over(tree, origin, findings);
     if !tree.iter().any(|(path, entry)| !entry.is_folder() && shown(path, entry)) {
         let mend = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
@@ -82,21 +84,28 @@ pub(crate) fn check(
     }
 }
 
-fn is_the_engines(path: &str, entry: &Entry, origin: Origin) -> bool {
-    let empty = match &entry.kind {
-        Kind::File(content) => content.size == 0,
-        Kind::Link { .. } => true,
+/// Whether the image need not have brought it. A folder in which there is anything of the image may be
+/// the image's own.
+pub(super) fn is_the_engines(path: &str, entry: &Entry, tree: &Tree, origin: Origin) -> bool {
+    if origin != Origin::Export {
+        return false;
+    }
+    match &entry.kind {
+        Kind::File(content) => content.size == 0 && ENGINE_FILES.contains(&path),
+        Kind::Link { .. } => ENGINE_FILES.contains(&path),
+        Kind::Folder if ENGINE_FOLDERS.contains(&path) => {
+            tree.below(path).all(|(path, entry)| is_the_engines(path, entry, tree, origin))
+        }
         Kind::Folder | Kind::Device | Kind::Fifo | Kind::Socket => false,
-    };
-    origin == Origin::Export && empty && ENGINE_FILES.contains(&path)
+    }
 }
 
 /// One finding a folder: it may have thousands of files.
 fn check_mounted_over(tree: &Tree, origin: Origin, findings: &mut Findings) {
     for folder in MOUNTED_OVER {
-        let mut files = tree
-            .below(folder)
-            .filter(|(path, entry)| !entry.is_folder() && !is_the_engines(path, entry, origin));
+        let mut files = tree.below(folder).filter(|(path, entry)| {
+            !entry.is_folder() && !is_the_engines(path, entry, tree, origin)
+        });
         let Some((first, _)) = files.next() else { continue };
         let message = match files.count() {
             0 => format!("{first}: the host mounts over /{folder} at boot"),

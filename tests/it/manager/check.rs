@@ -381,6 +381,41 @@ fn an_export_and_a_folder_have_the_labels_that_are_given() {
     }
 }
 
+/// What `docker export` has of every container, beside the files of the image.
+#[test]
+fn an_export_is_compared_with_a_host_without_what_the_engine_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let tar = folder.path().join("export.tar");
+    let items = [
+        Item::File(".dockerenv", 0o755, Vec::new()),
+        Item::Folder("etc", 0o755),
+        Item::File("etc/hosts", 0o755, Vec::new()),
+        Item::File("etc/hostname", 0o755, Vec::new()),
+        Item::Link("etc/mtab", "/proc/mounts"),
+        Item::File("etc/resolv.conf", 0o755, Vec::new()),
+        Item::Folder("proc", 0o755),
+        Item::Folder("sys", 0o755),
+        Item::File("usr/share/x", 0o644, b"x".to_vec()),
+    ];
+    std::fs::write(&tar, archive(&items)).unwrap();
+    let host = host();
+    for file in ["etc/hosts", "etc/hostname", "etc/mtab", "etc/resolv.conf"] {
+        write(host.path(), file, "x");
+    }
+    for folder in ["proc", "sys"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = host.path().join(folder);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let (root, path) = (host.path().to_str().unwrap(), tar.to_str().unwrap());
+    let class = format!("{CLASS}=overlay");
+    let mut words = vec!["check", "--format", "json", "--label", &class, "--against", root, path];
+    assert_eq!(findings(&manager(&words).ok()), BTreeSet::new());
+    words.extend(["--label", "io.balena.image.override=1"]);
+    assert_eq!(findings(&manager(&words).ok()), BTreeSet::new());
+}
+
 #[test]
 fn an_archive_may_come_from_standard_input() {
     let (_folder, path) = Image::good().save();
