@@ -89,7 +89,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept what breaks this rule; may be repeated or a list' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the host that it is meant for' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'A label that the image will have, for what has none yet; may be repeated' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the host, as `uname -m` says it [default: the image\'s, else that of ROOT, else this machine\'s]' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the host, as `uname -m` or images say it [default: the image\'s, else that of ROOT, else this machine\'s]' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print what was found' -r -f -a "text\t'For people'
 json\t'For programs; docs/check.md has the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F

@@ -1,6 +1,7 @@
 //! The command line of `balena-extension-manager check`.
 
-use crate::model::check::rule::{Rule, Unknown};
+use crate::model::check::machine::{self, Machine};
+use crate::model::check::rule::{self, Rule};
 use std::path::PathBuf;
 
 /// Find out, before it is shipped, what would go wrong with an extension.
@@ -25,10 +26,10 @@ pub(crate) struct Check {
     /// A label that the image will have, for what has none yet; may be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// The processor of the host, as `uname -m` says it [default: the image's, else that of ROOT, else
-    /// this machine's]
-    #[arg(long, value_name = "MACHINE")]
-    pub(crate) machine: Option<String>,
+    /// The processor of the host, as `uname -m` or images say it [default: the image's, else that of
+    /// ROOT, else this machine's]
+    #[arg(long, value_name = "MACHINE", value_parser = machine)]
+    pub(crate) machine: Option<Machine>,
     /// How to print what was found
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -47,8 +48,12 @@ pub(crate) enum Format {
     Json,
 }
 
-fn rule(name: &str) -> Result<Rule, Unknown> {
+fn rule(name: &str) -> Result<Rule, rule::Unknown> {
     Rule::parse(name)
+}
+
+fn machine(name: &str) -> Result<Machine, machine::Unknown> {
+    Machine::parse(name)
 }
 
 /// Why a label is none.
@@ -85,6 +90,8 @@ mod tests {
         assert_eq!(check.labels, [("a".to_owned(), "b=c".to_owned())]);
         assert_eq!(check.format, Format::Text);
         assert!(parse(&["x", "--allow", "all"]).unwrap_err().contains("there is no rule"));
+        assert_eq!(parse(&["x", "--machine", "arm64"]).unwrap().machine.unwrap().name, "aarch64");
+        assert!(parse(&["x", "--machine", "arm46"]).unwrap_err().contains("there is no machine"));
         assert!(parse(&["x", "--label", "a"]).unwrap_err().contains("NAME=VALUE"));
         assert!(parse(&[]).unwrap_err().contains("PATH|IMAGE"));
         assert!(parse(&["--rules"]).unwrap().rules);

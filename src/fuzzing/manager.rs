@@ -2,7 +2,7 @@
 
 use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::host::image::archive::{self, Archive};
-use crate::model::check::{self, Machine, Subject, report, rule::Rule};
+use crate::model::check::{self, Subject, machine::Machine, report, rule::Rule};
 use crate::model::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::deploy::{Heard, Record, Step};
 use crate::model::glob::{Glob, documented};

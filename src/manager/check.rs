@@ -7,9 +7,10 @@ use crate::host::image::archive::{self, Archive};
 use crate::host::image::folder;
 use crate::host::rootfs::{self, Rootfs};
 use crate::model::cause::chain;
+use crate::model::check::machine::Machine;
 use crate::model::check::report::{self, Report};
 use crate::model::check::rule::{Rule, Severity};
-use crate::model::check::{self, Image, Machine, Origin, Subject, against};
+use crate::model::check::{self, Image, Origin, Subject, against};
 use std::error::Error as Cause;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -203,7 +204,7 @@ fn judge(subject: &Subject, own: Option<Machine>, request: &Check) -> Result<Rep
     };
     let host = root.map(look).transpose()?;
     let machine = match &request.machine {
-        Some(name) => Machine::new(name, format!("--machine says {name}")),
+        Some(machine) => machine.clone(),
         None => own.or_else(|| root.and_then(machine_of)).unwrap_or_else(this_machine),
     };
     Ok(check::check(subject, host.as_ref(), Some(&machine), &request.allow))

@@ -1,12 +1,13 @@
 //! Rules about the content: what must not be in an extension, or is rarely meant to be.
 
+use crate::model::check::Origin;
 use crate::model::check::content::is_linked;
 use crate::model::check::hooks;
 use crate::model::check::labels::{Claims, Layering};
+use crate::model::check::machine::Machine;
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
 use crate::model::check::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out};
-use crate::model::check::{Machine, Origin};
 use crate::model::hook_failure::elf_machine;
 
 /// What every host mounts something over at boot.

@@ -1,7 +1,7 @@
 //! Rules about the hooks. What makes a file a hook is the runtime's own decision (`model/hook.rs`),
 //! and so are the words for why the kernel would not run it (`model/hook_failure.rs`).
 
-use crate::model::check::Machine;
+use crate::model::check::machine::Machine;
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
 use crate::model::check::tree::{Content, Entry, Kind, LineEnds, Resolved, Tree, join, split};

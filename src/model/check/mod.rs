@@ -10,16 +10,17 @@ mod files;
 pub(crate) mod hooks;
 mod kernel;
 pub(crate) mod labels;
+pub(crate) mod machine;
 pub(crate) mod report;
 pub(crate) mod rule;
 pub(crate) mod tree;
 
+use crate::model::check::machine::Machine;
 use crate::model::check::report::{Findings, Report};
 use crate::model::check::rule::Rule;
 use crate::model::check::tree::Tree;
 use crate::model::spec::Mount;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// What is checked.
 #[derive(Debug, Default)]
@@ -68,64 +69,6 @@ pub(crate) struct Image {
     /// Whether there is a `Cmd` or an `Entrypoint`.
     pub(crate) has_command: bool,
     pub(crate) has_health_check: bool,
-}
-
-/// The processor that the extension is for, and how that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Machine {
-    /// As `uname -m` says it.
-    pub(crate) name: String,
-    /// Half a sentence: "this machine is x86_64".
-    why: String,
-}
-
-impl Machine {
-    pub(crate) fn new(name: &str, why: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), why: why.into() }
-    }
-
-    /// By the name that images and Go have for it.
-    pub(crate) fn of_image(architecture: &str) -> Self {
-        let name = match architecture {
-            "amd64" => "x86_64",
-            "386" => "i686",
-            "arm64" => "aarch64",
-            "arm" => "armv7l",
-            other => other,
-        };
-        Self::new(name, format!("the image says that it is for {architecture}"))
-    }
-
-    /// Whether it runs programs for `found`. Processors with 64 bits run those of their own family
-    /// with 32, and whether the host's kernel lets them cannot be known here.
-    pub(crate) fn runs(&self, found: &str) -> bool {
-        let smaller = matches!((self.family(), found), ("x86_64", "i686") | ("aarch64", "armv7l"));
-        smaller || self.loads(found)
-    }
-
-    /// Whether its kernel loads modules for `found`: only those that were built as it was itself.
-    pub(crate) fn loads(&self, found: &str) -> bool {
-        self.family() == found
-    }
-
-    /// As `model/hook_failure.rs` names what an ELF file is for: by family, and some not at all.
-    fn family(&self) -> &str {
-        match self.name.as_str() {
-            "x86_64" | "aarch64" | "riscv32" | "riscv64" | "s390x" => self.name.as_str(),
-            "i386" | "i486" | "i586" | "i686" => "i686",
-            "ppc" | "powerpc" => "ppc",
-            name if name.starts_with("ppc64") => "ppc64le",
-            name if name.starts_with("mips") => "mips",
-            name if name.starts_with("arm") => "armv7l",
-            _ => "another machine",
-        }
-    }
-}
-
-impl fmt::Display for Machine {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.why)
-    }
 }
 
 /// Applies every rule. `host` holds what [`against::wanted_of_host`] asked for.
@@ -190,18 +133,5 @@ pub(crate) mod tests {
         let report = check(&subject, None, None, &[]);
         let found: Vec<_> = report.findings.iter().map(|finding| finding.rule.name()).collect();
         assert_eq!(found, ["command", "health-check"]);
-    }
-
-    #[test]
-    fn processors_run_the_programs_of_their_own_family() {
-        assert!(Machine::of_image("amd64").runs("x86_64"));
-        assert!(Machine::of_image("arm").runs("armv7l"));
-        assert!(Machine::of_image("arm64").runs("armv7l"));
-        assert!(!Machine::of_image("arm64").runs("x86_64"));
-        assert!(Machine::new("armv6l", "x").runs("armv7l"));
-        assert!(Machine::of_image("mips64le").runs("mips"));
-        assert!(Machine::of_image("386").runs("i686") && !Machine::of_image("386").runs("x86_64"));
-        assert!(Machine::of_image("loong64").runs("another machine"));
-        assert!(!Machine::of_image("loong64").runs("x86_64"));
     }
 }

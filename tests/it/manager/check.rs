@@ -323,6 +323,35 @@ fn an_export_is_compared_with_a_host_without_what_the_engine_added() {
 }
 
 #[test]
+fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("usr")).unwrap();
+    std::fs::write(folder.path().join("usr/x"), foreign_program()).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let check = |machine: &str| {
+        let class = format!("{CLASS}=overlay");
+        manager(&["check", "--format", "json", "--label", &class, "--machine", machine, path])
+    };
+    assert_eq!(findings(&check("s390x").ok()), BTreeSet::new());
+    for machine in ["amd64", "x86_64", "arm64", "aarch64", "arm", "386"] {
+        let finished = check(machine);
+        assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["architecture usr/x"]);
+        let said = format!("--machine says {machine}");
+        assert!(finished.out.contains(&said), "{finished}");
+    }
+    for machine in ["amd46", "arm64x", "AMD64", ""] {
+        let finished = check(machine);
+        assert_eq!((finished.code, finished.out.as_str()), (2, ""), "{finished}");
+        assert!(finished.err.contains("amd64") && finished.err.contains("armv7l"), "{finished}");
+    }
+    let mut program = foreign_program();
+    program[5] = 1;
+    program[16..20].copy_from_slice(&[2, 0, 62, 0]);
+    std::fs::write(folder.path().join("usr/x"), program).unwrap();
+    assert_eq!(findings(&check("amd64").ok()), BTreeSet::new());
+}
+
+#[test]
 fn an_archive_may_come_from_standard_input() {
     let (_folder, path) = Image::good().save();
     let script = "exec -a balena-extension-manager \"$0\" check - <\"$1\"";
