@@ -164,6 +164,54 @@ fn an_empty_layer_is_a_layer() {
     assert!(images(&bytes)[0].tree.iter().next().is_none());
 }
 
+/// As capabilities and access lists are; the library takes a new line for the end of a record.
+#[test]
+fn attributes_with_any_bytes_are_no_damage() {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, kind) in [("a", EntryType::Directory), ("a/b", EntryType::Regular)] {
+        let attributes =
+            [("SCHILY.xattr.a", &b"\x01\n\x02"[..]), ("SCHILY.xattr.trusted.overlay.opaque", b"y")];
+        builder.append_pax_extensions(attributes).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        builder.append_data(&mut header, path, &b""[..]).unwrap();
+    }
+    let bytes = builder.into_inner().unwrap();
+    let Archive::Export(tree) = read(bytes.as_slice()).unwrap() else { panic!() };
+    assert_eq!(paths(&tree), ["a/b"]);
+    assert_eq!(tree.whiteouts().len(), 1);
+}
+
+/// What GNU tar writes with --format=posix -S: the map of the holes stands before the bytes, and the
+/// name is another one.
+#[test]
+fn a_sparse_file_that_would_be_misread_is_refused_with_the_way_out() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let attributes = [
+        ("GNU.sparse.major", &b"1"[..]),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"boot/bzImage"),
+        ("GNU.sparse.realsize", b"1048576"),
+    ];
+    builder.append_pax_extensions(attributes).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_size(512);
+    builder.append_data(&mut header, "boot/GNUSparseFile.1/bzImage", &[b'0'; 512][..]).unwrap();
+    let layer = builder.into_inner().unwrap();
+    let found = refusal(&layer);
+    for part in ["\"boot/bzImage\"", "sparse", "--format=gnu"] {
+        assert!(found.contains(part), "{found}");
+    }
+    let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+    let found = refusal(&archive(&[
+        Item::File("1/layer.tar", 0o644, &layer),
+        Item::File("c.json", 0o644, CONFIG),
+        Item::File("manifest.json", 0o644, manifest),
+    ]));
+    assert!(found.contains("its layer 1/layer.tar") && found.contains("sparse"), "{found}");
+}
+
 fn refusal(bytes: &[u8]) -> String {
     crate::model::cause::chain(&read(bytes).unwrap_err())
 }

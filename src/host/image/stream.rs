@@ -30,6 +30,11 @@ pub(crate) enum Error {
     Compressed(&'static str),
     #[error("it is cut off: the block is missing that ends a tar archive")]
     CutOff,
+    #[error(
+        "{path:?} in it is a sparse file as tar --format=posix -S writes it, which is not supported: \
+         leave out -S, or make the archive with --format=gnu"
+    )]
+    Sparse { path: String },
     #[error("a path in it is longer than {PATH_MAX} bytes: {start:?}…")]
     PathTooLong { start: String },
 }
@@ -160,13 +165,17 @@ pub(crate) fn each_entry<E: From<Error>>(
 fn item<'a>(entry: &'a mut tar::Entry<'_, Metered<'_>>) -> Result<Option<Item<'a>>, Error> {
     let path = text(&entry.path_bytes())?;
     let target = text(&entry.link_name_bytes().unwrap_or_default())?;
+    let attributes = Attributes::of(entry, &path)?;
+    if let Some(path) = attributes.sparse {
+        return Err(Error::Sparse { path });
+    }
     let what = match entry.header().entry_type() {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             What::Entry(Kind::File(Default::default()))
         }
         EntryType::Link => What::HardLink { target },
         EntryType::Symlink => What::Entry(Kind::Link { target }),
-        EntryType::Directory if is_opaque(entry)? => What::OpaqueFolder,
+        EntryType::Directory if attributes.opaque => What::OpaqueFolder,
         EntryType::Directory => What::Entry(Kind::Folder),
         EntryType::Char if is_zero(entry.header()) => What::Whiteout,
         EntryType::Char | EntryType::Block => What::Entry(Kind::Device),
@@ -192,20 +201,37 @@ fn is_zero(header: &tar::Header) -> bool {
     [header.device_major(), header.device_minor()].iter().all(|it| matches!(it, Ok(Some(0))))
 }
 
-/// The attribute by which overlayfs marks a folder, in the archive's own way of writing attributes.
-fn is_opaque(entry: &mut tar::Entry<'_, Metered<'_>>) -> Result<bool, Error> {
-    let Some(extensions) = entry.pax_extensions().map_err(Error::Read)? else { return Ok(false) };
-    for extension in extensions {
-        let extension = extension.map_err(Error::Read)?;
-        let key = extension.key_bytes();
-        if key.starts_with(b"SCHILY.xattr.")
-            && key.ends_with(b".overlay.opaque")
-            && extension.value_bytes() == b"y"
-        {
-            return Ok(true);
+/// What the extended header of an entry says beside its name.
+#[derive(Default)]
+struct Attributes {
+    /// Overlayfs has marked the folder, in the archive's own way of writing attributes.
+    opaque: bool,
+    /// The path of a file whose holes are left out, as GNU tar writes it in POSIX archives (GNU tar
+    /// manual, "PAX 1"). Its entry has another name, and a map of the holes before or in the file.
+    sparse: Option<String>,
+}
+
+impl Attributes {
+    /// `path` is the name that the entry itself has.
+    fn of(entry: &mut tar::Entry<'_, Metered<'_>>, path: &str) -> Result<Self, Error> {
+        let mut found = Self::default();
+        let Some(extensions) = entry.pax_extensions().map_err(Error::Read)? else {
+            return Ok(found);
+        };
+        // The library parts records at every new line, also inside of the value of an attribute. What is
+        // left of such a value is no record.
+        for extension in extensions.flatten() {
+            let (key, value) = (extension.key_bytes(), extension.value_bytes());
+            if key.starts_with(b"SCHILY.xattr.") && key.ends_with(b".overlay.opaque") {
+                found.opaque |= value == b"y";
+            } else if key == b"GNU.sparse.name" {
+                found.sparse = Some(text(value)?);
+            } else if key.starts_with(b"GNU.sparse.") && found.sparse.is_none() {
+                found.sparse = Some(path.to_owned());
+            }
         }
+        Ok(found)
     }
-    Ok(false)
 }
 
 /// The bytes of a tar archive, decompressed if they are compressed with what Docker compresses with.
