@@ -3,10 +3,10 @@
 //! is shows at its end, where the manifest may be; so every layer is listed as it comes by.
 
 use crate::host::image::stream::{self, Budget, Item, What, each_entry};
-use crate::host::image::{ENTRIES_MAX, probe, read_head};
+use crate::host::image::{ENTRIES_MAX, Names, probe, read_head};
 use crate::model::check::content::HEAD_LEN;
 use crate::model::check::tree::{
-    Kind, Layer, Outside, TooMuch, Tree, WEIGHT_MAX, join, normal, split,
+    Content, Kind, Layer, Outside, TooMuch, Tree, WEIGHT_MAX, join, normal, split,
 };
 use crate::model::image::{self, Configuration, INDEX, MANIFEST, Manifest};
 use std::collections::BTreeMap;
@@ -129,6 +129,10 @@ impl Pass {
         }
         if may_be_layer(&name) {
             self.layer(name, &head, &mut item, budget)?;
+            // Its bytes have gone by: it is known by the first of them alone.
+            let content = Content { size: item.size, ..Content::of_head(&head) };
+            self.files.add(&item.path, item.entry(Kind::File(content)))?;
+            return Ok(());
         }
         add_file(&mut self.files, item, &head)
     }
@@ -316,7 +320,7 @@ fn add(layer: &mut Layer, mut item: Item<'_>) -> Result<(), Error> {
 /// Adds a file, of which `head` was read already.
 fn add_file(layer: &mut Layer, mut item: Item<'_>, head: &[u8]) -> Result<(), Error> {
     let path = normal(&item.path)?;
-    let content = probe(&path, item.size, &mut head.chain(&mut item.content));
+    let content = probe(&path, item.size, Names::Any, &mut head.chain(&mut item.content));
     let content = content.map_err(stream::Error::Read)?;
     layer.add(&item.path, item.entry(Kind::File(content)))?;
     Ok(())

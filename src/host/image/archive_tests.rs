@@ -212,6 +212,46 @@ fn a_sparse_file_that_would_be_misread_is_refused_with_the_way_out() {
     assert!(found.contains("its layer 1/layer.tar") && found.contains("sparse"), "{found}");
 }
 
+/// A file is as much a kernel or a module under its second name as under its first.
+#[test]
+fn a_hard_link_says_what_the_file_in_a_folder_says() {
+    let module = [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], &[1, 0, 62, 0], b"\0vermagic=6.1.0 SMP\0"];
+    let items = [
+        Item::File("aaa/bzImage", 0o644, &[7; 100_000]),
+        Item::File("aaa/small", 0o644, b"x"),
+        Item::File("aaa/module", 0o644, &module.concat()),
+        Item::Hard("boot/bzImage", "aaa/bzImage"),
+        Item::Hard("boot/small", "aaa/small"),
+        Item::Hard("boot/module.ko", "aaa/module"),
+        Item::Hard("lib/modules/6.1.0/x.ko", "aaa/module"),
+        Item::Hard("zzz/x.ko", "aaa/module"),
+    ];
+    let layer = archive(&items);
+    let manifest = br#"[{"Config":"c.json","Layers":["1/layer.tar"]}]"#;
+    let image = archive(&[
+        Item::File("1/layer.tar", 0o644, &layer),
+        Item::File("c.json", 0o644, CONFIG),
+        Item::File("manifest.json", 0o644, manifest),
+    ]);
+    let root = tempfile::tempdir().unwrap();
+    tar::Archive::new(layer.as_slice()).unpack(root.path()).unwrap();
+    let folder = crate::host::image::folder::load(root.path()).unwrap();
+    let Archive::Export(export) = read(layer.as_slice()).unwrap() else { panic!() };
+    for tree in [&export, &images(&image)[0].tree] {
+        let content = |tree: &Tree, path: &str| tree.at(path).unwrap().content().unwrap().clone();
+        for path in ["boot/bzImage", "boot/small", "boot/module.ko"] {
+            let found = content(tree, path).sha256;
+            assert_eq!(found, content(&folder, path).sha256, "{path}");
+            assert!(found.is_some(), "{path}");
+        }
+        for path in ["boot/module.ko", "lib/modules/6.1.0/x.ko", "zzz/x.ko"] {
+            let found = content(tree, path).module_release;
+            assert_eq!(found, content(&folder, path).module_release, "{path}");
+            assert_eq!(found.as_deref(), Some("6.1.0"), "{path}");
+        }
+    }
+}
+
 fn refusal(bytes: &[u8]) -> String {
     crate::model::cause::chain(&read(bytes).unwrap_err())
 }

@@ -1,7 +1,7 @@
 //! Lists a folder: the rootfs of an extension whole, the root of a host only where it is asked about.
 
-use crate::host::image::{ENTRIES_MAX, READ_MAX, WHOLE_MAX, probe, wanted_whole};
-use crate::model::check::content::Wanted;
+use crate::host::image::{ENTRIES_MAX, Names, READ_MAX, WHOLE_MAX, probe};
+use crate::model::check::content::wanted;
 use crate::model::check::tree::{
     Content, Entry, Kind, Layer, Outside, Resolved, TooMuch, Tree, WEIGHT_MAX, join,
 };
@@ -62,16 +62,17 @@ fn load_within(root: &Path, most: u64) -> Result<Tree, Error> {
                 continue;
             }
             let size = metadata.len();
-            if metadata.is_file() && wanted_whole(&name, size) != Wanted::Head {
+            if metadata.is_file() && size <= WHOLE_MAX && wanted(&name).is_whole() {
                 // Holes take no space, and time all the same.
-                read_whole += size.min(WHOLE_MAX);
+                read_whole += size;
                 if read_whole > most {
                     return Err(Error::TooLong { path: root.to_owned() });
                 }
             }
             let reading = |source: io::Error| Error::Read { path: path.clone(), source };
-            let entry = entry(&metadata, &path, |mut file| probe(&name, size, &mut file))
-                .map_err(reading)?;
+            let entry =
+                entry(&metadata, &path, |mut file| probe(&name, size, Names::One, &mut file))
+                    .map_err(reading)?;
             let is_folder = entry.is_folder();
             layer.add(&name, entry)?;
             if is_folder {

@@ -5,10 +5,9 @@ pub(crate) mod archive;
 pub(crate) mod folder;
 pub(crate) mod stream;
 
-use crate::model::check::content::{HEAD_LEN, ReleaseSearch, Wanted, wanted};
+use crate::model::check::content::{HEAD_LEN, ReleaseSearch, Wanted, wanted, wanted_by_any_name};
 use crate::model::check::tree::Content;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::io::{self, Read};
 
 /// How many files one rootfs or archive may have. It bounds the memory that a check takes.
@@ -21,35 +20,42 @@ const READ_MAX: u64 = 8 * WHOLE_MAX;
 /// How much is read at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Reads as much of the file at `path` as the rules need. What is left stays in `reader`.
-fn probe(path: &str, size: u64, reader: &mut dyn Read) -> io::Result<Content> {
-    let head = read_head(reader, HEAD_LEN)?;
-    let mut content = Content { size, ..Content::of_head(&head) };
-    let mut rest = head.as_slice().chain(reader).take(WHOLE_MAX);
-    match wanted_whole(path, size) {
-        Wanted::Head => {}
-        Wanted::Sha256 => {
-            let mut hash = Sha256::new();
-            pieces(&mut rest, &mut |piece| hash.update(piece))?;
-            let mut text = String::new();
-            for byte in hash.finalize() {
-                // A formatter into a String cannot fail.
-                let _ = write!(text, "{byte:02x}");
-            }
-            content.sha256 = Some(text);
-        }
-        Wanted::ModuleRelease => {
-            let mut search = ReleaseSearch::default();
-            pieces(&mut rest, &mut |piece| search.add(piece))?;
-            content.module_release = search.finish();
-        }
-    }
-    Ok(content)
+/// Which names a file may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// The one it is read by; a folder has others as files of their own.
+    One,
+    /// Also those of hard links that come later, when its bytes have gone by. All that a rule may ask
+    /// of it under such a name is looked for; that is bounded by what is unpacked.
+    Any,
 }
 
-/// What is wanted of a file of this size.
-fn wanted_whole(path: &str, size: u64) -> Wanted {
-    if size > WHOLE_MAX { Wanted::Head } else { wanted(path) }
+/// Reads as much of the file at `path` as the rules need. What is left stays in `reader`.
+fn probe(path: &str, size: u64, names: Names, reader: &mut dyn Read) -> io::Result<Content> {
+    let head = read_head(reader, HEAD_LEN)?;
+    let mut content = Content { size, ..Content::of_head(&head) };
+    let wanted = match names {
+        _ if size > WHOLE_MAX => Wanted::default(),
+        Names::One => wanted(path),
+        Names::Any => wanted_by_any_name(path, &head),
+    };
+    if !wanted.is_whole() {
+        return Ok(content);
+    }
+    let mut hash = wanted.sha256.then(Sha256::new);
+    let mut search = wanted.module_release.then(ReleaseSearch::default);
+    let mut rest = head.as_slice().chain(reader).take(WHOLE_MAX);
+    pieces(&mut rest, &mut |piece| {
+        if let Some(hash) = &mut hash {
+            hash.update(piece);
+        }
+        if let Some(search) = &mut search {
+            search.add(piece);
+        }
+    })?;
+    content.sha256 = hash.map(|hash| hash.finalize().into());
+    content.module_release = search.and_then(ReleaseSearch::finish);
+    Ok(content)
 }
 
 /// The first bytes, at most `len`.
@@ -78,18 +84,19 @@ mod tests {
     #[test]
     fn a_kernel_is_hashed_whole_and_a_module_searched_whole() {
         let bytes = vec![7_u8; 200_000];
-        let content = probe("boot/bzImage", 200_000, &mut bytes.as_slice()).unwrap();
-        // sha256sum of 200,000 bytes of 7.
-        let expected = {
-            let digest = Sha256::digest(&bytes);
-            digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        let one = |path: &str, size: u64, mut bytes: &[u8]| {
+            probe(path, size, Names::One, &mut bytes).unwrap()
         };
-        assert_eq!(content.sha256.unwrap(), expected);
-        let empty = probe("boot/x", 0, &mut &b""[..]).unwrap().sha256.unwrap();
-        assert_eq!(empty, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let expected: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(one("boot/bzImage", 200_000, &bytes).sha256, Some(expected));
+        assert_eq!(one("usr/bzImage", 200_000, &bytes).sha256, None);
+        let any = probe("usr/x", 200_000, Names::Any, &mut bytes.as_slice()).unwrap();
+        assert_eq!(any.sha256, Some(expected));
+        let huge = probe("boot/x", WHOLE_MAX + 1, Names::Any, &mut bytes.as_slice()).unwrap();
+        assert_eq!(huge.sha256, None);
         let mut module = bytes;
         module.extend(b"vermagic=6.1.0 SMP\0");
-        let content = probe("lib/modules/6.1.0/a.ko", 0, &mut module.as_slice()).unwrap();
+        let content = one("lib/modules/6.1.0/a.ko", 0, &module);
         assert_eq!(content.module_release.as_deref(), Some("6.1.0"));
         assert_eq!(content.sha256, None);
     }

@@ -12,27 +12,39 @@ const LINE_MAX: usize = 256;
 const ELF_KEPT: usize = 20;
 /// The type of a program header that names the dynamic loader (elf(5), `PT_INTERP`).
 const PT_INTERP: u64 = 3;
+/// The type of object files, which kernel modules are (elf(5), `ET_REL`).
+const ET_REL: u16 = 1;
 
 /// What else is wanted of a file beside its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Head,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
     /// It may be the kernel that the extension brings.
-    Sha256,
-    /// It is a kernel module, which names the release it was built for.
-    ModuleRelease,
+    pub(crate) sha256: bool,
+    /// It may be a kernel module, which names the release it was built for.
+    pub(crate) module_release: bool,
+}
+
+impl Wanted {
+    /// Whether all of the file must be read.
+    pub(crate) fn is_whole(self) -> bool {
+        self != Self::default()
+    }
 }
 
 /// What is wanted of the file at `path`, without a leading slash.
 pub(crate) fn wanted(path: &str) -> Wanted {
     let path = path.trim_start_matches("./");
-    if path.strip_prefix("boot/").is_some_and(|name| !name.contains('/')) {
-        Wanted::Sha256
-    } else if path.ends_with(".ko") {
-        Wanted::ModuleRelease
-    } else {
-        Wanted::Head
+    Wanted {
+        sha256: path.strip_prefix("boot/").is_some_and(|name| !name.contains('/')),
+        module_release: path.ends_with(".ko"),
     }
+}
+
+/// What is wanted of a file that may have more names than the one it is met by, as a file of an archive
+/// has when a hard link to it comes later.
+pub(crate) fn wanted_by_any_name(path: &str, head: &[u8]) -> Wanted {
+    let module_release = wanted(path).module_release || elf_type(head) == Some(ET_REL);
+    Wanted { sha256: true, module_release }
 }
 
 impl Content {
@@ -59,10 +71,14 @@ impl Content {
 /// Whether an ELF file is a program or a library, not an object file: those may be for any machine,
 /// as programs for the kernel's own virtual machine (BPF) are.
 pub(crate) fn is_linked(head: &[u8]) -> bool {
-    let pair = head.get(16..18).and_then(|pair| <[u8; 2]>::try_from(pair).ok());
-    let (Some(order), Some(pair)) = (head.get(5), pair) else { return false };
-    let kind = if *order == 2 { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) };
-    kind == 2 || kind == 3
+    matches!(elf_type(head), Some(2 | 3))
+}
+
+/// The field `e_type` of elf(5).
+fn elf_type(head: &[u8]) -> Option<u16> {
+    let pair = <[u8; 2]>::try_from(head.get(16..18)?).ok()?;
+    let order = *head.strip_prefix(b"\x7fELF")?.get(1)?;
+    Some(if order == 2 { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) })
 }
 
 /// The dynamic loader that an ELF program names, if it stands in the first bytes, as it does in
@@ -165,11 +181,26 @@ mod tests {
 
     #[test]
     fn only_files_that_may_be_a_kernel_or_a_module_are_read_whole() {
-        assert_eq!(wanted("boot/bzImage"), Wanted::Sha256);
-        assert_eq!(wanted("./boot/bzImage"), Wanted::Sha256);
-        assert_eq!(wanted("boot/grub/grubenv"), Wanted::Head);
-        assert_eq!(wanted("lib/modules/6.1.0/a.ko"), Wanted::ModuleRelease);
-        assert_eq!(wanted("usr/bin/x"), Wanted::Head);
+        let kernel = Wanted { sha256: true, module_release: false };
+        assert_eq!(wanted("boot/bzImage"), kernel);
+        assert_eq!(wanted("./boot/bzImage"), kernel);
+        assert!(!wanted("boot/grub/grubenv").is_whole());
+        let module = Wanted { sha256: false, module_release: true };
+        assert_eq!(wanted("lib/modules/6.1.0/a.ko"), module);
+        assert_eq!(wanted("boot/a.ko"), Wanted { sha256: true, module_release: true });
+        assert!(!wanted("usr/bin/x").is_whole());
+    }
+
+    #[test]
+    fn a_file_that_may_get_other_names_may_be_a_kernel_and_an_object_also_a_module() {
+        let object = [&b"\x7fELF\x02\x01"[..], &[0; 10], &[1, 0, 62, 0]].concat();
+        let both = Wanted { sha256: true, module_release: true };
+        assert_eq!(wanted_by_any_name("x", &object), both);
+        assert_eq!(wanted_by_any_name("x.ko", b""), both);
+        let kernel = Wanted { sha256: true, module_release: false };
+        for head in [&b""[..], b"\x7fELF", b"#!/bin/sh with more bytes"] {
+            assert_eq!(wanted_by_any_name("x", head), kernel);
+        }
     }
 
     #[test]

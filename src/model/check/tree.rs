@@ -55,8 +55,8 @@ pub(crate) struct Content {
     pub(crate) line_ends: LineEnds,
     /// The dynamic loader that an ELF program names.
     pub(crate) loader: Option<String>,
-    /// In lower-case hex; only of files that may be a kernel.
-    pub(crate) sha256: Option<String>,
+    /// Only of files that may be a kernel.
+    pub(crate) sha256: Option<[u8; 32]>,
     /// The kernel release that a module was built for, as it says itself.
     pub(crate) module_release: Option<String>,
 }
