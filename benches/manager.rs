@@ -300,10 +300,10 @@ impl Bench {
         });
         goals.push(Goal {
             what: format!(
-                "cleanup of {CONTAINERS}: a ping, a list, and an inspection and a removal each"
+                "cleanup of {CONTAINERS}: a ping, a list; each inspected, and again right before its removal"
             ),
             measured: format!("{requests} requests"),
-            met: requests == 2 + 2 * CONTAINERS,
+            met: requests == 2 + 3 * CONTAINERS,
         });
         goals.push(Goal {
             what: format!("cleanup of {CONTAINERS}: at least {RATE_AT_LEAST} x the rate of {CONNECTIONS} bare connections"),
