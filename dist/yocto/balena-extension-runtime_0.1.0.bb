@@ -9,6 +9,8 @@ inherit cargo cargo-update-recipe-crates systemd
 # `bitbake -c update_crates` writes this file, too.
 require ${BPN}-crates.inc
 
+# A layer that takes this over adds SRCREV, the commit of the tag: without it bitbake asks the server at every
+# parse.
 SRC_URI += "git://github.com/balena-os/balena-extension-runtime.git;protocol=https;nobranch=1;tag=v${PV}"
 S = "${WORKDIR}/git"
 
