@@ -1,6 +1,7 @@
 //! The log flags of the runtime, read before and apart from the rest of the command line, so that an
 //! error in the rest reaches the log too.
 
+use crate::cli::commands::is_command;
 use crate::model::log::{Format, Level};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -53,12 +54,14 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
                 options.stderr = whose(words.next());
                 break;
             }
-            flag if flag.starts_with(b"-") => {}
             // The command: what follows is its own.
-            _ => {
+            _ if word.to_str().is_some_and(is_command) => {
                 options.stderr = whose(Some(word));
                 break;
             }
+            // Another flag, or a word that is wrong here, such as the value of a misspelt one: the flags
+            // that an engine appends still follow.
+            _ => {}
         }
     }
     options
@@ -96,6 +99,8 @@ mod tests {
             "--root /r --log=/l --log-format json frob",
             "--log /l --log-format json",
             "--log /l --log-format json create --log /other x",
+            "--log-levl debug --root /r --log /l --log-format json create x",
+            "frob --log /l --log-format json exec --log /other",
         ] {
             let options = log_options(&words(line));
             assert_eq!(options.file.as_deref(), Some("/l".as_ref()), "{line}");

@@ -1,6 +1,7 @@
 //! The command lines, from the words typed to a typed request. No I/O here.
 
 pub(crate) mod check;
+mod commands;
 #[cfg(test)]
 mod documents;
 pub(crate) mod help;

@@ -1,6 +1,7 @@
 //! The runtime's command line. Engines call it several times a container, so the parser is lexopt;
 //! what they pass and what does not matter here is accepted, and an unknown flag is named.
 
+use crate::cli::commands::is_command;
 use crate::cli::log_options::log_format;
 use crate::cli::unsupported;
 use crate::model::container_id::{self, ContainerId};
@@ -164,19 +165,7 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
             None => Command::Update,
         });
     }
-    if !matches!(
-        name,
-        "create"
-            | "run"
-            | "start"
-            | "kill"
-            | "delete"
-            | "state"
-            | "list"
-            | "ps"
-            | "features"
-            | "help"
-    ) {
+    if !is_command(name) {
         return Err(UsageError::UnknownCommand { name: name.to_owned() });
     }
     let mut flags = Flags::default();

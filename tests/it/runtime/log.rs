@@ -90,6 +90,9 @@ fn errors_in_the_arguments_are_logged_wherever_they_stand() {
         &["--root", "/r", &joined, "--log-format", "json", "create", "--frob"],
         &["--log", log, "--log-format", "json", "--log-level", "loud", "list"],
         &["--log", log, "--log-format", "json"],
+        // A word too many, as a typing error in an engine's `runtimeArgs` gives it.
+        &["--log-levl", "debug", "--log", log, "--log-format", "json", "create", "x"],
+        &["debug", "--log", log, "--log-format", "json", "create", "x"],
     ] {
         let finished = container.finish(Command::new(process::binary()).args(words));
         assert_eq!(finished.log.len(), 1, "{finished}");
