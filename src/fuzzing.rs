@@ -13,7 +13,7 @@
 pub mod engine;
 pub mod manager;
 
-use crate::cli::log_options::{LogOptions, Stderr, log_options};
+use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::manager as manager_line;
 use crate::cli::runtime::{Command, parse};
 use crate::host::guard::Report;
@@ -380,6 +380,9 @@ pub fn command_line(bytes: &[u8]) {
             let mut expected = log_flags(&words);
             if matches!(command, Command::Create(_)) {
                 expected.stderr = Stderr::Container;
+            }
+            if matches!(command, Command::Create(_) | Command::Start { .. } | Command::Run { .. }) {
+                expected.need = Need::Demanded;
             }
             assert_eq!(options, expected);
         }

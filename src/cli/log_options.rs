@@ -14,6 +14,7 @@ pub(crate) struct LogOptions {
     pub(crate) format: Option<Format>,
     pub(crate) level: Option<Level>,
     pub(crate) stderr: Stderr,
+    pub(crate) need: Need,
 }
 
 /// Whose the standard error is.
@@ -24,6 +25,17 @@ pub(crate) enum Stderr {
     Caller,
     /// At `create`: the container's own log.
     Container,
+}
+
+/// What becomes of the call if the log cannot be opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It goes on: containers must be able to go when the bundle has gone in which engines have the log,
+    /// and a question is worth its answer.
+    #[default]
+    Wanted,
+    /// It is refused: whoever deploys must learn what the hooks do.
+    Demanded,
 }
 
 /// Reads the log flags alone, with no regard to what else is wrong.
@@ -51,12 +63,12 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
             }
             // The command comes next, whatever it looks like.
             b"--" => {
-                options.stderr = whose(words.next());
+                options.learn(words.next());
                 break;
             }
             // The command: what follows is its own.
             _ if word.to_str().is_some_and(is_command) => {
-                options.stderr = whose(Some(word));
+                options.learn(Some(word));
                 break;
             }
             // Another flag, or a word that is wrong here, such as the value of a misspelt one: the flags
@@ -67,11 +79,18 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
     options
 }
 
-/// Whose the standard error of `command` is.
-fn whose(command: Option<&OsStr>) -> Stderr {
-    match command {
-        Some(command) if command == "create" => Stderr::Container,
-        Some(_) | None => Stderr::Caller,
+impl LogOptions {
+    /// What goes without saying for `command`.
+    fn learn(&mut self, command: Option<&OsStr>) {
+        let is_one_of = |names: &[&str]| {
+            command.is_some_and(|command| names.iter().any(|name| command == *name))
+        };
+        if is_one_of(&["create"]) {
+            self.stderr = Stderr::Container;
+        }
+        if is_one_of(&["create", "start", "run"]) {
+            self.need = Need::Demanded;
+        }
     }
 }
 
@@ -116,6 +135,20 @@ mod tests {
         let joined = OsString::from(OsStr::from_bytes(b"--log=/l\xff"));
         for words in [vec!["--log".into(), path.to_owned()], vec![joined]] {
             assert_eq!(log_options(&words).file.as_deref(), Some(path.as_ref()));
+        }
+    }
+
+    #[test]
+    fn what_applies_an_extension_demands_its_log() {
+        for (line, need) in [
+            ("--debug create x", Need::Demanded),
+            ("--root delete start x", Need::Demanded),
+            ("-- run x", Need::Demanded),
+            ("delete --force start", Need::Wanted),
+            ("kill x", Need::Wanted),
+            ("--version", Need::Wanted),
+        ] {
+            assert_eq!(log_options(&words(line)).need, need, "{line}");
         }
     }
 

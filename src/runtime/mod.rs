@@ -13,7 +13,7 @@ mod start;
 mod state;
 
 use crate::cli::help;
-use crate::cli::log_options::{LogOptions, Stderr, log_options};
+use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
 use crate::host::log::Log;
 use crate::host::state_dir::{self, StateRoot};
@@ -120,11 +120,21 @@ pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
 }
 
 /// Without a file, what is logged lands on standard error: warnings and errors, and at `create`, where
-/// that is the container's own log, errors alone, unless somebody asks for more.
+/// that is the container's own log, errors alone, unless somebody asks for more. So it does where the file
+/// cannot be used and the verb can do without.
 fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
     let format = options.format.unwrap_or(Format::Text);
     match &options.file {
-        Some(path) => Log::to_file(path, format, options.level.unwrap_or(Level::Info)),
+        Some(path) => {
+            match (Log::to_file(path, format, options.level.unwrap_or(Level::Info)), options.need) {
+                (Err(error), Need::Wanted) => {
+                    output::complain(&format!("{}; going on without it", chain(&error)));
+                    // Text: nobody expects JSON here.
+                    Ok(Log::to_stderr(Format::Text, options.level.unwrap_or(Level::Warn)))
+                }
+                (opened, Need::Wanted | Need::Demanded) => opened,
+            }
+        }
         None => {
             let level = match options.stderr {
                 Stderr::Caller => Level::Warn,

@@ -217,7 +217,42 @@ fn a_log_that_is_a_fifo_without_a_reader_does_not_hang() {
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let mut command = Command::new(process::binary());
-    finished::run(command.arg("--log").arg(&path).arg("list")).fails(&[path.to_str().unwrap()]);
+    let finished = finished::run(command.arg("--log").arg(&path).args(["start", "x"]));
+    finished.fails(&[path.to_str().unwrap()]);
+}
+
+/// containerd's shim names a file in the bundle; once that is gone, a container must still go.
+#[test]
+fn a_log_that_cannot_be_opened_stops_no_verb_that_ends_a_container_or_asks() {
+    let container = Container::new();
+    container.hook("delete", "exit 1");
+    let log = container.path("log.json");
+    let call = |words: &[&str]| {
+        let mut command = Command::new(process::binary());
+        command.arg("--root").arg(container.root()).arg("--log").arg(&log);
+        finished::run(command.args(["--log-format", "json"]).args(words).arg(&container.id))
+    };
+    let told = |finished: &finished::Finished| {
+        let lines = finished.err.lines().filter(|line| line.contains(log.to_str().unwrap()));
+        assert_eq!(lines.count(), 1, "{finished}");
+    };
+    container.create().ok();
+    std::fs::remove_dir_all(container.path("")).unwrap();
+    let state = call(&["state"]).ok();
+    assert_eq!(state.json()["status"], "created");
+    told(&state);
+    assert_eq!(state.err.lines().count(), 1, "{state}");
+    told(&call(&["ps", "--format=json"]).ok());
+    told(&call(&["kill"]).ok());
+    process::exit_status(container.pid());
+    let kill = call(&["kill"]);
+    told(&kill);
+    assert!(kill.code == 1 && kill.err.contains("\ncontainer not running: "), "{kill}");
+    let delete = call(&["delete"]).ok();
+    told(&delete);
+    assert!(delete.err.contains("hooks/delete is skipped"), "{delete}");
+    container.left_nothing();
+    told(&call(&["delete", "--force"]).ok());
 }
 
 mod only_ours {
