@@ -6,6 +6,9 @@ use std::time::Duration;
 
 /// How long a hook may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// The longest that a hook of the spec may ask for: a day. Clocks and what a guard reports have room for
+/// it, which they have not for every number that a configuration can hold.
+const LIMIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The search path of every hook and of the proxy.
 pub(crate) const PATH: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -16,6 +19,13 @@ const STRING_MAX: usize = 128 * 1024;
 /// What all strings together may have. The kernel grants a quarter of the stack limit, usually
 /// 2 MiB, to arguments and environment with their pointers.
 const TOTAL_MAX: usize = 1024 * 1024;
+
+/// How long a hook of the spec with this `timeout`, in seconds, may take.
+pub(crate) fn limit_of(timeout: Option<i64>) -> Duration {
+    // A spec with one that is not above zero is refused; state that was forged may have it.
+    let seconds = timeout.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.map_or(LIMIT, |seconds| Duration::from_secs(seconds).min(LIMIT_MAX))
+}
 
 /// The moment an image hook belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,6 +217,24 @@ mod tests {
 
     fn mount(destination: &str, source: &str) -> Mount {
         Mount { destination: destination.to_owned(), source: source.to_owned() }
+    }
+
+    #[test]
+    fn every_timeout_is_a_limit_that_clocks_have_room_for() {
+        for (timeout, seconds) in [
+            (None, 60),
+            (Some(1), 1),
+            (Some(86_400), 86_400),
+            (Some(86_401), 86_400),
+            (Some(90_000_000_000_000_000), 86_400),
+            (Some(i64::MAX), 86_400),
+            (Some(-1), 60),
+        ] {
+            let limit = limit_of(timeout);
+            assert_eq!(limit, Duration::from_secs(seconds), "{timeout:?}");
+            // As it travels: milliseconds in 31 bits.
+            assert!(i32::try_from(limit.as_millis()).is_ok(), "{timeout:?}");
+        }
     }
 
     #[test]

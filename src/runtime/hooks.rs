@@ -11,7 +11,7 @@ use crate::model::lifecycle::Status;
 use crate::model::spec::{Network, SpecHook};
 use crate::model::state::State;
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A hook that keeps a verb from completing.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +93,13 @@ pub(super) fn run_spec_hooks(
         if arguments.is_empty() {
             arguments.push(&hook.path);
         }
-        let seconds = hook.timeout.and_then(|timeout| u64::try_from(timeout).ok());
         let call = Call {
             name: &name,
             path: &hook.path,
             arguments: &arguments,
             environment: &hook.env,
             folder: folder_or_root(&state.bundle),
-            limit: seconds.map_or(image_hook::LIMIT, Duration::from_secs),
+            limit: image_hook::limit_of(hook.timeout),
             input: Some(&input),
         };
         net_namespace::within(namespace, || {

@@ -230,3 +230,22 @@ fn a_missing_program_is_named_with_its_place_in_the_list() {
     container.create().fails(&["createRuntime", "/opt/none"]);
     container.left_nothing();
 }
+
+/// An `Instant` that is added to overflows; and what a guard reports has 31 bits of milliseconds.
+#[test]
+fn a_timeout_of_any_size_is_a_timeout() {
+    for timeout in [i64::MAX, 90_000_000_000_000_000, 9_000_000_000_000_000, 1 << 32] {
+        let container = Container::new();
+        for list in ["prestart", "poststart", "poststop"] {
+            container.spec_hook(list, &format!("/bin/touch {list}"), |hook| {
+                hook["timeout"] = timeout.into();
+            });
+        }
+        container.create().ok();
+        container.start().ok();
+        container.delete().silent();
+        assert!(container.has("prestart") && container.has("poststart"), "{timeout}");
+        assert!(container.has("poststop"), "{timeout}");
+        container.left_nothing();
+    }
+}
