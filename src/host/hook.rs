@@ -106,7 +106,9 @@ pub(crate) fn run(
 
 fn why_unrunnable(path: &str, errno: i32) -> String {
     let mut head = Vec::new();
-    if let Ok(file) = File::open(path) {
+    // A FIFO must not hang the call.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) {
         // What cannot be read leaves the errno to speak alone.
         let _ = file.take(256).read_to_end(&mut head);
     }

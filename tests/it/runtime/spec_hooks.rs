@@ -249,3 +249,16 @@ fn a_timeout_of_any_size_is_a_timeout() {
         container.left_nothing();
     }
 }
+
+/// It is opened to say why it cannot be run.
+#[test]
+fn a_fifo_in_the_place_of_a_hook_does_not_hang() {
+    let container = Container::new();
+    container.spec_hook("prestart", "true", |_| {});
+    let path = container.path("prestart-2");
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o755);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    container.create().fails(&["hooks.prestart[0]", path.to_str().unwrap(), "cannot be run"]);
+    container.left_nothing();
+}
