@@ -22,8 +22,12 @@ const ENLARGED_HEAD: usize = 480 * 1024;
 const TAIL: usize = 20 * 1024;
 /// What may wait for a reader that is there but slow.
 const BACKLOG: usize = 1024 * 1024;
-/// How long a slow reader may take for the rest when the hook has ended.
+/// How long a reader may take no more of the rest when the hook has ended.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one that takes a little at a time may take for all of it; then the end alone follows.
+const HASTE: Duration = Duration::from_secs(2);
+/// How long it may take in all: the container is locked meanwhile.
+const FINISH_LIMIT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Both streams.
@@ -45,9 +49,12 @@ enum Reader {
 pub(crate) struct Stream {
     writer: Option<Writer>,
     reader: Reader,
+    /// The rest of a note that stands for a gap; what is pending follows it.
+    note: Vec<u8>,
     pending: VecDeque<u8>,
     /// How many bytes may still be written at once.
     budget: usize,
+    /// How many bytes are missing before what is pending, of which no note tells yet.
     dropped: usize,
 }
 
@@ -90,10 +97,37 @@ impl ContainerLog {
         Self { out: Stream::new(None, Reader::Now), err: Stream::new(None, Reader::Now) }
     }
 
-    /// Writes what is left, with a note where something had to be left out.
+    /// Writes what is left, with a note where something had to be left out. A reader gets some time, but
+    /// not for ever more as long as it takes a little.
     pub(crate) fn finish(&mut self) {
-        self.out.finish();
-        self.err.finish();
+        let begun = Instant::now();
+        let mut progress = begun;
+        let patience = match (self.out.reader, self.err.reader) {
+            (Reader::Later, Reader::Later) => Duration::ZERO,
+            (Reader::Now, _) | (_, Reader::Now) => PATIENCE,
+        };
+        while self.out.has_more() || self.err.has_more() {
+            // Both, neither waits for the other.
+            let written = [self.out.write_some(), self.err.write_some()];
+            let wrote = written.iter().flatten().any(|&bytes| bytes > 0);
+            let now = Instant::now();
+            if wrote {
+                progress = now;
+            } else if now >= progress + patience {
+                break;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+            if now >= begun + FINISH_LIMIT {
+                break;
+            }
+            if now >= begun + HASTE {
+                self.out.keep(TAIL);
+                self.err.keep(TAIL);
+            }
+        }
+        self.out.forget();
+        self.err.forget();
     }
 }
 
@@ -121,12 +155,28 @@ impl Stream {
             (Reader::Now, _) | (Reader::Later, Some(Writer::File(_))) => usize::MAX,
             (Reader::Later, Some(Writer::Opened(_) | Writer::Socket(_)) | None) => HEAD,
         };
-        Self { writer, reader, pending: VecDeque::new(), budget, dropped: 0 }
+        Self { writer, reader, note: Vec::new(), pending: VecDeque::new(), budget, dropped: 0 }
     }
 
-    /// Whether output waits for a reader that is there.
+    /// Whether output waits that [`Self::pump`] would write as soon as there is room. Whoever polls for
+    /// room that nothing is written to never sleeps.
     pub(crate) fn wants_to_write(&self) -> bool {
-        self.writer.is_some() && !self.pending.is_empty() && self.budget > 0
+        self.has_more() && self.may_write() && self.budget > 0
+    }
+
+    /// Whether there is anything left to write, and somewhere to write it.
+    fn has_more(&self) -> bool {
+        let anything = !self.pending.is_empty() || !self.note.is_empty() || self.dropped > 0;
+        self.writer.is_some() && anything
+    }
+
+    /// Whether what is pending may go out before the hook has ended. Behind a gap that nobody was there
+    /// to prevent, only the end of the output follows: `finish` writes it.
+    fn may_write(&self) -> bool {
+        match self.reader {
+            Reader::Later => self.dropped == 0,
+            Reader::Now => true,
+        }
     }
 
     /// The descriptor to poll for writing.
@@ -149,15 +199,25 @@ impl Stream {
             Reader::Later => TAIL,
             Reader::Now => BACKLOG,
         };
+        self.keep(room);
+    }
+
+    /// Leaves out all that is pending but its last `room` bytes.
+    fn keep(&mut self, room: usize) {
         let excess = self.pending.len().saturating_sub(room);
         self.pending.drain(..excess);
         self.dropped += excess;
     }
 
+    fn forget(&mut self) {
+        self.note.clear();
+        self.pending.clear();
+        self.dropped = 0;
+    }
+
     /// Writes what can be written now.
     pub(crate) fn pump(&mut self) {
-        // Behind a gap, only the end of the output follows: `finish` writes it.
-        while !self.pending.is_empty() && self.dropped == 0 {
+        while self.has_more() && self.may_write() {
             if self.budget == 0 && !self.enlarge() {
                 return;
             }
@@ -183,54 +243,49 @@ impl Stream {
 
     /// The number of bytes written; `None` when nothing can be written now or ever.
     fn write_some(&mut self) -> Option<usize> {
+        let writer = self.writer.as_ref()?;
         let (front, _) = self.pending.as_slices();
         let chunk = front.get(..front.len().min(self.budget.max(TAIL)))?;
-        let result = match self.writer.as_ref()? {
+        // A note counts what is missing at the moment when there is room for it.
+        let fresh = match (self.note.is_empty(), self.dropped) {
+            (true, 1..) => format!("\n[{} bytes of output left out]\n", self.dropped).into_bytes(),
+            (true, 0) | (false, _) => Vec::new(),
+        };
+        let (bytes, is_note) = match (self.note.is_empty(), fresh.is_empty()) {
+            (false, _) => (self.note.as_slice(), true),
+            (true, false) => (fresh.as_slice(), true),
+            (true, true) if chunk.is_empty() => return None,
+            (true, true) => (chunk, false),
+        };
+        let result = match writer {
             Writer::Opened(descriptor) | Writer::File(descriptor) => {
-                rustix::io::write(descriptor, chunk)
+                rustix::io::write(descriptor, bytes)
             }
             Writer::Socket(descriptor) => {
-                rustix::net::send(descriptor, chunk, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+                rustix::net::send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
             }
         };
         match result {
             Ok(written) => {
-                self.pending.drain(..written);
+                if !fresh.is_empty() {
+                    self.note = fresh;
+                    self.dropped = 0;
+                }
+                if is_note {
+                    self.note.drain(..written);
+                } else {
+                    self.pending.drain(..written);
+                }
                 Some(written)
             }
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(_) => {
                 // The reader has gone away.
                 self.writer = None;
-                self.pending.clear();
+                self.forget();
                 None
             }
         }
-    }
-
-    fn finish(&mut self) {
-        if self.dropped > 0 {
-            let note = format!("\n[{} bytes of output left out]\n", self.dropped);
-            for byte in note.into_bytes().into_iter().rev() {
-                self.pending.push_front(byte);
-            }
-            self.dropped = 0;
-        }
-        let patience = match self.reader {
-            Reader::Later => Duration::ZERO,
-            Reader::Now => PATIENCE,
-        };
-        let mut deadline = Instant::now() + patience;
-        while self.writer.is_some() && !self.pending.is_empty() {
-            if self.write_some().is_some() {
-                deadline = Instant::now() + patience;
-            } else if Instant::now() >= deadline {
-                break;
-            } else {
-                std::thread::sleep(PAUSE);
-            }
-        }
-        self.pending.clear();
     }
 }
 
@@ -247,6 +302,12 @@ mod tests {
         (read.into(), stream)
     }
 
+    fn finish(stream: Stream) -> Stream {
+        let mut log = ContainerLog { out: stream, err: Stream::new(None, Reader::Now) };
+        log.finish();
+        log.out
+    }
+
     fn read_all(mut read: std::fs::File, stream: Stream) -> Vec<u8> {
         drop(stream);
         let mut bytes = Vec::new();
@@ -259,8 +320,7 @@ mod tests {
         let (read, mut stream) = pipe(Reader::Later);
         stream.push(b"one\n");
         stream.push(b"two\n");
-        stream.finish();
-        assert_eq!(read_all(read, stream), b"one\ntwo\n");
+        assert_eq!(read_all(read, finish(stream)), b"one\ntwo\n");
     }
 
     #[test]
@@ -270,8 +330,7 @@ mod tests {
             let output: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
             let output = &output[..2_000_000];
             output.chunks(chunk).for_each(|chunk| stream.push(chunk));
-            stream.finish();
-            let seen = read_all(read, stream);
+            let seen = read_all(read, finish(stream));
             assert!(seen.starts_with(&output[..HEAD]), "chunks of {chunk}");
             assert!(seen.ends_with(&output[output.len() - TAIL..]), "chunks of {chunk}");
             let text = String::from_utf8_lossy(&seen);
@@ -289,8 +348,7 @@ mod tests {
             read.read_to_end(&mut bytes).map(|_| bytes).unwrap()
         });
         output.chunks(10_000).for_each(|chunk| stream.push(chunk));
-        stream.finish();
-        drop(stream);
+        drop(finish(stream));
         assert!(reader.join().unwrap() == expected);
     }
 
@@ -300,7 +358,66 @@ mod tests {
         drop(read);
         stream.push(b"x");
         stream.push(b"y");
-        stream.finish();
+        assert!(!finish(stream).wants_to_write());
+    }
+
+    #[test]
+    fn behind_a_gap_output_goes_on_with_a_note_as_soon_as_there_is_room() {
+        let (mut read, mut stream) = pipe(Reader::Now);
+        stream.push(&vec![b'x'; 3 * BACKLOG]);
+        let mut seen = Vec::new();
+        let mut make_room = || {
+            let mut bytes = [0; 4096];
+            read.read_exact(&mut bytes).unwrap();
+            seen.extend(bytes);
+        };
+        // Whoever reads is told of the gap and gets what is behind it before the hook has ended.
+        while stream.wants_to_write() {
+            make_room();
+            stream.pump();
+        }
+        make_room();
+        stream.push(b"after\n");
+        assert!(!stream.wants_to_write(), "there is nothing to wait for any more");
+        seen.extend(read_all(read, stream));
+        let text = String::from_utf8(seen).unwrap();
+        assert!(text.ends_with("xafter\n"));
+        assert_eq!(text.matches("bytes of output left out]\n").count(), 1);
+        let note = text.lines().nth(1).unwrap();
+        let missing: usize =
+            note.trim_start_matches('[').split(' ').next().unwrap().parse().unwrap();
+        let arrived = text.bytes().filter(|&byte| byte == b'x').count();
+        assert_eq!(arrived + missing, 3 * BACKLOG, "{note}");
+    }
+
+    #[test]
+    fn a_stream_that_nobody_reads_yet_is_not_waited_for() {
+        let (_read, mut stream) = pipe(Reader::Later);
+        // A pipe that was nearly full before, or a terminal, holds less than what is written at once.
+        stream.pending.extend(vec![b'x'; TAIL]);
+        stream.keep(TAIL - 1);
         assert!(!stream.wants_to_write());
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_little_at_a_time_gets_the_end() {
+        let (read, mut stream) = pipe(Reader::Now);
+        stream.push(&vec![b'x'; BACKLOG]);
+        stream.push(b"the end\n");
+        let reader = std::thread::spawn(move || {
+            let (mut read, mut seen, mut bytes) = (read, Vec::new(), [0; 4096]);
+            loop {
+                match read.read(&mut bytes).unwrap() {
+                    0 => return String::from_utf8(seen).unwrap(),
+                    len => seen.extend(&bytes[..len]),
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let begun = Instant::now();
+        drop(finish(stream));
+        assert!(begun.elapsed() < FINISH_LIMIT + PATIENCE, "{:?}", begun.elapsed());
+        let seen = reader.join().unwrap();
+        assert!(seen.ends_with("the end\n") && seen.contains("bytes of output left out]"));
     }
 }

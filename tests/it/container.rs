@@ -132,13 +132,14 @@ impl Container {
     pub(crate) fn create_by(&self, command: &mut Command) -> Finished {
         let what = format!("{command:?}");
         command.stdin(std::process::Stdio::null());
-        command.stdout(self.append("stdout")).stderr(self.append("stderr"));
+        command.stdout(self.beside_file("stdout")).stderr(self.beside_file("stderr"));
         let code = process::start(command).wait();
         let (out, err) = (self.printed(), self.complained());
         Finished { what, code, out, err, log: self.new_log_lines() }
     }
 
-    fn append(&self, name: &str) -> std::fs::File {
+    /// A file beside the bundle, open for a stream.
+    pub(crate) fn beside_file(&self, name: &str) -> std::fs::File {
         std::fs::File::options().append(true).create(true).open(self.beside(name)).unwrap()
     }
 

@@ -197,3 +197,72 @@ fn a_hook_that_closes_its_output_and_fails_fails() {
     container.create().fails(&["hooks/create exited with status 9"]);
     container.left_nothing();
 }
+
+/// A start whose container's log has a reader that begins late, after the backlog has overflown.
+#[test]
+fn behind_a_gap_output_goes_on_while_the_hook_runs_and_nobody_spins() {
+    let container = Container::new();
+    container.hook("start", "head -c 4000000 /dev/zero; touch printed; while [ ! -e go ]; do sleep 0.05; done; echo after; while [ ! -e end ]; do sleep 0.05; done");
+    let (read, write) = std::io::pipe().unwrap();
+    let mut create = container.create_command();
+    create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
+    assert_eq!(process::start(&mut create).wait(), 0);
+    drop(create);
+    let mut start = process::start(&mut container.command(&["start", &container.id]));
+    process::wait_for("the hook to have printed", || container.has("printed").then_some(()));
+    let reader = std::thread::spawn(move || {
+        use std::io::Read as _;
+        let (mut read, mut seen) = (read, Vec::new());
+        let mut bytes = [0; 65_536];
+        while !seen.ends_with(b"after\n") {
+            let len = read.read(&mut bytes).unwrap();
+            assert!(len > 0, "the end came before the hook went on");
+            seen.extend(&bytes[..len]);
+        }
+        (read, seen)
+    });
+    // What there was in the pipe and behind it has been read.
+    std::thread::sleep(Duration::from_millis(500));
+    let ticks = || {
+        let process = crate::seen::Process(start.pid());
+        process.stat(14) + process.stat(15)
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before < 20, "it spins: {before} to {}", ticks());
+    std::fs::write(container.path("go"), "").unwrap();
+    process::wait_for("the output", || reader.is_finished().then_some(()));
+    let (_read, seen) = reader.join().unwrap();
+    std::fs::write(container.path("end"), "").unwrap();
+    assert_eq!(start.wait(), 0);
+    let notes = String::from_utf8_lossy(&seen).matches("bytes of output left out]").count();
+    assert_eq!(notes, 1);
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_up_a_start() {
+    let container = Container::new();
+    container.hook("start", "head -c 1000000 /dev/zero; echo the end");
+    let (read, write) = std::io::pipe().unwrap();
+    let mut create = container.create_command();
+    create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
+    assert_eq!(process::start(&mut create).wait(), 0);
+    drop(create);
+    // 40 kB a second.
+    let reader = std::thread::spawn(move || {
+        use std::io::Read as _;
+        let (mut read, mut seen, mut bytes) = (read, Vec::new(), [0; 4096]);
+        loop {
+            match read.read(&mut bytes).unwrap() {
+                0 => return seen,
+                len => seen.extend(&bytes[..len]),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let began = Instant::now();
+    container.start().ok();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let seen = String::from_utf8(reader.join().unwrap()).unwrap();
+    assert!(seen.ends_with("the end\n") && seen.contains("bytes of output left out]"));
+}
