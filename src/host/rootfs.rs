@@ -37,13 +37,13 @@ impl Rootfs {
     pub(crate) fn open(bundle: &str, root_path: &str) -> Result<Self, Error> {
         let path = Path::new(bundle).join(root_path).components().collect::<PathBuf>();
         let path = path.to_string_lossy().into_owned();
-        let opening = |error: Errno| Error::Open { path: path.clone(), source: error.into() };
+        let opening = |error: Errno| Error::Open { path: path.clone(), source: cause(error) };
         let folder = if Path::new(root_path).is_absolute() {
             rustix::fs::open(root_path, FOLDER, Mode::empty()).map_err(opening)?
         } else {
             let base = rustix::fs::open(bundle, FOLDER, Mode::empty()).map_err(opening)?;
             let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            match rustix::fs::openat2(base, root_path, FOLDER, Mode::empty(), inside) {
+            match open_inside(&base, root_path, FOLDER, inside) {
                 Err(Errno::XDEV) => {
                     return Err(Error::Escapes { path, bundle: bundle.to_owned() });
                 }
@@ -69,10 +69,10 @@ impl Rootfs {
             |source: io::Error| Error::Look { hook: name, rootfs: self.path.clone(), source };
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(&self.folder, name, flags, Mode::empty(), inside) {
+        let file = match open_inside(&self.folder, name, flags, inside) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(verb, looking),
-            Err(error) => return Err(looking(error.into())),
+            Err(error) => return Err(looking(cause(error))),
         };
         let stat = rustix::fs::fstat(&file).map_err(|error| looking(error.into()))?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -101,7 +101,7 @@ impl Rootfs {
     ) -> Result<Option<String>, Error> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.folder, verb.path(), flags, Mode::empty(), inside) {
+        match open_inside(&self.folder, verb.path(), flags, inside) {
             Ok(found) => {
                 let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
@@ -110,11 +110,41 @@ impl Rootfs {
                 Ok(None)
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(looking(error.into())),
+            Err(error) => Err(looking(cause(error))),
         }
     }
 }
 
+/// openat2(2), again when it is disturbed: a `..` cannot be resolved safely while anything on the machine
+/// is renamed or mounted, which the kernel reports as EAGAIN.
+fn open_inside(
+    base: &OwnedFd,
+    path: &str,
+    flags: OFlags,
+    inside: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
+            Err(Errno::AGAIN) if tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+/// Why [`open_inside`] has failed.
+fn cause(error: Errno) -> io::Error {
+    if error == Errno::AGAIN {
+        let why = "something on this machine renames or mounts without a pause, which the kernel does not \
+                   resolve .. beside; try again";
+        return io::Error::other(why);
+    }
+    error.into()
+}
+
+/// Of two tries the second is rarely disturbed as well, even by a process that does nothing but rename.
+const TRIES: u32 = 1000;
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 #[cfg(test)]
@@ -177,6 +207,35 @@ mod tests {
         std::fs::remove_dir(tree.path("rootfs/hooks/start")).unwrap();
         tree.file("rootfs/hooks/start", 0o755);
         assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/hooks/start"));
+    }
+
+    #[test]
+    fn renames_elsewhere_disturb_no_path_with_dots() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let tree = Tree::new();
+        tree.file("rootfs/bin", 0o755);
+        // Each `..` is a chance to be disturbed.
+        let roundabout = "../hooks/".repeat(50);
+        symlink(format!("{roundabout}../bin"), tree.path("rootfs/hooks/start")).unwrap();
+        let roundabout = "rootfs/../".repeat(50);
+        tree.file("a", 0o644);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::fs::rename(tree.path("a"), tree.path("b")).unwrap();
+                    std::fs::rename(tree.path("b"), tree.path("a")).unwrap();
+                }
+            });
+            let failures: Vec<Error> = (0..10_000)
+                .filter_map(|_| match tree.open(&format!("{roundabout}rootfs")) {
+                    Ok(rootfs) => rootfs.hook(Verb::Start).err(),
+                    Err(error) => Some(error),
+                })
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(failures.is_empty(), "{} of 10000: {:?}", failures.len(), failures.first());
+        });
     }
 
     #[test]
