@@ -10,10 +10,10 @@ use crate::host::process::{self, Process, Waited};
 use crate::host::spawn::{Program, spawn as spawn_program};
 use crate::host::{descriptor, sandbox};
 use crate::model::hook::PATH;
-use crate::model::proxy::{Identity, PROGRAM};
+use crate::model::proxy::{Identity, PROGRAM, Refusal, Step};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
@@ -41,6 +41,8 @@ pub(crate) enum Error {
          (see `dmesg`)"
     )]
     NotReady,
+    #[error("the proxy process could not {}", step.in_words())]
+    Refused { step: Step, source: io::Error },
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
     Slow,
     #[error("watch the proxy process")]
@@ -108,11 +110,20 @@ impl Spawned {
         if ready == 0 {
             return Err(Error::Slow);
         }
-        let mut word = [0];
+        let mut word = [0; Refusal::LEN];
         match rustix::io::read(&self.control, &mut word) {
-            Ok(1) if word == [READY] => Ok(()),
-            Ok(_) | Err(_) => Err(Error::NotReady),
+            Ok(1) if word.starts_with(&[READY]) => Ok(()),
+            Ok(len) => Err(refused(word.get(..len)).unwrap_or(Error::NotReady)),
+            Err(_) => Err(Error::NotReady),
         }
+    }
+
+    /// What the proxy says of its own end, if it has ended because the kernel refused it a step: the cause
+    /// of whatever could not be done with it.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let (mut word, flags) = ([0; Refusal::LEN], RecvFlags::DONTWAIT);
+        let (len, _) = rustix::net::recv(&self.control, &mut word[..], flags).ok()?;
+        refused(word.get(..len))
     }
 
     /// Waits until the proxy is ready and lets it live on without `create`.
@@ -140,6 +151,11 @@ impl Spawned {
         }
         Ok(())
     }
+}
+
+fn refused(word: Option<&[u8]>) -> Option<Error> {
+    let Refusal { step, errno } = Refusal::parse(word?)?;
+    Some(Error::Refused { step, source: io::Error::from_raw_os_error(errno) })
 }
 
 /// Kills a proxy found by its identity and waits until it has ended and, if somebody reaps it, gone.
@@ -182,10 +198,12 @@ fn wait_for_signal() -> io::Result<u8> {
     let lock = descriptor::take(LOCK)?;
     // Re-executed through `/proc/self/exe`, it would be called "exe".
     let _ = rustix::thread::set_name(c"balena-extensio");
-    // SAFETY: no handler is set. Rust's start-up ignores the signal.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-    rustix::process::chdir("/")?;
-    sandbox::enter()?;
+    if let Err((step, error)) = prepare() {
+        let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
+        // Nobody may be there any more to hear it.
+        let _ = rustix::net::send(&control, &refusal.to_bytes(), rustix::net::SendFlags::NOSIGNAL);
+        return Err(error);
+    }
     rustix::io::write(&control, &[READY])?;
     let mut word = [0];
     loop {
@@ -206,4 +224,12 @@ fn wait_for_signal() -> io::Result<u8> {
             return Ok(*status);
         }
     }
+}
+
+fn prepare() -> Result<(), (Step, io::Error)> {
+    // SAFETY: no handler is set. Rust's start-up ignores the signal.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
+        .map_err(|error| (Step::Signals, error.into()))?;
+    rustix::process::chdir("/").map_err(|error| (Step::Folder, error.into()))?;
+    sandbox::enter()
 }

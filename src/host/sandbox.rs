@@ -1,6 +1,8 @@
 //! What the proxy gives up before it waits: capabilities, the right to gain any, and every system
 //! call but the few that waiting and ending take.
 
+use crate::model::proxy::Step;
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::io;
 
@@ -11,13 +13,13 @@ const LAST_CAPABILITY: u32 = 63;
 ///
 /// # Errors
 /// The step that the kernel refused.
-pub(crate) fn enter() -> io::Result<()> {
-    drop_capabilities()?;
+pub(crate) fn enter() -> Result<(), (Step, io::Error)> {
+    drop_capabilities().map_err(|error| (Step::Capabilities, error.into()))?;
     // The filter comes last: it would refuse the steps before it.
-    filter_system_calls()
+    filter_system_calls().map_err(|error| (Step::SystemCalls, error))
 }
 
-fn drop_capabilities() -> io::Result<()> {
+fn drop_capabilities() -> rustix::io::Result<()> {
     rustix::thread::clear_ambient_capability_set().or_else(tolerate_unsupported)?;
     for number in 0..=LAST_CAPABILITY {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -32,13 +34,12 @@ fn drop_capabilities() -> io::Result<()> {
         inheritable: CapabilitySet::empty(),
     };
     rustix::thread::set_capabilities(None, none)?;
-    rustix::thread::set_no_new_privs(true)?;
-    Ok(())
+    rustix::thread::set_no_new_privs(true)
 }
 
 /// Linux before 4.3 has no ambient set.
-fn tolerate_unsupported(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
-    if error == rustix::io::Errno::INVAL { Ok(()) } else { Err(error) }
+fn tolerate_unsupported(error: Errno) -> rustix::io::Result<()> {
+    if error == Errno::INVAL { Ok(()) } else { Err(error) }
 }
 
 /// What waiting, ending, and a stop and continue in between call.
@@ -61,22 +62,25 @@ const NEEDED: [i64; 11] = [
 /// status.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 fn filter_system_calls() -> io::Result<()> {
+    use seccompiler::Error::{Prctl, Seccomp};
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let refuse = SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs());
+    let refuse = SeccompAction::Errno(Errno::PERM.raw_os_error().unsigned_abs());
     let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
     let rules = NEEDED.into_iter().map(|call| (call, Vec::new())).collect();
     let program: BpfProgram = SeccompFilter::new(rules, refuse, SeccompAction::Allow, architecture)
         .and_then(TryInto::try_into)
         .map_err(io::Error::other)?;
     match seccompiler::apply_filter(&program) {
-        // A kernel without seccomp: the capabilities are gone all the same.
-        Err(seccompiler::Error::Prctl(error))
-            if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>
-        {
-            Ok(())
-        }
+        // A kernel without seccomp(2), or without filters: the capabilities are gone all the same.
+        Err(Seccomp(error)) if is_one_of(&error, [Errno::NOSYS, Errno::INVAL]) => Ok(()),
+        Err(Seccomp(error) | Prctl(error)) => Err(error),
         result => result.map_err(io::Error::other),
     }
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+fn is_one_of(error: &io::Error, errnos: [Errno; 2]) -> bool {
+    errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// seccompiler knows no other machines; there the capabilities alone are given up.

@@ -29,6 +29,56 @@ pub(crate) enum Life {
     Ended,
 }
 
+/// What the proxy does before it is ready, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Signals,
+    Folder,
+    Capabilities,
+    SystemCalls,
+}
+
+impl Step {
+    const ALL: [Self; 4] = [Self::Signals, Self::Folder, Self::Capabilities, Self::SystemCalls];
+
+    /// The words for it, after "could not".
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Self::Signals => "reset its signals",
+            Self::Folder => "make / its working directory",
+            Self::Capabilities => "give up its capabilities",
+            Self::SystemCalls => "give up all system calls that it does not need (seccomp)",
+        }
+    }
+}
+
+/// A step that the kernel refused: what a proxy says instead of being ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) step: Step,
+    pub(crate) errno: i32,
+}
+
+impl Refusal {
+    /// The bytes of one, the first of which is the step's number.
+    pub(crate) const LEN: usize = 5;
+
+    /// As a proxy sends it.
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let number = Step::ALL.iter().zip(0_u8..).find(|(step, _)| **step == self.step);
+        let number = number.map(|(_, number)| number).unwrap_or_default();
+        let [a, b, c, d] = self.errno.to_le_bytes();
+        [number, a, b, c, d]
+    }
+
+    /// Reads what a proxy has sent.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (number, errno) = bytes.split_first()?;
+        let step = *Step::ALL.get(usize::from(*number))?;
+        Some(Self { step, errno: i32::from_le_bytes(errno.try_into().ok()?) })
+    }
+}
+
 /// Reads a `/proc/PID/stat`. The second field is the command's name in parentheses and may hold
 /// anything, parentheses included, so fields are counted from the last `)`.
 pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
@@ -73,6 +123,17 @@ mod tests {
             ["", "77 (x", "77 (x) S 1 2", "77 (x) S a b c d e f g h i j k l m n o p q r s t"]
         {
             assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_read_as_it_was_sent() {
+        for step in Step::ALL {
+            let refusal = Refusal { step, errno: 1 };
+            assert_eq!(Refusal::parse(&refusal.to_bytes()), Some(refusal));
+        }
+        for bytes in [&b""[..], b"r", b"\x00\x01\0\0", b"\x04\x01\0\0\0", b"\0\x01\0\0\0\0"] {
+            assert_eq!(Refusal::parse(bytes), None, "{bytes:?}");
         }
     }
 

@@ -312,6 +312,8 @@ impl Making<'_> {
     /// Takes back what was done, the newest first. Each step is tried.
     fn undo(mut self, first: Error) -> Box<dyn std::error::Error> {
         let mut failures = Vec::new();
+        let refusal = self.proxy.as_ref().and_then(Spawned::refusal);
+        let first = refusal.map_or(first, Error::Proxy);
         self.context.log.debug(|| "it fails: taking back what was done".to_owned());
         if let Some(path) = self.pid_file.take()
             && let Err(error) = std::fs::remove_file(&path)

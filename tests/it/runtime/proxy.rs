@@ -131,6 +131,68 @@ fn it_cannot_be_started_by_hand() {
     assert_ne!(proxy.wait(), 0, "without a create to answer to, it would wait for ever");
 }
 
+/// Creates a container where these system calls fail, as on a kernel that lacks or refuses them.
+fn create_where(
+    call: i64,
+    errno: rustix::io::Errno,
+    prepare: fn(&Container),
+) -> (Container, crate::finished::Finished) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let fails = SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
+    let rules = [(call, Vec::new())].into_iter().collect();
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, architecture).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    // A filter is a thread's, and of what it starts.
+    let thread = std::thread::spawn(move || {
+        seccompiler::apply_filter(&program).unwrap();
+        let container = Container::new();
+        prepare(&container);
+        let created = container.create();
+        (container, created)
+    });
+    thread.join().unwrap()
+}
+
+#[test]
+fn a_kernel_without_seccomp_is_enough() {
+    for errno in [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS] {
+        let (container, created) = create_where(nix::libc::SYS_seccomp, errno, |_| {});
+        created.ok();
+        assert_eq!(Process(container.pid()).status("CapEff"), "0".repeat(16));
+        container.start().ok();
+        assert_eq!(process::exit_status(container.pid()), 0);
+    }
+}
+
+#[test]
+fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
+    for (call, errno, texts) in [
+        (nix::libc::SYS_capset, rustix::io::Errno::PERM, ["capabilities", "does not permit it"]),
+        (nix::libc::SYS_seccomp, rustix::io::Errno::FAULT, ["system calls", "bad address"]),
+        (
+            nix::libc::SYS_chdir,
+            rustix::io::Errno::ACCESS,
+            ["working directory", "access is refused"],
+        ),
+    ] {
+        let (container, created) = create_where(call, errno, |_| {});
+        created.fails(&texts);
+        container.left_nothing();
+    }
+}
+
+/// Of a proxy that has ended nothing can be had, which is not what went wrong.
+#[test]
+fn a_refused_step_is_named_before_what_fails_for_want_of_a_proxy() {
+    let errno = rustix::io::Errno::PERM;
+    let (container, created) = create_where(nix::libc::SYS_capset, errno, |container| {
+        container.spec_hook("prestart", "/bin/sleep 0.5; exit 3", |_| {});
+    });
+    created.fails(&["give up its capabilities", "does not permit it"]);
+    container.left_nothing();
+}
+
 mod only_ours {
     //! How it shows in `ps`.
 
