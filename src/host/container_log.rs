@@ -38,7 +38,7 @@ pub(crate) struct ContainerLog {
 
 /// Whether somebody reads while a hook prints.
 #[derive(Clone, Copy)]
-enum Reader {
+pub(crate) enum Reader {
     /// Nobody before `create` has returned: the beginning and the end of the output are kept.
     Later,
     /// Yes: all of it goes out.
@@ -69,14 +69,14 @@ enum Writer {
 
 impl ContainerLog {
     /// The log of the container that `create` is making: its own output, or the container's pty.
-    pub(crate) fn of_this_process(pty: Option<BorrowedFd<'_>>) -> Self {
+    pub(crate) fn of_this_process(pty: Option<BorrowedFd<'_>>, reader: Reader) -> Self {
         let stream = |number: u8, own: BorrowedFd<'_>| {
             let duplicate = || rustix::io::fcntl_dupfd_cloexec(pty.unwrap_or(own), 0);
             let path = match pty {
                 Some(pty) => format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pty)),
                 None => format!("/proc/self/fd/{number}"),
             };
-            Stream::new(open(&path, duplicate), Reader::Later)
+            Stream::new(open(&path, duplicate), reader)
         };
         Self { out: stream(1, io::stdout().as_fd()), err: stream(2, io::stderr().as_fd()) }
     }

@@ -4,7 +4,7 @@ use super::hooks::{self, Ran, namespace_of, run_image_hook, run_spec_hooks};
 use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
-use crate::host::container_log::ContainerLog;
+use crate::host::container_log::{ContainerLog, Reader};
 use crate::host::proxy::{self, Spawned, Stdio};
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held};
@@ -215,7 +215,12 @@ impl Making<'_> {
         let slave = self.open_terminal(spec, request)?;
         if self.state.role == RecordedRole::Extension {
             let pty = slave.as_ref().map(|slave| slave.as_fd());
-            let log = || ContainerLog::of_this_process(pty);
+            let reader = match (request.terminals, pty) {
+                // Whoever typed `run`.
+                (Terminals::Inherited, None) => Reader::Now,
+                (Terminals::Inherited, Some(_)) | (Terminals::ToConsoleSocket, _) => Reader::Later,
+            };
+            let log = || ContainerLog::of_this_process(pty, reader);
             let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
             let lock = self.held.lock();
             self.created_hook = run_image_hook(context, Verb::Create, state, rootfs, lock, log)?;

@@ -90,3 +90,37 @@ fn a_terminal_is_the_one_it_is_typed_at() {
     let finished = container.call(&["run", "-b", container.text(), &container.id]).ok();
     assert!(finished.out.contains("seen"), "{finished}");
 }
+
+/// Its reader is there, unlike that of an engine's `create`.
+#[test]
+fn what_a_hook_prints_on_a_terminal_appears_whole() {
+    use std::io::Read as _;
+    let container = Container::new();
+    let script = "i=0; while [ $i -lt 4000 ]; do echo \"line $i ........................................\"; i=$((i+1)); done";
+    container.hook("create", script);
+    let master =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
+            .unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut master, mut seen, mut bytes) =
+            (std::fs::File::from(master), Vec::new(), [0; 4096]);
+        // The end of a pty is an error, EIO.
+        while let Ok(len @ 1..) = master.read(&mut bytes) {
+            seen.extend(&bytes[..len]);
+        }
+        String::from_utf8(seen).unwrap()
+    });
+    let mut command = container.command(&["run", "-b", container.text(), &container.id]);
+    let (out, err) = (slave.try_clone().unwrap(), slave.try_clone().unwrap());
+    command.stdin(slave).stdout(out).stderr(err);
+    assert_eq!(process::start(&mut command).wait(), 0);
+    drop(command);
+    let seen = reader.join().unwrap();
+    let lines: Vec<&str> = seen.lines().filter(|line| line.starts_with("line ")).collect();
+    assert!(lines.len() == 4000 && !seen.contains("left out"), "{} lines of 4000", lines.len());
+}
