@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
 
 use crate::model::proxy::{self, Identity, Life, Stat};
-use crate::model::signal::Signal;
+use crate::model::signal::{self, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -76,7 +76,12 @@ pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
     Ok(read_proc(pid, "stat")?.and_then(|bytes| proxy::parse_stat(&bytes)))
 }
 
-fn read_proc(pid: i32, file: &str) -> io::Result<Option<Vec<u8>>> {
+/// The signals that this process ignores, as [`signal::ignored`] has them; `None` if that cannot be known.
+pub(crate) fn ignored_signals() -> Option<u64> {
+    read_proc("self", "status").ok().flatten().and_then(|status| signal::ignored(&status))
+}
+
+fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut bytes = [0; READ_MAX];
     let read = rustix::fs::open(format!("/proc/{pid}/{file}"), flags, Mode::empty())

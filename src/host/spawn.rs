@@ -1,6 +1,7 @@
 //! Starting a program with posix_spawn(3): no fork of this process's memory, and nothing of the
 //! caller reaches the child but what is named here.
 
+use crate::host::process;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::Signal;
 use std::ffi::{CString, OsStr};
@@ -13,6 +14,8 @@ pub(crate) use rustix::process::Pid;
 
 /// POSIX_SPAWN_SETSID, which nix does not name (`<spawn.h>` of glibc and musl).
 const SETSID: i32 = 0x80;
+/// The two signals before it glibc keeps to itself.
+const FIRST_REAL_TIME: i32 = 34;
 /// Above every number that a child is given descriptors under.
 const ABOVE_TARGETS: RawFd = 10;
 
@@ -52,7 +55,10 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
             | PosixSpawnFlags::from_bits_retain(SETSID.into_flag()),
     )?;
     attributes.set_sigmask(&program.blocked)?;
-    attributes.set_sigdefault(&every_signal_that_can_be_ignored())?;
+    // musl's child makes a system call for each signal named here; glibc's makes one for each, and two for
+    // each that is not.
+    let ignored = if cfg!(target_env = "musl") { process::ignored_signals() } else { None };
+    attributes.set_sigdefault(&to_reset(ignored))?;
     let pid = posix_spawn(program.path, &actions, &attributes, &arguments, &environment)?;
     Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))
 }
@@ -74,12 +80,22 @@ impl IntoFlag<i32> for i32 {
     }
 }
 
-fn every_signal_that_can_be_ignored() -> SigSet {
-    let mut set = SigSet::empty();
-    Signal::iterator()
-        .filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
-        .for_each(|signal| set.add(signal));
-    set
+/// The signals to reset. Handlers go with execve(2), so the `ignored` ones are enough; it is all of them if
+/// it is not known which, or if one of the real-time signals is among them, for which nix has no names.
+fn to_reset(ignored: Option<u64>) -> SigSet {
+    let is_ignored = |ignored: u64, number: i32| ignored >> (number - 1) & 1 == 1;
+    match ignored.filter(|ignored| ignored >> (FIRST_REAL_TIME - 1) == 0) {
+        Some(ignored) => (1..FIRST_REAL_TIME)
+            .filter(|&number| is_ignored(ignored, number))
+            .filter_map(|number| Signal::try_from(number).ok())
+            .collect(),
+        None => {
+            let mut every = SigSet::all();
+            every.remove(Signal::SIGKILL);
+            every.remove(Signal::SIGSTOP);
+            every
+        }
+    }
 }
 
 fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CString>> {
@@ -87,4 +103,20 @@ fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CStri
         .map(|text| CString::new(text.as_bytes()))
         .collect::<Result<_, _>>()
         .map_err(|_| io::Error::other("a NUL byte in an argument or in the environment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_reset_and_what_nix_cannot_name_with_all_others() {
+        let few = to_reset(Some(1 << 12 | 1 << 9 | 0b11 << 31));
+        assert_eq!(few, [Signal::SIGPIPE, Signal::SIGUSR1].into_iter().collect());
+        let all = to_reset(None);
+        assert_eq!(to_reset(Some(1 << 35 | 1 << 12)), all);
+        assert!(Signal::iterator().all(|signal| {
+            all.contains(signal) != matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)
+        }));
+    }
 }

@@ -52,6 +52,14 @@ impl Signal {
     }
 }
 
+/// The signals that a process ignores, as its `/proc/PID/status` says (proc_pid_status(5)): signal 1 is the
+/// lowest bit.
+pub(crate) fn ignored(status: &[u8]) -> Option<u64> {
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let digits = lines.find_map(|line| line.strip_prefix(b"SigIgn:\t"))?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
 fn real_time(name: &str) -> Option<i32> {
     let (base, rest, sign) = if let Some(rest) = name.strip_prefix("RTMIN") {
         (REAL_TIME.0, rest, '+')
@@ -69,6 +77,18 @@ fn real_time(name: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ignored_signals_are_found_in_a_status() {
+        let status =
+            b"Name:\tx\nSigBlk:\t0000000000000200\nSigIgn:\t0000000800001001\nSigCgt:\t0\n";
+        assert_eq!(ignored(status), Some(1 << 35 | 1 << 12 | 1));
+        for status in
+            ["", "SigIgn:", "SigIgn:\tx", "SigIgn:\t00000000000000001\u{e9}", "Name:\tSigIgn:\t1\n"]
+        {
+            assert_eq!(ignored(status.as_bytes()), None, "{status}");
+        }
+    }
 
     #[test]
     fn names_and_numbers_agree() {

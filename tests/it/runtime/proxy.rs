@@ -19,7 +19,8 @@ fn among_hostiles() -> Container {
         "sh",
         "env",
         "--block-signal=USR1,USR2,CHLD,TERM",
-        "--ignore-signal=PIPE,INT",
+        // The last is one of the real-time signals.
+        "--ignore-signal=PIPE,INT,36",
         "SECRET=1",
     ]);
     container.create_by(command.arg(words.get_program()).args(words.get_args())).ok();
