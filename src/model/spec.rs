@@ -127,6 +127,18 @@ struct Raw {
 struct RawProcess {
     #[serde(default, deserialize_with = "null_is_default")]
     terminal: bool,
+}
+
+/// What counts only if `process.terminal` is true, and is not looked at otherwise.
+#[derive(Deserialize)]
+#[serde(remote = "Self")]
+struct RawOfTerminal {
+    process: RawConsole,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "Self", rename_all = "camelCase")]
+struct RawConsole {
     console_size: Option<RawSize>,
 }
 
@@ -161,7 +173,7 @@ struct RawNamespace {
     path: String,
 }
 
-only_objects!(Raw, RawProcess, RawSize, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
+only_objects!(Raw, RawProcess, RawOfTerminal, RawConsole, RawSize, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
 
 /// Engines written in Go write an empty list or map as `null`.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -192,6 +204,8 @@ impl Spec {
         raw.hooks.check()?;
         let terminal = match process.terminal {
             true => {
+                let RawOfTerminal { process } =
+                    serde_json::from_slice(bytes).map_err(Invalid::Json)?;
                 let size = process.console_size.unwrap_or(RawSize { height: 0, width: 0 });
                 let clamp = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
                 Terminal::Pty { rows: clamp(size.height), columns: clamp(size.width) }
@@ -367,6 +381,10 @@ mod tests {
             (base(r#","mounts":3"#), "expected a sequence"),
             (base(r#","hooks":{"poststop":[{"path":"x"}]}"#), r#"hooks.poststop[0] has path "x""#),
             (base(r#","hooks":{"prestart":[{"path":"/x","timeout":0}]}"#), "timeout 0"),
+            (
+                base("").replace("{}", r#"{"terminal":true,"consoleSize":{"height":24}}"#),
+                "missing field `width` at line 1",
+            ),
             ("[]".to_owned(), "not a valid OCI configuration"),
             (String::new(), "EOF while parsing"),
             ("[".repeat(100_000), "not a valid OCI configuration"),

@@ -157,12 +157,16 @@ fn process_args_are_never_run() {
 
 #[test]
 fn a_console_size_without_a_terminal_is_ignored() {
-    let container = Container::new();
-    container.configure(|config| {
-        config["process"]["terminal"] = false.into();
-        config["process"]["consoleSize"] = json!({ "height": 7, "width": 9 });
-    });
-    container.create().ok();
+    for size in
+        [json!({ "height": 7, "width": 9 }), json!({ "height": 7 }), json!("80x24"), json!([])]
+    {
+        let container = Container::new();
+        container.configure(|config| {
+            config["process"]["terminal"] = false.into();
+            config["process"]["consoleSize"] = size;
+        });
+        container.create().ok();
+    }
 }
 
 fn features(container: &Container) -> Value {
