@@ -17,6 +17,18 @@ pub(crate) struct Log {
     fields: RefCell<Vec<(&'static str, Fact)>>,
     /// Every warning so far, for the record of the deploy.
     warnings: RefCell<Vec<String>>,
+    told: Told,
+    /// The lines of those that are not told yet, and what they say.
+    held: RefCell<Vec<(String, String)>>,
+}
+
+/// When warnings are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    AtOnce,
+    /// When the call ends: before the line of one that succeeds, and within that of one that fails. Podman
+    /// reads the file of a `create` that has failed as one document.
+    AtTheEnd,
 }
 
 /// The log file cannot be used.
@@ -32,7 +44,12 @@ impl Log {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn to_file(path: &Path, format: Format, threshold: Level) -> Result<Self, Unusable> {
+    pub(crate) fn to_file(
+        path: &Path,
+        format: Format,
+        threshold: Level,
+        told: Told,
+    ) -> Result<Self, Unusable> {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
@@ -41,17 +58,17 @@ impl Log {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(path)
             .map_err(|source| Unusable::Open { path: path.to_owned(), source })?;
-        Ok(Self::new(Some(file), format, threshold))
+        Ok(Self::new(Some(file), format, threshold, told))
     }
 
     /// Logs to standard error.
     pub(crate) fn to_stderr(format: Format, threshold: Level) -> Self {
-        Self::new(None, format, threshold)
+        Self::new(None, format, threshold, Told::AtOnce)
     }
 
-    fn new(file: Option<File>, format: Format, threshold: Level) -> Self {
-        let (fields, warnings) = (RefCell::default(), RefCell::default());
-        Self { file, format, threshold, fields, warnings }
+    fn new(file: Option<File>, format: Format, threshold: Level, told: Told) -> Self {
+        let (fields, warnings, held) = Default::default();
+        Self { file, format, threshold, fields, warnings, told, held }
     }
 
     /// Takes the warnings of this call out.
@@ -71,13 +88,26 @@ impl Log {
         }
     }
 
-    pub(crate) fn info(&self, message: &str, fields: &[(&str, Fact)]) {
-        self.write(Level::Info, message, fields);
+    /// Reports what a call has done that has come to its end; nothing where there is nothing to tell.
+    pub(crate) fn succeed(&self, message: Option<&str>, fields: &[(&str, Fact)]) {
+        for (line, _) in self.held.take() {
+            self.put(&line);
+        }
+        if let Some(message) = message {
+            self.write(Level::Info, message, fields);
+        }
     }
 
     pub(crate) fn warn(&self, message: &str) {
         self.warnings.borrow_mut().push(message.to_owned());
-        self.write(Level::Warn, message, &[]);
+        match self.told {
+            Told::AtOnce => self.write(Level::Warn, message, &[]),
+            Told::AtTheEnd if Level::Warn < self.threshold => {}
+            Told::AtTheEnd => {
+                let line = self.line(Level::Warn, message, &[]);
+                self.held.borrow_mut().push((line, message.to_owned()));
+            }
+        }
     }
 
     /// Tells one failure of several; the call goes on.
@@ -89,7 +119,12 @@ impl Log {
     /// that. On standard error it is the bare sentence, because engines put it into their own.
     pub(crate) fn fail(&self, message: &str, fields: &[(&str, Fact)]) {
         if self.file.is_some() {
-            self.write(Level::Error, message, fields);
+            let held: Vec<String> = self.held.take().into_iter().map(|(_, said)| said).collect();
+            let mut fields = fields.to_vec();
+            if !held.is_empty() {
+                fields.push(("warnings", Fact::Texts(held)));
+            }
+            self.write(Level::Error, message, &fields);
             output::complain(message);
         } else if self.format == Format::Json {
             self.write(Level::Error, message, fields);
@@ -98,15 +133,21 @@ impl Log {
         }
     }
 
-    /// One `write` a line, so that lines of several processes do not mix. A log that cannot be
-    /// written must not stop a container.
     fn write(&self, level: Level, message: &str, fields: &[(&str, Fact)]) {
-        if level < self.threshold {
-            return;
+        if level >= self.threshold {
+            self.put(&self.line(level, message, fields));
         }
+    }
+
+    fn line(&self, level: Level, message: &str, fields: &[(&str, Fact)]) -> String {
         let common = self.fields.borrow();
         let fields: Vec<(&str, Fact)> = common.iter().chain(fields).cloned().collect();
-        let text = line(self.format, &clock::now(), level, message, &fields);
+        line(self.format, &clock::now(), level, message, &fields)
+    }
+
+    /// One `write` a line, so that lines of several processes do not mix. A log that cannot be
+    /// written must not stop a container.
+    fn put(&self, text: &str) {
         match &self.file {
             Some(file) => {
                 let mut file: &File = file;

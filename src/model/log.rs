@@ -47,6 +47,7 @@ pub(crate) enum Format {
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     Text(String),
+    Texts(Vec<String>),
     Millis(f64),
     /// Milliseconds by name, in this order.
     Steps(Vec<(String, f64)>),
@@ -56,6 +57,7 @@ impl Serialize for Fact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_str(text),
+            Self::Texts(texts) => serializer.collect_seq(texts),
             Self::Millis(millis) => serializer.serialize_f64(*millis),
             Self::Steps(steps) => {
                 serializer.collect_map(steps.iter().map(|(name, millis)| (name, millis)))

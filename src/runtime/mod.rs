@@ -15,7 +15,7 @@ mod state;
 use crate::cli::help;
 use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
-use crate::host::log::Log;
+use crate::host::log::{Log, Told};
 use crate::host::state_dir::{self, StateRoot};
 use crate::host::{descriptor, guard, output, process, proxy};
 use crate::model::cause::chain;
@@ -107,9 +107,7 @@ pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
     };
     match told {
         Ok(told) => {
-            if let Some(told) = told {
-                log.info(&told, &times());
-            }
+            log.succeed(told.as_deref(), &times());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -126,7 +124,16 @@ fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
     let format = options.format.unwrap_or(Format::Text);
     match &options.file {
         Some(path) => {
-            match (Log::to_file(path, format, options.level.unwrap_or(Level::Info)), options.need) {
+            let level = options.level.unwrap_or(Level::Info);
+            let told = match (options.stderr, format, level) {
+                (Stderr::Container, Format::Json, Level::Info | Level::Warn | Level::Error) => {
+                    Told::AtTheEnd
+                }
+                (Stderr::Container | Stderr::Caller, Format::Json | Format::Text, _) => {
+                    Told::AtOnce
+                }
+            };
+            match (Log::to_file(path, format, level, told), options.need) {
                 (Err(error), Need::Wanted) => {
                     output::complain(&format!("{}; going on without it", chain(&error)));
                     // Text: nobody expects JSON here.

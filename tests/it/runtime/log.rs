@@ -146,6 +146,24 @@ fn text_is_the_default_format_and_one_line_an_entry() {
     assert!(text.contains("level=error") && text.contains(&container.id), "{text}");
 }
 
+/// Podman takes the whole file for one document, and so the error from it only if there is no more.
+#[test]
+fn a_create_that_fails_after_a_warning_writes_one_line_that_has_both() {
+    let container = Container::new();
+    container.label("io.balena.image.a-b", "1");
+    container.label("io.balena.image.a_b", "2");
+    container.hook("create", "exit 3");
+    let finished = container.create();
+    finished.fails(&["hooks/create exited with status 3"]);
+    let [line] = finished.log.as_slice() else { panic!("{finished}") };
+    let warning = line["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("EXTENSION_IMAGE_A_B"), "{finished}");
+    // Of one that succeeds it is a line of its own.
+    container.hook("create", "true");
+    let finished = container.create().ok();
+    assert_eq!(finished.warnings(), warning);
+}
+
 #[test]
 fn a_hook_cannot_forge_a_line() {
     let container = Container::new();
