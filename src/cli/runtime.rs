@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Create(Create),
     Start { id: ContainerId },
     Kill { id: ContainerId, signal: Signal, audience: Audience },
-    Delete { id: ContainerId, insistence: Insistence },
+    Delete { id: ContainerId, insistence: Insistence, whose: Whose },
     State { id: ContainerId },
     List { format: ListFormat },
     Ps { id: ContainerId, format: PsFormat },
@@ -46,6 +46,8 @@ pub(crate) struct Create {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) terminals: Terminals,
+    /// The mark of the `run` that makes the container (`--of-run MARK`, which only `run` passes).
+    pub(crate) run: Option<String>,
 }
 
 /// What `process.terminal` means where no console socket is given.
@@ -53,8 +55,18 @@ pub(crate) struct Create {
 pub(crate) enum Terminals {
     /// An error: the pty would go nowhere.
     ToConsoleSocket,
-    /// The terminal that `run` is typed at (`--inherit-terminal`, which only `run` passes).
+    /// The terminal that `run` is typed at.
     Inherited,
+}
+
+/// Which container of the id a `delete` is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Anybodys,
+    /// Only one with this mark (`--of-run MARK`, which only `run` passes); any other is left alone.
+    OfRun {
+        mark: String,
+    },
 }
 
 /// How `list` prints.
@@ -184,7 +196,9 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
             ("create" | "run", Long("console-socket")) => {
                 flags.console_socket = Some(path(&mut parser, "--console-socket")?);
             }
-            ("create", Long("inherit-terminal")) => flags.inherit_terminal = true,
+            ("create" | "delete", Long("of-run")) => {
+                flags.of_run = Some(text(&mut parser, "--of-run")?);
+            }
             ("create" | "run", Long("no-pivot" | "no-new-keyring")) => {}
             ("create" | "run", Long("preserve-fds")) => {
                 let value = text(&mut parser, "--preserve-fds")?;
@@ -224,7 +238,7 @@ struct Flags {
     pid_file: Option<PathBuf>,
     console_socket: Option<PathBuf>,
     format: Option<String>,
-    inherit_terminal: bool,
+    of_run: Option<String>,
     keep: bool,
     all: bool,
     force: bool,
@@ -262,7 +276,8 @@ impl Flags {
             }
             "delete" => {
                 let insistence = if self.force { Insistence::Force } else { Insistence::Plain };
-                Command::Delete { id, insistence }
+                let whose = self.of_run.map_or(Whose::Anybodys, |mark| Whose::OfRun { mark });
+                Command::Delete { id, insistence, whose }
             }
             "ps" => Command::Ps { id, format: self.ps_format()? },
             _ => Command::State { id },
@@ -271,10 +286,10 @@ impl Flags {
     }
 
     fn into_create(self, id: ContainerId) -> Create {
-        let Self { bundle, pid_file, console_socket, inherit_terminal, .. } = self;
+        let Self { bundle, pid_file, console_socket, of_run: run, .. } = self;
         let terminals =
-            if inherit_terminal { Terminals::Inherited } else { Terminals::ToConsoleSocket };
-        Create { id, bundle, pid_file, console_socket, terminals }
+            if run.is_some() { Terminals::Inherited } else { Terminals::ToConsoleSocket };
+        Create { id, bundle, pid_file, console_socket, terminals, run }
     }
 
     fn list_format(&self) -> Result<ListFormat, UsageError> {

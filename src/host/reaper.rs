@@ -1,10 +1,11 @@
 //! Looking after descendants: a process adopts those whose parent has died, waits for them, or ends
 //! them. Children are the only processes whose pid cannot be recycled unseen.
+#![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
 use crate::host::process;
 use crate::model::hook_failure::Exit;
 use crate::model::signal;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal as RawSignal, WaitOptions};
@@ -23,6 +24,17 @@ const FOREVER: Duration = Duration::from_secs(86_400);
 /// prctl(2)'s.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
+}
+
+/// Keeps the exit statuses of children for this process to read. A caller that ignores SIGCHLD bequeaths
+/// that, and then the kernel throws them away (wait(2), NOTES).
+///
+/// # Errors
+/// signal(2)'s.
+pub(crate) fn keep_statuses() -> io::Result<()> {
+    // SAFETY: no handler is set.
+    unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 

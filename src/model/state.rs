@@ -45,6 +45,9 @@ pub(crate) struct State {
     /// Whether a delete has begun: then a create of the same id may finish it.
     #[serde(default)]
     pub(crate) phase: Phase,
+    /// The mark of the `run` that has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<String>,
 }
 
 only_objects!(; written: State);
@@ -179,6 +182,7 @@ pub(crate) mod tests {
             cgroup: None,
             pid_file: None,
             phase: Phase::InUse,
+            run: None,
         }
     }
 

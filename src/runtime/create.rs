@@ -180,6 +180,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
         cgroup,
         pid_file,
         phase: Phase::InUse,
+        run: request.run.clone(),
     };
     Ok((Plan { state, rootfs }, spec))
 }

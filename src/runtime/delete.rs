@@ -3,6 +3,7 @@
 
 use super::hooks::{self, run_image_hook, run_spec_hooks};
 use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
+use crate::cli::runtime::Whose;
 use crate::host::cgroup;
 use crate::host::container_log::ContainerLog;
 use crate::host::operator::{self, Ends};
@@ -51,9 +52,14 @@ enum Error {
     State(#[from] state_dir::Error),
 }
 
-pub(super) fn delete(context: &Context<'_>, id: &ContainerId, insistence: Insistence) -> Outcome {
+pub(super) fn delete(
+    context: &Context<'_>,
+    id: &ContainerId,
+    insistence: Insistence,
+    whose: &Whose,
+) -> Outcome {
     look(context, id, insistence)?;
-    let Some(held) = hold(context, id, insistence)? else {
+    let Some(held) = hold(context, id, insistence, whose)? else {
         return match insistence {
             Insistence::Force => Ok(None),
             Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
@@ -61,6 +67,7 @@ pub(super) fn delete(context: &Context<'_>, id: &ContainerId, insistence: Insist
     };
     // Read again: only now does nobody change it any more.
     match held.load().map_err(Common::State)? {
+        Loaded::Ours(state) if !is_meant(&state, whose) => Ok(None),
         Loaded::Ours(state) => forget(context, held, *state, insistence),
         Loaded::Unknown => match insistence {
             Insistence::Force => {
@@ -99,12 +106,21 @@ fn look(
     Ok(())
 }
 
+/// Whether the container is the one that the caller has in mind, and not a later one of the same id.
+fn is_meant(state: &State, whose: &Whose) -> bool {
+    match whose {
+        Whose::Anybodys => true,
+        Whose::OfRun { mark } => state.run.as_ref() == Some(mark),
+    }
+}
+
 /// Locks the container; `None` if it is unknown by now. A forced delete ends whoever holds it, but leaves
-/// another delete some time.
+/// another delete some time, and whoever works on a container that is not meant alone.
 fn hold(
     context: &Context<'_>,
     id: &ContainerId,
     insistence: Insistence,
+    whose: &Whose,
 ) -> Result<Option<Held>, Box<dyn std::error::Error>> {
     let lock = |patience| match context.root.lock(id, patience) {
         Ok(Locked::Held(held)) => Ok(ControlFlow::Break(Some(held))),
@@ -122,7 +138,10 @@ fn hold(
         return Ok(held);
     }
     let deleting = match context.root.load(id).map_err(Common::State)? {
+        Loaded::Ours(state) if !is_meant(&state, whose) => return Ok(None),
         Loaded::Ours(state) => state.phase == Phase::Deleting,
+        // Nothing is recorded yet: a create that has just begun, and so not of a run that has ended.
+        Loaded::Unknown if *whose != Whose::Anybodys => return Ok(None),
         Loaded::Unknown | Loaded::Damaged { .. } => false,
     };
     let end = |ends| match operator::end(id.as_str(), &context.root.folder_path(id), ends) {

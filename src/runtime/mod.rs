@@ -187,9 +187,9 @@ fn dispatch(
             begin(log, "kill", &id)?;
             kill::kill(&context, &id, signal, audience)?
         }
-        Command::Delete { id, insistence } => {
+        Command::Delete { id, insistence, whose } => {
             begin(log, "delete", &id)?;
-            let told = delete::delete(&context, &id, insistence);
+            let told = delete::delete(&context, &id, insistence, &whose);
             record::step(&context, "delete", &id, &told);
             told?
         }

@@ -1,8 +1,12 @@
 //! `run ID`: create, start and delete for people at a terminal. Each is a process of its own and safe to
 //! kill at any moment, so an interrupted run ends with a forced delete and leaves nothing.
+//!
+//! A create that was killed does not say whether it had the id. So each run has a mark, which its create
+//! records and its delete looks for: another's container is never taken for the own.
 
 use super::Outcome;
 use crate::cli::runtime::{Afterwards, Command, Create, parse};
+use crate::host::clock;
 use crate::host::reaper::{self, Interrupts};
 use crate::host::spawn::{Pid, Program, SigSet, spawn};
 use crate::model::cause::chain;
@@ -36,6 +40,7 @@ pub(super) fn run(
     afterwards: Afterwards,
 ) -> Outcome {
     let failed = |source| Error::Prepare { source };
+    reaper::keep_statuses().map_err(failed)?;
     // The proxy becomes a child of this process, which so leaves no zombie.
     reaper::adopt_orphans().map_err(failed)?;
     let interrupts = Interrupts::hold().map_err(failed)?;
@@ -45,10 +50,11 @@ pub(super) fn run(
         Some(path) => vec![format!("{RUNTIME_DIR}={}", utf8(path)?)],
         None => Vec::new(),
     };
-    let run = Run { globals, environment, id: request.id.to_string(), interrupts };
+    // The time tells it from a later process with the same pid.
+    let mark = format!("{}@{}", std::process::id(), clock::now());
+    let run = Run { globals, environment, id: request.id.to_string(), mark, interrupts };
     let created = run.verb("create", &create_flags(request)?);
-    // A create that failed has left nothing, and one whose id was taken must not delete; one that was
-    // killed may have left something.
+    // A create that failed has left nothing; one that was killed may have left something.
     if let Err(Error::Verb { exit: Exit::Status(_), .. }) = &created {
         return created.map(|()| None).map_err(Into::into);
     }
@@ -89,6 +95,7 @@ struct Run {
     globals: Vec<String>,
     environment: Vec<String>,
     id: String,
+    mark: String,
     interrupts: Interrupts,
 }
 
@@ -111,6 +118,11 @@ impl Run {
     ) -> Result<(), Error> {
         let words = [PROGRAM].into_iter().chain(self.globals.iter().map(String::as_str));
         let words = words.chain([verb]).chain(flags.iter().map(String::as_str));
+        let mark: &[&str] = match verb {
+            "create" | "delete" => &["--of-run", &self.mark],
+            _ => &[],
+        };
+        let words = words.chain(mark.iter().copied());
         let arguments: Vec<&str> = words.chain([self.id.as_str()]).collect();
         let program = Program {
             path: "/proc/self/exe",
@@ -127,7 +139,7 @@ impl Run {
 }
 
 fn create_flags(request: &Create) -> Result<Vec<String>, Error> {
-    let mut flags = vec!["--inherit-terminal".to_owned()];
+    let mut flags = Vec::new();
     for (flag, value) in [
         ("--bundle", &request.bundle),
         ("--pid-file", &request.pid_file),

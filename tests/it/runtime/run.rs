@@ -64,6 +64,53 @@ fn a_taken_id_is_refused_and_its_container_untouched() {
     assert!(process::is_alive(container.pid()));
 }
 
+/// A shell that executes the runtime's `run` with an interrupt pending since before it began.
+fn interrupted_before(container: &Container) -> std::process::Command {
+    let mut command = std::process::Command::new("env");
+    command.args(["--block-signal=INT", "sh", "-c", "kill -INT $$; exec \"$@\"", "sh"]);
+    let words = container.command(&["run", "-b", container.text(), &container.id]);
+    command.arg(process::binary()).args(words.get_args());
+    command
+}
+
+#[test]
+fn an_interrupt_at_its_very_beginning_leaves_anothers_container_alone() {
+    let container = Container::created();
+    for _ in 0..5 {
+        assert_ne!(container.finish(&mut interrupted_before(&container)).code, 0);
+        assert_eq!(container.status(), "created");
+    }
+    assert!(process::is_alive(container.pid()));
+    container.start().ok();
+}
+
+#[test]
+fn an_interrupt_at_its_very_beginning_leaves_nothing() {
+    let container = Container::new();
+    container.hook("create", "touch created");
+    assert_ne!(container.finish(&mut interrupted_before(&container)).code, 0);
+    container.left_nothing();
+}
+
+/// Some callers ignore it; then the kernel reaps children itself, and nobody can wait for one.
+#[test]
+fn an_ignored_sigchld_makes_no_difference() {
+    let container = Container::new();
+    container.hook("start", "touch started");
+    let run = || {
+        let mut command = std::process::Command::new("env");
+        let words = container.command(&["run", "-b", container.text(), &container.id]);
+        command.args(["--ignore-signal=CHLD"]).arg(process::binary()).args(words.get_args());
+        container.finish(&mut command)
+    };
+    run().ok();
+    assert!(container.has("started"));
+    container.left_nothing();
+    container.create().ok();
+    assert_eq!(run().code, 1);
+    assert_eq!(container.status(), "created");
+}
+
 #[test]
 fn an_interrupted_run_leaves_nothing() {
     let container = Container::new();
