@@ -2,7 +2,7 @@
 //! them. Children are the only processes whose pid cannot be recycled unseen.
 #![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
-use crate::host::process;
+use crate::host::process::{self, Process};
 use crate::model::hook_failure::Exit;
 use crate::model::signal;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
@@ -44,6 +44,13 @@ pub(crate) struct Interrupts {
     pending: SignalFd,
 }
 
+/// What came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    End,
+    Interrupt,
+}
+
 impl Interrupts {
     /// Begins to hold.
     ///
@@ -76,22 +83,32 @@ impl Interrupts {
     fn watch(&self, pid: Pid) -> io::Result<()> {
         // It has not been waited for, so the pid is its own.
         if let Some(process) = process::open(pid.as_raw_nonzero().get())? {
-            loop {
-                let mut descriptors = [
-                    PollFd::new(&process, PollFlags::IN),
-                    PollFd::from_borrowed_fd(self.pending.as_fd(), PollFlags::IN),
-                ];
-                process::poll(&mut descriptors, FOREVER)?;
-                let [child, _] = &descriptors;
-                if !child.revents().is_empty() {
-                    break;
-                }
-                if self.pending.read_signal()?.is_some() {
-                    process.signal(signal::DEFAULT)?;
-                }
+            while self.wait_end(&process)? == First::Interrupt {
+                process.signal(signal::DEFAULT)?;
             }
         }
         Ok(())
+    }
+
+    /// Waits until `process` has ended, however long that takes, or until an interrupt.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub(crate) fn wait_end(&self, process: &Process) -> io::Result<First> {
+        loop {
+            let mut descriptors = [
+                PollFd::new(process, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.pending.as_fd(), PollFlags::IN),
+            ];
+            process::poll(&mut descriptors, FOREVER)?;
+            let [ended, _] = &descriptors;
+            if !ended.revents().is_empty() {
+                return Ok(First::End);
+            }
+            if self.pending.read_signal()?.is_some() {
+                return Ok(First::Interrupt);
+            }
+        }
     }
 }
 
@@ -110,17 +127,10 @@ pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
     }
 }
 
-/// Waits until every child has ended.
-///
-/// # Errors
-/// waitpid(2)'s.
-pub(crate) fn reap_children() -> io::Result<()> {
-    loop {
-        match rustix::process::wait(WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
+/// Takes an adopted child that has ended away. Whoever is no child is left alone.
+pub(crate) fn reap(process: &Process) {
+    if let Some(pid) = Pid::from_raw(process.pid()) {
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
     }
 }
 

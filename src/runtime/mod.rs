@@ -195,7 +195,7 @@ fn dispatch(
         }
         Command::Run { create, afterwards } => {
             begin(log, "run", &create.id)?;
-            run::run(words, runtime_dir.as_deref(), &create, afterwards)?
+            run::run(&context, words, runtime_dir.as_deref(), &create, afterwards)?
         }
         Command::State { id } => {
             name(log, "state", Some(&id));

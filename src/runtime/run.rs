@@ -4,13 +4,16 @@
 //! A create that was killed does not say whether it had the id. So each run has a mark, which its create
 //! records and its delete looks for: another's container is never taken for the own.
 
-use super::Outcome;
+use super::{Context, Outcome, observe};
 use crate::cli::runtime::{Afterwards, Command, Create, parse};
 use crate::host::clock;
-use crate::host::reaper::{self, Interrupts};
+use crate::host::reaper::{self, First, Interrupts};
 use crate::host::spawn::{Pid, Program, SigSet, spawn};
+use crate::host::state_dir::Loaded;
 use crate::model::cause::chain;
+use crate::model::container_id::ContainerId;
 use crate::model::hook_failure::Exit;
+use crate::model::lifecycle::Status;
 use crate::model::proxy::PROGRAM;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -28,12 +31,19 @@ enum Error {
     NotUtf8 { word: OsString },
     #[error("{first}; and cleaning up: {then}")]
     NotUndone { first: String, then: String },
+    #[error("look for the proxy, to wait for its end")]
+    Look { source: Box<dyn std::error::Error> },
+    #[error("wait for the proxy to end")]
+    Wait { source: io::Error },
+    #[error("interrupted")]
+    Interrupted,
     #[error("prepare to run the container")]
     Prepare { source: io::Error },
 }
 
 /// `words` is the command line, `runtime_dir` the value of `XDG_RUNTIME_DIR`: the verbs get the same.
 pub(super) fn run(
+    context: &Context<'_>,
     words: &[OsString],
     runtime_dir: Option<&OsStr>,
     request: &Create,
@@ -60,7 +70,7 @@ pub(super) fn run(
     }
     let ran = created
         .and_then(|()| run.verb("start", &[]))
-        .and_then(|()| reaper::reap_children().map_err(failed));
+        .and_then(|()| run.await_proxy(context, &request.id));
     if ran.is_ok() && afterwards == Afterwards::Keep {
         return Ok(Some("ran; kept".to_owned()));
     }
@@ -103,6 +113,27 @@ impl Run {
     /// Calls a verb; what interrupts the run ends it.
     fn verb(&self, verb: &'static str, flags: &[String]) -> Result<(), Error> {
         self.call(verb, flags, |pid| self.interrupts.wait(pid))
+    }
+
+    /// Waits until the proxy of a sandbox has ended, which is when somebody ends it. That of an extension
+    /// was told to, and delete sees to it; what a hook has left in the background is its own affair.
+    fn await_proxy(&self, context: &Context<'_>, id: &ContainerId) -> Result<(), Error> {
+        let look = |error: Box<dyn std::error::Error>| Error::Look { source: error };
+        // Whatever else is there now is not what this run has made.
+        let Loaded::Ours(state) = context.root.load(id).map_err(|error| look(error.into()))? else {
+            return Ok(());
+        };
+        let (Some(proxy), Status::Running) = observe(&state).map_err(|error| look(error.into()))?
+        else {
+            return Ok(());
+        };
+        match self.interrupts.wait_end(&proxy).map_err(|source| Error::Wait { source })? {
+            First::End => {
+                reaper::reap(&proxy);
+                Ok(())
+            }
+            First::Interrupt => Err(Error::Interrupted),
+        }
     }
 
     /// Calls a verb that has to come to its end.

@@ -1,5 +1,7 @@
 //! `run ID`: create, start and delete for people at a terminal.
 
+use std::time::{Duration, Instant};
+
 use crate::container::Container;
 use crate::process;
 
@@ -127,6 +129,58 @@ fn an_interrupted_run_leaves_nothing() {
     rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
     assert_ne!(run.wait(), 0);
     container.left_nothing();
+}
+
+#[test]
+fn what_a_hook_leaves_in_the_background_is_not_waited_for() {
+    let container = Container::new();
+    container.hook("start", "sleep 100 > /dev/null 2>&1 & echo $! > left");
+    let began = Instant::now();
+    container.call(&["run", "-b", container.text(), &container.id]).ok();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let left = container.read("left").parse().unwrap();
+    assert!(process::is_alive(left), "a successful hook's child is its own affair");
+    process::end(left);
+    container.left_nothing();
+}
+
+fn running_sandbox(container: &Container) -> process::Started {
+    container.configure(|config| {
+        config["annotations"] =
+            serde_json::json!({ "io.kubernetes.cri.container-type": "sandbox" });
+    });
+    let mut command = container.command(&["run", "-b", container.text(), "--pid-file"]);
+    command.arg(container.pid_file()).arg(&container.id).stderr(std::process::Stdio::null());
+    let run = process::start(&mut command);
+    process::wait_for("the sandbox", || {
+        let state = container.call(&["state", &container.id]);
+        state.out.contains("\"running\"").then_some(())
+    });
+    run
+}
+
+#[test]
+fn a_sandbox_is_waited_for_and_deleted_when_it_ends() {
+    let container = Container::new();
+    let mut run = running_sandbox(&container);
+    assert!(run.runs());
+    container.kill("TERM").ok();
+    assert_eq!(run.wait(), 0);
+    container.left_nothing();
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_sandbox_and_leaves_nothing() {
+    for stopped in [false, true] {
+        let container = Container::new();
+        let mut run = running_sandbox(&container);
+        if stopped {
+            process::signal(container.pid(), rustix::process::Signal::STOP);
+        }
+        process::signal(run.pid(), rustix::process::Signal::TERM);
+        assert_ne!(run.wait(), 0);
+        container.left_nothing();
+    }
 }
 
 #[test]
