@@ -1,6 +1,6 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
-use super::hooks::{self, Ran, namespace_of, run_image_hook, run_spec_hooks};
+use super::hooks::{self, Ran, namespace_of, run_image_hook, run_poststop, run_spec_hooks};
 use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
@@ -340,13 +340,8 @@ impl Making<'_> {
             }
         }
         if self.spec_hooks == Ran::Hook {
-            let state = (&self.state, Status::Stopped);
-            let (hooks, lock) = (&self.state.hooks.poststop, self.held.lock());
-            if let Err(error) =
-                run_spec_hooks(self.context, "poststop", hooks, state, &Network::Inherited, lock)
-            {
-                self.context.log.warn(&chain(&error));
-            }
+            let warn = |error: &hooks::Error| self.context.log.warn(&chain(error));
+            run_poststop(self.context, &self.state, self.held.lock(), warn);
         }
         if let Some(leaf) = &self.state.cgroup {
             failures.extend(cgroup::remove(leaf).err().map(|error| chain(&error)));

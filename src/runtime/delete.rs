@@ -1,7 +1,7 @@
 //! `delete ID`: run the extension's hook, and forget the container. A hook that fails is a warning: a
 //! delete that fails leaves a container that no engine can start or remove again.
 
-use super::hooks::{self, run_image_hook, run_spec_hooks};
+use super::hooks::{self, run_image_hook, run_poststop};
 use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
 use crate::cli::runtime::Whose;
 use crate::host::cgroup;
@@ -16,7 +16,6 @@ use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
 use crate::model::lifecycle::{Insistence, Status, can_delete};
 use crate::model::signal;
-use crate::model::spec::Network;
 use crate::model::state::{Phase, RecordedRole, State};
 use std::io;
 use std::ops::ControlFlow;
@@ -202,22 +201,18 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
 
 fn run_hooks(context: &Context<'_>, held: &Held, state: &State) {
     warn(context, run_delete_hook(context, held, state));
-    for hook in &state.hooks.poststop {
-        let (hooks, lock) = (std::slice::from_ref(hook), held.lock());
-        let stopped = (state, Status::Stopped);
-        warn(
-            context,
-            run_spec_hooks(context, "poststop", hooks, stopped, &Network::Inherited, lock),
-        );
-    }
+    run_poststop(context, state, held.lock(), |error| tell(context, error));
 }
 
 fn warn<T, E: std::error::Error + 'static>(
     context: &Context<'_>,
     result: Result<T, E>,
 ) -> Option<T> {
-    let told = |error| context.log.warn(&format!("{}; deleting all the same", chain(&error)));
-    result.map_err(told).ok()
+    result.map_err(|error| tell(context, &error)).ok()
+}
+
+fn tell(context: &Context<'_>, error: &(dyn std::error::Error + 'static)) {
+    context.log.warn(&format!("{}; deleting all the same", chain(error)));
 }
 
 /// Why the hook did not run or did not succeed.

@@ -89,24 +89,54 @@ pub(super) fn run_spec_hooks(
     }
     for (index, hook) in hooks.iter().enumerate() {
         let name = format!("hooks.{list}[{index}] ({})", hook.path);
-        let mut arguments: Vec<&str> = hook.args.iter().map(String::as_str).collect();
-        if arguments.is_empty() {
-            arguments.push(&hook.path);
-        }
-        let call = Call {
-            name: &name,
-            path: &hook.path,
-            arguments: &arguments,
-            environment: &hook.env,
-            folder: folder_or_root(&state.bundle),
-            limit: image_hook::limit_of(hook.timeout),
-            input: Some(&input),
-        };
         net_namespace::within(namespace, || {
-            run(context, &call, lock, &mut ContainerLog::nowhere())
+            run_spec_hook(context, &name, hook, state, &input, lock)
         })??;
     }
     Ok(())
+}
+
+/// Runs every `poststop` hook, also those behind one that fails; `warn` is told why.
+pub(super) fn run_poststop(
+    context: &Context<'_>,
+    state: &State,
+    lock: BorrowedFd<'_>,
+    mut warn: impl FnMut(&Error),
+) {
+    let input = match serde_json::to_vec(&state.view(Status::Stopped)) {
+        Ok(input) => input,
+        Err(source) => return warn(&Error::State { source }),
+    };
+    for (index, hook) in state.hooks.poststop.iter().enumerate() {
+        let name = format!("hooks.poststop[{index}] ({})", hook.path);
+        if let Err(error) = run_spec_hook(context, &name, hook, state, &input, lock) {
+            warn(&error.into());
+        }
+    }
+}
+
+fn run_spec_hook(
+    context: &Context<'_>,
+    name: &str,
+    hook: &SpecHook,
+    state: &State,
+    input: &[u8],
+    lock: BorrowedFd<'_>,
+) -> Result<(), hook::Error> {
+    let mut arguments: Vec<&str> = hook.args.iter().map(String::as_str).collect();
+    if arguments.is_empty() {
+        arguments.push(&hook.path);
+    }
+    let call = Call {
+        name,
+        path: &hook.path,
+        arguments: &arguments,
+        environment: &hook.env,
+        folder: folder_or_root(&state.bundle),
+        limit: image_hook::limit_of(hook.timeout),
+        input: Some(input),
+    };
+    run(context, &call, lock, &mut ContainerLog::nowhere())
 }
 
 fn run(

@@ -169,6 +169,19 @@ fn a_failing_hook_of_create_undoes_everything_and_runs_poststop() {
 }
 
 #[test]
+fn every_poststop_runs_after_a_failed_create_even_if_one_fails() {
+    let container = Container::new();
+    container.spec_hook("prestart", "exit 8", |_| {});
+    container.spec_hook("poststop", "echo broken; exit 9", |_| {});
+    container.spec_hook("poststop", &format!("touch {}", container.path("next").display()), |_| {});
+    let finished = container.create();
+    finished.fails(&["prestart", "exited with status 8"]);
+    assert!(finished.to_string().contains("exited with status 9: broken"), "{finished}");
+    assert!(container.has("next"));
+    container.left_nothing();
+}
+
+#[test]
 fn a_failing_hook_of_start_stops_the_container() {
     for list in ["startContainer", "poststart"] {
         let container = Container::new();
@@ -184,12 +197,14 @@ fn a_failing_hook_of_start_stops_the_container() {
 #[test]
 fn a_failing_poststop_is_a_warning_and_the_next_one_runs() {
     let container = Container::new();
+    container.spec_hook("poststop", "exit 0", |_| {});
     container.spec_hook("poststop", "echo broken; exit 8", |_| {});
     container.spec_hook("poststop", &format!("touch {}", container.path("next").display()), |_| {});
     container.create().ok();
     container.start().ok();
     let finished = container.delete().silent();
     assert!(finished.warnings().contains("exited with status 8: broken"), "{finished}");
+    assert!(finished.warnings().contains("hooks.poststop[1]"), "{finished}");
     assert!(container.has("next"));
     container.left_nothing();
 }
