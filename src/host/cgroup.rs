@@ -29,6 +29,21 @@ pub(crate) enum Error {
     Remove { path: PathBuf, source: io::Error },
 }
 
+/// Where the leaf is there already, as somebody else's: `remove` is to spare it.
+///
+/// # Errors
+/// The hierarchies cannot be listed, or looked into.
+pub(crate) fn find(leaf: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    for root in hierarchies()? {
+        let path = root.join(leaf);
+        if path.try_exists().map_err(|source| Error::List { source })? {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 /// Creates the leaf everywhere, moves `pid` into it, and returns where. Where no hierarchy is mounted,
 /// nothing is done.
 ///
@@ -51,15 +66,19 @@ pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
     Ok(entered)
 }
 
-/// Removes the leaf everywhere and returns where it was. One that is not there is fine.
+/// Removes the leaf everywhere but where it is one of `spared`, and returns where it was. One that is not
+/// there is fine.
 ///
 /// # Errors
 /// The first that could not be removed; all are tried.
-pub(crate) fn remove(leaf: &str) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn remove(leaf: &str, spared: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut first = Ok(());
     let mut removed = Vec::new();
     for root in again(hierarchies)? {
         let path = root.join(leaf);
+        if spared.contains(&path) {
+            continue;
+        }
         match remove_leaf(&path) {
             Ok(Leaf::Removed) => removed.push(path),
             Ok(Leaf::Absent) => {}

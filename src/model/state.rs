@@ -7,6 +7,7 @@ use crate::model::proxy::Identity;
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Everything recorded of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +37,12 @@ pub(crate) struct State {
     pub(crate) mounts: Vec<Mount>,
     #[serde(default)]
     pub(crate) hooks: SpecHooks,
-    /// The leaf below the root of every cgroup hierarchy that create made for the proxy.
+    /// The leaf below the root of every cgroup hierarchy that the proxy was moved into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cgroup: Option<String>,
+    /// Where the leaf was there before create, which so has not made it: nobody here removes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) foreign_cgroups: Vec<PathBuf>,
     /// Where create was told to write the pid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pid_file: Option<String>,
@@ -180,6 +184,7 @@ pub(crate) mod tests {
             mounts: Vec::new(),
             hooks: SpecHooks::default(),
             cgroup: None,
+            foreign_cgroups: Vec::new(),
             pid_file: None,
             phase: Phase::InUse,
             run: None,

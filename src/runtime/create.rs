@@ -77,12 +77,14 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
         created_hook: Ran::Nothing,
         spec_hooks: Ran::Nothing,
         pid_file: None,
+        leftover: None,
     };
     if let Some(leftover) = leftover {
         context
             .log
             .warn("an earlier create or delete of this container did not finish; taking over");
         clear(context, &leftover)?;
+        making.leftover = Some(leftover);
     }
     context.log.debug(|| {
         let folder = context.root.folder_path(&request.id);
@@ -101,8 +103,13 @@ fn clear(context: &Context<'_>, leftover: &State) -> Result<(), Box<dyn std::err
         proxy::kill(&proxy).map_err(Error::Proxy)?;
     }
     if let Some(leaf) = &leftover.cgroup {
-        let removed = cgroup::remove(leaf).map_err(Error::Cgroup)?;
-        context.log.debug(|| format!("removed its cgroups: {}", listed(&removed)));
+        // A process of somebody else's may be in it by now. The new container removes it then.
+        match cgroup::remove(leaf, &leftover.foreign_cgroups) {
+            Ok(removed) => {
+                context.log.debug(|| format!("removed its cgroups: {}", listed(&removed)));
+            }
+            Err(error) => context.log.warn(&format!("{}; going on", chain(&error))),
+        }
     }
     Ok(())
 }
@@ -178,6 +185,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
             ..SpecHooks::default()
         },
         cgroup,
+        foreign_cgroups: Vec::new(),
         pid_file,
         phase: Phase::InUse,
         run: request.run.clone(),
@@ -208,10 +216,13 @@ struct Making<'a> {
     created_hook: Ran,
     spec_hooks: Ran,
     pid_file: Option<PathBuf>,
+    /// What was taken over.
+    leftover: Option<Box<State>>,
 }
 
 impl Making<'_> {
     fn make(&mut self, spec: &Spec, request: &Create) -> Result<i32, Error> {
+        self.find_foreign_cgroups()?;
         self.held.save(&self.state)?;
         let slave = self.open_terminal(spec, request)?;
         if self.state.role == RecordedRole::Extension {
@@ -256,6 +267,25 @@ impl Making<'_> {
             None => return Err(proxy::Error::NotReady.into()),
         }
         Ok(identity.pid)
+    }
+
+    /// Recorded before any is made, so that what a kill leaves is known to be this program's or not.
+    fn find_foreign_cgroups(&mut self) -> Result<(), Error> {
+        // Unless it is known whose it is, undoing must not touch it.
+        let Some(leaf) = self.state.cgroup.take() else { return Ok(()) };
+        let mut found = cgroup::find(&leaf)?;
+        self.state.cgroup = Some(leaf);
+        // One that a create has made and nobody could remove yet is still this program's.
+        if let Some(leftover) = self.leftover.take().filter(|it| it.cgroup == self.state.cgroup) {
+            found.retain(|path| leftover.foreign_cgroups.contains(path));
+        }
+        if !found.is_empty() {
+            let told =
+                || format!("cgroups that stay, as they were there before: {}", listed(&found));
+            self.context.log.debug(told);
+        }
+        self.state.foreign_cgroups = found;
+        Ok(())
     }
 
     fn tell_namespace(&self, network: &Network) {
@@ -344,7 +374,8 @@ impl Making<'_> {
             run_poststop(self.context, &self.state, self.held.lock(), warn);
         }
         if let Some(leaf) = &self.state.cgroup {
-            failures.extend(cgroup::remove(leaf).err().map(|error| chain(&error)));
+            let removed = cgroup::remove(leaf, &self.state.foreign_cgroups);
+            failures.extend(removed.err().map(|error| chain(&error)));
         }
         failures.extend(self.held.remove().err().map(|error| chain(&error)));
         if failures.is_empty() {

@@ -191,7 +191,7 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
         run_hooks(context, &held, &state);
     }
     if let Some(leaf) = &state.cgroup
-        && let Some(removed) = warn(context, cgroup::remove(leaf))
+        && let Some(removed) = warn(context, cgroup::remove(leaf, &state.foreign_cgroups))
     {
         context.log.debug(|| format!("removed the cgroups {}", listed(&removed)));
     }

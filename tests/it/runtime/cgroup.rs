@@ -54,6 +54,83 @@ fn a_create_that_fails_removes_it() {
     assert!(cgroups(&container.id).is_empty());
 }
 
+/// Makes the leaf in the first hierarchy, as somebody else may have before create.
+fn made_beforehand(container: &Container) -> std::path::PathBuf {
+    // Its own proxy shows where the leaves are.
+    container.create().ok();
+    let leaf = cgroups(&container.id).into_iter().next().expect("a hierarchy");
+    container.delete_by_force().ok();
+    std::fs::create_dir(&leaf).unwrap();
+    leaf
+}
+
+#[test]
+fn a_leaf_that_was_there_before_stays_when_create_fails() {
+    let container = with_cgroup();
+    let leaf = made_beforehand(&container);
+    container.hook("create", "exit 3");
+    container.create().fails(&["hooks/create"]);
+    assert_eq!(cgroups(&container.id), std::slice::from_ref(&leaf));
+    // Once more when the proxy was in it already, and with somebody else's process in it.
+    let mut other = crate::process::start(std::process::Command::new("sleep").arg("100"));
+    std::fs::write(leaf.join("cgroup.procs"), other.pid().to_string()).unwrap();
+    container.hook("create", "true");
+    container.spec_hook("prestart", "exit 4", |_| {});
+    let error = container.create().error();
+    assert!(error.ends_with("exited with status 4"), "{error}");
+    assert_eq!(cgroups(&container.id), std::slice::from_ref(&leaf));
+    other.kill();
+    other.wait();
+    std::fs::remove_dir(leaf).unwrap();
+}
+
+#[test]
+fn a_leaf_that_was_there_before_stays_at_delete() {
+    for force in [&["delete"][..], &["delete", "--force"]] {
+        let container = with_cgroup();
+        let leaf = made_beforehand(&container);
+        container.create().ok();
+        container.start().ok();
+        let finished = container.call(&[force, &[&container.id]].concat()).silent();
+        assert_eq!(finished.warnings(), "");
+        assert_eq!(cgroups(&container.id), std::slice::from_ref(&leaf));
+        std::fs::remove_dir(leaf).unwrap();
+    }
+}
+
+/// A container whose create was killed with the proxy in its leaf.
+fn killed_with_a_cgroup() -> Container {
+    let container = with_cgroup();
+    let script = format!("touch {}; exec /bin/sleep 100", container.path("hanging").display());
+    container.spec_hook("createContainer", &script, |hook| {
+        hook["env"] = json!(["PATH=/usr/bin:/bin"]);
+    });
+    let mut create = crate::process::start(&mut container.create_command());
+    crate::process::wait_for("the hook", || container.has("hanging").then_some(()));
+    create.kill();
+    create.wait();
+    crate::process::wait_for("the hook to be gone", || {
+        crate::leftovers::processes(&container.id).is_empty().then_some(())
+    });
+    container.configure(|config| config["hooks"] = json!({}));
+    container
+}
+
+#[test]
+fn a_leaf_that_a_killed_create_made_is_the_next_ones_even_if_it_cannot_be_removed_at_once() {
+    let container = killed_with_a_cgroup();
+    let leaf = cgroups(&container.id).into_iter().next().expect("a hierarchy");
+    let mut other = crate::process::start(std::process::Command::new("sleep").arg("100"));
+    std::fs::write(leaf.join("cgroup.procs"), other.pid().to_string()).unwrap();
+    let finished = container.create().ok();
+    assert!(finished.warnings().contains("remove the cgroup"), "{finished}");
+    other.kill();
+    other.wait();
+    container.start().ok();
+    container.delete().ok();
+    assert!(cgroups(&container.id).is_empty());
+}
+
 #[test]
 fn what_a_killed_create_left_is_removed_by_force() {
     let container = with_cgroup();
