@@ -1,10 +1,12 @@
 //! Network namespaces: which one a child is born into. A proxy left in the host's namespace would
 //! make Docker rewrite the host's interfaces and routes (network_namespaces(7)).
 
+use crate::host::process::{Process, Waited};
 use crate::model::spec::Network;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 const OWN: &str = "/proc/self/ns/net";
 
@@ -21,27 +23,67 @@ pub(crate) enum Error {
     Return { source: io::Error },
 }
 
+/// A namespace that is held open: it is the same one still when the process it was opened by has ended.
+pub(crate) struct Held {
+    path: String,
+    file: File,
+}
+
+impl Held {
+    /// The namespace of `process`; `None` if it has ended.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn of(process: &Process) -> Result<Option<Self>, Error> {
+        let path = format!("/proc/{}/ns/net", process.pid());
+        let opened = open(&path);
+        // A pid may be another's by now; what was opened is this process's only if it is still there.
+        let looked = process.wait_end(Duration::ZERO);
+        match looked.map_err(|source| Error::Open { path: path.clone(), source })? {
+            Waited::Ended => Ok(None),
+            Waited::StillThere => Ok(Some(Self { file: opened?, path })),
+        }
+    }
+
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Runs `action` in it and returns to the own one.
+    ///
+    /// # Errors
+    /// Those of [`within`].
+    pub(crate) fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T, Error> {
+        away(|| self.join(), action)
+    }
+
+    fn join(&self) -> Result<(), Error> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::Join { path: self.path.clone(), source: error.into() })
+    }
+}
+
 /// Runs `action` in the namespace that `network` names and returns to the own one.
 ///
 /// # Errors
 /// `action` did not run, unless the way back failed: then what it did stands, and the caller must
 /// not go on in this process but to clean up.
 pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result<T, Error> {
-    let enter: Box<dyn FnOnce() -> Result<(), Error>> = match network {
-        Network::Inherited => return Ok(action()),
-        Network::New => Box::new(|| {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .map_err(|error| Error::Create { source: error.into() })
-        }),
-        Network::Joined(path) => {
-            let path = path.clone();
-            let target = open(&path)?;
-            Box::new(move || {
-                setns(&target, CloneFlags::CLONE_NEWNET)
-                    .map_err(|error| Error::Join { path, source: error.into() })
-            })
+    match network {
+        Network::Inherited => Ok(action()),
+        Network::New => {
+            let enter = || unshare(CloneFlags::CLONE_NEWNET);
+            away(|| enter().map_err(|error| Error::Create { source: error.into() }), action)
         }
-    };
+        Network::Joined(path) => Held { path: path.clone(), file: open(path)? }.within(action),
+    }
+}
+
+fn away<T>(
+    enter: impl FnOnce() -> Result<(), Error>,
+    action: impl FnOnce() -> T,
+) -> Result<T, Error> {
     let home = open(OWN)?;
     enter()?;
     let result = action();

@@ -103,6 +103,11 @@ impl Spawned {
         self.identity
     }
 
+    /// The process itself.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
     fn wait_ready(&self) -> Result<(), Error> {
         let mut descriptors = [PollFd::new(&self.control, PollFlags::IN)];
         let ready = process::poll(&mut descriptors, READY_LIMIT)

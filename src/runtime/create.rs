@@ -1,6 +1,6 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
-use super::hooks::{self, Ran, namespace_of, run_image_hook, run_poststop, run_spec_hooks};
+use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks};
 use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
@@ -320,11 +320,17 @@ impl Making<'_> {
     }
 
     fn run_create_hooks(&mut self, hooks: &SpecHooks) -> Result<(), Error> {
-        let container = namespace_of(self.state.pid);
+        let container = match &self.proxy {
+            Some(proxy) if !hooks.create_container.is_empty() => {
+                let held = net_namespace::Held::of(proxy.process())?;
+                Some(held.ok_or(proxy::Error::NotReady)?)
+            }
+            Some(_) | None => None,
+        };
         for (list, hooks, namespace) in [
-            ("prestart", &hooks.prestart, &Network::Inherited),
-            ("createRuntime", &hooks.create_runtime, &Network::Inherited),
-            ("createContainer", &hooks.create_container, &container),
+            ("prestart", &hooks.prestart, None),
+            ("createRuntime", &hooks.create_runtime, None),
+            ("createContainer", &hooks.create_container, container.as_ref()),
         ] {
             if !hooks.is_empty() {
                 self.spec_hooks = Ran::Hook;

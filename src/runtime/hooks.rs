@@ -8,7 +8,7 @@ use crate::host::rootfs::{self, Rootfs};
 use crate::model::deploy;
 use crate::model::hook::{self as image_hook, Unpassable, Verb};
 use crate::model::lifecycle::Status;
-use crate::model::spec::{Network, SpecHook};
+use crate::model::spec::SpecHook;
 use crate::model::state::State;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -70,13 +70,13 @@ pub(super) fn run_image_hook(
 }
 
 /// Runs a list of the spec's hooks in order, each with the state on its standard input, until one
-/// fails. What they print goes into an error only.
+/// fails, in `namespace` or in this process's own. What they print goes into an error only.
 pub(super) fn run_spec_hooks(
     context: &Context<'_>,
     list: &str,
     hooks: &[SpecHook],
     (state, status): (&State, Status),
-    namespace: &Network,
+    namespace: Option<&net_namespace::Held>,
     lock: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     if hooks.is_empty() {
@@ -84,14 +84,17 @@ pub(super) fn run_spec_hooks(
     }
     let input =
         serde_json::to_vec(&state.view(status)).map_err(|source| Error::State { source })?;
-    if let Network::Joined(path) = namespace {
+    if let Some(namespace) = namespace {
+        let path = namespace.path();
         context.log.debug(|| format!("hooks.{list} run in the network namespace {path}"));
     }
     for (index, hook) in hooks.iter().enumerate() {
         let name = format!("hooks.{list}[{index}] ({})", hook.path);
-        net_namespace::within(namespace, || {
-            run_spec_hook(context, &name, hook, state, &input, lock)
-        })??;
+        let run = || run_spec_hook(context, &name, hook, state, &input, lock);
+        match namespace {
+            Some(namespace) => namespace.within(run)??,
+            None => run()?,
+        }
     }
     Ok(())
 }
@@ -159,9 +162,4 @@ fn run(
         Err(_) => format!("{name} failed after {took:.3} ms"),
     });
     done.map(drop)
-}
-
-/// The network namespace of the container, for the hooks that run in it.
-pub(super) fn namespace_of(proxy_pid: i32) -> Network {
-    Network::Joined(format!("/proc/{proxy_pid}/ns/net"))
 }

@@ -1,8 +1,9 @@
 //! `start ID`: run the extension's hook, and let the proxy end.
 
-use super::hooks::{self, namespace_of, run_image_hook, run_spec_hooks};
+use super::hooks::{self, run_image_hook, run_spec_hooks};
 use super::{Context, Error as Common, Outcome, observe, state as state_verb};
 use crate::host::container_log::ContainerLog;
+use crate::host::net_namespace;
 use crate::host::process::Process;
 use crate::host::proxy;
 use crate::host::rootfs::{self, Rootfs};
@@ -10,9 +11,8 @@ use crate::host::state_dir::{self, Held, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Status, can_start};
+use crate::model::lifecycle::{Refused, Status, can_start};
 use crate::model::signal;
-use crate::model::spec::Network;
 use crate::model::state::{RecordedRole, State};
 use std::io;
 use std::time::Duration;
@@ -27,6 +27,10 @@ enum Error {
     Rootfs(#[from] rootfs::Error),
     #[error(transparent)]
     Hooks(#[from] hooks::Error),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Namespace(#[from] net_namespace::Error),
     #[error(transparent)]
     State(#[from] state_dir::Error),
     #[error("tell the proxy process {pid} to end")]
@@ -71,9 +75,16 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
 fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) -> Result<(), Error> {
     let hooks = state.hooks.clone();
     let before = (&*state, Status::Created);
-    let namespace = namespace_of(proxy.pid());
     let list = &hooks.start_container;
-    run_spec_hooks(context, "startContainer", list, before, &namespace, held.lock())?;
+    // Opened before any of them runs: a proxy that dies under way is not an error.
+    let namespace = match list.as_slice() {
+        [] => None,
+        [..] => {
+            let gone = || Refused::StartStopped { id: state.id.clone() };
+            Some(net_namespace::Held::of(proxy)?.ok_or_else(gone)?)
+        }
+    };
+    run_spec_hooks(context, "startContainer", list, before, namespace.as_ref(), held.lock())?;
     if state.role == RecordedRole::Extension {
         let rootfs = Rootfs::open(&state.bundle, &state.rootfs)?;
         let log = || ContainerLog::of_proxy(proxy);
@@ -90,7 +101,7 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
     // While the proxy is there: these hooks are given its pid.
     let after = (&*state, Status::Running);
     let list = &hooks.poststart;
-    run_spec_hooks(context, "poststart", list, after, &Network::Inherited, held.lock())?;
+    run_spec_hooks(context, "poststart", list, after, None, held.lock())?;
     if state.role == RecordedRole::Extension {
         proxy.signal(signal::STARTED).map_err(|source| Error::Tell { pid: proxy.pid(), source })?;
         context.log.debug(|| format!("told the proxy {} to end with status 0", proxy.pid()));

@@ -182,6 +182,32 @@ fn every_poststop_runs_after_a_failed_create_even_if_one_fails() {
 }
 
 #[test]
+fn the_namespace_of_a_proxy_that_dies_under_way_is_kept_for_the_hooks_of_start() {
+    let container = Container::new();
+    container.configure(|config| {
+        config["linux"] = json!({ "namespaces": [{ "type": "network" }] });
+    });
+    let seen = container.path("seen");
+    let script = format!("readlink /proc/$$/ns/net >> {}", seen.display());
+    let path = |hook: &mut Value| hook["env"] = json!(["PATH=/usr/bin:/bin"]);
+    container.spec_hook("createContainer", &script, path);
+    let kill = format!(
+        "pid=$(cat {}); kill -KILL $pid; while readlink /proc/$pid/ns/net; do :; done",
+        container.pid_file().display()
+    );
+    container.spec_hook("startContainer", &kill, path);
+    container.spec_hook("startContainer", &script, path);
+    container.hook("start", "touch started");
+    container.create().ok();
+    container.start().ok();
+    assert!(container.has("started"));
+    let (created, started) =
+        container.read("seen").split_once('\n').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(created, started);
+    assert_eq!(container.status(), "stopped");
+}
+
+#[test]
 fn a_failing_hook_of_start_stops_the_container() {
     for list in ["startContainer", "poststart"] {
         let container = Container::new();
