@@ -4,8 +4,8 @@
 use crate::host::atomic_file::{self, PREPARED};
 use crate::host::{listing, operator};
 use crate::model::container_id::ContainerId;
-use crate::model::lifecycle::Status;
-use crate::model::state::{Parsed, Phase, State};
+use crate::model::lifecycle::{Phase, Status};
+use crate::model::state::{Parsed, State};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -313,9 +313,7 @@ fn take_over(
 ) -> Result<(Held, Option<Box<State>>), Error> {
     match held.load()? {
         Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
-        Loaded::Ours(state)
-            if state.status == Status::Creating || state.phase == Phase::Deleting =>
-        {
+        Loaded::Ours(state) if state.status == Status::Creating || state.phase != Phase::InUse => {
             Ok((held, Some(state)))
         }
         Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => {

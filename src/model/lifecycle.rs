@@ -18,6 +18,19 @@ pub(crate) enum Status {
     Stopped,
 }
 
+/// How far the container is on its way out, beside its status. A create of the same id may finish what has
+/// begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    #[default]
+    InUse,
+    /// A delete ends the proxy; none of its hooks has begun.
+    Ending,
+    /// The hooks of the delete have begun.
+    Deleting,
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -56,6 +69,8 @@ pub(crate) enum Refused {
     StartRunning { id: String },
     #[error("cannot start container {id} while it is creating: create has not completed")]
     StartCreating { id: String },
+    #[error("cannot start container {id}: it is being deleted (delete --force {id} finishes that)")]
+    StartDeleting { id: String },
     #[error("container not running: {id} is {status}")]
     KillNotRunning { id: String, status: Status },
     #[error("cannot delete container {id} that is not stopped: {status} (use --force)")]
@@ -72,13 +87,14 @@ pub(crate) enum Delivery {
 }
 
 /// Whether `start` may go on.
-pub(crate) fn can_start(id: &str, status: Status) -> Result<(), Refused> {
+pub(crate) fn can_start(id: &str, status: Status, phase: Phase) -> Result<(), Refused> {
     let id = id.to_owned();
-    match status {
-        Status::Created => Ok(()),
-        Status::Stopped => Err(Refused::StartStopped { id }),
-        Status::Running => Err(Refused::StartRunning { id }),
-        Status::Creating => Err(Refused::StartCreating { id }),
+    match (status, phase) {
+        (Status::Created, Phase::InUse) => Ok(()),
+        (Status::Created, Phase::Ending | Phase::Deleting) => Err(Refused::StartDeleting { id }),
+        (Status::Stopped, _) => Err(Refused::StartStopped { id }),
+        (Status::Running, _) => Err(Refused::StartRunning { id }),
+        (Status::Creating, _) => Err(Refused::StartCreating { id }),
     }
 }
 
@@ -110,9 +126,15 @@ mod tests {
     const ALL: [Status; 4] = [Status::Creating, Status::Created, Status::Running, Status::Stopped];
 
     #[test]
-    fn only_a_created_container_starts() {
-        let may: Vec<bool> = ALL.iter().map(|&status| can_start("x", status).is_ok()).collect();
-        assert_eq!(may, [false, true, false, false]);
+    fn only_a_created_container_starts_that_nobody_deletes() {
+        for (phase, expected) in [
+            (Phase::InUse, [false, true, false, false]),
+            (Phase::Ending, [false; 4]),
+            (Phase::Deleting, [false; 4]),
+        ] {
+            let may = ALL.map(|status| can_start("x", status, phase).is_ok());
+            assert_eq!(may, expected, "{phase:?}");
+        }
     }
 
     #[test]
@@ -137,9 +159,9 @@ mod tests {
         let delete = text(delete);
         assert!(delete.contains("cannot delete container x that is not stopped: created"));
         assert!(delete.contains("--force"));
-        let start = text(can_start("x", Status::Stopped).unwrap_err());
+        let start = text(can_start("x", Status::Stopped, Phase::InUse).unwrap_err());
         assert!(start.contains("cannot start a container that has stopped"));
-        let start = text(can_start("x", Status::Running).unwrap_err());
+        let start = text(can_start("x", Status::Running, Phase::InUse).unwrap_err());
         assert!(start.contains("cannot start an already running container"));
     }
 

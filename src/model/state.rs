@@ -1,7 +1,7 @@
 //! `state.json`: the OCI state with OCI names, and beside it what start, kill and delete need, so
 //! that nothing that happens to the bundle after create has an effect. `host/state_dir.rs` stores it.
 
-use crate::model::lifecycle::Status;
+use crate::model::lifecycle::{Phase, Status};
 use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
@@ -46,7 +46,6 @@ pub(crate) struct State {
     /// Where create was told to write the pid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pid_file: Option<String>,
-    /// Whether a delete has begun: then a create of the same id may finish it.
     #[serde(default)]
     pub(crate) phase: Phase,
     /// The mark of the `run` that has made it.
@@ -62,15 +61,6 @@ only_objects!(; written: State);
 pub(crate) enum RecordedRole {
     Extension,
     Sandbox,
-}
-
-/// How far the container is on its way out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
-    #[default]
-    InUse,
-    Deleting,
 }
 
 /// Whether the recorded proxy is there.
@@ -198,6 +188,20 @@ pub(crate) mod tests {
         match State::parse(&bytes) {
             Parsed::Ours(read) => assert_eq!(*read, state),
             Parsed::Foreign | Parsed::Damaged { .. } => panic!("not read as ours"),
+        }
+    }
+
+    #[test]
+    fn the_phase_is_read_as_earlier_versions_wrote_it() {
+        let text = String::from_utf8(created().to_bytes().unwrap()).unwrap();
+        for (written, phase) in [
+            (r#","phase":"inuse""#, Phase::InUse),
+            (r#","phase":"deleting""#, Phase::Deleting),
+            ("", Phase::InUse),
+        ] {
+            let text = text.replace(r#","phase":"inuse""#, written);
+            let Parsed::Ours(read) = State::parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(read.phase, phase, "{text}");
         }
     }
 

@@ -14,9 +14,9 @@ use crate::host::state_dir::{self, Held, Loaded, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Insistence, Status, can_delete};
+use crate::model::lifecycle::{Insistence, Phase, Status, can_delete};
 use crate::model::signal;
-use crate::model::state::{Phase, RecordedRole, State};
+use crate::model::state::{RecordedRole, State};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -138,7 +138,7 @@ fn hold(
     }
     let deleting = match context.root.load(id).map_err(Common::State)? {
         Loaded::Ours(state) if !is_meant(&state, whose) => return Ok(None),
-        Loaded::Ours(state) => state.phase == Phase::Deleting,
+        Loaded::Ours(state) => state.phase != Phase::InUse,
         // Nothing is recorded yet: a create that has just begun, and so not of a run that has ended.
         Loaded::Unknown if *whose != Whose::Anybodys => return Ok(None),
         Loaded::Unknown | Loaded::Damaged { .. } => false,
@@ -171,19 +171,29 @@ fn hold(
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
     let (proxy, status) = observe(&state)?;
     can_delete(&state.id, status, insistence)?;
-    let begun_before = state.phase == Phase::Deleting;
-    // From here on another delete waits for this one, and a create of the same id may finish what this
-    // one, killed by an engine's limit, could not. A full disk must not stop a delete.
-    state.phase = Phase::Deleting;
-    warn(context, held.save(&state));
+    let hooks_begun = state.phase == Phase::Deleting;
     context.log.debug(|| match &proxy {
         Some(proxy) => format!("the container is {status}; ending its proxy {}", proxy.pid()),
         None => format!("the container is {status}; its proxy has ended"),
     });
+    // From here on another delete waits for this one, nobody starts the container, and a create of the
+    // same id may finish what this one, killed by an engine's limit, could not. A full disk must not stop
+    // a delete.
+    let mut mark = |phase| {
+        if state.phase != phase {
+            state.phase = phase;
+            warn(context, held.save(&state));
+        }
+    };
     if let Some(proxy) = proxy {
+        if !hooks_begun {
+            mark(Phase::Ending);
+        }
         end_proxy(&proxy, status)?;
     }
-    if begun_before && insistence == Insistence::Force {
+    // Only now: hooks that have not begun must not count as such after a kill.
+    mark(Phase::Deleting);
+    if hooks_begun && insistence == Insistence::Force {
         // Whoever insists has little time (containerd: 5 s), and the hook has had its own.
         let told = "an earlier delete was interrupted; its hooks are not run again";
         context.log.warn(told);

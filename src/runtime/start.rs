@@ -53,7 +53,7 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     };
     let mut state = state_verb::known(id, held.load().map_err(Common::State)?)?;
     let (proxy, status) = observe(&state)?;
-    can_start(id.as_str(), status)?;
+    can_start(id.as_str(), status, state.phase)?;
     // `created` is only true of a container whose proxy is there.
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
     context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));

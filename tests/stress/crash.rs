@@ -110,10 +110,9 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
             world.goes_on()
         }
         // A delete that had begun may be finished by the next create, which ends the proxy first.
-        "created"
-            if matches!(verb, Verb::Delete | Verb::ForceDelete)
-                && world.run(Call::Create).succeeded() =>
-        {
+        "created" if world.recorded().is_some_and(|state| state["phase"] != "inuse") => {
+            refused(&world.run(Call::Start), "is being deleted")?;
+            world.run(Call::Create).ok()?;
             world.goes_on()
         }
         "created" => {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const CREATES: usize = 16;
 
 /// The words with which a verb may be refused because another one was quicker.
-const REFUSALS: [&str; 10] = [
+const REFUSALS: [&str; 11] = [
     "already exists",
     "does not exist",
     "container not running",
@@ -24,6 +24,7 @@ const REFUSALS: [&str; 10] = [
     "cannot start a container that has stopped",
     "cannot start an already running",
     "while it is creating",
+    "it is being deleted",
     "that is not stopped",
     // Of a create whose proxy a kill has reached: it takes everything back.
     "ended before it was ready",

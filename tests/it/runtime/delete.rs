@@ -188,6 +188,48 @@ fn what_a_killed_create_left_is_taken_over_by_the_next() {
     container.start().ok();
 }
 
+/// A started container with hooks/delete, whose delete was killed while it waited for the proxy to end.
+fn killed_in_delete(script: &str) -> Container {
+    let container = Container::new();
+    container.hook("delete", script);
+    container.create().ok();
+    process::signal(container.pid(), rustix::process::Signal::STOP);
+    container.start().ok();
+    let mut delete = process::start(&mut container.command(&["delete", &container.id]));
+    let state = container.root().join(&container.id).join("state.json");
+    process::wait_for("the delete to have begun", || {
+        (!std::fs::read_to_string(&state).unwrap().contains("inuse")).then_some(())
+    });
+    delete.kill();
+    delete.wait();
+    container
+}
+
+#[test]
+fn hooks_that_an_interrupted_delete_has_not_begun_run_at_the_next() {
+    for force in [&["delete"][..], &["delete", "--force"]] {
+        let container = killed_in_delete("echo deleted >> count");
+        let finished = container.call(&[force, &[&container.id]].concat()).silent();
+        assert_eq!(finished.warnings(), "");
+        assert_eq!(container.read("count"), "deleted");
+        container.left_nothing();
+    }
+}
+
+#[test]
+fn hooks_that_an_interrupted_delete_has_begun_are_not_run_again_by_force() {
+    let container = Container::stopped();
+    container.hook("delete", "echo deleted >> count; exec sleep 100");
+    let mut delete = process::start(&mut container.command(&["delete", &container.id]));
+    process::wait_for("the hook", || container.has("count").then_some(()));
+    delete.kill();
+    delete.wait();
+    let finished = container.delete_by_force().silent();
+    assert!(finished.warnings().contains("not run again"), "{finished}");
+    assert_eq!(container.read("count"), "deleted");
+    container.left_nothing();
+}
+
 fn killed_in_create() -> Container {
     let container = Container::new();
     container.hook("create", "touch hanging; sleep 100");
