@@ -2,10 +2,10 @@
 //! the process, is shared with the proxy and the guard that a verb starts, and leaves no file behind.
 
 use crate::host::atomic_file::{self, PREPARED};
-use crate::host::{listing, operator};
+use crate::host::{listing, operator, process};
 use crate::model::container_id::ContainerId;
-use crate::model::lifecycle::{Phase, Status};
-use crate::model::state::{Parsed, State};
+use crate::model::lifecycle::Status;
+use crate::model::state::{Parsed, ProxyIs, State};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -72,6 +72,8 @@ pub(crate) enum Error {
     Remove { path: PathBuf, source: io::Error },
     #[error("list the state root {path:?}")]
     List { path: PathBuf, source: io::Error },
+    #[error("look for the proxy of the container in {path:?}")]
+    Proxy { path: PathBuf, source: io::Error },
     #[error("container with given ID already exists: {id} ({path:?}); delete it first")]
     Exists { id: String, path: PathBuf },
     #[error("the state folder {path:?} changes all the time")]
@@ -244,6 +246,20 @@ impl Held {
         Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
+    /// Whether the `create` of a container died before it was complete.
+    fn died_in_create(&self, state: &State) -> Result<bool, Error> {
+        if state.true_status(ProxyIs::Gone) != Status::Creating {
+            return Ok(false);
+        }
+        let found = match state.proxy() {
+            Some(identity) => process::find_proxy(&state.id, identity)
+                .map_err(|source| Error::Proxy { path: self.path.clone(), source })?,
+            None => None,
+        };
+        let proxy = if found.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
+        Ok(state.true_status(proxy) == Status::Creating)
+    }
+
     /// Reads the state.
     ///
     /// # Errors
@@ -313,7 +329,7 @@ fn take_over(
 ) -> Result<(Held, Option<Box<State>>), Error> {
     match held.load()? {
         Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
-        Loaded::Ours(state) if state.status == Status::Creating || state.phase != Phase::InUse => {
+        Loaded::Ours(state) if state.phase.is_way_out() || held.died_in_create(&state)? => {
             Ok((held, Some(state)))
         }
         Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => {
@@ -343,6 +359,7 @@ fn load(folder: BorrowedFd<'_>, path: &Path) -> Result<Loaded, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lifecycle::Phase;
 
     fn created(id: &str) -> State {
         State { id: id.to_owned(), ..crate::model::state::tests::created() }
@@ -382,6 +399,10 @@ mod tests {
         held.save(&State { phase: Phase::Deleting, ..created("x") }).unwrap();
         drop(held);
         let (held, _) = root.reserve(&id).expect("an interrupted delete");
+        held.save(&State { phase: Phase::Completing, pid: i32::MAX, ..created("x") }).unwrap();
+        drop(held);
+        let (held, _) =
+            root.reserve(&id).expect("a create that died with its proxy at the very end");
         let path = held.path.join(FILE);
         drop(held);
         let mut file = File::create(&path).unwrap();

@@ -18,17 +18,30 @@ pub(crate) enum Status {
     Stopped,
 }
 
-/// How far the container is on its way out, beside its status. A create of the same id may finish what has
-/// begun.
+/// How far the container is on its way in or out, beside its status. A create of the same id may take over
+/// what is no further in than `Completing`, if the proxy is gone, and what is on its way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {
+    /// `create` has recorded everything, and is about to let the proxy live on without it. Only if the
+    /// proxy is there did it get as far as that.
+    Completing,
     #[default]
     InUse,
     /// A delete ends the proxy; none of its hooks has begun.
     Ending,
     /// The hooks of the delete have begun.
     Deleting,
+}
+
+impl Phase {
+    /// Whether a delete has begun.
+    pub(crate) fn is_way_out(self) -> bool {
+        match self {
+            Self::Ending | Self::Deleting => true,
+            Self::Completing | Self::InUse => false,
+        }
+    }
 }
 
 impl fmt::Display for Status {
@@ -90,7 +103,7 @@ pub(crate) enum Delivery {
 pub(crate) fn can_start(id: &str, status: Status, phase: Phase) -> Result<(), Refused> {
     let id = id.to_owned();
     match (status, phase) {
-        (Status::Created, Phase::InUse) => Ok(()),
+        (Status::Created, Phase::Completing | Phase::InUse) => Ok(()),
         (Status::Created, Phase::Ending | Phase::Deleting) => Err(Refused::StartDeleting { id }),
         (Status::Stopped, _) => Err(Refused::StartStopped { id }),
         (Status::Running, _) => Err(Refused::StartRunning { id }),
@@ -128,6 +141,7 @@ mod tests {
     #[test]
     fn only_a_created_container_starts_that_nobody_deletes() {
         for (phase, expected) in [
+            (Phase::Completing, [false, true, false, false]),
             (Phase::InUse, [false, true, false, false]),
             (Phase::Ending, [false; 4]),
             (Phase::Deleting, [false; 4]),

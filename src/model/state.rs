@@ -129,20 +129,24 @@ impl State {
     }
 
     /// The status as it truly is: a container whose proxy is gone has stopped, whatever the file
-    /// says. `creating` stays: then no proxy is recorded yet.
+    /// says. `creating` stays, for then no proxy is recorded yet; and it comes back if `create` died
+    /// before it was complete, which took the proxy along.
     pub(crate) fn true_status(&self, proxy: ProxyIs) -> Status {
         match (self.status, proxy) {
+            (Status::Created, ProxyIs::Gone) if self.phase == Phase::Completing => Status::Creating,
             (Status::Created | Status::Running, ProxyIs::Gone) => Status::Stopped,
             (status, _) => status,
         }
     }
 
-    /// The OCI state with `status` as it truly is; the pid of a stopped container is 0.
+    /// The OCI state with `status` as it truly is; the pid of a proxy that is gone is 0.
     pub(crate) fn view(&self, status: Status) -> View<'_> {
+        let died_in_create = status == Status::Creating && self.status != status;
+        let gone = status == Status::Stopped || died_in_create;
         View {
             oci_version: OCI_VERSION,
             id: &self.id,
-            pid: if status == Status::Stopped { 0 } else { self.pid },
+            pid: if gone { 0 } else { self.pid },
             status,
             bundle: &self.bundle,
             rootfs: &self.rootfs,
@@ -234,6 +238,10 @@ pub(crate) mod tests {
         ] {
             assert_eq!(with(written).true_status(proxy), truth);
         }
+        let completing = State { phase: Phase::Completing, ..created() };
+        assert_eq!(completing.true_status(ProxyIs::Alive), Status::Created);
+        assert_eq!(completing.true_status(ProxyIs::Gone), Status::Creating);
+        assert_eq!(completing.view(Status::Creating).pid, 0);
         assert_eq!(created().view(Status::Stopped).pid, 0);
         assert_eq!(created().view(Status::Created).pid, 7);
     }

@@ -258,6 +258,7 @@ impl Making<'_> {
         }
         self.run_create_hooks(&spec.hooks)?;
         self.state.status = Status::Created;
+        self.state.phase = Phase::Completing;
         self.held.save(&self.state)?;
         self.publish_pid(identity.pid)?;
         // Awaited last, since it starts up meanwhile: signals wait from its first instant on, and its
@@ -266,6 +267,9 @@ impl Making<'_> {
             Some(proxy) => proxy.complete()?,
             None => return Err(proxy::Error::NotReady.into()),
         }
+        // Until here the proxy goes with this process, and the id is free again if it dies.
+        self.state.phase = Phase::InUse;
+        self.held.save(&self.state)?;
         Ok(identity.pid)
     }
 

@@ -138,7 +138,7 @@ fn hold(
     }
     let deleting = match context.root.load(id).map_err(Common::State)? {
         Loaded::Ours(state) if !is_meant(&state, whose) => return Ok(None),
-        Loaded::Ours(state) => state.phase != Phase::InUse,
+        Loaded::Ours(state) => state.phase.is_way_out(),
         // Nothing is recorded yet: a create that has just begun, and so not of a run that has ended.
         Loaded::Unknown if *whose != Whose::Anybodys => return Ok(None),
         Loaded::Unknown | Loaded::Damaged { .. } => false,

@@ -11,7 +11,7 @@ use crate::host::state_dir::{self, Held, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Refused, Status, can_start};
+use crate::model::lifecycle::{Phase, Refused, Status, can_start};
 use crate::model::signal;
 use crate::model::state::{RecordedRole, State};
 use std::io;
@@ -54,6 +54,7 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     let mut state = state_verb::known(id, held.load().map_err(Common::State)?)?;
     let (proxy, status) = observe(&state)?;
     can_start(id.as_str(), status, state.phase)?;
+    state.phase = Phase::InUse;
     // `created` is only true of a container whose proxy is there.
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
     context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));

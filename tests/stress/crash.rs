@@ -110,7 +110,20 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
             world.goes_on()
         }
         // A delete that had begun may be finished by the next create, which ends the proxy first.
-        "created" if world.recorded().is_some_and(|state| state["phase"] != "inuse") => {
+        // Its proxy may be about to see that nobody completed it; or it was completed.
+        "created" if phase(world) == "completing" => {
+            let again = world.run(Call::Create);
+            if again.succeeded() {
+                return world.goes_on();
+            }
+            refused(&again, "already exists")?;
+            if world.run(Call::Start).succeeded() {
+                return world.ends();
+            }
+            world.settle()?.one_of(&["creating"])?;
+            resume(world, verb, "creating")
+        }
+        "created" if ["ending", "deleting"].contains(&phase(world).as_str()) => {
             refused(&world.run(Call::Start), "is being deleted")?;
             world.run(Call::Create).ok()?;
             world.goes_on()
@@ -141,6 +154,12 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
         }
         _ => world.ends(),
     }
+}
+
+/// How far the container is on its way in or out.
+fn phase(world: &World) -> String {
+    let state = world.recorded().unwrap_or_default();
+    state["phase"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Kills the `child`-th process that the verb starts; `None` if it starts fewer.

@@ -72,7 +72,8 @@ impl Verb {
     /// What `state` may say after the verb was killed at any moment.
     pub(crate) fn statuses_after_a_kill(self) -> &'static [&'static str] {
         match self {
-            Self::Create => &["absent", "creating", "created", "stopped"],
+            // A complete one has a proxy that lives, and any other can be taken over.
+            Self::Create => &["absent", "creating", "created"],
             Self::Start => &["created", "running", "stopped"],
             Self::Kill => &["created", "stopped"],
             Self::Delete => &["stopped", "absent"],

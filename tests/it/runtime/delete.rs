@@ -198,7 +198,7 @@ fn killed_in_delete(script: &str) -> Container {
     let mut delete = process::start(&mut container.command(&["delete", &container.id]));
     let state = container.root().join(&container.id).join("state.json");
     process::wait_for("the delete to have begun", || {
-        (!std::fs::read_to_string(&state).unwrap().contains("inuse")).then_some(())
+        (!std::fs::read_to_string(&state).unwrap().contains(r#""phase":"inuse""#)).then_some(())
     });
     delete.kill();
     delete.wait();
