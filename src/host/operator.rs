@@ -1,10 +1,11 @@
 //! The process that works on a container at this moment: whoever holds the lock of its folder.
 //! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
-//! end with it.
+//! end with it; a proxy that is stopped and so cannot is ended by itself.
 
 use crate::host::listing;
 use crate::host::process::{self, Process, Waited};
 use crate::model::operator::{is_delete, works_on};
+use crate::model::proxy::command_line;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -27,6 +28,33 @@ pub(crate) enum Ends {
 pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
     for process in find(id, folder, ends)? {
         process.kill()?;
+    }
+    Ok(())
+}
+
+/// Kills the proxy of container `id`, should it have `folder` open: it shares the lock of a `create` that has
+/// died, follows it by itself unless somebody has stopped it (SIGSTOP), and is recorded nowhere yet.
+///
+/// # Errors
+/// `/proc` cannot be read, or the kernel refuses.
+pub(crate) fn end_unrecorded_proxy(id: &str, folder: &Path) -> io::Result<()> {
+    let line = command_line(id);
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let is_ours = |pid: i32| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line)
+                && is_command(pid, id, Ends::All)
+                && has_open(pid, folder)
+        };
+        if !is_ours(pid) {
+            continue;
+        }
+        let Some(process) = process::open(pid)? else { continue };
+        // Looked at again, for only now does the pid stay the same process's.
+        if is_ours(pid) && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+            process.kill()?;
+        }
     }
     Ok(())
 }

@@ -143,16 +143,19 @@ fn hold(
         Loaded::Unknown if *whose != Whose::Anybodys => return Ok(None),
         Loaded::Unknown | Loaded::Damaged { .. } => false,
     };
-    let end = |ends| match operator::end(id.as_str(), &context.root.folder_path(id), ends) {
+    let folder = context.root.folder_path(id);
+    let ended = |ended: io::Result<()>| match ended {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::Operator { id: id.to_string(), source: error })
         }
         Ok(()) | Err(_) => Ok(()),
     };
+    let end = |ends| ended(operator::end(id.as_str(), &folder, ends));
     if !deleting {
         context.log.warn("another command works on the container: ending it");
         // Another forced delete may have ended that one already and have the lock by now.
         end(Ends::NoDelete)?;
+        ended(operator::end_unrecorded_proxy(id.as_str(), &folder))?;
     }
     if let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
         return Ok(held);
@@ -162,8 +165,7 @@ fn hold(
     match lock(END_LIMIT)? {
         ControlFlow::Break(held) => Ok(held),
         ControlFlow::Continue(()) => {
-            let path = context.root.folder_path(id);
-            Err(Error::HeldByAnother { id: id.to_string(), path }.into())
+            Err(Error::HeldByAnother { id: id.to_string(), path: folder }.into())
         }
     }
 }

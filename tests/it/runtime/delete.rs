@@ -230,6 +230,28 @@ fn hooks_that_an_interrupted_delete_has_begun_are_not_run_again_by_force() {
     container.left_nothing();
 }
 
+#[test]
+fn force_ends_a_stopped_proxy_whose_create_was_killed() {
+    let container = Container::new();
+    let pid = container.path("proxy");
+    let script = format!(
+        r#"sed 's/.*"pid":\([0-9]*\).*/\1/' > {0}.new; mv {0}.new {0}; exec sleep 100"#,
+        pid.display()
+    );
+    container.spec_hook("createRuntime", &script, |hook| {
+        hook["env"] = serde_json::json!(["PATH=/usr/bin:/bin"]);
+    });
+    let mut create = process::start(&mut container.create_command());
+    process::wait_for("the hook", || container.has("proxy").then_some(()));
+    process::signal(container.read("proxy").parse().unwrap(), rustix::process::Signal::STOP);
+    create.kill();
+    create.wait();
+    let began = Instant::now();
+    container.delete_by_force().silent();
+    assert!(began.elapsed() < Duration::from_secs(5), "containerd allows it 5 s");
+    container.left_nothing();
+}
+
 fn killed_in_create() -> Container {
     let container = Container::new();
     container.hook("create", "touch hanging; sleep 100");
