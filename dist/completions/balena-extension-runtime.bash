@@ -136,7 +136,7 @@ _balena__extension__runtime() {
             return 0
             ;;
         balena__extension__runtime__subcmd__create)
-            opts="-b --bundle --pid-file --console-socket --no-pivot --no-new-keyring --preserve-fds --pidfd-socket"
+            opts="-b --bundle --pid-file --console-socket --no-pivot --no-new-keyring --preserve-fds --pidfd-socket --detach"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -53,6 +53,7 @@ complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_s
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l pidfd-socket -d 'accepted without effect' -r -F
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l no-pivot -d 'accepted without effect'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l no-new-keyring -d 'accepted without effect'
+complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l detach -d 'accepted without effect'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand kill" -s a -l all -d 'the same, but silent when the container has stopped'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand delete" -s f -l force -d 'in any status: end what is under way and kill the proxy first. An unknown ID is a silent success'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand ps" -s f -l format -d 'table or json [table]' -r -f

@@ -200,6 +200,8 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
                 flags.of_run = Some(text(&mut parser, "--of-run")?);
             }
             ("create" | "run", Long("no-pivot" | "no-new-keyring")) => {}
+            // go-runc knows it of create, too, which never waits for the container anyway.
+            ("create", Long("detach")) => {}
             ("create" | "run", Long("preserve-fds")) => {
                 let value = text(&mut parser, "--preserve-fds")?;
                 if value.parse::<u32>().is_err() {
@@ -407,6 +409,7 @@ mod tests {
             "update --resources - x",
             "restore --detach -no-subreaper --bundle /b x",
             "exec --process /p --detach x",
+            "create --bundle /b --pid-file /p --pidfd-socket /s --detach x",
         ] {
             parse(&words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -428,6 +431,7 @@ mod tests {
             ("-z start x", "unknown flag -z"),
             ("start --frob x", "unknown flag --frob of start"),
             ("delete --all x", "unknown flag --all of delete"),
+            ("run --detach x", "unknown flag --detach of run"),
             ("start", "start needs a container id"),
             ("start a b", r#"start has one argument too many: "b""#),
             ("features x", "one argument too many"),
