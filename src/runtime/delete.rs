@@ -77,15 +77,17 @@ pub(super) fn delete(
             }
             Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
         },
-        Loaded::Damaged { path, why } => match insistence {
-            Insistence::Force => {
+        Loaded::Damaged { path, why } => match (insistence, whose) {
+            (Insistence::Force, Whose::Anybodys) => {
                 context.log.warn(&format!(
                     "the state was damaged ({path:?}: {why}): nothing is known of a proxy, a hook or a cgroup"
                 ));
                 held.remove().map_err(Common::State)?;
                 Ok(Some("forgot a container whose state was damaged".to_owned()))
             }
-            Insistence::Plain => Err(Common::Damaged { id: id.to_string(), path, why }.into()),
+            (Insistence::Plain, _) | (_, Whose::OfRun { .. }) => {
+                Err(Common::Damaged { id: id.to_string(), path, why }.into())
+            }
         },
     }
 }
@@ -139,9 +141,11 @@ fn hold(
     let deleting = match context.root.load(id).map_err(Common::State)? {
         Loaded::Ours(state) if !is_meant(&state, whose) => return Ok(None),
         Loaded::Ours(state) => state.phase.is_way_out(),
-        // Nothing is recorded yet: a create that has just begun, and so not of a run that has ended.
-        Loaded::Unknown if *whose != Whose::Anybodys => return Ok(None),
-        Loaded::Unknown | Loaded::Damaged { .. } => false,
+        Loaded::Unknown | Loaded::Damaged { .. } => match whose {
+            Whose::Anybodys => false,
+            // Nothing says that it is meant, as of a create that has only just begun.
+            Whose::OfRun { .. } => return Ok(None),
+        },
     };
     let folder = context.root.folder_path(id);
     let ended = |ended: io::Result<()>| match ended {
