@@ -327,7 +327,13 @@ fn take_over(
     held: Held,
     made: bool,
 ) -> Result<(Held, Option<Box<State>>), Error> {
-    match held.load()? {
+    let loaded = held.load().inspect_err(|_| {
+        // While it is locked, so that it is taken from nobody.
+        if made {
+            let _ = rustix::fs::rmdir(&held.path);
+        }
+    })?;
+    match loaded {
         Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
         Loaded::Ours(state) if state.phase.is_way_out() || held.died_in_create(&state)? => {
             Ok((held, Some(state)))
