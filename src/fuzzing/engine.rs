@@ -256,7 +256,7 @@ fn assert_nothing_in_use_goes(plan: &[Decision], inventory: &Inventory) {
         })
     };
     let stays = inventory.images.iter().map(|image| &image.id).filter(|image| !goes(image));
-    for child in stays.chain(&inventory.foreign_images) {
+    for child in stays.chain(&inventory.foreign_children) {
         let parent = inventory.parents.get(child);
         // Two of one id are nothing that an engine has.
         assert!(parent.is_none_or(|parent| !goes(parent) || parent == child));

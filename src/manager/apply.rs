@@ -213,13 +213,17 @@ impl Work {
         let mut deactivated = Vec::new();
         let result = match how {
             Removal::Container { deactivate } => {
-                if !deactivate.is_empty() {
+                let known = if deactivate.is_empty() {
+                    self.look_again(id, reason)
+                } else {
                     // It may have been waited for. What has begun is gone on with, as far as it may be.
                     let hooks = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
                     self.why_to_end().is_none().then_some(())?;
                     self.deactivate(id, deactivate, &hooks, &mut deactivated);
-                }
-                self.remove_container(id, reason)
+                    // What has hooks is stale, whether it has failed or not.
+                    None
+                };
+                known.unwrap_or_else(|| self.remove_container(id))
             }
             Removal::Image { names } => self.remove_image(names),
             Removal::Volume => {
@@ -268,18 +272,23 @@ impl Work {
         }
     }
 
-    /// Removes a container with its anonymous volumes.
-    fn remove_container(&self, id: &str, reason: &Reason) -> Result<Became, NotGone> {
-        // It was inspected a while ago. An agent may have started it again since.
-        if matches!(reason, Reason::Failed(_)) {
-            match gather::inspect_one(&self.client, id) {
-                Err(error) if error.is_absence() => return Ok(Became::GoneBefore),
-                Err(error) => return Err(NotGone::Still(chain(&error))),
-                Ok(seen) if seen.phase() == Phase::Removing => return Ok(Became::BeingRemoved),
-                Ok(seen) if seen.has_recovered() => return Ok(Became::Recovered),
-                Ok(_) => {}
-            }
+    /// A failed container was inspected a while ago, and an agent may have started it again since. What it
+    /// is now, unless it is to be removed still.
+    fn look_again(&self, id: &str, reason: &Reason) -> Option<Result<Became, NotGone>> {
+        if !matches!(reason, Reason::Failed(_)) {
+            return None;
         }
+        match gather::inspect_one(&self.client, id) {
+            Err(error) if error.is_absence() => Some(Ok(Became::GoneBefore)),
+            Err(error) => Some(Err(NotGone::Still(chain(&error)))),
+            Ok(seen) if seen.phase() == Phase::Removing => Some(Ok(Became::BeingRemoved)),
+            Ok(seen) if seen.has_recovered() => Some(Ok(Became::Recovered)),
+            Ok(_) => None,
+        }
+    }
+
+    /// Removes a container with its anonymous volumes.
+    fn remove_container(&self, id: &str) -> Result<Became, NotGone> {
         let path = format!("/containers/{}?v=true&force=true", in_path(id));
         let what = format!("remove container {}", brief(id));
         let error = match self.ask_to_remove(&path, &what) {

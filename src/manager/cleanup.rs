@@ -53,17 +53,15 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
         Ended::Stopped => Err(Failure::Stopped),
         Ended::OutOfTime => Err(context.out_of_time()),
         // Each had its turn; those that failed may have failed for want of time.
-        Ended::Complete if report.failures() > 0 => match why_to_end(context) {
-            Some(Ended::Stopped) => Err(Failure::Stopped),
-            Some(_) => Err(context.out_of_time()),
-            None => Ok(Exit::Failed),
-        },
+        Ended::Complete if report.failures() > 0 => {
+            match parallel::why_to_end(&context.stop, context.deadline) {
+                Some(Ended::Stopped) => Err(Failure::Stopped),
+                Some(_) => Err(context.out_of_time()),
+                None => Ok(Exit::Failed),
+            }
+        }
         Ended::Complete => Ok(Exit::Done),
     }
-}
-
-fn why_to_end(context: &Context) -> Option<Ended> {
-    parallel::why_to_end(&context.stop, context.deadline)
 }
 
 /// Fails if claims are to be judged while an update may still roll back.

@@ -190,7 +190,7 @@ fn use_ancestors<'a>(
     stay: impl Iterator<Item = &'a str>,
     inventory: &'a Inventory,
 ) {
-    let foreign = inventory.foreign_images.iter().map(String::as_str);
+    let foreign = inventory.foreign_children.iter().map(String::as_str);
     let mut children: Vec<&str> = used.iter().copied().chain(stay).chain(foreign).collect();
     while let Some(child) = children.pop() {
         if let Some(parent) = inventory.parents.get(child)

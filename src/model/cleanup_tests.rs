@@ -210,7 +210,7 @@ fn an_image_that_another_one_was_built_on_stays_as_long_as_that() {
                 image("free", STALE),
             ],
             parents: parents.map(|(child, parent)| (child.to_owned(), parent.to_owned())).into(),
-            foreign_images: foreign.iter().map(|&id| id.to_owned()).collect(),
+            foreign_children: foreign.iter().map(|&id| id.to_owned()).collect(),
             ..Inventory::default()
         };
         let running = running();

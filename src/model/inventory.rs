@@ -144,7 +144,7 @@ pub(crate) struct Inventory {
     /// The image that another one was built on, by their ids.
     pub(crate) parents: BTreeMap<String, String>,
     /// Those that were built on another one and are no extensions.
-    pub(crate) foreign_images: Vec<String>,
+    pub(crate) foreign_children: Vec<String>,
     /// Items of the engine's lists that make no sense, and why.
     pub(crate) unreadable: Vec<String>,
 }
@@ -241,7 +241,7 @@ impl Collector {
         if listed.labels.is_extension() {
             inventory.images.push(listed.into_image());
         } else if parent.is_some() {
-            inventory.foreign_images.push(listed.id);
+            inventory.foreign_children.push(listed.id);
         }
     }
 

@@ -149,5 +149,5 @@ fn what_is_left_of_a_build_is_no_image_of_its_own_and_tells_what_was_built_on_wh
     let ids: Vec<&str> = inventory.images.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, ["old", "new", "loose"]);
     assert_eq!(inventory.parents["new"], "layer");
-    assert_eq!(inventory.foreign_images, ["other"]);
+    assert_eq!(inventory.foreign_children, ["other"]);
 }

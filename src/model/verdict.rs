@@ -109,7 +109,7 @@ codes! {
     BootEnvironmentUnreadable "boot-environment-unreadable" Unknown
         "make it readable: balena-extension-manager doctor",
     RejectedUnreadable "rejected-unreadable" Unknown
-        "make /mnt/state/override-rejected readable, and run it as root",
+        "mount /mnt/state, make override-rejected in it readable, and run it as root",
     MountsUnreadable "mounts-unreadable" Unknown "run it as root, with /proc mounted",
     StartTimeUnknown "start-time-unknown" Unknown "deploy it again to be sure",
     NotVisible "not-visible" Unknown "deploy it again to be sure",

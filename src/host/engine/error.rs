@@ -82,9 +82,21 @@ impl Error {
         matches!(self, Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Broken { .. })
     }
 
-    /// Whether the request was given up, so that nobody knows what the engine did.
+    /// Whether nobody knows what the engine did: it may have got the request, and has not answered it.
     pub(crate) fn is_unknown(&self) -> bool {
-        self.is_stop() || matches!(self, Self::OutOfTime { .. } | Self::NoAnswer { .. })
+        match self {
+            Self::Unreachable { .. }
+            | Self::Api { .. }
+            | Self::Refused { .. }
+            | Self::Uri { .. } => false,
+            Self::NoAnswer { .. }
+            | Self::OutOfTime { .. }
+            | Self::Stopped { .. }
+            | Self::TooLarge { .. }
+            | Self::Garbage { .. }
+            | Self::Broken { .. }
+            | Self::Http { .. } => true,
+        }
     }
 
     /// Whether there was no more time for it.

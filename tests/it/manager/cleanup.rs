@@ -1,6 +1,6 @@
 //! `cleanup` on a recorded engine: what goes, in which order, with which words and exit status.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -304,6 +304,21 @@ fn a_removal_that_nobody_has_heard_of_is_not_called_failed() {
     assert_eq!(document["objects"][0]["result"], "unknown");
     let err = std::fs::read_to_string(err.path()).unwrap();
     assert!(err.contains("may be still there, or may have gone"), "{err}");
+}
+
+#[test]
+fn an_engine_that_dies_during_a_removal_leaves_it_unknown() {
+    let (store, host) = (Store::of(&[failed("a")]), Host::new());
+    let died = AtomicBool::new(false);
+    let _engine = host.engine_but(&store, move |method, _| {
+        let dies = died.fetch_or(method == "DELETE", Ordering::Relaxed) || method == "DELETE";
+        dies.then(|| Answer::Raw(Vec::new()))
+    });
+    let finished = host.manager(&["cleanup", "--format", "json"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.json()["objects"][0]["result"], "unknown");
+    assert!(finished.err.contains("may have gone"), "{finished}");
+    assert!(finished.err.contains("remove container a: the connection broke"), "{finished}");
 }
 
 #[test]

@@ -82,6 +82,23 @@ fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
 }
 
 #[test]
+fn a_stale_container_goes_after_its_deactivate_though_it_has_been_started_again() {
+    let host = Host::new();
+    let ran = host.path("ran");
+    let container = with_deactivate(&host, &format!("touch {}", ran.display()));
+    let store = Store::of(&[Container { error: "it did not start", ..container }]);
+    let (seen, mark) = (store.clone(), ran.clone());
+    let _engine = host.engine_but(&store, move |_, _| {
+        if mark.exists() {
+            seen.contents().containers.iter_mut().for_each(|one| one.error = "");
+        }
+        None
+    });
+    host.manager(&["cleanup", "--stale-os"]).ok();
+    assert!(ran.exists() && store.ids().is_empty());
+}
+
+#[test]
 fn a_signal_that_ends_manager_and_deactivate_keeps_the_container() {
     let host = Host::new();
     // systemd stops a unit with a signal to all its processes. Here the hook tells the manager, its

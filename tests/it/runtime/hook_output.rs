@@ -198,16 +198,21 @@ fn a_hook_that_closes_its_output_and_fails_fails() {
     container.left_nothing();
 }
 
+/// Creates the container, whose standard output is a pipe that nobody else writes to.
+fn created_with_a_pipe(container: &Container) -> std::io::PipeReader {
+    let (read, write) = std::io::pipe().unwrap();
+    let mut create = container.create_command();
+    create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
+    assert_eq!(process::start(&mut create).wait(), 0);
+    read
+}
+
 /// A start whose container's log has a reader that begins late, after the backlog has overflown.
 #[test]
 fn behind_a_gap_output_goes_on_while_the_hook_runs_and_nobody_spins() {
     let container = Container::new();
     container.hook("start", "head -c 4000000 /dev/zero; touch printed; while [ ! -e go ]; do sleep 0.05; done; echo after; while [ ! -e end ]; do sleep 0.05; done");
-    let (read, write) = std::io::pipe().unwrap();
-    let mut create = container.create_command();
-    create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
-    assert_eq!(process::start(&mut create).wait(), 0);
-    drop(create);
+    let read = created_with_a_pipe(&container);
     let mut start = process::start(&mut container.command(&["start", &container.id]));
     process::wait_for("the hook to have printed", || container.has("printed").then_some(()));
     let reader = std::thread::spawn(move || {
@@ -243,11 +248,7 @@ fn behind_a_gap_output_goes_on_while_the_hook_runs_and_nobody_spins() {
 fn a_slow_reader_does_not_hold_up_a_start() {
     let container = Container::new();
     container.hook("start", "head -c 1000000 /dev/zero; echo the end");
-    let (read, write) = std::io::pipe().unwrap();
-    let mut create = container.create_command();
-    create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
-    assert_eq!(process::start(&mut create).wait(), 0);
-    drop(create);
+    let read = created_with_a_pipe(&container);
     // 40 kB a second.
     let reader = std::thread::spawn(move || {
         use std::io::Read as _;
