@@ -1,7 +1,6 @@
-//! A dockerd with its own containerd, on a network and among mounts of its own.
-//!
-//! What the daemon sees as the host's network and mounts belongs to it alone, so a test may compare
-//! them, break them, and kill the daemon, while others run beside it.
+//! A dockerd with its own containerd, on a network of its own: what the daemon sees as the host's
+//! belongs to it alone, so a test may compare it, break it, and kill the daemon, while others run beside
+//! it. Its mount namespace is that of process 1, as on most hosts, or one of its own ([`Mounts`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,15 @@ use crate::engine::{Engine, Status};
 use crate::image::Image;
 use crate::sandbox::RUNTIME;
 
+/// Which mounts a daemon has.
+#[derive(Clone, Copy)]
+pub(crate) enum Mounts {
+    /// Those of process 1.
+    OfTheHost,
+    /// A copy of them, from which nothing comes back to the host.
+    Apart,
+}
+
 pub(crate) struct Docker {
     dir: TempDir,
     daemon: Mutex<Child>,
@@ -27,6 +35,11 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts a daemon that knows the runtime as `extension`.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_among(Mounts::OfTheHost, arguments)
+    }
+
+    /// The same, among these mounts.
+    pub(crate) fn start_among(mounts: Mounts, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("docker").tempdir().unwrap();
         // An empty file stands where the machine's own settings would be read from.
         // What a host would have, but for the place of the binary.
@@ -35,7 +48,8 @@ impl Docker {
         assert!(snippet.contains(RUNTIME), "dist/docker/daemon.json names another place");
         fs::write(dir.path().join("daemon.json"), snippet).unwrap();
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-        let daemon = spawn(None, dir.path(), &arguments);
+        let new = Command::new("unshare");
+        let daemon = spawn(new, mounts.unshare(), dir.path(), &arguments);
         let docker = Self { dir, daemon: Mutex::new(daemon), arguments };
         docker.await_ready();
         docker
@@ -83,7 +97,7 @@ impl Docker {
         });
         kill(pid(&daemon), signal).unwrap();
         daemon.wait().unwrap();
-        *daemon = spawn(Some(&holder), self.dir.path(), &self.arguments);
+        *daemon = spawn(nsenter(&holder), &[], self.dir.path(), &self.arguments);
         drop(daemon);
         meanwhile();
         self.await_ready();
@@ -153,15 +167,22 @@ impl Docker {
     }
 }
 
-/// Starts dockerd in new namespaces, or in those of `beside`.
-fn spawn(beside: Option<&Child>, dir: &Path, arguments: &Vec<String>) -> Child {
-    let mut command = beside.map_or_else(|| Command::new("unshare"), nsenter);
-    if beside.is_none() {
-        command.args(["--mount", "--net"]);
+impl Mounts {
+    /// The options of unshare(1) that make its namespaces.
+    fn unshare(self) -> &'static [&'static str] {
+        match self {
+            Self::OfTheHost => &["--net"],
+            Self::Apart => &["--net", "--mount"],
+        }
     }
+}
+
+/// Starts dockerd in the namespaces that `command` makes or enters.
+fn spawn(mut command: Command, options: &[&str], dir: &Path, arguments: &Vec<String>) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let in_dir = |name: &str| dir.join(name).display().to_string();
     command
+        .args(options)
         .args(["sh", "-ec", "ip link set lo up; exec dockerd \"$@\"", "sh"])
         .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("pid")])
         .args(["--data-root", &in_dir("data"), "--exec-root", &in_dir("exec")])
@@ -192,15 +213,26 @@ impl Drop for Docker {
         let daemon = self.daemon.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = kill(pid(daemon), Signal::SIGCONT);
         let _ = kill(pid(daemon), Signal::SIGTERM);
-        for _ in 0..200 {
-            if daemon.try_wait().unwrap().is_some() {
-                return;
-            }
+        let ended = (0..200).any(|_| {
             std::thread::sleep(Duration::from_millis(100));
+            daemon.try_wait().unwrap().is_some()
+        });
+        if !ended {
+            eprintln!("dockerd did not end within 20 s of SIGTERM; killing it");
+            drop(daemon.kill());
+            drop(daemon.wait());
         }
-        eprintln!("dockerd did not end within 20 s of SIGTERM; killing it");
-        drop(daemon.kill());
-        drop(daemon.wait());
+        unmount_below(self.dir.path());
+    }
+}
+
+/// Takes the engine's own mounts away, which outlive it: its network namespaces, for one.
+fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(folder)).collect();
+    for point in below.iter().rev() {
+        attempt(Command::new("umount").args(["--lazy", point]));
     }
 }
 

@@ -56,12 +56,14 @@ fn mounts() -> BTreeSet<String> {
     mounts.lines().map(str::to_owned).collect()
 }
 
-/// The states that the runtime keeps where nobody told it a place.
+/// The states that the runtime keeps without `--root`, and the places of rootfs that it attaches for hooks.
 fn states() -> Vec<PathBuf> {
-    let roots = [Path::new("/run/balena-extension-runtime"), Path::new("/run/containerd/runc")];
-    let mut found: Vec<PathBuf> = roots.iter().flat_map(|root| below(root)).collect();
+    let of_containerd = Path::new("/run/containerd/runc");
+    let own = ["/run/balena-extension-runtime", "/run/balena-extension-runtime-rootfs"];
+    let roots = own.map(Path::new).into_iter().chain([of_containerd]);
+    let mut found: Vec<PathBuf> = roots.flat_map(below).collect();
     // containerd keeps a root for every namespace.
-    found.retain(|dir| dir.parent() != Some(roots[1]) || !below(dir).is_empty());
+    found.retain(|dir| dir.parent() != Some(of_containerd) || !below(dir).is_empty());
     found
 }
 

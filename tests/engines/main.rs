@@ -48,6 +48,7 @@ mod scenarios_killed;
 mod scenarios_manager;
 mod scenarios_manager_check;
 mod scenarios_manager_stores;
+mod scenarios_mounts;
 mod scenarios_network;
 mod scenarios_podman;
 mod suite;
@@ -85,6 +86,7 @@ fn run_tests() -> ExitCode {
     scenarios_docker::add_to(&mut suite, &engines);
     scenarios_crash::add_to(&mut suite);
     scenarios_killed::add_to(&mut suite, &engines);
+    scenarios_mounts::add_to(&mut suite, &engines);
     scenarios_network::add_to(&mut suite);
     scenarios_podman::add_to(&mut suite, &engines);
     scenarios_ctr::add_to(&mut suite, &engines);

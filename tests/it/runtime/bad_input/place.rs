@@ -24,23 +24,40 @@ fn as_nobody(container: &Container, verb: &[&str]) -> Finished {
     finished
 }
 
+/// A shell in a mount namespace that is gone afterwards. The shell is process 1 there, because hooks of an
+/// image run in the mount namespace of process 1. What `create` leaves running would end with the shell, so
+/// the scripts look for it: see [`NO_PROXY`].
+fn shell_apart(script: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", script, "sh"]).args(words);
+    command
+}
+
+/// Ends the shell with 97 if a proxy is left. (The brackets keep the shell and grep out of it; a zombie
+/// has no command line.)
+const NO_PROXY: &str = r#"! grep -l "prox[y]" /proc/[0-9]*/cmdline 2>/dev/null || exit 97"#;
+
 /// Creates with a tmpfs of these options over `folder`, full to the brim, in a mount namespace that is
 /// gone afterwards; and fails unless the tmpfs is then as it was.
 fn create_over(container: &Container, options: &str, folder: &Path) -> Finished {
-    let script = r#"mount -t tmpfs -o "$1" it "$2" || exit 99
+    let script = format!(
+        r#"mount -t tmpfs -o "$1" it "$2" || exit 99
         folder=$2
         shift 2
         head -c 65536 /dev/zero > "$folder/filler" 2> /dev/null
         before=$(ls -A "$folder")
         "$@"
         status=$?
-        [ "$before" = "$(ls -A "$folder")" ] || { echo "left: $(ls -A "$folder")"; exit 98; }
-        exit $status"#;
+        [ "$before" = "$(ls -A "$folder")" ] || {{ echo "left: $(ls -A "$folder")"; exit 98; }}
+        {NO_PROXY}
+        exit $status"#
+    );
     let words = container.create_command();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh", options]).arg(folder);
-    let finished = container.create_by(command.arg(words.get_program()).args(words.get_args()));
-    assert!(finished.code < 98, "{finished}");
+    let mut command = shell_apart(&script, &[options]);
+    command.arg(folder).arg(words.get_program()).args(words.get_args());
+    let finished = container.create_by(&mut command);
+    assert!(finished.code < 97, "{finished}");
     finished
 }
 
@@ -183,9 +200,14 @@ fn on_a_mount(container: &Container, options: &str) -> Finished {
     let folder = container.beside("pids");
     std::fs::create_dir(&folder).unwrap();
     let pid_file = folder.join("init.pid");
-    let script = r#"mount -t tmpfs -o "$1" it "$2" || exit 99
+    let script = format!(
+        r#"mount -t tmpfs -o "$1" it "$2" || exit 99
         head -c 65536 /dev/zero > "$2/filler" 2> /dev/null
-        shift 2; "$@""#;
+        shift 2; "$@"
+        status=$?
+        {NO_PROXY}
+        exit $status"#
+    );
     let words = container.command(&[
         "create",
         "-b",
@@ -194,9 +216,11 @@ fn on_a_mount(container: &Container, options: &str) -> Finished {
         pid_file.to_str().unwrap(),
         &container.id,
     ]);
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh", options]).arg(folder);
-    container.create_by(command.arg(words.get_program()).args(words.get_args()))
+    let mut command = shell_apart(&script, &[options]);
+    command.arg(folder).arg(words.get_program()).args(words.get_args());
+    let finished = container.create_by(&mut command);
+    assert!(finished.code < 97, "{finished}");
+    finished
 }
 
 #[test]
