@@ -104,6 +104,7 @@ fn run(
     // Orphans of the hook become children of this process, where they can be found.
     reaper::adopt_orphans()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    process::give_up_oom_protection()?;
     let deadline = Instant::now() + limit;
     let hook = spawn(&Program {
         path: program,

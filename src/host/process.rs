@@ -81,6 +81,24 @@ pub(crate) fn ignored_signals() -> Option<u64> {
     read_proc("self", "status").ok().flatten().and_then(|status| signal::ignored(&status))
 }
 
+/// Raises a negative `oom_score_adj` (proc_pid_oom_score_adj(5)) of this process to 0, which its children
+/// inherit: engines protect themselves with one, and a hook that eats the memory must not be the last
+/// process that the kernel kills.
+///
+/// # Errors
+/// The value cannot be read or written.
+pub(crate) fn give_up_oom_protection() -> io::Result<()> {
+    raise_to_zero("/proc/self/oom_score_adj")
+}
+
+fn raise_to_zero(path: &str) -> io::Result<()> {
+    if std::fs::read(path)?.starts_with(b"-") {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+        rustix::io::write(rustix::fs::open(path, flags, Mode::empty())?, b"0")?;
+    }
+    Ok(())
+}
+
 fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut bytes = [0; READ_MAX];
@@ -193,6 +211,18 @@ pub(crate) fn poll(descriptors: &mut [PollFd<'_>], limit: Duration) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a plain file, since lowering the kernel's takes CAP_SYS_RESOURCE, which not every machine grants.
+    #[test]
+    fn a_negative_adjustment_becomes_zero_and_any_other_stays() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (before, after) in [("-900\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")] {
+            std::io::Write::write_all(&mut file.reopen().unwrap(), before.as_bytes()).unwrap();
+            raise_to_zero(file.path().to_str().unwrap()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
+        }
+        assert!(raise_to_zero("/proc/self/none").is_err());
+    }
 
     #[test]
     fn only_the_recorded_process_with_the_recorded_command_line_is_found() {

@@ -174,6 +174,32 @@ fn a_hook_has_a_plain_umask_a_session_of_its_own_and_all_signals() {
     }
 }
 
+/// Engines protect themselves from the kernel's OOM killer, and a runtime inherits that. Lowering the value
+/// takes CAP_SYS_RESOURCE; without it the hook has what the test has, which is not negative either.
+#[test]
+fn no_hook_inherits_the_engines_protection_from_the_oom_killer() {
+    for (engine, expected) in [("-900", "0"), ("300", "300")] {
+        let container = Container::new();
+        let record = |name: &str| format!("cat /proc/$$/oom_score_adj > {name}.seen");
+        VERBS.iter().for_each(|verb| container.hook(verb, &record(verb)));
+        container.spec_hook("prestart", &record("prestart"), |_| {});
+        let protected = |command: std::process::Command| {
+            let mut wrapped = std::process::Command::new("sh");
+            let script = format!("echo {engine} 2>/dev/null >/proc/$$/oom_score_adj; exec \"$@\"");
+            wrapped.args(["-c", &script, "sh"]);
+            wrapped.arg(command.get_program()).args(command.get_args());
+            wrapped
+        };
+        container.create_by(&mut protected(container.create_command())).ok();
+        for verb in ["start", "delete"] {
+            container.finish(&mut protected(container.command(&[verb, &container.id]))).ok();
+        }
+        for name in VERBS.iter().chain(&["prestart"]) {
+            assert_eq!(container.read(&format!("{name}.seen")), expected, "{name} of {engine}");
+        }
+    }
+}
+
 #[test]
 fn a_hook_is_started_without_arguments_as_root() {
     let container = Container::new();
