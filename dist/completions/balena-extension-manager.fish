@@ -24,7 +24,7 @@ function __fish_balena_extension_manager_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l timeout -d 'How many seconds the whole command may take' -r
@@ -42,7 +42,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l wait -d 'How many seconds to wait for an engine that is starting up' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l format -d 'How to print it' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l timeout -d 'How many seconds the whole command may take' -r
@@ -55,7 +55,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'How to print it' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l timeout -d 'How many seconds the whole command may take' -r
@@ -64,7 +64,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l format -d 'How to print it' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l timeout -d 'How many seconds the whole command may take' -r
@@ -72,14 +72,14 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s q -l quiet -d 'Print ids only'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l timeout -d 'How many seconds the whole command may take' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -s h -l help -d 'Print help'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l timeout -d 'How many seconds the whole command may take' -r
@@ -92,7 +92,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the host, as `uname -m` or images say it [default: the image\'s, else that of ROOT, else this machine\'s]' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print what was found' -r -f -a "text\t'For people'
 json\t'For programs; docs/check.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l timeout -d 'How many seconds the whole command may take' -r
@@ -102,7 +102,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l format -d 'How to print it' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l timeout -d 'How many seconds the whole command may take' -r

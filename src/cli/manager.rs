@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
 /// What goes for every command.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Globals {
-    /// The engine's socket, unix:///path [default: DOCKER_HOST if it names a unix socket, else
-    /// unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]
+    /// The engine's socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute
+    /// path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]
     #[arg(long, global = true, value_name = "URL", value_parser = socket)]
     pub(crate) host: Option<PathBuf>,
     /// How much is told on standard error: debug, info, warn or error

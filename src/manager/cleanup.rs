@@ -87,12 +87,12 @@ fn connect(context: &Context, request: &Cleanup) -> Result<Client, Failure> {
     let deadline = Instant::now() + request.wait;
     loop {
         match context.connect() {
-            Err(error) if error.may_pass() && Instant::now() < deadline => {
+            Err(Failure::Engine(error)) if error.may_pass() && Instant::now() < deadline => {
                 if context.stop.pause(PAUSE) {
                     return Err(Failure::Stopped);
                 }
             }
-            result => return Ok(result?),
+            result => return result,
         }
     }
 }

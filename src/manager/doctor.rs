@@ -58,8 +58,8 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
     });
     let (api, engine) = match asked {
         Ok((api, info)) => (Some(api), Ok(info)),
-        Err(error) if error.is_stop() => return Err(Failure::Stopped),
-        Err(error) => (None, Err(chain(&error))),
+        Err(Failure::Engine(error)) if error.is_stop() => return Err(Failure::Stopped),
+        Err(failure) => (None, Err(chain(&failure))),
     };
     let runtimes = engine.as_ref().map(|info| runtimes(context, info)).unwrap_or_default();
     let root = engine.as_ref().ok().and_then(|info| info.docker_root_dir.clone());

@@ -157,8 +157,9 @@ pub(super) fn extensions(
             context.note_requests(&client);
             Ok((containers, Source::Engine))
         }
-        Err(error) if error.is_stop() => Err(Failure::Stopped),
-        Err(error) => Ok((from_store(context, error)?, Source::Store)),
+        Err(Failure::Engine(error)) if error.is_stop() => Err(Failure::Stopped),
+        Err(Failure::Engine(error)) => Ok((from_store(context, error)?, Source::Store)),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -8,45 +8,52 @@ use crate::host::deploy;
 use crate::model::cause::{chain, on_one_line};
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 pub(super) fn logs(context: &Context, request: &Logs) -> Result<Exit, Failure> {
     let folder = context.host.path(deploy::FOLDER);
     let recorded = deploy::ids(&folder)?;
-    let named = |id: &String| -> Result<Option<Record>, Failure> {
-        match ContainerId::parse(id) {
-            Ok(id) => Ok(deploy::load(&folder, &id)?),
-            // No container has such an id, so there is no such record.
-            Err(_) => Ok(None),
-        }
+    let id = if recorded.contains(&request.id) {
+        request.id.clone()
+    } else {
+        let known = known(context, recorded)?;
+        resolve(&known, &request.id, |one| (one.id.as_str(), one.name.as_str()))?.id.clone()
     };
-    let record = match resolve(&recorded, &request.id, |id| (id.as_str(), id.as_str())) {
-        Ok(id) => named(id)?,
-        Err(ambiguous @ Failure::Ambiguous { .. }) => return Err(ambiguous),
-        // Not the beginning of an id: a name, which only the engine knows.
-        Err(_) => match engines_id(context, &request.id)? {
-            Some(id) => named(&id)?,
-            None => None,
-        },
+    // No container has an id that is none, so there is no such record.
+    let record = match ContainerId::parse(&id) {
+        Ok(id) => deploy::load(&folder, &id)?,
+        Err(_) => None,
     };
     let record = record.ok_or_else(|| Failure::NoRecord { name: request.id.clone() })?;
     print(&text(&record))?;
     Ok(Exit::Done)
 }
 
-fn engines_id(context: &Context, name: &str) -> Result<Option<String>, Failure> {
+/// A container that the engine has, or that only a record is left of, whose name nobody knows any more.
+struct Known {
+    id: String,
+    name: String,
+}
+
+/// Everything that a name or the beginning of an id may mean.
+fn known(context: &Context, recorded: Vec<String>) -> Result<Vec<Known>, Failure> {
     let containers = match gather::extensions(context, Depth::Listed) {
         Ok((containers, _)) => containers,
-        Err(error @ Failure::Stopped) => return Err(error),
+        Err(error @ (Failure::Stopped | Failure::Host(_))) => return Err(error),
         // Records are told all the same, by their ids.
         Err(error) => {
             let told = chain(&error);
             context.log.warn(&format!("{told}; names cannot be looked up"));
-            return Ok(None);
+            Vec::new()
         }
     };
-    let one = resolve(&containers, name, |one| (one.id.as_str(), one.name.as_str()))?;
-    Ok(Some(one.id.clone()))
+    let listed: BTreeSet<&str> = containers.iter().map(|one| one.id.as_str()).collect();
+    let left = recorded.into_iter().filter(|id| !listed.contains(id.as_str()));
+    let left: Vec<Known> = left.map(|id| Known { id, name: String::new() }).collect();
+    let containers = containers.iter();
+    let containers = containers.map(|one| Known { id: one.id.clone(), name: one.name.clone() });
+    Ok(containers.chain(left).collect())
 }
 
 fn text(record: &Record) -> String {

@@ -10,9 +10,11 @@ mod inspect;
 mod list;
 mod logs;
 mod parallel;
+mod socket;
 mod status;
 
-use crate::cli::manager::{Arguments, Command, Globals, parse, socket_of};
+use self::socket::UnusableHost;
+use crate::cli::manager::{Arguments, Command, Globals, parse};
 use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
@@ -29,9 +31,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 const NAME: &str = "balena-extension-manager";
-/// The engine's sockets, if nobody names one.
-const BALENA_SOCKET: &str = "/var/run/balena-engine.sock";
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// The exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +66,8 @@ impl From<Exit> for ExitCode {
 enum Failure {
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Host(#[from] UnusableHost),
     #[error("{engine}; and its store on disk does not help: {store}")]
     NeitherEngineNorStore { engine: String, store: String },
     #[error(transparent)]
@@ -113,6 +114,7 @@ impl Failure {
             }
             Self::Engine(error) if error.is_stop() || error.is_out_of_time() => Exit::Interrupted,
             Self::Engine(_)
+            | Self::Host(_)
             | Self::NeitherEngineNorStore { .. }
             | Self::Lock(_)
             | Self::WindowUnknown { .. }
@@ -133,22 +135,20 @@ struct Context {
     log: Log,
     globals: Globals,
     host: HostRoot,
-    socket: PathBuf,
+    /// A command that does not talk to the engine has no use for it, and none for the error.
+    socket: Result<PathBuf, UnusableHost>,
     stop: Arc<Stop>,
     deadline: Instant,
 }
 
 impl Context {
-    fn engine(&self) -> Engine {
-        Engine {
-            socket: self.socket.clone(),
+    fn connect(&self) -> Result<Client, Failure> {
+        let engine = Engine {
+            socket: self.socket.clone()?,
             patience: self.globals.request_timeout,
             deadline: self.deadline,
-        }
-    }
-
-    fn connect(&self) -> Result<Client, engine::Error> {
-        Client::connect(self.engine(), &self.stop)
+        };
+        Ok(Client::connect(engine, &self.stop)?)
     }
 
     fn out_of_time(&self) -> Failure {
@@ -208,7 +208,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<Exit, Fail
     let stop = stop.map_err(|source| Failure::Signals { source })?;
     let log = Log::to_stderr(Format::Text, globals.log_level);
     let host = HostRoot::new(globals.host_root.clone());
-    let socket = socket(&globals, docker_host, &host, &log);
+    let socket = socket::choose(globals.host.as_ref(), docker_host, &host);
     let deadline = Instant::now() + globals.timeout;
     let context = Context { log, host, socket, stop: Arc::new(stop), deadline, globals };
     match command {
@@ -240,24 +240,6 @@ fn saved_image(
     Ok(client.download(&path, &format!("save image {image:?}"))?)
 }
 
-/// Chooses the engine's socket.
-fn socket(globals: &Globals, docker_host: Option<OsString>, host: &HostRoot, log: &Log) -> PathBuf {
-    if let Some(socket) = &globals.host {
-        return socket.clone();
-    }
-    if let Some(url) = docker_host.filter(|url| !url.is_empty()) {
-        let url = url.to_string_lossy();
-        match socket_of(&url).filter(|_| url.starts_with("unix://")) {
-            Some(socket) => return socket,
-            None => log.warn(&format!(
-                "DOCKER_HOST={url:?} is ignored: only unix sockets can be used, unix:///path/to.sock"
-            )),
-        }
-    }
-    let (balena, docker) = (host.path(BALENA_SOCKET), host.path(DOCKER_SOCKET));
-    if !balena.exists() && docker.exists() { docker } else { balena }
-}
-
 fn print(text: &str) -> Result<(), Failure> {
     output::print(text).map_err(|source| Failure::Print { source })
 }
@@ -283,19 +265,23 @@ impl<I: Iterator<Item: serde::Serialize> + Clone> serde::Serialize for Each<I> {
     }
 }
 
-/// The one that a person means by `name`: its whole id or name, or the beginning of its id.
+/// The one that a person means by `name`: its whole id, else its name, else the beginning of its id.
 fn resolve<'a, T>(
     all: &'a [T],
     name: &str,
     of: impl Fn(&T) -> (&str, &str),
 ) -> Result<&'a T, Failure> {
     let wanted = name.trim_start_matches('/');
-    if let Some(exact) = all.iter().find(|one| of(one).0 == wanted || of(one).1 == wanted) {
+    let unknown = || Failure::NoSuchExtension { name: name.to_owned() };
+    if wanted.is_empty() {
+        return Err(unknown());
+    }
+    let by_id = all.iter().find(|one| of(one).0 == wanted);
+    if let Some(exact) = by_id.or_else(|| all.iter().find(|one| of(one).1 == wanted)) {
         return Ok(exact);
     }
-    let mut matching = all.iter().filter(|one| !wanted.is_empty() && of(one).0.starts_with(wanted));
-    let first = matching.next();
-    let first = first.ok_or_else(|| Failure::NoSuchExtension { name: name.to_owned() })?;
+    let mut matching = all.iter().filter(|one| of(one).0.starts_with(wanted));
+    let first = matching.next().ok_or_else(unknown)?;
     let others: Vec<&T> = matching.collect();
     if others.is_empty() {
         return Ok(first);

@@ -250,23 +250,42 @@ fn connections_are_kept_and_no_request_is_sent_in_vain() {
 }
 
 #[test]
-fn docker_host_is_taken_if_it_is_a_unix_socket_and_else_ignored_with_a_warning() {
+fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
     let host = Host::new();
-    let _engine = host.engine(&Store::default());
-    let with = |value: &str| {
-        let mut command = bare(&["list", "--host-root", host.path("").to_str().unwrap()]);
+    // The engine that would be asked without DOCKER_HOST.
+    let store = Store::of(&[Container { state: "dead", ..Container::new("1") }]);
+    std::fs::create_dir_all(host.path("var/run")).unwrap();
+    let socket = host.path("var/run/docker.sock");
+    let asked = store.clone();
+    let engine = Engine::start(&socket, move |method, path| asked.answer(method, path));
+    let with = |value: &str, words: &[&str]| {
+        let mut command = bare(words);
+        command.args(["--host-root", host.path("").to_str().unwrap()]);
         run(command.env("DOCKER_HOST", value))
     };
-    with(&format!("unix://{}", host.socket().display())).ok();
-    for value in ["tcp://127.0.0.1:1", "ssh://x", "/no/url"] {
-        let finished = with(value);
-        assert!(
-            finished.err.contains("DOCKER_HOST") && finished.err.contains("ignored"),
-            "{finished}"
-        );
-        assert_eq!(finished.code, 1, "there is no engine at the usual places of this host");
+    for value in ["tcp://127.0.0.1:1", "ssh://x", "fd://", "unix://docker.sock", "docker.sock"] {
+        for words in [
+            &["cleanup"][..],
+            &["status"],
+            &["list"],
+            &["inspect", "1"],
+            &["logs", "1"],
+            &["check", "registry/name:tag"],
+        ] {
+            let finished = with(value, words);
+            let named = finished.err.contains(&format!("DOCKER_HOST={value:?}"));
+            assert!(finished.code == 1 && named, "{words:?}: {finished}");
+        }
+        let told = with(value, &["doctor"]);
+        assert!(told.code == 1 && told.out.contains("problem  engine"), "{told}");
+        assert!(told.out.contains("DOCKER_HOST"), "{told}");
+        assert_eq!(with(value, &["check", "--rules"]).code, 0, "it does not talk to an engine");
     }
-    std::fs::create_dir_all(host.path("var/run")).unwrap();
-    std::os::unix::fs::symlink(host.socket(), host.path("var/run/docker.sock")).unwrap();
-    with("").ok();
+    let named = with("/nowhere/else.sock", &["cleanup"]);
+    assert!(named.code == 1 && named.err.contains("/nowhere/else.sock"), "{named}");
+    assert_eq!((engine.requests(), store.ids().len()), (Vec::new(), 1));
+    for value in ["", socket.to_str().unwrap(), &format!("unix://{}", socket.display())] {
+        with(value, &["list"]).ok();
+    }
+    assert_eq!(engine.requests().len(), 3 * 2);
 }

@@ -24,6 +24,8 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Value {
 #[derive(Clone)]
 pub(crate) struct Container {
     pub(crate) id: String,
+    /// Without one it is derived from the id.
+    pub(crate) name: Option<&'static str>,
     pub(crate) state: &'static str,
     pub(crate) error: &'static str,
     pub(crate) image: String,
@@ -37,7 +39,7 @@ impl Container {
     pub(crate) fn new(id: &str) -> Self {
         let (id, image) = (id.to_owned(), "sha256:image".to_owned());
         let labels = labels(&[]);
-        Self { id, state: "exited", error: "", image, labels, volumes: Vec::new() }
+        Self { id, name: None, state: "exited", error: "", image, labels, volumes: Vec::new() }
     }
 
     fn mounts(&self) -> Value {
@@ -48,8 +50,9 @@ impl Container {
     }
 
     fn listed(&self) -> Value {
+        let name = self.name.map_or_else(|| format!("name-of-{}", self.id), str::to_owned);
         json!({
-            "Id": self.id, "Names": [format!("/name-of-{}", self.id)], "Image": "image",
+            "Id": self.id, "Names": [format!("/{name}")], "Image": "image",
             "ImageID": self.image, "State": self.state, "Labels": self.labels,
             "Mounts": self.mounts(),
         })

@@ -147,6 +147,7 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
     assert_eq!(host.manager(&["logs", "abc"]).ok().out, expected);
     let finished = host.manager(&["logs", "name"]);
     assert!(finished.code == 1 && finished.err.contains("names cannot be looked up"), "{finished}");
+    assert!(finished.err.contains("there is no extension \"name\""), "{finished}");
     // The store on disk knows names as well.
     stored(&host, "abcdef", &json!({ "Error": "no" }));
     assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
@@ -158,6 +159,31 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
     host.write("run/balena-extension-runtime-deploys/abcdef.json", "{");
     let finished = host.manager(&["logs", "abcdef"]);
     assert!(finished.code == 1 && finished.err.contains("abcdef.json"), "{finished}");
+}
+
+#[test]
+fn the_name_of_a_container_wins_over_a_record_whose_id_begins_so() {
+    let host = Host::new();
+    for id in ["cafe01", "beef02"] {
+        let record = json!({ "version": 1, "id": id, "steps": [{
+            "verb": "create", "time": id, "error": "no",
+        }]});
+        let path = format!("run/balena-extension-runtime-deploys/{id}.json");
+        host.write(&path, &record.to_string());
+    }
+    let named = Container { name: Some("cafe"), ..Container::new("beef02") };
+    let also = Container { name: Some("cafe01"), ..Container::new("cafe99") };
+    let _engine = host.engine(&Store::of(&[also, named]));
+    let logs = |word: &str| host.manager(&["logs", word]);
+    assert!(logs("cafe").ok().out.starts_with("beef02 create failed"), "a name");
+    assert!(logs("cafe01").ok().out.starts_with("cafe01 create failed"), "a whole id");
+    assert!(logs("bee").ok().out.starts_with("beef02 create failed"), "the beginning of one");
+    let ambiguous = logs("caf");
+    assert!(ambiguous.code == 1 && ambiguous.err.contains("several ids"), "{ambiguous}");
+    let inspected = host.manager(&["inspect", "cafe"]).ok().json();
+    assert_eq!(inspected["extension"]["id"], "beef02");
+    let missing = logs("/");
+    assert!(missing.code == 1 && missing.err.contains("no extension"), "{missing}");
 }
 
 #[test]

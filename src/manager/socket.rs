@@ -1,0 +1,73 @@
+//! Which engine is asked: its socket, from `--host`, `DOCKER_HOST` or the usual places.
+
+use crate::cli::manager::socket_of;
+use crate::host::host_root::HostRoot;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The engine's sockets, if nobody names one.
+const BALENA_SOCKET: &str = "/var/run/balena-engine.sock";
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// `DOCKER_HOST` names an engine that cannot be reached over a unix socket. Another engine than the one
+/// that was named is never asked, let alone cleaned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "DOCKER_HOST={value:?} cannot be used: it must be unix:///path/to.sock or the absolute path of a unix \
+     socket (unset it, or name another socket with --host)"
+)]
+pub(super) struct UnusableHost {
+    value: String,
+}
+
+/// Chooses the engine's socket.
+///
+/// # Errors
+/// `DOCKER_HOST` decides, and names no unix socket.
+pub(super) fn choose(
+    named: Option<&PathBuf>,
+    docker_host: Option<OsString>,
+    host: &HostRoot,
+) -> Result<PathBuf, UnusableHost> {
+    if let Some(socket) = named {
+        return Ok(socket.clone());
+    }
+    if let Some(value) = docker_host.filter(|value| !value.is_empty()) {
+        return value
+            .to_str()
+            .and_then(socket_of)
+            .ok_or_else(|| UnusableHost { value: value.to_string_lossy().into_owned() });
+    }
+    let (balena, docker) = (host.path(BALENA_SOCKET), host.path(DOCKER_SOCKET));
+    Ok(if !balena.exists() && docker.exists() { docker } else { balena })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_host_names_a_unix_socket_or_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        let balena = host.path(BALENA_SOCKET);
+        for (value, expected) in [
+            (None, Ok(&*balena)),
+            (Some(""), Ok(&*balena)),
+            (Some("unix:///run/x.sock"), Ok("/run/x.sock".as_ref())),
+            (Some("/run/x.sock"), Ok("/run/x.sock".as_ref())),
+            (Some("unix://x.sock"), Err("unix://x.sock")),
+            (Some("x.sock"), Err("x.sock")),
+            (Some("tcp://192.0.2.1:2375"), Err("tcp://192.0.2.1:2375")),
+            (Some("ssh://device"), Err("ssh://device")),
+        ] {
+            let chosen = choose(None, value.map(OsString::from), &host);
+            let expected = expected
+                .map(PathBuf::from)
+                .map_err(|value: &str| UnusableHost { value: value.to_owned() });
+            assert_eq!(chosen, expected, "{value:?}");
+            let named = PathBuf::from("/named.sock");
+            assert_eq!(choose(Some(&named), value.map(OsString::from), &host), Ok(named.clone()));
+        }
+    }
+}
