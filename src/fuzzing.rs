@@ -120,8 +120,9 @@ pub fn state(bytes: &[u8]) {
     assert!(state.proxy().is_none_or(|identity| identity.pid > 0));
     for proxy_is in [ProxyIs::Alive, ProxyIs::Gone] {
         let status = state.true_status(proxy_is);
-        if proxy_is == ProxyIs::Gone {
-            assert!(!matches!(status, Status::Created | Status::Running));
+        match proxy_is {
+            ProxyIs::Gone => assert!(!matches!(status, Status::Created | Status::Running)),
+            ProxyIs::Alive => assert_ne!(status, Status::Stopped),
         }
         let view = serde_json::to_value(state.view(status)).expect("a view is JSON");
         assert_eq!(view["status"], status.to_string());

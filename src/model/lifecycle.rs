@@ -12,9 +12,10 @@ pub(crate) enum Status {
     Creating,
     /// The proxy waits for `start`.
     Created,
-    /// The proxy of a Kubernetes sandbox after `start`; an extension is never running.
+    /// Recorded: the proxy of a Kubernetes sandbox stays after `start`. An extension is running only in
+    /// truth, from the moment its start has recorded `Stopped` until its proxy has ended.
     Running,
-    /// The proxy has ended, or was told to.
+    /// The proxy has ended. As recorded, it may still have to be sent the signal to end.
     Stopped,
 }
 
@@ -62,6 +63,14 @@ pub(crate) enum Insistence {
     Plain,
     /// `--force`: any container goes, and an unknown one is a success.
     Force,
+}
+
+/// What the proxy of a container has to do, by the recorded status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duty {
+    Stay,
+    /// The container was started or its start failed: nothing waits for the proxy any more.
+    End,
 }
 
 /// Whom a signal is meant for.
@@ -122,11 +131,18 @@ pub(crate) fn can_kill(id: &str, status: Status, audience: Audience) -> Result<D
     }
 }
 
-/// Whether `delete` may go on.
-pub(crate) fn can_delete(id: &str, status: Status, insistence: Insistence) -> Result<(), Refused> {
-    match (status, insistence) {
-        (Status::Stopped, _) | (_, Insistence::Force) => Ok(()),
-        (Status::Creating | Status::Created | Status::Running, Insistence::Plain) => {
+/// Whether `delete` may go on. A proxy that only has to end yet does not keep the container.
+pub(crate) fn can_delete(
+    id: &str,
+    status: Status,
+    duty: Duty,
+    insistence: Insistence,
+) -> Result<(), Refused> {
+    match (status, duty, insistence) {
+        (Status::Stopped, _, _) | (_, _, Insistence::Force) => Ok(()),
+        (Status::Running, Duty::End, Insistence::Plain) => Ok(()),
+        (Status::Running, Duty::Stay, Insistence::Plain)
+        | (Status::Creating | Status::Created, _, Insistence::Plain) => {
             Err(Refused::DeleteNotStopped { id: id.to_owned(), status })
         }
     }
@@ -169,7 +185,7 @@ mod tests {
         let text = |refused: Refused| refused.to_string();
         let kill = can_kill("x", Status::Stopped, Audience::Process).unwrap_err();
         assert!(text(kill).contains("container not running"));
-        let delete = can_delete("x", Status::Created, Insistence::Plain).unwrap_err();
+        let delete = can_delete("x", Status::Created, Duty::Stay, Insistence::Plain).unwrap_err();
         let delete = text(delete);
         assert!(delete.contains("cannot delete container x that is not stopped: created"));
         assert!(delete.contains("--force"));
@@ -180,13 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn delete_needs_a_stopped_container_or_force() {
-        for status in ALL {
-            assert_eq!(
-                can_delete("x", status, Insistence::Plain).is_ok(),
-                status == Status::Stopped
-            );
-            assert!(can_delete("x", status, Insistence::Force).is_ok());
+    fn delete_needs_a_stopped_container_or_one_whose_proxy_has_to_end_or_force() {
+        for (duty, plain) in
+            [(Duty::Stay, [false, false, false, true]), (Duty::End, [false, false, true, true])]
+        {
+            let may =
+                |insistence| ALL.map(|status| can_delete("x", status, duty, insistence).is_ok());
+            assert_eq!(may(Insistence::Plain), plain, "{duty:?}");
+            assert_eq!(may(Insistence::Force), [true; 4], "{duty:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `state.json`: the OCI state with OCI names, and beside it what start, kill and delete need, so
 //! that nothing that happens to the bundle after create has an effect. `host/state_dir.rs` stores it.
 
-use crate::model::lifecycle::{Phase, Status};
+use crate::model::lifecycle::{Duty, Phase, Status};
 use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
@@ -129,13 +129,23 @@ impl State {
     }
 
     /// The status as it truly is: a container whose proxy is gone has stopped, whatever the file
-    /// says. `creating` stays, for then no proxy is recorded yet; and it comes back if `create` died
-    /// before it was complete, which took the proxy along.
+    /// says, and one that says `stopped` is running until its proxy has ended. `creating` stays, for then
+    /// no proxy is recorded yet; and it comes back if `create` died before it was complete, which took the
+    /// proxy along.
     pub(crate) fn true_status(&self, proxy: ProxyIs) -> Status {
         match (self.status, proxy) {
             (Status::Created, ProxyIs::Gone) if self.phase == Phase::Completing => Status::Creating,
             (Status::Created | Status::Running, ProxyIs::Gone) => Status::Stopped,
+            (Status::Stopped, ProxyIs::Alive) => Status::Running,
             (status, _) => status,
+        }
+    }
+
+    /// What the proxy has to do.
+    pub(crate) fn duty(&self) -> Duty {
+        match self.status {
+            Status::Creating | Status::Created | Status::Running => Duty::Stay,
+            Status::Stopped => Duty::End,
         }
     }
 
@@ -234,7 +244,7 @@ pub(crate) mod tests {
             (Status::Created, ProxyIs::Gone, Status::Stopped),
             (Status::Running, ProxyIs::Alive, Status::Running),
             (Status::Running, ProxyIs::Gone, Status::Stopped),
-            (Status::Stopped, ProxyIs::Alive, Status::Stopped),
+            (Status::Stopped, ProxyIs::Gone, Status::Stopped),
         ] {
             assert_eq!(with(written).true_status(proxy), truth);
         }
@@ -244,5 +254,15 @@ pub(crate) mod tests {
         assert_eq!(completing.view(Status::Creating).pid, 0);
         assert_eq!(created().view(Status::Stopped).pid, 0);
         assert_eq!(created().view(Status::Created).pid, 7);
+    }
+
+    #[test]
+    fn a_container_whose_proxy_has_not_ended_yet_is_running() {
+        let stopped = State { status: Status::Stopped, ..created() };
+        assert_eq!(stopped.true_status(ProxyIs::Alive), Status::Running);
+        assert_eq!(stopped.view(Status::Running).pid, 7);
+        assert_eq!(stopped.duty(), Duty::End);
+        let sandbox = State { status: Status::Running, ..created() };
+        assert_eq!((sandbox.duty(), created().duty()), (Duty::Stay, Duty::Stay));
     }
 }

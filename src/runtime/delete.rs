@@ -14,7 +14,7 @@ use crate::host::state_dir::{self, Held, Loaded, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Insistence, Phase, Status, can_delete};
+use crate::model::lifecycle::{Duty, Insistence, Phase, can_delete};
 use crate::model::signal;
 use crate::model::state::{RecordedRole, State};
 use std::io;
@@ -102,7 +102,7 @@ fn look(
     if insistence == Insistence::Plain {
         let state = state_verb::known(id, loaded)?;
         let (_, status) = observe(&state)?;
-        can_delete(id.as_str(), status, insistence)?;
+        can_delete(id.as_str(), status, state.duty(), insistence)?;
     }
     Ok(())
 }
@@ -176,8 +176,9 @@ fn hold(
 
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
     let (proxy, status) = observe(&state)?;
-    can_delete(&state.id, status, insistence)?;
+    can_delete(&state.id, status, state.duty(), insistence)?;
     let hooks_begun = state.phase == Phase::Deleting;
+    let duty = state.duty();
     context.log.debug(|| match &proxy {
         Some(proxy) => format!("the container is {status}; ending its proxy {}", proxy.pid()),
         None => format!("the container is {status}; its proxy has ended"),
@@ -195,7 +196,7 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
         if !hooks_begun {
             mark(Phase::Ending);
         }
-        end_proxy(&proxy, status)?;
+        end_proxy(&proxy, duty)?;
     }
     // Only now: hooks that have not begun must not count as such after a kill.
     mark(Phase::Deleting);
@@ -253,8 +254,8 @@ fn run_delete_hook(context: &Context<'_>, held: &Held, state: &State) -> Result<
 
 /// A started container's proxy was told to end, unless `start` died before that: it is told (again) and
 /// so ends with the right status. Any other is killed.
-fn end_proxy(proxy: &Process, status: Status) -> Result<(), Error> {
-    if status == Status::Stopped {
+fn end_proxy(proxy: &Process, duty: Duty) -> Result<(), Error> {
+    if duty == Duty::End {
         let pid = proxy.pid();
         let told = |source| Error::Tell { pid, source };
         proxy.signal(signal::STARTED).map_err(told)?;

@@ -3,13 +3,10 @@
 use super::{Context, Outcome, observe, print, print_json, state};
 use crate::cli::runtime::PsFormat;
 use crate::model::container_id::ContainerId;
-use crate::model::lifecycle::Status;
 
 pub(super) fn ps(context: &Context<'_>, id: &ContainerId, format: PsFormat) -> Outcome {
     let state = state::load(context, id)?;
-    let (proxy, status) = observe(&state)?;
-    // A proxy that was told to end may take a moment.
-    let proxy = proxy.filter(|_| status != Status::Stopped);
+    let (proxy, _) = observe(&state)?;
     let pids: Vec<i32> = proxy.iter().map(|proxy| proxy.pid()).collect();
     match format {
         PsFormat::Json => Ok(print_json(&pids)?),

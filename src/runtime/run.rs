@@ -13,7 +13,7 @@ use crate::host::state_dir::Loaded;
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook_failure::Exit;
-use crate::model::lifecycle::Status;
+use crate::model::lifecycle::Duty;
 use crate::model::proxy::PROGRAM;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -123,10 +123,8 @@ impl Run {
         let Loaded::Ours(state) = context.root.load(id).map_err(|error| look(error.into()))? else {
             return Ok(());
         };
-        let (Some(proxy), Status::Running) = observe(&state).map_err(|error| look(error.into()))?
-        else {
-            return Ok(());
-        };
+        let (proxy, _) = observe(&state).map_err(|error| look(error.into()))?;
+        let Some(proxy) = proxy.filter(|_| state.duty() == Duty::Stay) else { return Ok(()) };
         match self.interrupts.wait_end(&proxy).map_err(|source| Error::Wait { source })? {
             First::End => {
                 reaper::reap(&proxy);

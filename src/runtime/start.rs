@@ -4,7 +4,7 @@ use super::hooks::{self, run_image_hook, run_spec_hooks};
 use super::{Context, Error as Common, Outcome, observe, state as state_verb};
 use crate::host::container_log::ContainerLog;
 use crate::host::net_namespace;
-use crate::host::process::Process;
+use crate::host::process::{Process, Waited};
 use crate::host::proxy;
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held, Locked};
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long another command may hold the container: `create` lets go a moment after it has said so.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the proxy may take to end, so that `state` says `stopped` when start has returned.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why a container was not started. It is stopped then.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +61,17 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
     context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));
     match go(context, &held, &mut state, &proxy) {
-        Ok(()) => Ok(Some(match state.role {
-            RecordedRole::Extension => {
-                "applied; the container has stopped, as it should".to_owned()
-            }
-            RecordedRole::Sandbox => format!("the sandbox runs as proxy {}", proxy.pid()),
-        })),
+        Ok(()) => {
+            // The proxy is needed no more, so a delete need not wait for this.
+            drop(held);
+            Ok(Some(match state.role {
+                RecordedRole::Extension => {
+                    await_end(context, &proxy);
+                    "applied; the container has stopped, as it should".to_owned()
+                }
+                RecordedRole::Sandbox => format!("the sandbox runs as proxy {}", proxy.pid()),
+            }))
+        }
         Err(first) => {
             let told = || format!("it fails: killing the proxy {}", proxy.pid());
             context.log.debug(told);
@@ -108,6 +115,24 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
         context.log.debug(|| format!("told the proxy {} to end with status 0", proxy.pid()));
     }
     Ok(())
+}
+
+/// Waits until the proxy, which was sent its signal, has ended. The extension is applied in any case.
+fn await_end(context: &Context<'_>, proxy: &Process) {
+    let pid = proxy.pid();
+    let why = match proxy.wait_end(END_LIMIT) {
+        Ok(Waited::Ended) => return,
+        Ok(Waited::StillThere) => {
+            format!(
+                "it has not ended within {} s (is it suspended or frozen?)",
+                END_LIMIT.as_secs()
+            )
+        }
+        Err(error) => format!("cannot wait for its end: {}", chain(&error)),
+    };
+    context.log.warn(&format!(
+        "the proxy {pid} was sent its signal to end, but {why}; the container is running until the proxy ends"
+    ));
 }
 
 /// Engines leak a proxy that outlives a failed start, so it is killed and gone before that returns.

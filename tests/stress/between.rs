@@ -7,6 +7,7 @@ use crate::races::is_known_outcome;
 use crate::report::Report;
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
+use crate::truth::{self, Truth};
 use crate::world::{Call, World};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -26,21 +27,21 @@ const CREATED: &[Call] = &[Call::Create];
 const STARTED: &[Call] = &[Call::Create, Call::Start];
 
 /// Those of which the outcome is known best.
-const FIRST: [Meeting; 6] = [
+const FIRST: [Meeting; 8] = [
     (&[], Call::Create, Call::Create),
     (&[], Call::Create, Call::ForceDelete),
     (CREATED, Call::Start, Call::Start),
     (CREATED, Call::Start, Call::ForceDelete),
+    (CREATED, Call::Start, Call::Kill("KILL")),
+    (CREATED, Call::Start, Call::Delete),
     (STARTED, Call::Delete, Call::Create),
     (CREATED, Call::ForceDelete, Call::Create),
 ];
 
-const OTHERS: [Meeting; 11] = [
+const OTHERS: [Meeting; 9] = [
     (&[], Call::Create, Call::State),
     (&[], Call::Create, Call::Kill("TERM")),
     (&[], Call::Create, Call::Start),
-    (CREATED, Call::Start, Call::Kill("KILL")),
-    (CREATED, Call::Start, Call::Delete),
     (CREATED, Call::Kill("TERM"), Call::Start),
     (CREATED, Call::Kill("TERM"), Call::ForceDelete),
     (CREATED, Call::ForceDelete, Call::ForceDelete),
@@ -96,13 +97,17 @@ fn meet(world: &mut World, meeting: Meeting, at: usize) -> Result<Option<()>, St
         world.run(call).ok()?;
     }
     let mut command = world.command(stands);
-    let mut passing = None;
+    let (mut passing, mut truth) = (None, Truth::Absent);
     let mut act = || {
+        truth = Truth::of(world);
         passing = Some(Passing::start(world.command_keeping_the_log(passes)));
     };
     let traced = trace(&mut command, Whom::Main, When::Before(at), Deed::Meanwhile(&mut act));
     let Some(call) = traced.hit.clone() else { return Ok(None) };
-    let passed = passing.ok_or("nothing has passed")?.end(&traced);
+    let passing = passing.ok_or("nothing has passed")?;
+    let still = passing.end.is_some();
+    let passed = passing.end(&traced);
+    truth.allows(passes, &passed, still).map_err(|why| format!("{call}: {why}"))?;
     judge(world, meeting, &traced.finished, &passed).map_err(|why| format!("{call}: {why}"))?;
     Ok(Some(()))
 }
@@ -116,6 +121,7 @@ fn judge(
     is_known_outcome(stands, stood)?;
     is_known_outcome(passes, passed)?;
     let seen = world.settle()?;
+    truth::compare(world)?;
     let both = format!("{stood}; {passed}");
     match (stands, passes) {
         (Call::Create, Call::Create) => {

@@ -70,8 +70,7 @@ impl World {
         }
     }
 
-    /// Whether the processes are those that `seen` speaks of. A container that says `stopped` may have
-    /// its proxy still: a start that was killed had not told it yet, and delete ends it.
+    /// Whether the processes are those that `seen` speaks of.
     fn agree(&self, seen: &Seen) -> Result<(), String> {
         let processes = processes::all();
         let proxy = format!("balena-extension-runtime proxy --id {}", self.id);
@@ -89,7 +88,6 @@ impl World {
                     return fail(format_args!("{seen:?}, but the processes are {processes:?}"));
                 }
             }
-            Seen::Document { status, .. } if status == "stopped" => {}
             Seen::Document { .. } | Seen::Absent => {
                 if !processes.is_empty() {
                     return fail(format_args!("{seen:?}, but the processes are {processes:?}"));

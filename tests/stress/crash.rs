@@ -9,6 +9,7 @@ use crate::report::Report;
 use crate::scenario::{Verb, refused};
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
+use crate::truth;
 use crate::world::{Call, World};
 use serde_json::Value;
 
@@ -94,6 +95,7 @@ fn goes_on_from(told: &[Value], now: &[Value]) -> Result<(), String> {
 fn after_crash(world: &World, verb: Verb, recovery: Recovery) -> Result<(), String> {
     let seen = world.settle()?;
     seen.one_of(verb.statuses_after_a_kill())?;
+    truth::compare(world)?;
     match recovery {
         Recovery::Force => world.force()?,
         Recovery::Resume => resume(world, verb, seen.status())?,
@@ -143,6 +145,12 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
             if world.run(Call::Create).succeeded() {
                 return world.goes_on();
             }
+            world.run(Call::Delete).ok()?;
+            world.nothing_is_left()
+        }
+        "running" if world.kind != Kind::Sandbox => {
+            refused(&world.run(Call::Create), "already exists")?;
+            refused(&world.run(Call::Start), "already running")?;
             world.run(Call::Delete).ok()?;
             world.nothing_is_left()
         }

@@ -9,6 +9,7 @@ use crate::report::Report;
 use crate::scenario::Verb;
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
+use crate::truth;
 use crate::world::World;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -176,6 +177,7 @@ fn after_fault(
         End::Status(0) => verb.check_success(world)?,
         End::Status(1) => {
             is_clear(world, traced)?;
+            truth::compare(world)?;
             verb.check_failure(world)?;
         }
         End::Killed(_) | End::Status(_) if starting => verb.check_failure(world)?,

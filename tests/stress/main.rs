@@ -46,6 +46,7 @@ mod report;
 mod scenario;
 mod tracer;
 mod trials;
+mod truth;
 mod world;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use crate::bundle::Kind;
 use crate::report::Report;
 use crate::scenario::Verb;
-use crate::{between, crash, fault, fleet, identity, races, records};
+use crate::{between, crash, fault, fleet, identity, races, records, truth};
 
 /// What a trial does in its namespaces.
 type Run = Box<dyn FnOnce(&mut Report)>;
@@ -77,13 +77,14 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         }
     }
     type Sweep = fn(Extent, &mut Report);
-    let others: [(&str, Sweep); 12] = [
+    let others: [(&str, Sweep); 13] = [
         ("race::between", between::sweep),
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
         ("race::chaos", races::chaos),
         ("race::dying_creates", races::dying_creates),
         ("race::hanging_hooks", races::hanging_hooks),
+        ("truth::starts", truth::starts),
         ("records::obstacles", records::obstacles),
         ("fleet::lifecycles", fleet::lifecycles),
         ("identity::recycled", identity::recycled),

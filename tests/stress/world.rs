@@ -31,6 +31,8 @@ pub(crate) enum Call {
     ForceDelete,
     Run,
     State,
+    List,
+    Ps,
 }
 
 impl World {
@@ -108,6 +110,11 @@ impl World {
         self.finish(command, call)
     }
 
+    /// The command of `call`, which leaves the log to the verb that is looked at.
+    pub(crate) fn command_without_a_log(&self, call: Call) -> Command {
+        self.finish(self.base(), call)
+    }
+
     /// Another container of the same bundle, under the same state root.
     pub(crate) fn sibling(&self, id: &str) -> Sibling<'_> {
         Sibling { world: self, id: id.to_owned() }
@@ -134,6 +141,8 @@ impl World {
             Call::Delete => command.arg("delete"),
             Call::ForceDelete => command.args(["delete", "--force"]),
             Call::State => command.arg("state"),
+            Call::List => return with(command, &["list", "--format", "json"]),
+            Call::Ps => command.args(["ps", "--format", "json"]),
         };
         command.arg(id);
         if let Call::Kill(signal) | Call::KillAll(signal) = call {
@@ -168,6 +177,11 @@ impl World {
         let bytes = fs::read(self.state_folder().join("state.json")).ok()?;
         serde_json::from_slice(&bytes).ok()
     }
+}
+
+fn with(mut command: Command, words: &[&str]) -> Command {
+    command.args(words);
+    command
 }
 
 /// A container beside the world's own.

@@ -39,16 +39,6 @@ fn a_stopped_container_has_no_pid() {
 }
 
 #[test]
-fn a_stopped_container_has_no_pid_even_before_its_proxy_has_ended() {
-    let container = Container::created();
-    crate::process::signal(container.pid(), rustix::process::Signal::STOP);
-    container.start().ok();
-    assert_eq!(container.status(), "stopped");
-    let pids = container.call(&["ps", "--format", "json", &container.id]).ok().json();
-    assert_eq!(pids, json!([]));
-}
-
-#[test]
 fn the_unknown_does_not_exist() {
     let container = Container::new();
     container.call(&["ps", "--format", "json", &container.id]).fails(&[crate::finished::UNKNOWN]);

@@ -3,6 +3,8 @@
 use crate::container::Container;
 use crate::process;
 
+const PATH: [&str; 1] = ["PATH=/usr/bin:/bin"];
+
 #[test]
 fn the_hook_runs_and_the_proxy_ends_with_status_0() {
     let container = Container::new();
@@ -25,17 +27,85 @@ fn an_extension_without_a_start_hook_starts() {
 }
 
 #[test]
-fn stopped_is_recorded_before_the_proxy_is_told_to_end() {
+fn the_proxy_has_ended_when_start_returns() {
     let container = Container::new();
-    let binary = process::binary();
-    let root = container.root().to_str().unwrap();
-    // poststart runs in between: what it is told is "running", what is recorded is "stopped".
-    let script = format!("{} --root {root} state {} > recorded", binary.display(), container.id);
-    container.spec_hook("poststart", &script, |_| {});
+    // Some time to end, as under load: a kill of a suspended process waits for it to be continued.
+    let suspend = format!("kill -STOP $(cat {})", container.pid_file().display());
+    container.spec_hook("poststart", &suspend, |hook| hook["env"] = PATH.into());
     container.create().ok();
-    container.start().ok();
-    let recorded: serde_json::Value = serde_json::from_str(&container.read("recorded")).unwrap();
-    assert_eq!(recorded["status"], "stopped");
+    let pid = container.pid();
+    let mut start = process::start(&mut container.command(&["start", &container.id]));
+    let state = container.root().join(&container.id).join("state.json");
+    process::wait_for("the state to be stopped", || {
+        std::fs::read_to_string(&state).unwrap().contains(r#""status":"stopped""#).then_some(())
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(start.runs() && process::is_alive(pid));
+    process::signal(pid, rustix::process::Signal::CONT);
+    assert_eq!(start.wait(), 0);
+    assert!(!process::is_alive(pid));
+    assert_eq!(container.status(), "stopped");
+}
+
+#[test]
+fn a_proxy_that_does_not_end_is_a_warning_and_the_container_is_running() {
+    let container = Container::created();
+    process::signal(container.pid(), rustix::process::Signal::STOP);
+    let begun = std::time::Instant::now();
+    let finished = container.start().silent();
+    assert!((2.0..10.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    let pid = container.pid();
+    assert!(finished.warnings().contains(&format!("the proxy {pid} ")), "{finished}");
+    is_running(&container);
+    container.start().fails(&["cannot start an already running container"]);
+    container.kill("0").silent();
+    process::signal(pid, rustix::process::Signal::CONT);
+    process::exit_status(pid);
+    assert_eq!(container.status(), "stopped");
+}
+
+#[test]
+fn between_its_last_steps_the_container_is_running() {
+    let container = Container::new();
+    container.spec_hook("poststart", "while ! test -e go; do /bin/sleep 0.01; done", |_| {});
+    container.create().ok();
+    let mut start = process::start(&mut container.command(&["start", &container.id]));
+    process::wait_for("the state to be stopped", || {
+        (container.status() != "created").then_some(())
+    });
+    is_running(&container);
+    container.start().fails(&["busy"]);
+    container.kill("TERM").silent();
+    assert_eq!(process::exit_status(container.pid()), 0);
+    assert_eq!(container.status(), "stopped");
+    container.kill("TERM").fails(&["container not running"]);
+    std::fs::write(container.path("go"), "").unwrap();
+    assert_eq!(start.wait(), 0, "a proxy that dies under way is not an error");
+}
+
+#[test]
+fn of_a_start_that_was_killed_at_the_last_step_a_plain_delete_ends_the_proxy() {
+    let container = Container::new();
+    container.spec_hook("poststart", "/bin/touch late; /bin/sleep 1000", |_| {});
+    container.create().ok();
+    let mut start = process::start(&mut container.command(&["start", &container.id]));
+    process::wait_for("the hook", || container.has("late").then_some(()));
+    start.kill();
+    start.wait();
+    is_running(&container);
+    container.delete().silent();
+    assert_eq!(process::exit_status(container.pid()), 0, "as it was to end");
+    container.left_nothing();
+}
+
+/// What every verb that only asks says of a container whose proxy is there.
+#[track_caller]
+fn is_running(container: &Container) {
+    let (pid, state) = (container.pid(), container.state());
+    assert_eq!((&state["status"], &state["pid"]), (&"running".into(), &pid.into()));
+    assert_eq!(container.call(&["list", "--format", "json"]).ok().json()[0], state);
+    let pids = container.call(&["ps", "--format", "json", &container.id]).ok().json();
+    assert_eq!(pids, serde_json::json!([pid]));
 }
 
 #[test]
