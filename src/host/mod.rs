@@ -25,6 +25,7 @@ pub(crate) mod operation_lock;
 pub(crate) mod operator;
 pub(crate) mod os_release;
 pub(crate) mod output;
+pub(crate) mod privilege;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod reaper;

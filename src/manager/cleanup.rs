@@ -7,7 +7,7 @@ use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
 use crate::host::engine::Client;
 use crate::host::operation_lock::OperationLock;
-use crate::host::{grubenv, kernel};
+use crate::host::{grubenv, kernel, privilege};
 use crate::model::bytes;
 use crate::model::cause::{chain, on_one_line};
 use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
@@ -23,6 +23,9 @@ const SCHEMA: u32 = 1;
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Failure> {
+    if !request.dry_run {
+        privilege::check()?;
+    }
     refuse_before_commit(context, request)?;
     let client = Arc::new(connect(context, request)?);
     let lock = match request.dry_run {

@@ -19,7 +19,7 @@ use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
 use crate::host::stop::Stop;
-use crate::host::{descriptor, grubenv, operation_lock, output};
+use crate::host::{descriptor, grubenv, operation_lock, output, privilege};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
 use crate::model::log::Format;
@@ -71,6 +71,8 @@ enum Failure {
     #[error("{engine}; and its store on disk does not help: {store}")]
     NeitherEngineNorStore { engine: String, store: String },
     #[error(transparent)]
+    Unprivileged(#[from] privilege::Unprivileged),
+    #[error(transparent)]
     Lock(#[from] operation_lock::Error),
     #[error(
         "an OS update can still roll back (upgrade_available=1 in the boot environment), and stale \
@@ -116,6 +118,7 @@ impl Failure {
             Self::Engine(_)
             | Self::Host(_)
             | Self::NeitherEngineNorStore { .. }
+            | Self::Unprivileged(_)
             | Self::Lock(_)
             | Self::WindowUnknown { .. }
             | Self::NoSuchExtension { .. }

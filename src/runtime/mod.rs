@@ -17,7 +17,7 @@ use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
 use crate::host::log::{Log, Told};
 use crate::host::state_dir::{self, StateRoot};
-use crate::host::{descriptor, guard, output, process, proxy};
+use crate::host::{descriptor, guard, output, privilege, process, proxy};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy;
@@ -61,8 +61,6 @@ enum Error {
     Damaged { id: String, path: PathBuf, why: String },
     #[error("container {id} is busy: another command works on it (delete --force {id} ends that)")]
     Busy { id: String },
-    #[error("must run as root, not as user {uid}: hooks change the host")]
-    NotRoot { uid: u32 },
     #[error("look for the proxy process of container {id}")]
     Proxy { id: String, source: io::Error },
     #[error("keep the engine's descriptors from the hooks")]
@@ -75,6 +73,8 @@ enum Error {
     NoTopic { topic: String },
     #[error("write JSON")]
     Json { source: serde_json::Error },
+    #[error(transparent)]
+    Unprivileged(#[from] privilege::Unprivileged),
     #[error(transparent)]
     State(#[from] state_dir::Error),
     #[error(transparent)]
@@ -242,10 +242,7 @@ fn name(log: &Log, verb: &str, id: Option<&ContainerId>) {
 /// The same for a verb that changes something, which it refuses to whoever may not.
 fn begin(log: &Log, verb: &str, id: &ContainerId) -> Result<(), Error> {
     name(log, verb, Some(id));
-    match process::effective_user() {
-        0 => Ok(()),
-        uid => Err(Error::NotRoot { uid }),
-    }
+    Ok(privilege::check()?)
 }
 
 fn help_text(topic: Option<String>) -> Result<&'static str, Error> {

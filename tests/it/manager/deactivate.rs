@@ -142,3 +142,20 @@ fn a_deactivate_that_hangs_ends_with_the_time_and_is_killed() {
     let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     process::wait_for("the hook to be killed", || (!process::is_alive(pid)).then_some(()));
 }
+
+#[test]
+fn root_of_a_user_namespace_cleans_nothing_up() {
+    let host = Host::new();
+    let ran = host.path("ran");
+    let store = Store::of(&[with_deactivate(&host, &format!("touch {}", ran.display()))]);
+    let engine = host.engine(&store);
+    let words = host.command(&["cleanup", "--stale-os"]);
+    let mut command = std::process::Command::new("unshare");
+    // The program is told from the runtime by its name.
+    command.args(["--user", "--map-root-user", "bash", "-c", "exec -a \"$0\" \"$@\""]);
+    command.arg("balena-extension-manager").arg(words.get_program()).args(words.get_args());
+    let finished = crate::finished::run(&mut command);
+    assert_eq!(finished.code, 1, "{finished}");
+    assert!(finished.err.contains("must run as root of the host"), "{finished}");
+    assert!(!ran.exists() && engine.removals().is_empty() && store.ids().len() == 1);
+}

@@ -18,6 +18,7 @@ mod list;
 mod log;
 mod manager;
 mod network;
+mod privilege;
 mod proxy;
 mod ps;
 mod race;
