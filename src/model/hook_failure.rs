@@ -31,7 +31,7 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(formatter, "was killed by signal {signal}"),
             Self::OverLimit(limit) => write!(
                 formatter,
-                "was still running after {}, the limit, and was killed with all it had started",
+                "timed out: it was still running after {}, the limit, and was killed with all it had started",
                 humantime_like(*limit)
             ),
         }

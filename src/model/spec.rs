@@ -4,7 +4,7 @@
 
 use crate::model::object::only_objects;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest runtime-spec this runtime knows; `--version`, `features` and state name it.
 pub(crate) const OCI_VERSION: &str = "1.3.0";
@@ -149,6 +149,20 @@ struct RawSize {
     width: u64,
 }
 
+/// What counts only if a hook gets the environment of the container, and is not looked at otherwise.
+#[derive(Deserialize)]
+#[serde(remote = "Self")]
+struct RawOfContainerHooks {
+    process: RawEnvironment,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "Self")]
+struct RawEnvironment {
+    #[serde(default, deserialize_with = "null_is_default")]
+    env: Vec<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(remote = "Self")]
 struct RawRoot {
@@ -173,7 +187,7 @@ struct RawNamespace {
     path: String,
 }
 
-only_objects!(Raw, RawProcess, RawOfTerminal, RawConsole, RawSize, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
+only_objects!(Raw, RawProcess, RawOfTerminal, RawConsole, RawSize, RawOfContainerHooks, RawEnvironment, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
 
 /// Engines written in Go write an empty list or map as `null`.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -190,7 +204,7 @@ impl Spec {
     /// # Errors
     /// The property that is wrong, or the line and column where the JSON is.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
-        let raw: Raw = serde_json::from_slice(bytes).map_err(Invalid::Json)?;
+        let mut raw: Raw = serde_json::from_slice(bytes).map_err(Invalid::Json)?;
         let version = raw.oci_version.ok_or(Invalid::NoVersion)?;
         if !is_version_one(&version) {
             return Err(Invalid::Version { version });
@@ -201,6 +215,11 @@ impl Spec {
             return Err(Invalid::NoRoot);
         }
         refuse_nul("root.path", &root_path)?;
+        if raw.hooks.of_the_container().any(|hook| hook.env.is_empty()) {
+            let RawOfContainerHooks { process } =
+                serde_json::from_slice(bytes).map_err(Invalid::Json)?;
+            raw.hooks.default_environment(&environment(process.env));
+        }
         raw.hooks.check()?;
         let terminal = match process.terminal {
             true => {
@@ -237,6 +256,19 @@ impl SpecHooks {
         ]
     }
 
+    /// Those that the specification runs in the container's namespaces.
+    fn of_the_container(&mut self) -> impl Iterator<Item = &mut SpecHook> {
+        self.create_container.iter_mut().chain(&mut self.start_container)
+    }
+
+    /// Gives the hooks of the container that have no environment the container's, as runc does
+    /// (libcontainer: `populateProcessEnvironment` in its init, which runs them; `SetDefaultEnv` later).
+    fn default_environment(&mut self, environment: &[String]) {
+        for hook in self.of_the_container().filter(|hook| hook.env.is_empty()) {
+            hook.env = environment.to_vec();
+        }
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         for (list, hooks) in self.lists() {
             for (index, hook) in hooks.iter().enumerate() {
@@ -254,6 +286,16 @@ impl SpecHooks {
         }
         Ok(())
     }
+}
+
+/// `process.env` with the last value of each variable, in the order of those.
+fn environment(mut env: Vec<String>) -> Vec<String> {
+    let name = |variable: &str| variable.split_once('=').map(|(name, _)| name.to_owned());
+    let mut seen = BTreeSet::new();
+    env.reverse();
+    env.retain(|variable| name(variable).is_some_and(|name| !name.is_empty() && seen.insert(name)));
+    env.reverse();
+    env
 }
 
 fn network(namespaces: Vec<RawNamespace>) -> Result<Network, Invalid> {
@@ -364,6 +406,21 @@ mod tests {
         assert!(relative.contains("must be absolute"), "{relative}");
         let twice = with(r#"[{"type":"network"},{"type":"network"}]"#).unwrap_err();
         assert!(twice.contains("2 entries of type network"), "{twice}");
+    }
+
+    #[test]
+    fn the_environment_of_the_container_is_looked_at_only_if_a_hook_gets_it() {
+        let with = |hook: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.0.0","process":{{"env":3}},"root":{{"path":"r"}},"hooks":{{"startContainer":[{hook}]}}}}"#
+            );
+            parse(&text)
+        };
+        assert!(with("").is_ok() && with(r#"{"path":"/x","env":["A=1"]}"#).is_ok());
+        let error = with(r#"{"path":"/x"}"#).unwrap_err();
+        assert!(error.contains("expected a sequence"), "{error}");
+        let variables = ["A=1", "B", "=x", "C==", "A=2"].map(str::to_owned).to_vec();
+        assert_eq!(environment(variables), ["C==", "A=2"]);
     }
 
     #[test]

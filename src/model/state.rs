@@ -81,7 +81,8 @@ pub(crate) struct View<'a> {
     pub(crate) bundle: &'a str,
     rootfs: &'a str,
     pub(crate) created: &'a str,
-    annotations: &'a BTreeMap<String, String>,
+    /// Of what is both, the label: that is what the hooks are given.
+    annotations: BTreeMap<&'a str, &'a str>,
 }
 
 /// What a `state.json` turned out to be.
@@ -161,9 +162,13 @@ impl State {
             bundle: &self.bundle,
             rootfs: &self.rootfs,
             created: &self.created,
-            annotations: &self.annotations,
+            annotations: self.annotations.iter().chain(&self.labels).map(as_strs).collect(),
         }
     }
+}
+
+fn as_strs<'a>((name, text): (&'a String, &'a String)) -> (&'a str, &'a str) {
+    (name, text)
 }
 
 #[cfg(test)]
@@ -254,6 +259,21 @@ pub(crate) mod tests {
         assert_eq!(completing.view(Status::Creating).pid, 0);
         assert_eq!(created().view(Status::Stopped).pid, 0);
         assert_eq!(created().view(Status::Created).pid, 7);
+    }
+
+    #[test]
+    fn the_annotations_of_a_view_are_those_of_the_spec_and_the_labels() {
+        let map = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let state = State {
+            annotations: map(&[("a", "spec"), ("b", "spec")]),
+            labels: map(&[("b", "label"), ("c", "label")]),
+            ..created()
+        };
+        let view = serde_json::to_value(state.view(Status::Created)).unwrap();
+        let expected = serde_json::json!({ "a": "spec", "b": "label", "c": "label" });
+        assert_eq!(view["annotations"], expected);
     }
 
     #[test]

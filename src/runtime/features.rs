@@ -25,13 +25,16 @@ pub(super) fn features() -> Outcome {
             "seccomp": off,
             "apparmor": off,
             "selinux": off,
-            "intelRdt": off,
-            "mountExtensions": { "idmap": off }
+            "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
+            "memoryPolicy": { "modes": [], "flags": [] },
+            "mountExtensions": { "idmap": off },
+            "netDevices": off
         },
         "annotations": {
-            "io.balena.image.class": "overlay",
-            "io.balena.extension.runtime.version": crate::version::VERSION,
-            "io.balena.extension.runtime.commit": crate::version::COMMIT
-        }
+            "io.balena.extension-runtime.version": crate::version::VERSION,
+            "io.balena.extension-runtime.commit": crate::version::COMMIT
+        },
+        // They make a container an extension, whose hooks run on the host as root.
+        "potentiallyUnsafeConfigAnnotations": ["io.balena.image."]
     }))?)
 }

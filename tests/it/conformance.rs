@@ -197,7 +197,15 @@ fn features_has_no_property_that_the_specification_does_not_define() {
     };
     known(
         &features,
-        &["ociVersionMin", "ociVersionMax", "hooks", "mountOptions", "linux", "annotations"],
+        &[
+            "ociVersionMin",
+            "ociVersionMax",
+            "hooks",
+            "mountOptions",
+            "linux",
+            "annotations",
+            "potentiallyUnsafeConfigAnnotations",
+        ],
     );
     let linux = &features["linux"];
     known(
@@ -210,12 +218,21 @@ fn features_has_no_property_that_the_specification_does_not_define() {
             "apparmor",
             "selinux",
             "intelRdt",
+            "memoryPolicy",
             "mountExtensions",
+            "netDevices",
         ],
     );
     known(&linux["cgroup"], &["v1", "v2", "systemd", "systemdUser", "rdma"]);
-    for name in ["seccomp", "apparmor", "selinux", "intelRdt"] {
-        known(&linux[name], &["enabled"]);
+    known(&linux["memoryPolicy"], &["modes", "flags"]);
+    for (name, more) in [
+        ("seccomp", &[][..]),
+        ("apparmor", &[]),
+        ("selinux", &[]),
+        ("intelRdt", &["schemata", "monitoring"]),
+        ("netDevices", &[]),
+    ] {
+        known(&linux[name], &[&["enabled"], more].concat());
         assert!(linux[name]["enabled"].is_boolean(), "{name}");
     }
     known(&linux["mountExtensions"], &["idmap"]);

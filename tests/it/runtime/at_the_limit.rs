@@ -21,7 +21,7 @@ fn an_image_hook_is_killed_with_all_it_started_after_60_seconds() {
     assert!((59.0..65.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
     let log = container.new_log_lines();
     let error = log.last().unwrap()["msg"].as_str().unwrap();
-    assert!(error.contains("hooks/create") && error.contains("60 s"), "{error}");
+    assert!(error.contains("hooks/create timed out") && error.contains("60 s"), "{error}");
     assert!(error.contains("still here"), "the last lines help most here: {error}");
     container.left_nothing();
 }
@@ -31,7 +31,7 @@ fn a_hook_of_the_spec_is_killed_with_all_it_started_after_its_timeout() {
     let container = Container::new();
     container.spec_hook("createRuntime", FAMILY, |hook| hook["timeout"] = 1.into());
     let began = Instant::now();
-    container.create().fails(&["createRuntime", "1 s", "limit"]);
+    container.create().fails(&["createRuntime", "timed out", "1 s", "limit"]);
     assert!((1.0..10.0).contains(&began.elapsed().as_secs_f64()), "{:?}", began.elapsed());
     container.left_nothing();
 }
@@ -41,7 +41,7 @@ fn a_timeout_at_start_fails_the_start_and_the_proxy_is_gone() {
     let container = Container::new();
     container.spec_hook("startContainer", FAMILY, |hook| hook["timeout"] = 1.into());
     container.create().ok();
-    container.start().fails(&["startContainer", "1 s"]);
+    container.start().fails(&["startContainer", "timed out", "1 s"]);
     assert!(!process::is_alive(container.pid()));
     container.delete().ok();
     container.left_nothing();
@@ -55,6 +55,7 @@ fn a_timeout_at_delete_is_a_warning() {
     container.start().ok();
     let finished = container.delete().silent();
     assert!(finished.warnings().contains("poststop"), "{finished}");
+    assert!(finished.warnings().contains("timed out"), "{finished}");
     container.left_nothing();
 }
 

@@ -38,6 +38,18 @@ fn what_is_not_applied_is_not_claimed() {
     assert_ne!(linux.apparmor().as_ref().and_then(|apparmor| *apparmor.enabled()), Some(true));
     assert_ne!(linux.selinux().as_ref().and_then(|selinux| *selinux.enabled()), Some(true));
     assert!(features.mount_options().as_ref().is_none_or(Vec::is_empty));
+    assert_ne!(linux.net_devices().as_ref().and_then(|found| *found.enabled()), Some(true));
+}
+
+#[test]
+fn the_annotations_name_the_program_and_those_that_let_hooks_run_are_unsafe() {
+    let features: Features = serde_json::from_str(&features().out).unwrap();
+    let mut names: Vec<String> = features.annotations().clone().unwrap().into_keys().collect();
+    names.sort();
+    let expected = ["commit", "version"].map(|it| format!("io.balena.extension-runtime.{it}"));
+    assert_eq!(names, expected);
+    let found = features.potentially_unsafe_config_annotations().clone().unwrap();
+    assert_eq!(found, ["io.balena.image."]);
 }
 
 #[test]

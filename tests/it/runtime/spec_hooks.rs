@@ -123,6 +123,37 @@ fn without_arguments_the_path_is_the_name_and_without_environment_there_is_none(
     );
 }
 
+/// runc's are run by its init process, which has the environment of the container.
+#[test]
+fn the_hooks_of_the_container_have_its_environment_by_default() {
+    let container = Container::new();
+    let env = json!(["PATH=/usr/bin:/bin", "A=first", "B=b c", "A=last", "no variable"]);
+    container.configure(|config| config["process"]["env"] = env);
+    let script =
+        |list: String| format!("/bin/cat /proc/$$/environ > {}", container.path(&list).display());
+    for list in LISTS {
+        container.spec_hook(list, &script(format!("{list}.none")), |_| {});
+        let empty = |hook: &mut Value| hook["env"] = json!([]);
+        container.spec_hook(list, &script(format!("{list}.empty")), empty);
+        let own = |hook: &mut Value| hook["env"] = json!(["OWN=1"]);
+        container.spec_hook(list, &script(format!("{list}.own")), own);
+    }
+    container.create().ok();
+    std::fs::remove_file(container.path("config.json")).unwrap();
+    container.start().ok();
+    container.delete().ok();
+    let seen = |name: String| strings(&std::fs::read(container.path(&name)).unwrap());
+    for list in LISTS {
+        let expected: &[&str] = match list {
+            "createContainer" | "startContainer" => &["PATH=/usr/bin:/bin", "B=b c", "A=last"],
+            _ => &[],
+        };
+        assert_eq!(seen(format!("{list}.none")), expected, "{list}");
+        assert_eq!(seen(format!("{list}.empty")), expected, "{list}");
+        assert_eq!(seen(format!("{list}.own")), ["OWN=1"], "{list}");
+    }
+}
+
 #[test]
 fn what_they_print_stays_out_of_the_containers_log_and_goes_into_an_error() {
     let container = Container::new();

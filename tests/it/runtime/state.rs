@@ -59,6 +59,26 @@ fn annotations_are_those_of_the_spec() {
 }
 
 #[test]
+fn labels_from_the_container_store_are_annotations_too() {
+    let container = Container::new();
+    container.configure(|config| config["annotations"] = serde_json::json!({ "org.example": "1" }));
+    let store = container.beside("docker").join("containers").join(&container.id);
+    std::fs::create_dir_all(&store).unwrap();
+    let labels = r#"{"Config":{"Labels":{"io.balena.image.class":"overlay","io.balena.image.override":"5"}}}"#;
+    std::fs::write(store.join("config.v2.json"), labels).unwrap();
+    let create = container.create_command();
+    let mut command = std::process::Command::new(create.get_program());
+    command.env_clear().arg("--docker-root").arg(container.beside("docker"));
+    container.create_by(command.args(create.get_args())).ok();
+    let expected = serde_json::json!({
+        "io.balena.image.class": "overlay", "io.balena.image.override": "5", "org.example": "1"
+    });
+    assert_eq!(container.state()["annotations"], expected);
+    let list = container.call(&["list", "--format", "json"]).ok().json();
+    assert_eq!(list[0]["annotations"], expected);
+}
+
+#[test]
 fn a_container_whose_proxy_died_says_stopped_whatever_the_file_says() {
     let container = Container::created();
     process::signal(container.pid(), rustix::process::Signal::KILL);
