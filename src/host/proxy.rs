@@ -4,7 +4,7 @@
 //! `create` ends without having said that it is complete, however that happened. Until then it also
 //! holds the container's lock, so whoever gets the lock knows that no such proxy is left.
 
-#![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
+#![expect(unsafe_code, reason = "signal(2) and sigtimedwait(3) have no safe wrappers")]
 
 use crate::host::process::{self, Process, Waited};
 use crate::host::spawn::{Program, spawn as spawn_program};
@@ -12,6 +12,7 @@ use crate::host::{descriptor, sandbox};
 use crate::model::hook::PATH;
 use crate::model::proxy::{Identity, PROGRAM, Refusal, Step};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use std::io;
@@ -203,12 +204,16 @@ fn wait_for_signal() -> io::Result<u8> {
     let lock = descriptor::take(LOCK)?;
     // Re-executed through `/proc/self/exe`, it would be called "exe".
     let _ = rustix::thread::set_name(c"balena-extensio");
-    if let Err((step, error)) = prepare() {
-        let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
-        // Nobody may be there any more to hear it.
-        let _ = rustix::net::send(&control, &refusal.to_bytes(), rustix::net::SendFlags::NOSIGNAL);
-        return Err(error);
-    }
+    let waiter = match prepare() {
+        Ok(waiter) => waiter,
+        Err((step, error)) => {
+            let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
+            let flags = rustix::net::SendFlags::NOSIGNAL;
+            // Nobody may be there any more to hear it.
+            let _ = rustix::net::send(&control, &refusal.to_bytes(), flags);
+            return Err(error);
+        }
+    };
     rustix::io::write(&control, &[READY])?;
     let mut word = [0];
     loop {
@@ -222,19 +227,76 @@ fn wait_for_signal() -> io::Result<u8> {
     }
     drop(lock);
     drop(control);
-    let waited = signals();
-    loop {
-        let signal = waited.wait()?;
-        if let Some((_, status)) = ANSWERS.iter().find(|(known, _)| *known == signal) {
-            return Ok(*status);
+    let signal = waiter.wait()?;
+    let answer = ANSWERS.iter().find(|(known, _)| Signal::try_from(signal) == Ok(*known));
+    answer.map(|(_, status)| *status).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// How the proxy waits for its signals, which are blocked.
+enum Waiter {
+    /// By rt_sigtimedwait(2), as long as nothing has come.
+    Call,
+    /// The same, when something came before the call was tried.
+    Came(i32),
+    /// By a signalfd(2), where the call is refused, mostly by a seccomp profile around the engine.
+    Descriptor(SignalFd),
+}
+
+impl Waiter {
+    /// Tries the call without waiting: a proxy that cannot wait must not begin to.
+    fn try_out() -> io::Result<Self> {
+        let now = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        match wait_call(Some(&now)) {
+            Ok(signal) => Ok(Self::Came(signal)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Self::Call),
+            Err(_) => {
+                Ok(Self::Descriptor(SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC)?))
+            }
+        }
+    }
+
+    /// Waits for a signal, and returns its number.
+    fn wait(&self) -> io::Result<i32> {
+        match self {
+            Self::Call => wait_call(None),
+            Self::Came(signal) => Ok(*signal),
+            Self::Descriptor(descriptor) => loop {
+                match descriptor.read_signal() {
+                    Ok(Some(signal)) => {
+                        return i32::try_from(signal.ssi_signo).map_err(io::Error::other);
+                    }
+                    Ok(None) | Err(nix::Error::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            },
         }
     }
 }
 
-fn prepare() -> Result<(), (Step, io::Error)> {
+/// sigtimedwait(3) for the signals of the proxy, without a limit if there is none.
+fn wait_call(limit: Option<&nix::libc::timespec>) -> io::Result<i32> {
+    let (signals, limit) = (signals(), limit.map_or(std::ptr::null(), std::ptr::from_ref));
+    loop {
+        // SAFETY: both pointers are valid for the call or null, which it accepts; nothing is written.
+        let signal =
+            unsafe { nix::libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), limit) };
+        if signal > 0 {
+            return Ok(signal);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn prepare() -> Result<Waiter, (Step, io::Error)> {
+    sandbox::forbid_inspection().map_err(|error| (Step::Inspection, error))?;
     // SAFETY: no handler is set. Rust's start-up ignores the signal.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
         .map_err(|error| (Step::Signals, error.into()))?;
     rustix::process::chdir("/").map_err(|error| (Step::Folder, error.into()))?;
-    sandbox::enter()
+    let waiter = Waiter::try_out().map_err(|error| (Step::Waiting, error))?;
+    sandbox::enter()?;
+    Ok(waiter)
 }

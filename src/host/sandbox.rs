@@ -1,13 +1,44 @@
 //! What the proxy gives up before it waits: capabilities, the right to gain any, and every system
-//! call but the few that waiting and ending take.
+//! call but the few that waiting and ending take. And what must come before that, also in the manager,
+//! which its boot unit leaves without capabilities: a process of user 0 without capabilities is open, through
+//! `/proc/PID/root`, `exe`, `fd` and ptrace(2), to root of any container that shares the PID namespace, unless
+//! it is not dumpable (ptrace(2), "Ptrace access mode checking").
 
 use crate::model::proxy::Step;
 use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::io;
 
 /// The highest capability number a kernel could have; those it does not have are refused.
 const LAST_CAPABILITY: u32 = 63;
+
+/// Closes this process to every other one without CAP_SYS_PTRACE, and lets it leave no core. It must come
+/// before the capabilities go: until then the kernel refuses whoever has fewer of them. Until execve(2).
+///
+/// # Errors
+/// prctl(2)'s or setrlimit(2)'s.
+pub(crate) fn forbid_inspection() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+/// Closes the manager in the same way, and gives up the one capability that its boot unit leaves it, so that
+/// it is closed from its first instruction on (`dist/systemd/balena-extension-cleanup.service`). All other
+/// capabilities stay for the hooks.
+///
+/// # Errors
+/// Those of prctl(2), capget(2) and capset(2).
+pub(crate) fn close_manager() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let mut sets = rustix::thread::capabilities(None)?;
+    for set in [&mut sets.effective, &mut sets.permitted, &mut sets.inheritable] {
+        set.remove(CapabilitySet::WAKE_ALARM);
+    }
+    rustix::thread::set_capabilities(None, sets)?;
+    Ok(())
+}
 
 /// Gives up privileges for good.
 ///
@@ -23,9 +54,12 @@ fn drop_capabilities() -> rustix::io::Result<()> {
     rustix::thread::clear_ambient_capability_set().or_else(tolerate_unsupported)?;
     for number in 0..=LAST_CAPABILITY {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
-            // The kernel has no more.
-            break;
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // INVAL: the kernel has no more. PERM: the engine has no CAP_SETPCAP; what is in the set cannot be
+            // gained all the same, because of no_new_privs.
+            Err(Errno::INVAL | Errno::PERM) => break,
+            Err(error) => return Err(error),
         }
     }
     let none = CapabilitySets {

@@ -19,7 +19,7 @@ use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
 use crate::host::stop::Stop;
-use crate::host::{descriptor, grubenv, operation_lock, output, privilege};
+use crate::host::{descriptor, grubenv, operation_lock, output, privilege, sandbox};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
 use crate::model::log::Format;
@@ -104,6 +104,8 @@ enum Failure {
     Signals { source: io::Error },
     #[error("keep the caller's descriptors from the hooks")]
     Descriptors { source: io::Error },
+    #[error("cannot close this process to others (prctl, capget, capset)")]
+    Close { source: io::Error },
 }
 
 impl Failure {
@@ -128,7 +130,8 @@ impl Failure {
             | Self::Check(_)
             | Self::Print { .. }
             | Self::Signals { .. }
-            | Self::Descriptors { .. } => Exit::Failed,
+            | Self::Descriptors { .. }
+            | Self::Close { .. } => Exit::Failed,
         }
     }
 }
@@ -168,6 +171,10 @@ impl Context {
 /// `docker_host` the value of `DOCKER_HOST`.
 #[must_use]
 pub fn main(words: Vec<OsString>, docker_host: Option<OsString>) -> ExitCode {
+    if let Err(source) = sandbox::close_manager() {
+        output::complain(&chain(&Failure::Close { source }));
+        return Exit::Failed.into();
+    }
     let arguments = match parse(&words) {
         Ok(arguments) => arguments,
         Err(answer) => return tell(&answer).into(),

@@ -32,20 +32,31 @@ pub(crate) enum Life {
 /// What the proxy does before it is ready, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
+    Inspection,
     Signals,
     Folder,
+    Waiting,
     Capabilities,
     SystemCalls,
 }
 
 impl Step {
-    const ALL: [Self; 4] = [Self::Signals, Self::Folder, Self::Capabilities, Self::SystemCalls];
+    const ALL: [Self; 6] = [
+        Self::Inspection,
+        Self::Signals,
+        Self::Folder,
+        Self::Waiting,
+        Self::Capabilities,
+        Self::SystemCalls,
+    ];
 
     /// The words for it, after "could not".
     pub(crate) fn in_words(self) -> &'static str {
         match self {
+            Self::Inspection => "close itself to other processes (prctl, prlimit64)",
             Self::Signals => "reset its signals",
             Self::Folder => "make / its working directory",
+            Self::Waiting => "wait for signals (rt_sigtimedwait, signalfd4)",
             Self::Capabilities => "give up its capabilities",
             Self::SystemCalls => "give up all system calls that it does not need (seccomp)",
         }
@@ -132,7 +143,7 @@ mod tests {
             let refusal = Refusal { step, errno: 1 };
             assert_eq!(Refusal::parse(&refusal.to_bytes()), Some(refusal));
         }
-        for bytes in [&b""[..], b"r", b"\x00\x01\0\0", b"\x04\x01\0\0\0", b"\0\x01\0\0\0\0"] {
+        for bytes in [&b""[..], b"r", b"\x00\x01\0\0", b"\x06\x01\0\0\0", b"\0\x01\0\0\0\0"] {
             assert_eq!(Refusal::parse(bytes), None, "{bytes:?}");
         }
     }

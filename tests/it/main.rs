@@ -21,6 +21,7 @@ mod bundle;
 mod conformance;
 mod container;
 mod finished;
+mod intruder;
 mod leftovers;
 mod manager;
 mod process;

@@ -34,6 +34,29 @@ fn an_engine_that_is_not_there_is_named_with_the_way_to_another() {
     fails(&host, &["cleanup"], &[&socket]);
 }
 
+/// As its boot unit starts it, while it talks to an engine that does not answer.
+#[test]
+fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_manager() {
+    let host = Host::new();
+    let _engine = host.engine_but(&Store::default(), |_, _| Some(Answer::Hang));
+    let mut unit = std::process::Command::new("setpriv");
+    let words = host.command(&["cleanup"]);
+    std::os::unix::fs::symlink(words.get_program(), host.path("balena-extension-manager")).unwrap();
+    unit.args(crate::intruder::AS_THE_UNIT).arg(host.path("balena-extension-manager"));
+    let mut started = process::start(unit.args(words.get_args()));
+    let manager = crate::seen::Process(started.pid());
+    process::wait_for("the manager", || {
+        (manager.status("Name") == "balena-extensio" && manager.descriptors().len() > 4)
+            .then_some(())
+    });
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(manager.status(set), "0".repeat(16), "{set}");
+    }
+    assert_eq!(crate::intruder::ways_into(started.pid()), [""; 0]);
+    process::signal(started.pid(), rustix::process::Signal::TERM);
+    assert_eq!(started.wait(), 4);
+}
+
 #[test]
 fn an_engine_that_is_starting_up_is_waited_for_if_that_is_wished() {
     let host = Host::new();

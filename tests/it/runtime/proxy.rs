@@ -92,6 +92,27 @@ fn it_has_as_little_privilege_as_possible() {
 }
 
 #[test]
+fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_it() {
+    let container = Container::created();
+    assert_eq!(crate::intruder::ways_into(container.pid()), [""; 0]);
+    container.start().ok();
+}
+
+#[test]
+fn it_leaves_no_core() {
+    let container = Container::new();
+    let words = container.create_command();
+    let script = "ulimit -c unlimited 2>/dev/null; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(words.get_program()).args(words.get_args());
+    container.create_by(&mut command).ok();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", container.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let values: Vec<&str> = core.split_ascii_whitespace().skip(4).collect();
+    assert_eq!(values, ["0", "0", "bytes"]);
+}
+
+#[test]
 fn it_is_a_single_thread_in_little_memory() {
     let container = Container::created();
     let proxy = Process(container.pid());
@@ -134,13 +155,13 @@ fn it_cannot_be_started_by_hand() {
 
 /// Creates a container where these system calls fail, as on a kernel that lacks or refuses them.
 fn create_where(
-    call: i64,
+    calls: &[i64],
     errno: rustix::io::Errno,
     prepare: fn(&Container),
 ) -> (Container, crate::finished::Finished) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     let fails = SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
-    let rules = [(call, Vec::new())].into_iter().collect();
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
     let architecture = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, architecture).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
@@ -158,7 +179,7 @@ fn create_where(
 #[test]
 fn a_kernel_without_seccomp_is_enough() {
     for errno in [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS] {
-        let (container, created) = create_where(nix::libc::SYS_seccomp, errno, |_| {});
+        let (container, created) = create_where(&[nix::libc::SYS_seccomp], errno, |_| {});
         created.ok();
         assert_eq!(Process(container.pid()).status("CapEff"), "0".repeat(16));
         container.start().ok();
@@ -171,23 +192,46 @@ fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
     for (call, errno, texts) in [
         (nix::libc::SYS_capset, rustix::io::Errno::PERM, ["capabilities", "does not permit it"]),
         (nix::libc::SYS_seccomp, rustix::io::Errno::FAULT, ["system calls", "bad address"]),
+        (nix::libc::SYS_prctl, rustix::io::Errno::FAULT, ["close itself", "bad address"]),
         (
             nix::libc::SYS_chdir,
             rustix::io::Errno::ACCESS,
             ["working directory", "access is refused"],
         ),
     ] {
-        let (container, created) = create_where(call, errno, |_| {});
+        let (container, created) = create_where(&[call], errno, |_| {});
         created.fails(&texts);
         container.left_nothing();
     }
+}
+
+/// A seccomp profile around the engine may refuse the call by which the proxy waits.
+#[test]
+fn it_waits_where_rt_sigtimedwait_is_refused() {
+    for (signal, status) in [("USR1", 0), ("USR2", 1), ("TERM", 0), ("HUP", 129)] {
+        let errno = rustix::io::Errno::PERM;
+        let (container, created) = create_where(&[nix::libc::SYS_rt_sigtimedwait], errno, |_| {});
+        created.ok();
+        let ticks = Process(container.pid()).stat(14);
+        assert!(ticks < 5, "it spins: {ticks} ticks of the processor");
+        container.kill(signal).ok();
+        assert_eq!(process::exit_status(container.pid()), status, "{signal}");
+    }
+}
+
+#[test]
+fn a_proxy_that_cannot_wait_is_refused_by_create() {
+    let calls = [nix::libc::SYS_rt_sigtimedwait, nix::libc::SYS_signalfd4];
+    let (container, created) = create_where(&calls, rustix::io::Errno::PERM, |_| {});
+    created.fails(&["wait for signals", "rt_sigtimedwait"]);
+    container.left_nothing();
 }
 
 /// Of a proxy that has ended nothing can be had, which is not what went wrong.
 #[test]
 fn a_refused_step_is_named_before_what_fails_for_want_of_a_proxy() {
     let errno = rustix::io::Errno::PERM;
-    let (container, created) = create_where(nix::libc::SYS_capset, errno, |container| {
+    let (container, created) = create_where(&[nix::libc::SYS_capset], errno, |container| {
         container.spec_hook("prestart", "/bin/sleep 0.5; exit 3", |_| {});
     });
     created.fails(&["give up its capabilities", "does not permit it"]);
