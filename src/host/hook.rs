@@ -6,6 +6,7 @@ use crate::host::guard::{self, Report};
 use crate::host::spawn::{Program, spawn};
 use crate::host::{process, reaper};
 use crate::model::hook_failure::{Exit, Unrunnable, quote};
+use crate::model::phrase::respell;
 use crate::model::proxy::PROGRAM;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
@@ -90,7 +91,9 @@ pub(crate) fn run(
     *heard = std::mem::take(&mut running.kept);
     match report {
         Ok(Some(Report::Ended(exit))) if exit.is_success() => Ok(said),
-        Ok(Some(Report::Ended(exit))) => Err(Error::Failed { name: name(), exit, said }),
+        Ok(Some(Report::Ended(exit))) => {
+            Err(Error::Failed { name: name(), exit, said: said.as_deref().map(respell) })
+        }
         Ok(Some(Report::NotStarted(errno))) => {
             Err(Error::Unrunnable { name: name(), why: why_unrunnable(call.path, errno) })
         }

@@ -1,7 +1,7 @@
 //! The cleanup: what goes, what stays, and the reason for each. A plan leaves its executor no choices;
 //! a dry run prints the very same plan.
 
-use crate::model::cause::on_one_line;
+use crate::model::cause::sentence;
 use crate::model::claim::{Judgement, Mismatch, Running};
 use crate::model::inventory::{Container, Detail, Image, Inventory, Phase, Volume};
 use crate::model::labels::Labels;
@@ -313,10 +313,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dead => formatter.write_str("the engine could not remove it completely before"),
-            Self::Failed(error) => formatter.write_str(&on_one_line(format!("it failed: {error}"))),
+            Self::Failed(error) => formatter.write_str(&sentence(&format!("it failed: {error}"))),
             Self::Stale(mismatches) => {
                 let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-                formatter.write_str(&on_one_line(texts.join("; ")))
+                formatter.write_str(&sentence(&texts.join("; ")))
             }
         }
     }
@@ -343,7 +343,7 @@ impl fmt::Display for Kept {
             Self::Busy(phase) => write!(formatter, "it is {}", phase.word()),
             Self::InUse => formatter.write_str("something that stays uses it"),
             Self::Undecided(why) => {
-                formatter.write_str(&on_one_line(format!("it cannot be decided: {why}")))
+                formatter.write_str(&sentence(&format!("it cannot be decided: {why}")))
             }
         }
     }

@@ -1,14 +1,15 @@
 //! The record of a deploy: what the runtime and the hooks said at the last `create`, `start` and `delete`
 //! of a container. It outlives the container's state, because an engine forgets a create that failed.
 
+use crate::model::cut;
 use serde::{Deserialize, Serialize};
 
 /// The version of the record.
 const VERSION: u32 = 1;
 /// How much of a hook's output is kept, in bytes from its end.
 const OUTPUT_MAX: usize = 8 * 1024;
-/// How much of an error or a warning.
-const TEXT_MAX: usize = 4 * 1024;
+/// How much of a warning. An error is kept as it was reported.
+const WARNING_MAX: usize = 4 * 1024;
 /// How many steps, hooks in a step and warnings in a step.
 const COUNT_MAX: usize = 16;
 
@@ -49,7 +50,7 @@ impl Heard {
     pub(crate) fn new(hook: &str, output: &[u8]) -> Self {
         let from = output.len().saturating_sub(OUTPUT_MAX);
         let output = String::from_utf8_lossy(output.get(from..).unwrap_or_default());
-        Self { hook: hook.to_owned(), output: output.into_owned() }
+        Self { hook: cut::value(hook).into(), output: output.into_owned() }
     }
 }
 
@@ -62,16 +63,14 @@ impl Step {
     }
 
     fn bounded(mut self) -> Self {
-        self.error = self.error.map(|error| brief(&error));
+        self.error = self.error.map(|error| cut::middle(&error, 0, cut::SENTENCE_MAX).into());
         self.warnings.truncate(COUNT_MAX);
-        self.warnings.iter_mut().for_each(|warning| *warning = brief(warning));
+        for warning in &mut self.warnings {
+            *warning = cut::middle(warning, 0, WARNING_MAX).into();
+        }
         self.hooks.truncate(COUNT_MAX);
         self
     }
-}
-
-fn brief(text: &str) -> String {
-    text.chars().take(TEXT_MAX).collect()
 }
 
 impl Record {
@@ -143,8 +142,8 @@ mod tests {
     fn a_record_is_bounded_whatever_is_said() {
         let loud = Step {
             warnings: vec!["w".repeat(10_000); 100],
-            hooks: vec![Heard::new("hooks/create", &[b'x'; 100_000]); 100],
-            ..step("start", Some(&"e".repeat(100_000)))
+            hooks: vec![Heard::new(&"h".repeat(100_000), &[b'x'; 100_000]); 100],
+            ..step("start", Some(&format!("{}: cause", "e".repeat(100_000))))
         };
         let mut record = None;
         for _ in 0..100 {
@@ -152,7 +151,8 @@ mod tests {
         }
         let record = record.unwrap();
         assert_eq!(record.steps.len(), COUNT_MAX);
-        let most = COUNT_MAX * (COUNT_MAX * (OUTPUT_MAX + TEXT_MAX) + 2 * TEXT_MAX);
+        assert!(record.last_error().unwrap().1.ends_with(": cause"));
+        let most = COUNT_MAX * (COUNT_MAX * (OUTPUT_MAX + WARNING_MAX) + cut::SENTENCE_MAX);
         assert!(record.to_bytes().unwrap().len() < 2 * most);
         assert_eq!(Record::parse(&record.to_bytes().unwrap()).unwrap(), record);
     }

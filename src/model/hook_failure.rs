@@ -1,12 +1,12 @@
 //! What a hook's failure is called: the way it ended, the last lines it printed, and why a file
 //! could not be run at all.
 
+use crate::model::cut;
 use std::fmt;
 use std::time::Duration;
 
-/// How many of a hook's last lines an error quotes, and how many characters of them at most.
+/// How many of a hook's last lines an error quotes, as far as they fit into one value.
 const QUOTED_LINES: usize = 5;
-const QUOTED_CHARS: usize = 1024;
 
 /// How a hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +57,7 @@ pub(crate) fn quote(output: &[u8]) -> Option<String> {
         .collect();
     lines.reverse();
     let joined = lines.join(" | ");
-    let chars = joined.chars().count();
-    if chars == 0 {
-        None
-    } else if chars > QUOTED_CHARS {
-        let tail: String = joined.chars().skip(chars - QUOTED_CHARS).collect();
-        Some(format!("…{tail}"))
-    } else {
-        Some(joined)
-    }
+    (!joined.is_empty()).then(|| cut::ending(&joined, cut::VALUE_MAX).into_owned())
 }
 
 /// Without what would move a terminal's cursor or forge a line.
@@ -207,7 +199,7 @@ mod tests {
         assert_eq!(quote(b"1\n2\n3\n4\n5\n6\n").unwrap(), "2 | 3 | 4 | 5 | 6");
         assert_eq!(quote(b"a\x1b[31mb\r\n\xff").unwrap(), "a [31mb | \u{fffd}");
         let long = quote("é".repeat(5000).as_bytes()).unwrap();
-        assert_eq!(long.chars().count(), QUOTED_CHARS + 1);
+        assert!(long.len() <= cut::VALUE_MAX && long.starts_with("…é") && long.ends_with('é'));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 pub(crate) use crate::model::labels::Labels;
 
-use crate::model::cause::on_one_line;
+use crate::model::cause::sentence;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -271,7 +271,7 @@ impl Collector {
                     "list the {what}s: an item of the engine's answer is not what its API describes: \
                      {error}: {begin}"
                 );
-                self.inventory.unreadable.push(on_one_line(told));
+                self.inventory.unreadable.push(sentence(&told));
                 None
             }
         }

@@ -1,6 +1,7 @@
 //! What a log line looks like. containerd's shim reads the JSON form, keys `level`, `msg`, `time`,
 //! and shows a user the `msg` of the last line whose level is exactly `error`.
 
+use crate::model::cut;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::fmt::Write as _;
 
@@ -56,12 +57,11 @@ pub(crate) enum Fact {
 impl Serialize for Fact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Text(text) => serializer.serialize_str(text),
+            Self::Text(text) => serializer.serialize_str(&cut::value(text)),
             Self::Texts(texts) => serializer.collect_seq(texts),
             Self::Millis(millis) => serializer.serialize_f64(*millis),
-            Self::Steps(steps) => {
-                serializer.collect_map(steps.iter().map(|(name, millis)| (name, millis)))
-            }
+            Self::Steps(steps) => serializer
+                .collect_map(steps.iter().map(|(name, millis)| (cut::value(name), millis))),
         }
     }
 }

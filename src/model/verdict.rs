@@ -1,7 +1,7 @@
 //! The verdict: what became of an extension, and why, from everything that is known. What cannot be read
 //! is `unknown`, never guessed. docs/manager.md explains every code; a test compares the two.
 
-use crate::model::cause::on_one_line;
+use crate::model::cause;
 use crate::model::claim::{self, Judgement, Mismatch, Running};
 use crate::model::deploy::Record;
 use crate::model::inventory::{Container, Detail, Labels, Outcome, Phase};
@@ -149,7 +149,7 @@ pub(crate) fn find(container: &Container, known: Known<'_>, host: &Host) -> Find
     let (code, sentence) = decide(container, known, host);
     let id: String = container.id.chars().take(12).collect();
     let next = code.next().replace("{id}", &id);
-    Finding { code, sentence: on_one_line(sentence), next: on_one_line(next) }
+    Finding { code, sentence: cause::sentence(&sentence), next: cause::sentence(&next) }
 }
 
 fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String) {
