@@ -3,13 +3,12 @@
 //! prints more than they hold would hang the engine for ever.
 
 use crate::host::process::Process;
-use rustix::fs::{FileType, Mode, OFlags};
+use crate::host::unblocked::Writer;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use rustix::process::PidfdGetfdFlags;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// What is written at once into pipes of the usual 64 KiB before they are enlarged.
@@ -58,27 +57,11 @@ pub(crate) struct Stream {
     dropped: usize,
 }
 
-enum Writer {
-    /// A description of its own, non-blocking without an effect on the engine's.
-    Opened(OwnedFd),
-    /// A file shares its position with whoever else writes it, and never blocks.
-    File(OwnedFd),
-    /// A socket cannot be opened again; its own flag makes each write non-blocking.
-    Socket(OwnedFd),
-}
-
 impl ContainerLog {
     /// The log of the container that `create` is making: its own output, or the container's pty.
     pub(crate) fn of_this_process(pty: Option<BorrowedFd<'_>>, reader: Reader) -> Self {
-        let stream = |number: u8, own: BorrowedFd<'_>| {
-            let duplicate = || rustix::io::fcntl_dupfd_cloexec(pty.unwrap_or(own), 0);
-            let path = match pty {
-                Some(pty) => format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pty)),
-                None => format!("/proc/self/fd/{number}"),
-            };
-            Stream::new(open(&path, duplicate), reader)
-        };
-        Self { out: stream(1, io::stdout().as_fd()), err: stream(2, io::stderr().as_fd()) }
+        let stream = |own| Stream::new(Writer::of(pty.unwrap_or(own)), reader);
+        Self { out: stream(io::stdout().as_fd()), err: stream(io::stderr().as_fd()) }
     }
 
     /// The log of a container whose proxy waits.
@@ -87,7 +70,7 @@ impl ContainerLog {
             let path = format!("/proc/{}/fd/{number}", proxy.pid());
             let duplicate =
                 || rustix::process::pidfd_getfd(proxy, number, PidfdGetfdFlags::empty());
-            Stream::new(open(&path, duplicate), Reader::Now)
+            Stream::new(Writer::at(&path, duplicate), Reader::Now)
         };
         Self { out: stream(1), err: stream(2) }
     }
@@ -131,29 +114,15 @@ impl ContainerLog {
     }
 }
 
-fn open(path: &str, duplicate: impl Fn() -> rustix::io::Result<OwnedFd>) -> Option<Writer> {
-    match FileType::from_raw_mode(rustix::fs::stat(path).ok()?.st_mode) {
-        FileType::RegularFile => Some(Writer::File(duplicate().ok()?)),
-        // It cannot be opened again.
-        FileType::Socket => Some(Writer::Socket(duplicate().ok()?)),
-        FileType::Fifo
-        | FileType::CharacterDevice
-        | FileType::BlockDevice
-        | FileType::Directory
-        | FileType::Symlink
-        | FileType::Unknown => {
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty()).ok().map(Writer::Opened)
-        }
-    }
-}
-
 impl Stream {
     fn new(writer: Option<Writer>, reader: Reader) -> Self {
         let budget = match (reader, &writer) {
             // Nobody has to read a file for it to take more.
             (Reader::Now, _) | (Reader::Later, Some(Writer::File(_))) => usize::MAX,
-            (Reader::Later, Some(Writer::Opened(_) | Writer::Socket(_)) | None) => HEAD,
+            (
+                Reader::Later,
+                Some(Writer::Opened(_) | Writer::Socket(_) | Writer::Shared(_)) | None,
+            ) => HEAD,
         };
         Self { writer, reader, note: Vec::new(), pending: VecDeque::new(), budget, dropped: 0 }
     }
@@ -181,11 +150,7 @@ impl Stream {
 
     /// The descriptor to poll for writing.
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match self.writer.as_ref()? {
-            Writer::Opened(descriptor) | Writer::File(descriptor) | Writer::Socket(descriptor) => {
-                Some(descriptor.as_fd())
-            }
-        }
+        self.writer.as_ref().map(Writer::as_fd)
     }
 
     /// Takes output and writes what can be written now.
@@ -257,15 +222,7 @@ impl Stream {
             (true, true) if chunk.is_empty() => return None,
             (true, true) => (chunk, false),
         };
-        let result = match writer {
-            Writer::Opened(descriptor) | Writer::File(descriptor) => {
-                rustix::io::write(descriptor, bytes)
-            }
-            Writer::Socket(descriptor) => {
-                rustix::net::send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
-            }
-        };
-        match result {
+        match writer.write(bytes) {
             Ok(written) => {
                 if !fresh.is_empty() {
                     self.note = fresh;
@@ -296,8 +253,7 @@ mod tests {
 
     fn pipe(reader: Reader) -> (std::fs::File, Stream) {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&write));
-        let stream = Stream::new(open(&path, || Err(Errno::NXIO)), reader);
+        let stream = Stream::new(Writer::of(write.as_fd()), reader);
         drop(write);
         (read.into(), stream)
     }

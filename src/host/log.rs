@@ -1,17 +1,23 @@
 //! The log: the file that engines name with `--log`, or standard error. What a line looks like is
 //! decided in `model/log.rs`.
 
+use crate::host::unblocked::Writer;
 use crate::host::{clock, output};
+use crate::model::cause::sentence;
+use crate::model::cut;
 use crate::model::log::{Fact, Format, Level, line};
-use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::cell::{Cell, RefCell};
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// An open log with the fields that every line of a call carries.
 pub(crate) struct Log {
-    file: Option<File>,
+    file: Option<Writer>,
+    /// How long its lines may still wait for whoever reads them.
+    patience: Cell<Duration>,
     format: Format,
     threshold: Level,
     fields: RefCell<Vec<(&'static str, Fact)>>,
@@ -58,7 +64,7 @@ impl Log {
             .custom_flags(nix::libc::O_NONBLOCK)
             .open(path)
             .map_err(|source| Unusable::Open { path: path.to_owned(), source })?;
-        Ok(Self::new(Some(file), format, threshold, told))
+        Ok(Self::new(Some(Writer::Opened(file.into())), format, threshold, told))
     }
 
     /// Logs to standard error.
@@ -66,9 +72,16 @@ impl Log {
         Self::new(None, format, threshold, Told::AtOnce)
     }
 
-    fn new(file: Option<File>, format: Format, threshold: Level, told: Told) -> Self {
+    fn new(file: Option<Writer>, format: Format, threshold: Level, told: Told) -> Self {
         let (fields, warnings, held) = Default::default();
-        Self { file, format, threshold, fields, warnings, told, held }
+        let patience = Cell::new(output::PATIENCE);
+        Self { file, patience, format, threshold, fields, warnings, told, held }
+    }
+
+    /// Lets lines wait for `patience` in all instead of [`output::PATIENCE`].
+    pub(crate) fn patient(self, patience: Duration) -> Self {
+        self.patience.set(patience);
+        self
     }
 
     /// Takes the warnings of this call out.
@@ -84,7 +97,8 @@ impl Log {
     /// Tells a part of the story, put into words only if somebody wants to hear it.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.threshold <= Level::Debug {
-            self.write(Level::Debug, &message(), &[]);
+            // Not as a sentence: here a hook's words are as it has printed them.
+            self.write(Level::Debug, &cut::middle(&message(), 0, cut::SENTENCE_MAX), &[]);
         }
     }
 
@@ -94,11 +108,12 @@ impl Log {
             self.put(&line);
         }
         if let Some(message) = message {
-            self.write(Level::Info, message, fields);
+            self.write(Level::Info, &sentence(message), fields);
         }
     }
 
     pub(crate) fn warn(&self, message: &str) {
+        let message = &sentence(message);
         self.warnings.borrow_mut().push(message.to_owned());
         match self.told {
             Told::AtOnce => self.write(Level::Warn, message, &[]),
@@ -112,10 +127,10 @@ impl Log {
 
     /// Tells one failure of several; the call goes on.
     pub(crate) fn error(&self, message: &str) {
-        self.write(Level::Error, message, &[]);
+        self.write(Level::Error, &sentence(message), &[]);
     }
 
-    /// Reports the error that ends the call: to the log, and to standard error for whoever captured
+    /// Reports the error that ends the call, put into words by `cause::chain`: to the log, and to standard error for whoever captured
     /// that. On standard error it is the bare sentence, because engines put it into their own.
     pub(crate) fn fail(&self, message: &str, fields: &[(&str, Fact)]) {
         if self.file.is_some() {
@@ -125,11 +140,11 @@ impl Log {
                 fields.push(("warnings", Fact::Texts(held)));
             }
             self.write(Level::Error, message, &fields);
-            output::complain(message);
+            self.complain(message);
         } else if self.format == Format::Json {
             self.write(Level::Error, message, fields);
         } else {
-            output::complain(message);
+            self.complain(message);
         }
     }
 
@@ -150,10 +165,17 @@ impl Log {
     fn put(&self, text: &str) {
         match &self.file {
             Some(file) => {
-                let mut file: &File = file;
-                let _ = file.write_all(text.as_bytes());
+                let mut patience = self.patience.get();
+                let _ = file.write_all(text.as_bytes(), &mut patience);
+                self.patience.set(patience);
             }
-            None => output::complain(text.trim_end()),
+            None => self.complain(text.trim_end()),
         }
+    }
+
+    fn complain(&self, line: &str) {
+        let mut patience = self.patience.get();
+        output::complain_within(line, &mut patience);
+        self.patience.set(patience);
     }
 }

@@ -35,4 +35,5 @@ pub(crate) mod spawn;
 pub(crate) mod state_dir;
 pub(crate) mod stop;
 pub(crate) mod store;
+pub(crate) mod unblocked;
 pub(crate) mod unit;

@@ -1,35 +1,76 @@
 //! Standard output and standard error. Podman closes the read end of some calls' standard error, so
 //! a reader that has gone away is never an error here; a full disk behind a redirection is.
+//!
+//! A reader that never reads must not hold a command for ever: at `create` nobody reads before the command
+//! has returned.
 
-use std::io::{self, Write as _};
+use crate::host::unblocked::Writer;
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
-/// Writes an answer to standard output, whole.
+/// How long errors and warnings wait for their reader, all of a call together.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How much of an answer its reader must take within the limit.
+const PIECE: usize = 64 * 1024;
+
+/// Writes an answer to standard output, whole. For each piece its reader may take `limit`.
 ///
 /// # Errors
 /// The write's, except that the reader has gone away.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
+pub(crate) fn print(text: &str, limit: Duration) -> io::Result<()> {
+    stream(limit, |stdout| stdout.write_all(text.as_bytes()))
 }
 
 /// Writes an answer to standard output piece by piece, so that a long one is never in memory.
 ///
 /// # Errors
 /// The write's, except that the reader has gone away.
-pub(crate) fn stream(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
-    let mut stdout = io::BufWriter::new(io::stdout().lock());
+pub(crate) fn stream(
+    limit: Duration,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let Some(writer) = Writer::of(io::stdout().as_fd()) else { return Ok(()) };
+    let mut stdout = io::BufWriter::new(Answer { writer, limit });
     match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
 }
 
+/// Standard output for an answer.
+struct Answer {
+    writer: Writer,
+    limit: Duration,
+}
+
+impl Write for Answer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes.get(..PIECE).unwrap_or(bytes);
+        match self.writer.write_all(piece, &mut self.limit.clone()) {
+            Ok(()) => Ok(piece.len()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let seconds = self.limit.as_secs();
+                Err(io::Error::other(format!("its reader has taken nothing for {seconds} s")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a line to standard error. There is nobody to tell when that fails.
 pub(crate) fn complain(line: &str) {
-    let mut text = line.to_owned();
-    text.push('\n');
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    complain_within(line, &mut PATIENCE.clone());
+}
+
+/// The same for one line of several, which wait for `patience` together.
+pub(crate) fn complain_within(line: &str, patience: &mut Duration) {
+    if let Some(writer) = Writer::of(io::stderr().as_fd()) {
+        let _ = writer.write_all(format!("{line}\n").as_bytes(), patience);
+    }
 }

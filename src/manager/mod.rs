@@ -22,15 +22,21 @@ use crate::host::stop::Stop;
 use crate::host::{descriptor, grubenv, operation_lock, output, privilege, sandbox};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
+use crate::model::cut;
 use crate::model::log::Format;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NAME: &str = "balena-extension-manager";
+
+/// How long the reader of an answer may take for each part, which may be a pager, and how long that of all
+/// warnings and errors together.
+const ANSWER_LIMIT: Duration = Duration::from_secs(300);
+const ERRORS_LIMIT: Duration = Duration::from_secs(30);
 
 /// The exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +197,8 @@ pub fn main(words: Vec<OsString>, docker_host: Option<OsString>) -> ExitCode {
 /// What the command line parser has to say: help, the version, or what is wrong.
 fn tell(answer: &clap::Error) -> Exit {
     if answer.use_stderr() {
-        output::complain(answer.to_string().trim_end());
+        let text = answer.to_string();
+        output::complain(&cut::middle(text.trim_end(), 0, cut::SENTENCE_MAX));
         return Exit::Usage;
     }
     let text = if answer.kind() == clap::error::ErrorKind::DisplayVersion {
@@ -199,7 +206,7 @@ fn tell(answer: &clap::Error) -> Exit {
     } else {
         answer.to_string()
     };
-    match output::print(&text) {
+    match output::print(&text, ANSWER_LIMIT) {
         Ok(()) => Exit::Done,
         Err(error) => {
             output::complain(&chain(&error));
@@ -216,7 +223,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<Exit, Fail
     let only_reads = matches!(command, Command::Check(_));
     let stop = if only_reads { Stop::never() } else { Stop::listen() };
     let stop = stop.map_err(|source| Failure::Signals { source })?;
-    let log = Log::to_stderr(Format::Text, globals.log_level);
+    let log = Log::to_stderr(Format::Text, globals.log_level).patient(ERRORS_LIMIT);
     let host = HostRoot::new(globals.host_root.clone());
     let socket = socket::choose(globals.host.as_ref(), docker_host, &host);
     let deadline = Instant::now() + globals.timeout;
@@ -251,12 +258,12 @@ fn saved_image(
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    output::print(text).map_err(|source| Failure::Print { source })
+    output::print(text, ANSWER_LIMIT).map_err(|source| Failure::Print { source })
 }
 
 /// Prints an answer piece by piece, without ever having all of it in memory.
 fn print_by(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Failure> {
-    output::stream(write).map_err(|source| Failure::Print { source })
+    output::stream(ANSWER_LIMIT, write).map_err(|source| Failure::Print { source })
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {

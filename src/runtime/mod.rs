@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 
 /// The state root without `--root` and `XDG_RUNTIME_DIR`.
 const DEFAULT_ROOT: &str = "/run";
+/// How long the reader of an answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const ROOT_NAME: &str = "balena-extension-runtime";
 
 /// What every verb works with.
@@ -254,7 +256,7 @@ fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
 
 /// Prints the answer of a command that only asks.
 fn print(text: &str) -> Result<Option<String>, Error> {
-    output::print(text).map(|()| None).map_err(|source| Error::Print { source })
+    output::print(text, ANSWER_LIMIT).map(|()| None).map_err(|source| Error::Print { source })
 }
 
 /// Prints indented JSON, as runc does.
