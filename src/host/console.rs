@@ -2,6 +2,8 @@
 //! slave the proxy has (runc's terminals.md, "detached"; pty(7), unix(7)).
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
@@ -12,6 +14,10 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the engine may take to make room in its queue of connections. It need not accept ours.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A failure around the terminal.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +26,11 @@ pub(crate) enum Error {
     Create { source: io::Error },
     #[error("send the pty to the console socket {path:?}")]
     Send { path: PathBuf, source: io::Error },
+    #[error(
+        "send the pty to the console socket {path:?}: its queue of connections has been full for {} s; does \
+         the engine still accept any?", LIMIT.as_secs()
+    )]
+    Full { path: PathBuf },
 }
 
 /// Creates a pty of the given size, sends its master to the socket at `path`, and returns the slave.
@@ -29,8 +40,11 @@ pub(crate) enum Error {
 /// Nothing is left open.
 pub(crate) fn open(path: &Path, rows: u16, columns: u16) -> Result<OwnedFd, Error> {
     let (master, slave) = pair(rows, columns).map_err(|source| Error::Create { source })?;
-    send(&master, path).map_err(|source| Error::Send { path: path.to_owned(), source })?;
-    Ok(slave)
+    match send(&master, path) {
+        Ok(()) => Ok(slave),
+        Err(Errno::AGAIN) => Err(Error::Full { path: path.to_owned() }),
+        Err(error) => Err(Error::Send { path: path.to_owned(), source: error.into() }),
+    }
 }
 
 fn pair(rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {
@@ -48,11 +62,15 @@ fn pair(rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
-/// One message with one descriptor; with no byte of data the descriptor would not be delivered.
-fn send(master: &OwnedFd, path: &Path) -> io::Result<()> {
+/// One message with one descriptor; with no byte of data the descriptor would not be delivered. `EAGAIN`
+/// means that the limit was over.
+fn send(master: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    // It limits connect(2) as well (unix(7), socket(7)).
+    set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
+    rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address))?;
     let descriptors = [master.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
