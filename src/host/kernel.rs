@@ -43,5 +43,34 @@ pub(crate) fn boot_time(host: &HostRoot) -> Result<SystemTime, String> {
     let stat = host.read("/proc/stat")?;
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
     let seconds = seconds.ok_or_else(|| "/proc/stat has no btime".to_owned())?;
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    // A clock that was never set, or a container's own view, may say anything.
+    let booted = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    booted.ok_or_else(|| format!("/proc/stat has an impossible btime: {seconds}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boot_time_of(stat: &str) -> Result<SystemTime, String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        let mut file = std::fs::File::create(folder.path().join("proc/stat")).unwrap();
+        std::io::Write::write_all(&mut file, stat.as_bytes()).unwrap();
+        boot_time(&HostRoot::new(folder.path().to_owned()))
+    }
+
+    #[test]
+    fn the_boot_time_is_read_and_an_absurd_one_is_an_error() {
+        let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        assert_eq!(boot_time_of("cpu 1\nbtime 1\n"), Ok(second));
+        for absurd in ["", "btime", "btime -1", "btime x", "btime 99999999999999999999"] {
+            assert_eq!(boot_time_of(absurd), Err("/proc/stat has no btime".to_owned()), "{absurd}");
+        }
+        for seconds in [u64::MAX, i64::MAX.unsigned_abs() + 1] {
+            let error = boot_time_of(&format!("btime {seconds}\n")).unwrap_err();
+            assert!(error.contains("impossible btime"), "{error}");
+        }
+        assert!(boot_time_of(&format!("btime {}\n", i64::MAX)).is_ok());
+    }
 }
