@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod container_log;
 pub(crate) mod container_store;
+pub(crate) mod containers_storage;
 pub(crate) mod deploy;
 pub(crate) mod descriptor;
 pub(crate) mod disk;

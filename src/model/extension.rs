@@ -97,13 +97,15 @@ fn is_sandbox(annotations: &BTreeMap<String, String>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::store::Store;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
     }
 
     fn absent() -> Lookup {
-        Lookup::Absent { path: "/var/lib/docker/containers/x/config.v2.json".to_owned() }
+        let path = "/var/lib/docker/containers/x/config.v2.json".to_owned();
+        Lookup::Absent { path, store: Store::Moby }
     }
 
     fn found(pairs: &[(&str, &str)]) -> Lookup {
@@ -143,7 +145,8 @@ mod tests {
              container store has no record of it (looked for \
              /var/lib/docker/containers/x/config.v2.json; is --docker-root right?)"
         );
-        let unusable = || Lookup::Unusable { path: "/s".to_owned(), why: "truncated".to_owned() };
+        let (path, why) = ("/s".to_owned(), "truncated".to_owned());
+        let unusable = || Lookup::Unusable { path, why, store: Store::Moby };
         let error = role(&map(&[("a", "b")]), unusable).unwrap_err().to_string();
         assert!(error.contains("the one annotation of config.json is another"), "{error}");
         assert!(error.contains("(/s: truncated)"), "{error}");

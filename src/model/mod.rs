@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod claim;
 pub(crate) mod cleanup;
 pub(crate) mod container_id;
+pub(crate) mod containers_storage;
 pub(crate) mod cut;
 pub(crate) mod deploy;
 pub(crate) mod doctor;

@@ -1,6 +1,6 @@
 //! The engine's container store, which holds the labels that engines do not copy into `config.json`:
-//! Moby's `<docker-root>/containers/<id>/config.v2.json`, and containers/storage (Podman), where the
-//! container names its image and the image's configuration has the labels.
+//! Moby's `<docker-root>/containers/<id>/config.v2.json`, and containers/storage of Podman
+//! (`model/containers_storage.rs`), where the configuration of the container's image has them.
 
 use crate::model::object::only_objects;
 use serde::Deserialize;
@@ -21,9 +21,32 @@ pub(crate) enum Lookup {
     /// A record at `path`.
     Found { path: String, record: Record },
     /// The store has no such container; `path` was tried.
-    Absent { path: String },
+    Absent { path: String, store: Store },
     /// There is something at `path` that cannot be used.
-    Unusable { path: String, why: String },
+    Unusable { path: String, why: String, store: Store },
+}
+
+/// Whose store it is. What the user can do depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Moby,
+    /// containers/storage.
+    Podman,
+    /// Nothing says which engine it is; Moby's default was tried.
+    Unknown,
+}
+
+impl Store {
+    /// What the user can do if the store does not lead to the labels.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Moby => "is --docker-root right?",
+            Self::Podman => "with Podman, --annotation can pass the image's labels",
+            Self::Unknown => {
+                "is --docker-root right? Engines other than Docker can pass the image's labels as annotations"
+            }
+        }
+    }
 }
 
 type RawLabels = Option<BTreeMap<String, Option<String>>>;
@@ -79,53 +102,13 @@ impl Record {
     }
 }
 
-/// Finds the image of container `id` in a `containers.json` of containers/storage. `None` if the
-/// container is not in it, or has no image.
-///
-/// # Errors
-/// Line and column where the JSON is not such a list.
-pub(crate) fn image_of(bytes: &[u8], id: &str) -> Result<Option<String>, serde_json::Error> {
-    #[derive(Deserialize)]
-    #[serde(remote = "Self")]
-    struct Raw {
-        id: String,
-        image: Option<String>,
-    }
-    only_objects!(Raw);
-    let containers: Vec<Raw> = serde_json::from_slice(bytes)?;
-    let container = containers.into_iter().find(|container| container.id == id);
-    Ok(container.and_then(|container| container.image).filter(|image| is_hex(image)))
-}
-
-/// The name of the file, in the image's own folder, that holds the configuration of `image`:
-/// containers/storage keeps each blob under its key in base64, and this key is the image's digest.
-pub(crate) fn image_config_name(image: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digest = format!("sha256:{image}");
-    let mut name = String::from("=");
-    for group in digest.as_bytes().chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
-            << (8 * (3 - group.len()));
-        for position in 0..4 {
-            let index = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or_default();
-            let filled = position <= group.len();
-            let letter = ALPHABET.get(index).filter(|_| filled);
-            name.push(letter.map_or('=', |letter| char::from(*letter)));
-        }
-    }
-    name
-}
-
-/// An image id becomes part of a path.
-fn is_hex(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 impl Lookup {
     /// The file that was found, or looked for.
     pub(crate) fn path(&self) -> &str {
         match self {
-            Self::Found { path, .. } | Self::Absent { path } | Self::Unusable { path, .. } => path,
+            Self::Found { path, .. } | Self::Absent { path, .. } | Self::Unusable { path, .. } => {
+                path
+            }
         }
     }
 }
@@ -140,16 +123,20 @@ impl fmt::Display for Lookup {
                     "the image's labels in the container store do not have it ({path})"
                 )
             }
-            Self::Absent { path } => write!(
+            Self::Absent { path, store } => write!(
                 formatter,
-                "the container store has no record of it (looked for {path}; is --docker-root right?)"
+                "the container store has no record of it (looked for {path}; {})",
+                store.advice()
             ),
-            Self::Unusable { path, why } => {
-                write!(
-                    formatter,
-                    "its record in the container store cannot be read ({path}: {why})"
-                )
-            }
+            Self::Unusable { path, why, store: Store::Podman } => write!(
+                formatter,
+                "its record in the container store cannot be read ({path}: {why}; {})",
+                Store::Podman.advice()
+            ),
+            Self::Unusable { path, why, store: Store::Moby | Store::Unknown } => write!(
+                formatter,
+                "its record in the container store cannot be read ({path}: {why})"
+            ),
         }
     }
 }
@@ -180,23 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn podmans_store_leads_from_the_container_to_the_labels_of_its_image() {
-        let list =
-            br#"[{"id":"a","image":"00ff","layer":"l"},{"id":"b"},{"id":"c","image":"../x"}]"#;
-        assert_eq!(image_of(list, "a").unwrap().as_deref(), Some("00ff"));
-        assert_eq!(image_of(list, "b").unwrap(), None);
-        assert_eq!(image_of(list, "c").unwrap(), None, "an image id that is a path");
-        assert_eq!(image_of(list, "d").unwrap(), None);
-        assert!(image_of(b"{", "a").is_err());
+    fn a_configuration_of_an_image_has_the_labels() {
         let record = Record::parse_image(br#"{"config":{"Labels":{"a":"1"}}}"#, "00ff").unwrap();
         assert_eq!(record.labels.len(), 1);
         assert_eq!(record.image.as_deref(), Some("00ff"));
-    }
-
-    #[test]
-    fn the_name_of_a_blob_is_its_key_in_base64() {
-        assert_eq!(image_config_name("0"), "=c2hhMjU2OjA=");
-        assert_eq!(image_config_name("00"), "=c2hhMjU2OjAw");
-        assert_eq!(image_config_name("000"), "=c2hhMjU2OjAwMA==");
     }
 }

@@ -5,6 +5,7 @@ use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
 use crate::host::container_log::{ContainerLog, Reader};
+use crate::host::containers_storage::Hints;
 use crate::host::proxy::{self, Spawned, Stdio};
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held};
@@ -136,8 +137,14 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
     });
     let mut source = "the annotations of config.json".to_owned();
     let role = extension::role(&spec.annotations, || {
-        let rootfs = Path::new(rootfs.path());
-        let lookup = store::look_up(id, context.docker_root.as_deref(), rootfs);
+        let sources = spec.mounts.iter().map(|mount| Path::new(&mount.source));
+        let hints = Hints {
+            id,
+            rootfs: Path::new(rootfs.path()),
+            bundle: Path::new(&bundle),
+            files: request.pid_file.as_deref().into_iter().chain(sources).collect(),
+        };
+        let lookup = store::look_up(context.docker_root.as_deref(), &hints);
         source = lookup.path().to_owned();
         lookup
     })?;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::command::{Finished, Started, attempt, run, start, wait_for};
 use crate::engine::{Engine, Status};
 use crate::image::Image;
+use crate::leftovers::unmount_below;
 use crate::sandbox::RUNTIME;
 
 /// Which mounts a daemon has.
@@ -223,16 +224,6 @@ impl Drop for Docker {
             drop(daemon.wait());
         }
         unmount_below(self.dir.path());
-    }
-}
-
-/// Takes the engine's own mounts away, which outlive it: its network namespaces, for one.
-fn unmount_below(folder: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(folder)).collect();
-    for point in below.iter().rev() {
-        attempt(Command::new("umount").args(["--lazy", point]));
     }
 }
 

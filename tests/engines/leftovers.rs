@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::cgroups::{below, hierarchies};
+use crate::command::attempt;
 use crate::sandbox::SCRATCH;
 use crate::witness::processes;
 
@@ -76,4 +78,15 @@ fn leaves() -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Unmounts what an engine mounted in its own folder for itself and leaves: network namespaces, and the folder of
+/// a storage driver.
+pub(crate) fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let inside: Vec<&str> = points.filter(|point| Path::new(point).starts_with(folder)).collect();
+    for point in inside.iter().rev() {
+        attempt(Command::new("umount").args(["--lazy", point]));
+    }
 }

@@ -51,6 +51,7 @@ mod scenarios_manager_stores;
 mod scenarios_mounts;
 mod scenarios_network;
 mod scenarios_podman;
+mod scenarios_podman_stores;
 mod suite;
 mod witness;
 
@@ -89,6 +90,7 @@ fn run_tests() -> ExitCode {
     scenarios_mounts::add_to(&mut suite, &engines);
     scenarios_network::add_to(&mut suite);
     scenarios_podman::add_to(&mut suite, &engines);
+    scenarios_podman_stores::add_to(&mut suite);
     scenarios_ctr::add_to(&mut suite, &engines);
     scenarios_cri::add_to(&mut suite, &engines);
     scenarios_direct::add_to(&mut suite);

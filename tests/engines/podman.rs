@@ -10,10 +10,14 @@ use tempfile::TempDir;
 use crate::command::{Finished, Started, attempt, run, start, wait_for};
 use crate::engine::{Engine, Status};
 use crate::image::Image;
+use crate::leftovers::unmount_below;
 use crate::sandbox::RUNTIME;
+use crate::witness::assert_gone;
 
 pub(crate) struct Podman {
     dir: TempDir,
+    /// Further options of every command.
+    options: Vec<String>,
     /// Who holds the network and mount namespaces that are its host's, if those are not everybody's.
     holder: Option<Child>,
     /// Bridges are under test here, not netfilter, of which a kernel need not have every kind.
@@ -23,14 +27,27 @@ pub(crate) struct Podman {
 impl Podman {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("podman").tempdir().unwrap();
-        Self { dir, holder: None, without_firewall: false }
+        Self { dir, options: Vec::new(), holder: None, without_firewall: false }
+    }
+
+    /// The same, with further options of every command.
+    pub(crate) fn with(mut self, options: &[&str]) -> Self {
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self
+    }
+
+    /// Where its images and containers are.
+    pub(crate) fn graph_root(&self) -> PathBuf {
+        self.dir.path().join("root")
     }
 
     /// One that has a host's network to itself, with no interface but those that it makes. Its mounts,
     /// too, are its own: `/run/netns` stays one for good once it has made a network.
     pub(crate) fn apart() -> Self {
         let mut podman = Self::new();
-        let held = ["--mount", "--net", "sleep", "300"];
+        // Shared among themselves, as on a host, but not with those of the sandbox.
+        let script = "mount --make-rshared /; exec sleep 300";
+        let held = ["--mount", "--net", "sh", "-ec", script];
         let holder = Command::new("unshare").args(held).spawn().unwrap();
         wait_for("the holder of the namespaces", Duration::from_secs(5), || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
@@ -62,6 +79,9 @@ impl Drop for Podman {
             drop(holder.kill());
             drop(holder.wait());
         }
+        // conmon's last command mounts the store once more.
+        assert_gone(self.dir.path().file_name().and_then(|name| name.to_str()).unwrap());
+        unmount_below(self.dir.path());
     }
 }
 
@@ -72,13 +92,16 @@ impl Engine for Podman {
             client.env("NETAVARK_FW", "none");
         }
         let in_dir = |name: &str| self.dir.path().join(name);
+        // With a user namespace, Podman 5 leaves a folder there.
+        client.env("TMPDIR", self.dir.path());
         // Podman 5 would put its opinion of cgroups into every log that it shows.
         client.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         client
             .args(["--root".into(), in_dir("root"), "--runroot".into(), in_dir("run")])
             .args(["--tmpdir".into(), in_dir("tmp"), "--network-config-dir".into(), in_dir("net")])
             .args(["--storage-driver=overlay", "--cgroup-manager=cgroupfs"])
-            .args(["--events-backend=none", "--runtime", RUNTIME]);
+            .args(["--events-backend=none", "--runtime", RUNTIME])
+            .args(&self.options);
         client
     }
 

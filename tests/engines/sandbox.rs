@@ -180,6 +180,8 @@ fn build_machine() {
     command("umount", &["-l", "/run/old"]);
     fs::remove_dir("/run/old").unwrap();
     mount(&["-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"]);
+    // As systemd has it on a host: what is mounted here is seen in copies of this namespace that are slaves.
+    mount(&["--make-rshared", "/"]);
     command("ip", &["link", "set", "lo", "up"]);
 
     fs::create_dir_all(SCRATCH).unwrap();

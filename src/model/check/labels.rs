@@ -6,7 +6,7 @@ use crate::model::claim::{self, ABI, KERNEL_VERSION, OS_VERSION};
 use crate::model::extension::{self, CLASS, NotAnExtension};
 use crate::model::hook;
 use crate::model::spec::Mount;
-use crate::model::store::Lookup;
+use crate::model::store::{Lookup, Store};
 use crate::model::verdict::{OVERRIDE, REQUIRES_REBOOT};
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ pub(crate) fn check(
 /// annotations and the store of a container.
 fn check_class(labels: &BTreeMap<String, String>, findings: &mut Findings) {
     let mend = format!("LABEL {CLASS}=overlay");
-    let nowhere = || Lookup::Absent { path: String::new() };
+    let nowhere = || Lookup::Absent { path: String::new(), store: Store::Unknown };
     match extension::role(labels, nowhere) {
         Ok(_) => {}
         Err(NotAnExtension::ClassMissing { .. }) => {
