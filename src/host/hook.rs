@@ -1,27 +1,30 @@
 //! Running one hook: with exactly its environment, within its limit, its output drained. What it may
 //! be called and what its failure means is decided in `model/hook.rs` and `model/hook_failure.rs`.
 
+use crate::host::attached;
 use crate::host::container_log::{ContainerLog, Stream};
-use crate::host::guard::{self, Report};
+use crate::host::guard::{self, Entering, Report};
 use crate::host::spawn::{Program, spawn};
 use crate::host::{process, reaper};
-use crate::model::hook_failure::{Exit, Unrunnable, quote};
+use crate::model::hook_failure::{Exit, quote};
 use crate::model::phrase::respell;
 use crate::model::proxy::PROGRAM;
+use crate::model::system_call::Refusal;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use rustix::pipe::PipeFlags;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How much longer than the hook's limit its guard may take to kill everything and report.
 const GUARD_GRACE: Duration = Duration::from_secs(10);
+/// How long a guard that has closed its end of the socket pair may take to be gone.
+const DEATH_LIMIT: Duration = Duration::from_millis(100);
 /// How much of the output's end is kept for an error.
 const KEPT: usize = 8 * 1024;
 /// How much is still read when the hook has ended: a child it left behind may print for ever.
@@ -41,6 +44,26 @@ pub(crate) struct Call<'a> {
     pub(crate) limit: Duration,
     /// What it reads; `/dev/null` if there is nothing.
     pub(crate) input: Option<&'a [u8]>,
+    pub(crate) place: Place<'a>,
+}
+
+/// The mount namespace in which a hook runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// This process's.
+    Here,
+    /// That of process 1, which is another one.
+    Host(Guest<'a>),
+}
+
+/// What a hook brings along into the mount namespace of process 1, beside its volumes.
+#[derive(Clone, Copy)]
+pub(crate) struct Guest<'a> {
+    /// The name of its mount point, if it needs one.
+    pub(crate) mount_point: &'a str,
+    pub(crate) rootfs: Option<BorrowedFd<'a>>,
+    /// The mount namespace that has the rootfs, if it is not this process's.
+    pub(crate) home: Option<BorrowedFd<'a>>,
 }
 
 /// The end of what a hook printed, as it printed it.
@@ -53,15 +76,16 @@ pub(crate) enum Error {
     Failed { name: String, exit: Exit, said: Option<String> },
     #[error("hook {name} cannot be run: {why}")]
     Unrunnable { name: String, why: String },
-    #[error("hook {name} cannot be run: enter its working directory {folder:?}")]
-    Folder { name: String, folder: String, source: io::Error },
-    #[error("hook {name} cannot be run: start its guard process")]
+    #[error("hook {name} was not run: {refusal}")]
+    Refused { name: String, refusal: Refusal },
+    #[error("hook {name} was killed: {refusal}")]
+    Unwatched { name: String, refusal: Refusal },
+    #[error("hook {name} was not run: cannot start its guard process")]
     Guard { name: String, source: io::Error },
-    #[error(
-        "hook {name}: its guard process ended without a report (killed, perhaps for want of memory); \
-         the hook was killed too"
-    )]
-    GuardLost { name: String },
+    #[error("hook {name} was killed: cannot watch its guard process")]
+    Watch { name: String, source: io::Error },
+    #[error("hook {name} was killed, because its guard process {how}")]
+    GuardLost { name: String, how: String },
 }
 
 /// Runs a hook, waits for it, and returns the last lines it printed, on one line. `log` takes all that it
@@ -82,8 +106,14 @@ pub(crate) fn run(
     let mut running =
         Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
     let report = running.attend(call.limit + GUARD_GRACE, log);
+    let mut how = String::new();
     if !matches!(report, Ok(Some(_))) {
+        how = running.how_the_guard_ended();
         reaper::end_children(&mine);
+        if let Place::Host(guest) = call.place {
+            // What fails here is tried again by the next command on the container.
+            let _ = attached::sweep(guest.mount_point);
+        }
     }
     running.drain(log);
     log.finish();
@@ -94,30 +124,12 @@ pub(crate) fn run(
         Ok(Some(Report::Ended(exit))) => {
             Err(Error::Failed { name: name(), exit, said: said.as_deref().map(respell) })
         }
-        Ok(Some(Report::NotStarted(errno))) => {
-            Err(Error::Unrunnable { name: name(), why: why_unrunnable(call.path, errno) })
-        }
-        Ok(Some(Report::NoFolder(errno))) => Err(Error::Folder {
-            name: name(),
-            folder: call.folder.to_owned(),
-            source: io::Error::from_raw_os_error(errno),
-        }),
-        Ok(None) => Err(Error::GuardLost { name: name() }),
-        Err(source) => Err(Error::Guard { name: name(), source }),
+        Ok(Some(Report::NotStarted(why))) => Err(Error::Unrunnable { name: name(), why }),
+        Ok(Some(Report::Refused(refusal))) => Err(Error::Refused { name: name(), refusal }),
+        Ok(Some(Report::Unwatched(refusal))) => Err(Error::Unwatched { name: name(), refusal }),
+        Ok(None) => Err(Error::GuardLost { name: name(), how }),
+        Err(source) => Err(Error::Watch { name: name(), source }),
     }
-}
-
-fn why_unrunnable(path: &str, errno: i32) -> String {
-    let mut head = Vec::new();
-    // A FIFO must not hang the call.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) {
-        // What cannot be read leaves the errno to speak alone.
-        let _ = file.take(256).read_to_end(&mut head);
-    }
-    let machine = rustix::system::uname();
-    let machine = machine.machine().to_string_lossy();
-    Unrunnable { head: &head, errno, machine: &machine }.to_string()
 }
 
 /// A hook under way.
@@ -147,19 +159,35 @@ impl Running {
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let limit = call.limit.as_millis().to_string();
-        let mut arguments = vec![PROGRAM, guard::COMMAND, &limit, call.folder, call.path];
+        let mut descriptors = vec![
+            (input.as_fd(), 0),
+            (out_end.as_fd(), 1),
+            (err_end.as_fd(), 2),
+            (theirs.as_fd(), guard::CONTROL),
+            (lock, guard::LOCK),
+        ];
+        let (entering, name) = match call.place {
+            Place::Here => (Entering::No, ""),
+            Place::Host(Guest { mount_point, rootfs, home }) => {
+                descriptors.extend(rootfs.map(|rootfs| (rootfs, guard::ROOTFS)));
+                descriptors.extend(home.map(|home| (home, guard::HOME)));
+                let entering = match (rootfs, home) {
+                    (None, _) => Entering::Alone,
+                    (Some(_), None) => Entering::WithRootfs,
+                    (Some(_), Some(_)) => Entering::WithRootfsFromHome,
+                };
+                (entering, mount_point)
+            }
+        };
+        let entering = entering.word();
+        let mut arguments =
+            vec![PROGRAM, guard::COMMAND, &limit, entering, name, call.folder, call.path];
         arguments.extend(call.arguments);
         let guard = spawn(&Program {
             path: "/proc/self/exe",
             arguments: &arguments,
             environment: call.environment,
-            descriptors: &[
-                (input.as_fd(), 0),
-                (out_end.as_fd(), 1),
-                (err_end.as_fd(), 2),
-                (theirs.as_fd(), guard::CONTROL),
-                (lock, guard::LOCK),
-            ],
+            descriptors: &descriptors,
             blocked: SigSet::empty(),
         })?;
         Ok(Self { control, guard, out: Some(out), err: Some(err), kept: Vec::new() })
@@ -205,11 +233,35 @@ impl Running {
     }
 
     fn report(&self) -> io::Result<Option<Report>> {
-        let mut bytes = [0; 64];
+        let mut bytes = [0; guard::REPORT_MAX];
         match rustix::net::recv(&self.control, &mut bytes[..], RecvFlags::empty()) {
             Ok((len, _)) => Ok(bytes.get(..len).and_then(Report::parse)),
             Err(Errno::CONNRESET) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How a guard ended that has not reported, as far as that can be told.
+    fn how_the_guard_ended(&self) -> String {
+        let deadline = Instant::now() + DEATH_LIMIT;
+        loop {
+            let flags = rustix::process::WaitOptions::NOHANG;
+            let Ok(waited) = rustix::process::waitpid(Some(self.guard), flags) else {
+                return "ended without a report".to_owned();
+            };
+            match waited.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
+                Some((_, Some(signal))) => {
+                    return format!("was killed by signal {signal} (see dmesg if nobody sent it)");
+                }
+                Some((Some(status), _)) => {
+                    return format!("ended with status {status} and without a report");
+                }
+                Some((None, None)) | None => {}
+            }
+            if Instant::now() >= deadline {
+                return "did not report in time".to_owned();
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -2,6 +2,7 @@
 //! `model` does that.
 
 pub(crate) mod atomic_file;
+pub(crate) mod attached;
 pub(crate) mod bundle;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
@@ -18,9 +19,11 @@ pub(crate) mod guard;
 pub(crate) mod hook;
 pub(crate) mod host_root;
 pub(crate) mod image;
+pub(crate) mod image_hook;
 pub(crate) mod kernel;
 pub(crate) mod listing;
 pub(crate) mod log;
+pub(crate) mod mount_namespace;
 pub(crate) mod net_namespace;
 pub(crate) mod operation_lock;
 pub(crate) mod operator;

@@ -4,6 +4,7 @@
 
 use crate::model::proxy::{self, Identity, Life, Stat};
 use crate::model::signal::{self, Signal};
+use crate::model::system_call;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -58,13 +59,21 @@ pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Proc
 /// # Errors
 /// The kernel has no pidfd_open(2), or descriptors have run out.
 pub(crate) fn open(pid: i32) -> io::Result<Option<Process>> {
+    open_pidfd(pid).map_err(|error| system_call::explained("pidfd_open", error.raw_os_error()))
+}
+
+/// The same with the error of pidfd_open(2) as it is.
+///
+/// # Errors
+/// Those of [`open`].
+pub(crate) fn open_pidfd(pid: i32) -> rustix::io::Result<Option<Process>> {
     // A forged state may name anything; a negative pid would be a process group.
     let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Some(Process { pid, pidfd })),
         // EINVAL: a thread, not a process.
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,17 +1,23 @@
 //! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
 //! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
 
+use crate::host::mount_namespace::View;
+use crate::host::process::Process;
 use crate::model::hook::{self, FileKind, Unfit, Verb};
+use crate::model::state::SeenRootfs;
+use crate::model::system_call::explained;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// An open rootfs.
 pub(crate) struct Rootfs {
     folder: OwnedFd,
     path: String,
+    /// The mount namespace it was found in, if that is not this process's.
+    home: Option<OwnedFd>,
 }
 
 /// Why a rootfs or a hook in it cannot be used.
@@ -21,6 +27,18 @@ pub(crate) enum Error {
     Escapes { path: String, bundle: String },
     #[error("open the rootfs {path:?} (root.path of config.json)")]
     Open { path: String, source: io::Error },
+    #[error(
+        "the rootfs {path:?} is not the one that create saw there: it was unmounted or replaced since, and \
+         the container's mount namespace does not have it either; delete the container and create it again"
+    )]
+    Replaced { path: String },
+    #[error(
+        "the rootfs {path:?} that create saw is gone: it was unmounted or removed since; delete the \
+         container and create it again"
+    )]
+    Gone { path: String, source: io::Error },
+    #[error("look for the rootfs {path:?} in the mount namespace of the proxy process {pid}")]
+    LookInProxy { path: String, pid: i32, source: io::Error },
     #[error("look for {hook} in the rootfs {rootfs:?}")]
     Look { hook: &'static str, rootfs: String, source: io::Error },
     #[error(transparent)]
@@ -50,12 +68,112 @@ impl Rootfs {
                 result => result.map_err(opening)?,
             }
         };
-        Ok(Self { folder, path })
+        Ok(Self { folder, path, home: None })
+    }
+
+    /// Opens the rootfs that a create has `seen` at the absolute `path`: here, or in the mount namespace of
+    /// the `proxy`, which may be the only one that has it. A create of an earlier version has recorded
+    /// nothing; then it is whatever is here.
+    ///
+    /// # Errors
+    /// It is gone, or another folder is in its place.
+    pub(crate) fn open_again(
+        path: &str,
+        seen: Option<&SeenRootfs>,
+        proxy: Option<&Process>,
+    ) -> Result<Self, Error> {
+        let here = Self::open("/", path);
+        let Some(seen) = seen else { return here };
+        let failed = match here {
+            Ok(rootfs) if rootfs.is(seen)? => return Ok(rootfs),
+            Ok(_) => Error::Replaced { path: path.to_owned() },
+            Err(Error::Open { path, source }) => Error::Gone { path, source },
+            Err(error) => return Err(error),
+        };
+        match proxy.map(|proxy| Self::open_at_home(path, seen, proxy)) {
+            Some(Ok(Some(rootfs))) => Ok(rootfs),
+            Some(Err(error)) => Err(error),
+            Some(Ok(None)) | None => Err(failed),
+        }
+    }
+
+    fn open_at_home(path: &str, seen: &SeenRootfs, proxy: &Process) -> Result<Option<Self>, Error> {
+        let looking = |source| {
+            let (path, pid) = (path.to_owned(), proxy.pid());
+            Error::LookInProxy { path, pid, source }
+        };
+        let Some(View { namespace, root }) = View::of(proxy).map_err(looking)? else {
+            return Ok(None);
+        };
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let folder = match open_inside(&root, path, FOLDER, inside) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(looking(cause(error))),
+        };
+        let rootfs = Self { folder, path: path.to_owned(), home: Some(namespace) };
+        Ok(rootfs.is(seen)?.then_some(rootfs))
+    }
+
+    /// What a later command has to find again.
+    ///
+    /// # Errors
+    /// fstat(2)'s.
+    pub(crate) fn seen(&self) -> Result<SeenRootfs, Error> {
+        let (device, inode) = self.identity()?;
+        let verbs = [Verb::Create, Verb::Start, Verb::Delete].into_iter();
+        // What cannot be looked at, or could not be run, is there all the same.
+        let hooks = verbs.filter(|&verb| !matches!(self.hook(verb), Ok(None))).collect();
+        Ok(SeenRootfs { device, inode, hooks })
+    }
+
+    fn is(&self, seen: &SeenRootfs) -> Result<bool, Error> {
+        Ok(self.identity()? == (seen.device, seen.inode))
+    }
+
+    fn identity(&self) -> Result<(u64, u64), Error> {
+        let stat = rustix::fs::fstat(&self.folder)
+            .map_err(|error| Error::Open { path: self.path.clone(), source: error.into() })?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether process 1 has the same folder at the same path. Not if that cannot be told.
+    pub(crate) fn is_of_process_1(&self) -> bool {
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let found = rustix::fs::open("/proc/1/root", FOLDER, Mode::empty())
+            .and_then(|root| open_inside(&root, self.path.as_str(), FOLDER, inside))
+            .and_then(rustix::fs::fstat);
+        match (found, self.identity()) {
+            (Ok(found), Ok(own)) => (found.st_dev, found.st_ino) == own,
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 
     /// The absolute path.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    pub(crate) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// The mount namespace that has the rootfs, if it is not this process's.
+    pub(crate) fn home(&self) -> Option<BorrowedFd<'_>> {
+        self.home.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The path below the rootfs of the hook at `path`, as [`Self::hook`] returns it.
+    ///
+    /// # Errors
+    /// It is somewhere else.
+    pub(crate) fn below<'a>(&self, verb: Verb, path: &'a str) -> Result<&'a str, Error> {
+        let hook = verb.path();
+        let looking = |source| Error::Look { hook, rootfs: self.path.clone(), source };
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", self.folder.as_raw_fd()));
+        let real = real.map_err(looking)?;
+        let below = Path::new(path).strip_prefix(real).ok().and_then(Path::to_str);
+        below.ok_or_else(|| looking(io::Error::other(format!("{path:?} is not below it"))))
     }
 
     /// The path on the host of the hook for `verb`, symlinks resolved inside the rootfs; `None` if
@@ -140,7 +258,7 @@ fn cause(error: Errno) -> io::Error {
                    resolve .. beside; try again";
         return io::Error::other(why);
     }
-    error.into()
+    explained("openat2", error.raw_os_error())
 }
 
 /// Of two tries the second is rarely disturbed as well, even by a process that does nothing but rename.

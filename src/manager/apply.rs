@@ -6,7 +6,8 @@ use super::parallel::{self, Ended};
 use crate::host::container_log::ContainerLog;
 use crate::host::deploy;
 use crate::host::engine::{Client, Error};
-use crate::host::hook::{self, Call, folder_or_root};
+use crate::host::hook;
+use crate::host::image_hook::{self, Bring, Image};
 use crate::host::operation_lock::OperationLock;
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::stop::Stop;
@@ -14,7 +15,7 @@ use crate::model::cause::chain;
 use crate::model::cleanup::{Deactivation, Decision, Fate, Kind, Plan, Reason, Removal};
 use crate::model::container_id::ContainerId;
 use crate::model::engine::in_path;
-use crate::model::hook::{self as image_hook, Unpassable, Verb};
+use crate::model::hook::Verb;
 use crate::model::inventory::{Container, Labels, Phase};
 use crate::model::spec::Mount;
 use serde::Serialize;
@@ -94,9 +95,14 @@ enum NotDeactivated {
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
     #[error(transparent)]
-    Unpassable(#[from] Unpassable),
+    Image(#[from] image_hook::Error),
     #[error(transparent)]
     Hook(#[from] hook::Error),
+    #[error(
+        "deactivate succeeded, but it cannot be told whether it ran in the mount namespace of process 1 \
+         ({why}): what it unmounted may still be mounted on the host"
+    )]
+    Elsewhere { why: String },
 }
 
 /// What the removals need, shared by the threads.
@@ -342,22 +348,22 @@ fn run_deactivate(
         return Err(NotDeactivated::Missing { path: path.to_owned() });
     }
     let volume = Rootfs::open("/", path)?;
-    let Some(program) = volume.hook(Verb::Deactivate)? else { return Ok(()) };
-    let environment = image_hook::environment(volume.path(), &labels.to_map(), mounts)?;
-    let call = Call {
-        name: Verb::Deactivate.path(),
-        path: &program,
-        arguments: &[&program],
-        environment: &environment.variables,
-        // There is no bundle any more.
-        folder: folder_or_root(""),
-        limit: image_hook::LIMIT,
-        input: None,
+    let image = Image {
+        rootfs: &volume,
+        labels: &labels.to_map(),
+        mounts,
+        // No container can have this id.
+        id: "@deactivate",
+        bring: Bring::IfMissing,
+    };
+    let Some(hook) = image_hook::find(Verb::Deactivate, &image, lock.as_fd())? else {
+        return Ok(());
     };
     let mut heard = hook::Heard::new();
     *ran = true;
-    hook::run(&call, lock.as_fd(), &mut ContainerLog::nowhere(), &mut heard)?;
-    Ok(())
+    // There is no bundle any more.
+    hook.call("/", |call| hook::run(call, lock.as_fd(), &mut ContainerLog::nowhere(), &mut heard))?;
+    hook.doubt.map_or(Ok(()), |why| Err(NotDeactivated::Elsewhere { why }))
 }
 
 fn shown(name: &str) -> String {

@@ -43,14 +43,34 @@ pub(crate) struct Step {
 pub(crate) struct Heard {
     pub(crate) hook: String,
     pub(crate) output: String,
+    #[serde(default, skip_serializing_if = "MountNamespace::is_host")]
+    pub(crate) mount_namespace: MountNamespace,
+}
+
+/// The mount namespace in which a hook ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MountNamespace {
+    /// The one it belongs into: for a hook of the image that of process 1, so its mounts are the host's.
+    #[default]
+    Host,
+    /// It could not be told whether it was that of process 1, so its mounts may not be on the host.
+    Unknown,
+}
+
+impl MountNamespace {
+    fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
 }
 
 impl Heard {
     /// Keeps the end of what `hook` printed.
-    pub(crate) fn new(hook: &str, output: &[u8]) -> Self {
+    pub(crate) fn new(hook: &str, output: &[u8], mount_namespace: MountNamespace) -> Self {
         let from = output.len().saturating_sub(OUTPUT_MAX);
         let output = String::from_utf8_lossy(output.get(from..).unwrap_or_default());
-        Self { hook: cut::value(hook).into(), output: output.into_owned() }
+        let hook = cut::value(hook).into();
+        Self { hook, output: output.into_owned(), mount_namespace }
     }
 }
 
@@ -59,7 +79,9 @@ impl Step {
     pub(crate) fn says_something(&self) -> bool {
         self.error.is_some()
             || !self.warnings.is_empty()
-            || self.hooks.iter().any(|heard| !heard.output.is_empty())
+            || self.hooks.iter().any(|heard| {
+                !heard.output.is_empty() || heard.mount_namespace == MountNamespace::Unknown
+            })
     }
 
     fn bounded(mut self) -> Self {
@@ -91,6 +113,14 @@ impl Record {
     pub(crate) fn last_error(&self) -> Option<(&str, &str)> {
         let last = self.steps.iter().rfind(|step| step.verb != "delete")?;
         Some((last.verb.as_str(), last.error.as_deref()?))
+    }
+
+    /// The hook that may have run in another mount namespace than the host's, if there was one.
+    pub(crate) fn hook_in_unknown_namespace(&self) -> Option<&str> {
+        let steps = self.steps.iter().filter(|step| step.verb != "delete");
+        let mut hooks = steps.flat_map(|step| &step.hooks);
+        let found = hooks.find(|heard| heard.mount_namespace == MountNamespace::Unknown)?;
+        Some(&found.hook)
     }
 
     /// Reads a record.
@@ -142,7 +172,10 @@ mod tests {
     fn a_record_is_bounded_whatever_is_said() {
         let loud = Step {
             warnings: vec!["w".repeat(10_000); 100],
-            hooks: vec![Heard::new(&"h".repeat(100_000), &[b'x'; 100_000]); 100],
+            hooks: vec![
+                Heard::new(&"h".repeat(100_000), &[b'x'; 100_000], MountNamespace::Host);
+                100
+            ],
             ..step("start", Some(&format!("{}: cause", "e".repeat(100_000))))
         };
         let mut record = None;
@@ -159,10 +192,18 @@ mod tests {
 
     #[test]
     fn the_end_of_an_output_is_kept() {
-        let heard = Heard::new("hooks/start", &[&[b'a'; 9000][..], b"the end"].concat());
+        let heard = Heard::new(
+            "hooks/start",
+            &[&[b'a'; 9000][..], b"the end"].concat(),
+            MountNamespace::Host,
+        );
         assert!(heard.output.len() == OUTPUT_MAX && heard.output.ends_with("the end"));
         assert!(
-            !Step { hooks: vec![Heard::new("h", b"")], ..step("start", None) }.says_something()
+            !Step {
+                hooks: vec![Heard::new("h", b"", MountNamespace::Host)],
+                ..step("start", None)
+            }
+            .says_something()
         );
         assert!(Step { hooks: vec![heard], ..step("start", None) }.says_something());
     }

@@ -1,6 +1,7 @@
 //! The image's own hooks: which file, which environment, which limit. `host/hook.rs` runs them.
 
 use crate::model::spec::Mount;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub(crate) const PATH: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Labels below this prefix reach the hooks.
 const LABEL_PREFIX: &str = "io.balena.image.";
+/// What the variables of volumes begin with.
+pub(crate) const VOLUME_PREFIX: &str = "EXTENSION_VOLUME_";
 /// The kernel's limit for one string of the environment, its final NUL included (execve(2)).
 const STRING_MAX: usize = 128 * 1024;
 /// What all strings together may have. The kernel grants a quarter of the stack limit, usually
@@ -28,7 +31,8 @@ pub(crate) fn limit_of(timeout: Option<i64>) -> Duration {
 }
 
 /// The moment an image hook belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Verb {
     Create,
     Start,
@@ -176,7 +180,7 @@ pub(crate) fn environment(
             continue;
         };
         let origin = Origin::Mount(mount.destination.clone());
-        let name = format!("EXTENSION_VOLUME_{}", name.replace(['/', '-'], "_").to_uppercase());
+        let name = format!("{VOLUME_PREFIX}{}", name.replace(['/', '-'], "_").to_uppercase());
         let entry = variable(&name, &mount.source, origin)?;
         if sorted.insert(name.clone(), entry).is_some() {
             collisions.push(name);

@@ -1,6 +1,7 @@
 //! `state.json`: the OCI state with OCI names, and beside it what start, kill and delete need, so
 //! that nothing that happens to the bundle after create has an effect. `host/state_dir.rs` stores it.
 
+use crate::model::hook::Verb;
 use crate::model::lifecycle::{Duty, Phase, Status};
 use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
@@ -51,9 +52,21 @@ pub(crate) struct State {
     /// The mark of the `run` that has made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) run: Option<String>,
+    /// What create saw of the rootfs, after `hooks/create` had run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<SeenRootfs>,
 }
 
 only_objects!(; written: State);
+
+/// What must still be so of a rootfs when its next hook runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeenRootfs {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// The hooks that it had.
+    pub(crate) hooks: Vec<Verb>,
+}
 
 /// What the container is, as recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +210,7 @@ pub(crate) mod tests {
             pid_file: None,
             phase: Phase::InUse,
             run: None,
+            seen: None,
         }
     }
 

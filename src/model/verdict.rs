@@ -112,6 +112,8 @@ codes! {
         "mount /mnt/state, make override-rejected in it readable, and run it as root",
     MountsUnreadable "mounts-unreadable" Unknown "run it as root, with /proc mounted",
     StartTimeUnknown "start-time-unknown" Unknown "deploy it again to be sure",
+    MountNamespaceUnknown "mount-namespace-unknown" Unknown
+        "make /proc/1 readable to the engine, then deploy it again",
     NotVisible "not-visible" Unknown "deploy it again to be sure",
 }
 
@@ -261,6 +263,13 @@ fn effective(
     let parts = outcome.layers.iter().map(String::as_str).chain(container.volumes());
     if parts.into_iter().any(|part| layering.layers.contains(part)) {
         return is(Code::Layered, "its content is layered over the host");
+    }
+    if let Some(hook) = known.record.and_then(Record::hook_in_unknown_namespace) {
+        let text = format!(
+            "it cannot be told whether {hook} ran in the mount namespace of process 1, so what it mounted \
+             may not be on the host"
+        );
+        return (Code::MountNamespaceUnknown, text);
     }
     match known.since_boot {
         Some(true) if requires_reboot(&container.labels) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::claim::tests::running;
-use crate::model::deploy::Step;
+use crate::model::deploy::{Heard, MountNamespace, Step};
 use crate::model::inventory::Mounted;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ struct Case {
     since_boot: Option<bool>,
     host: Host,
     unreadable: bool,
+    record: Option<Record>,
 }
 
 fn host() -> Host {
@@ -33,6 +34,7 @@ fn sound() -> Case {
         since_boot: Some(true),
         host: host(),
         unreadable: false,
+        record: None,
     }
 }
 
@@ -57,9 +59,24 @@ impl Case {
                 false => Detail::Known(Box::new(self.outcome.clone())),
             },
         };
-        let known = Known { since_boot: self.since_boot, record: None };
+        let known = Known { since_boot: self.since_boot, record: self.record.as_ref() };
         find(&container, known, &self.host)
     }
+}
+
+fn unlayered() -> Host {
+    Host { layering: bare(), ..host() }
+}
+
+fn in_unknown_namespace() -> Record {
+    let step = Step {
+        verb: "start".to_owned(),
+        time: String::new(),
+        error: None,
+        warnings: Vec::new(),
+        hooks: vec![Heard::new("hooks/start", b"", MountNamespace::Unknown)],
+    };
+    Record::after(None, "x", step)
 }
 
 fn failing(error: &str) -> Outcome {
@@ -152,6 +169,10 @@ fn every_code_has_a_case_that_leads_to_it() {
         ),
         (Code::MountsUnreadable, Case { host: Host { layering: Err(why()), ..host() }, ..sound() }),
         (Code::StartTimeUnknown, Case { since_boot: None, ..sound() }),
+        (
+            Code::MountNamespaceUnknown,
+            Case { record: Some(in_unknown_namespace()), host: unlayered(), ..sound() },
+        ),
         (
             Code::NotVisible,
             Case { since_boot: Some(false), host: Host { layering: bare(), ..host() }, ..sound() },

@@ -1,6 +1,6 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
-use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks};
+use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks, sweep};
 use super::{Context, Outcome, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
@@ -85,6 +85,7 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
             .log
             .warn("an earlier create or delete of this container did not finish; taking over");
         clear(context, &leftover)?;
+        sweep(context, request.id.as_str(), making.held.lock());
         making.leftover = Some(leftover);
     }
     context.log.debug(|| {
@@ -196,6 +197,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
         pid_file,
         phase: Phase::InUse,
         run: request.run.clone(),
+        seen: None,
     };
     Ok((Plan { state, rootfs }, spec))
 }
@@ -243,6 +245,8 @@ impl Making<'_> {
             let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
             let lock = self.held.lock();
             self.created_hook = run_image_hook(context, Verb::Create, state, rootfs, lock, log)?;
+            // Only now: it may make the other hooks.
+            self.state.seen = Some(self.rootfs.seen()?);
         }
         let stdio = slave.as_ref().map_or(Stdio::Inherited, |slave| Stdio::Pty(slave.as_fd()));
         let id = self.state.id.clone();

@@ -1,7 +1,7 @@
 //! `delete ID`: run the extension's hook, and forget the container. A hook that fails is a warning: a
 //! delete that fails leaves a container that no engine can start or remove again.
 
-use super::hooks::{self, run_image_hook, run_poststop};
+use super::hooks::{self, rootfs_of, run_image_hook, run_poststop, sweep};
 use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
 use crate::cli::runtime::Whose;
 use crate::host::cgroup;
@@ -9,7 +9,7 @@ use crate::host::container_log::ContainerLog;
 use crate::host::operator::{self, Ends};
 use crate::host::process::{Process, Waited};
 use crate::host::proxy;
-use crate::host::rootfs::{self, Rootfs};
+use crate::host::rootfs;
 use crate::host::state_dir::{self, Held, Loaded, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
@@ -177,6 +177,7 @@ fn hold(
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
     let (proxy, status) = observe(&state)?;
     can_delete(&state.id, status, state.duty(), insistence)?;
+    sweep(context, &state.id, held.lock());
     let hooks_begun = state.phase == Phase::Deleting;
     let duty = state.duty();
     context.log.debug(|| match &proxy {
@@ -245,8 +246,7 @@ fn run_delete_hook(context: &Context<'_>, held: &Held, state: &State) -> Result<
     if state.role == RecordedRole::Sandbox {
         return Ok(());
     }
-    let rootfs = Rootfs::open(&state.bundle, &state.rootfs)
-        .map_err(|source| HookError::Rootfs { source })?;
+    let rootfs = rootfs_of(state, None).map_err(|source| HookError::Rootfs { source })?;
     run_image_hook(context, Verb::Delete, state, &rootfs, held.lock(), ContainerLog::nowhere)
         .map(|_| ())
         .map_err(HookError::Hook)

@@ -1,12 +1,16 @@
 //! Running the hooks of a moment: the image's own, and those of the spec.
 
 use super::Context;
+use crate::host::attached;
 use crate::host::container_log::ContainerLog;
-use crate::host::hook::{self, Call, folder_or_root};
+use crate::host::hook::{self, Call, Place, folder_or_root};
+use crate::host::image_hook::{self, Bring, Image};
 use crate::host::net_namespace;
+use crate::host::process::Process;
 use crate::host::rootfs::{self, Rootfs};
-use crate::model::deploy;
-use crate::model::hook::{self as image_hook, Unpassable, Verb};
+use crate::model::cause::chain;
+use crate::model::deploy::{self, MountNamespace};
+use crate::model::hook::{Verb, limit_of};
 use crate::model::lifecycle::Status;
 use crate::model::spec::SpecHook;
 use crate::model::state::State;
@@ -17,9 +21,12 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Rootfs(#[from] rootfs::Error),
-    #[error(transparent)]
-    Unpassable(#[from] Unpassable),
+    Image(#[from] image_hook::Error),
+    #[error(
+        "{hook} was in the rootfs {rootfs:?} at create and is missing now; delete the container and create it \
+         again"
+    )]
+    HookGone { hook: &'static str, rootfs: String },
     #[error(transparent)]
     Hook(#[from] hook::Error),
     #[error(transparent)]
@@ -46,27 +53,55 @@ pub(super) fn run_image_hook(
     log: impl FnOnce() -> ContainerLog,
 ) -> Result<Ran, Error> {
     let name = verb.path();
-    let Some(path) = rootfs.hook(verb)? else {
+    let image = Image {
+        rootfs,
+        labels: &state.labels,
+        mounts: &state.mounts,
+        id: &state.id,
+        bring: Bring::Always,
+    };
+    let Some(hook) = image_hook::find(verb, &image, lock)? else {
+        if state.seen.as_ref().is_some_and(|seen| seen.hooks.contains(&verb)) {
+            return Err(Error::HookGone { hook: name, rootfs: state.rootfs.clone() });
+        }
         context.log.debug(|| format!("the image has no {name}"));
         return Ok(Ran::Nothing);
     };
-    let environment = image_hook::environment(&state.rootfs, &state.labels, &state.mounts)?;
-    for variable in &environment.collisions {
+    for variable in &hook.environment.collisions {
         context
             .log
             .warn(&format!("two labels or mounts make {variable} of {name}; the last has it"));
     }
-    let call = Call {
-        name,
-        path: &path,
-        arguments: &[&path],
-        environment: &environment.variables,
-        folder: folder_or_root(&state.bundle),
-        limit: image_hook::LIMIT,
-        input: None,
+    let namespace = match &hook.doubt {
+        None => MountNamespace::Host,
+        Some(why) => {
+            context.log.warn(&format!(
+                "cannot tell whether this is the mount namespace of process 1 ({why}): {name} runs here, and \
+                 what it mounts may not be visible on the host"
+            ));
+            MountNamespace::Unknown
+        }
     };
-    run(context, &call, lock, &mut log())?;
+    hook.call(folder_or_root(&state.bundle), |call| {
+        run(context, call, namespace, lock, &mut log())
+    })?;
     Ok(Ran::Hook)
+}
+
+/// Opens the rootfs that create saw. `proxy` may be the only one that still has it.
+pub(super) fn rootfs_of(state: &State, proxy: Option<&Process>) -> Result<Rootfs, rootfs::Error> {
+    Rootfs::open_again(&state.rootfs, state.seen.as_ref(), proxy)
+}
+
+/// Removes the mounts that a guard of this container has left, if it was killed.
+pub(super) fn sweep(context: &Context<'_>, id: &str, lock: BorrowedFd<'_>) {
+    if let Err(error) = attached::name(id, lock).and_then(|name| attached::sweep(&name)) {
+        context.log.warn(&format!(
+            "cannot remove what an interrupted hook left mounted below {}: {}",
+            attached::FOLDER,
+            chain(&error)
+        ));
+    }
 }
 
 /// Runs a list of the spec's hooks in order, each with the state on its standard input, until one
@@ -136,15 +171,18 @@ fn run_spec_hook(
         arguments: &arguments,
         environment: &hook.env,
         folder: folder_or_root(&state.bundle),
-        limit: image_hook::limit_of(hook.timeout),
+        limit: limit_of(hook.timeout),
         input: Some(input),
+        place: Place::Here,
     };
-    run(context, &call, lock, &mut ContainerLog::nowhere())
+    // Hooks of the spec belong to the engine, and so does the mount namespace they run in.
+    run(context, &call, MountNamespace::Host, lock, &mut ContainerLog::nowhere())
 }
 
 fn run(
     context: &Context<'_>,
     call: &Call<'_>,
+    namespace: MountNamespace,
     lock: BorrowedFd<'_>,
     log: &mut ContainerLog,
 ) -> Result<(), hook::Error> {
@@ -154,7 +192,7 @@ fn run(
     let begun = Instant::now();
     let done = hook::run(call, lock, log, &mut heard);
     let took = super::millis(begun.elapsed());
-    context.heard.borrow_mut().push(deploy::Heard::new(name, &heard));
+    context.heard.borrow_mut().push(deploy::Heard::new(name, &heard, namespace));
     context.ran.borrow_mut().push((name.to_owned(), took));
     context.log.debug(|| match &done {
         Ok(Some(said)) => format!("{name} took {took:.3} ms, and said: {said}"),

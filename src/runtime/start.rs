@@ -1,12 +1,12 @@
 //! `start ID`: run the extension's hook, and let the proxy end.
 
-use super::hooks::{self, run_image_hook, run_spec_hooks};
+use super::hooks::{self, rootfs_of, run_image_hook, run_spec_hooks, sweep};
 use super::{Context, Error as Common, Outcome, observe, state as state_verb};
 use crate::host::container_log::ContainerLog;
 use crate::host::net_namespace;
 use crate::host::process::{Process, Waited};
 use crate::host::proxy;
-use crate::host::rootfs::{self, Rootfs};
+use crate::host::rootfs;
 use crate::host::state_dir::{self, Held, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
@@ -56,6 +56,7 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     let mut state = state_verb::known(id, held.load().map_err(Common::State)?)?;
     let (proxy, status) = observe(&state)?;
     can_start(id.as_str(), status, state.phase)?;
+    sweep(context, id.as_str(), held.lock());
     state.phase = Phase::InUse;
     // `created` is only true of a container whose proxy is there.
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
@@ -94,7 +95,7 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
     };
     run_spec_hooks(context, "startContainer", list, before, namespace.as_ref(), held.lock())?;
     if state.role == RecordedRole::Extension {
-        let rootfs = Rootfs::open(&state.bundle, &state.rootfs)?;
+        let rootfs = rootfs_of(state, Some(proxy))?;
         let log = || ContainerLog::of_proxy(proxy);
         run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
     }

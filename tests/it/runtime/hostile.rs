@@ -202,32 +202,77 @@ fn a_rootfs_swapped_under_way_gives_one_hook_or_the_other_or_an_error_and_never_
     assert!(ran.lines().all(|line| line == "one" || line == "two"), "{ran}");
 }
 
-/// The path is what counts: each verb takes what is there then, with the labels of create.
+/// Contract §3: start runs the hook that create has seen, or fails.
 #[test]
-fn a_rootfs_swapped_between_verbs_is_taken_as_it_is_then() {
+fn a_rootfs_swapped_between_verbs_fails_start_and_not_delete() {
     let container = Container::new();
-    container.label("io.balena.image.override", "7");
     for verb in ["create", "start", "delete"] {
         container.hook(verb, "echo one ${0##*/} >> ran");
     }
     let (rootfs, other) = (container.path("rootfs"), container.path("other"));
     std::fs::create_dir_all(other.join("hooks")).unwrap();
     for verb in ["start", "delete"] {
-        let hook =
-            "#!/bin/sh\necho two ${0##*/} $EXTENSION_ROOTFS $EXTENSION_IMAGE_OVERRIDE >> ran\n";
+        let hook = "#!/bin/sh\necho two ${0##*/} >> ran\n";
         crate::bundle::executable(&other.join("hooks").join(verb), hook.as_bytes());
     }
     container.create().ok();
     let exchange = rustix::fs::RenameFlags::EXCHANGE;
     let folder = rustix::fs::CWD;
     rustix::fs::renameat_with(folder, &rootfs, folder, &other, exchange).unwrap();
+    container.start().fails(&["is not the one that create saw", rootfs.to_str().unwrap()]);
+    let deleted = container.delete().ok();
+    assert!(deleted.warnings().contains("hooks/delete is skipped"), "{deleted}");
+    assert_eq!(container.read("ran"), "one create");
+}
+
+#[test]
+fn a_rootfs_that_became_a_link_out_of_the_bundle_fails_start() {
+    let container = Container::created();
+    let (rootfs, outside) = (container.path("rootfs"), container.beside("outside"));
+    std::fs::create_dir_all(outside.join("hooks")).unwrap();
+    let hook = b"#!/bin/sh\ntouch ran\n";
+    crate::bundle::executable(&outside.join("hooks/start"), hook);
+    std::fs::remove_dir_all(&rootfs).unwrap();
+    symlink(&outside, &rootfs).unwrap();
+    container.start().fails(&["is not the one that create saw", rootfs.to_str().unwrap()]);
+    assert!(!container.has("ran"));
+}
+
+#[test]
+fn a_hook_that_create_saw_and_start_does_not_find_is_an_error() {
+    let container = Container::new();
+    container.hook("start", "true");
+    container.hook("delete", "true");
+    container.create().ok();
+    std::fs::remove_dir_all(container.path("rootfs/hooks")).unwrap();
+    container.start().fails(&["hooks/start was in the rootfs", "missing now"]);
+    let deleted = container.delete().ok();
+    assert!(deleted.warnings().contains("hooks/delete was in the rootfs"), "{deleted}");
+}
+
+#[test]
+fn hooks_that_the_create_hook_makes_are_what_create_has_seen() {
+    let container = Container::new();
+    let made =
+        "printf '#!/bin/sh\\necho made > ran\\n' > rootfs/hooks/start; chmod +x rootfs/hooks/start";
+    container.hook("create", made);
+    container.create().ok();
+    std::fs::remove_file(container.path("rootfs/hooks/start")).unwrap();
+    container.start().fails(&["hooks/start was in the rootfs"]);
+}
+
+#[test]
+fn a_state_of_an_earlier_version_takes_the_rootfs_as_it_is() {
+    let container = Container::new();
+    container.create().ok();
+    let path = container.root().join(&container.id).join("state.json");
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    state.as_object_mut().unwrap().remove("seen").expect("what create saw");
+    std::fs::write(&path, state.to_string()).unwrap();
+    container.hook("start", "echo start > ran");
     container.start().ok();
-    container.delete().ok();
-    let path = rootfs.display();
-    assert_eq!(
-        container.read("ran"),
-        format!("one create\ntwo start {path} 7\ntwo delete {path} 7")
-    );
+    assert_eq!(container.read("ran"), "start");
 }
 
 #[test]
@@ -241,7 +286,7 @@ fn a_rootfs_that_is_gone_between_verbs_fails_start_and_not_delete() {
         if let Some(target) = replace {
             symlink(target, &rootfs).unwrap();
         }
-        container.start().fails(&["open the rootfs", rootfs.to_str().unwrap()]);
+        container.start().fails(&["the rootfs", "create saw", rootfs.to_str().unwrap()]);
         assert_eq!(container.status(), "stopped");
         let deleted = container.delete().ok();
         assert!(deleted.warnings().contains("hooks/delete is skipped"), "{deleted}");
