@@ -5,8 +5,10 @@ use crate::model::claim::{Running, abi_of};
 use crate::model::cleanup::{Decision, Fate, Kind, Removal, Window, plan};
 use crate::model::deploy::Record;
 use crate::model::extension::CLASS;
-use crate::model::inventory::{Collector, InspectedContainer, Inventory, ListedVolumes};
-use crate::model::mounts::Layering;
+use crate::model::inspection::{Errors, InspectedContainer};
+use crate::model::inventory::{Collector, Inventory, ListedVolumes};
+use crate::model::mounts::{Layering, Overlays};
+use crate::model::runtimes::RanBy;
 use crate::model::verdict::{self, Host, Known};
 use crate::model::{engine, stored};
 use serde::de::DeserializeOwned;
@@ -62,7 +64,7 @@ pub fn engine_answer(bytes: &[u8]) {
         assert!(!told || found == ids(&value["Volumes"], "Name"));
     }
     if let Some(inspected) = decoded::<InspectedContainer>(bytes)
-        && let Ok(told) = inspected.told()
+        && let Ok(told) = inspected.told(Errors::Kept)
     {
         let mut container = one_container();
         told.complete(&mut container);
@@ -173,14 +175,25 @@ pub fn cleanup_plan(bytes: &[u8]) {
     }
     let host = Host {
         running,
-        layering: told("mounts").map(|mounts| Layering::parse(&mounts)),
+        layering: told("mounts").map(|mounts| {
+            let Overlays { layering, links } = Overlays::parse(&mounts);
+            let links = links.into_iter().filter(|link| link.of_root);
+            Layering { unnamed: links.map(|link| link.path).collect(), ..layering }
+        }),
         arm: told("arm").map(Some),
         rejected: Ok(text("rejected").into_iter().collect()),
+        initramfs_log: text("log").unwrap_or_default(),
+        runtime: text("runtime"),
     };
     let record = Record::parse(value["record"].to_string().as_bytes()).ok();
     for container in &inventory.containers {
-        for since_boot in [None, Some(false), Some(true)] {
-            let known = Known { since_boot, record: record.as_ref() };
+        for (since_boot, ran_by) in [
+            (None, RanBy::Unknown),
+            (Some(false), RanBy::Unknown),
+            (Some(true), RanBy::This),
+            (Some(true), RanBy::Another),
+        ] {
+            let known = Known { since_boot, record: Ok(record.as_ref()), ran_by };
             let finding = verdict::find(container, known, &host);
             // It goes to terminals.
             assert_printable(&finding.sentence);
@@ -206,7 +219,7 @@ fn inventory(value: &Value) -> Inventory {
     for container in &mut inventory.containers {
         let inspected = value["inspected"][&container.id].clone();
         if let Ok(inspected) = serde_json::from_value::<InspectedContainer>(inspected)
-            && let Ok(told) = inspected.told()
+            && let Ok(told) = inspected.told(Errors::Kept)
         {
             told.complete(container);
         }

@@ -7,7 +7,7 @@ use crate::model::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::deploy::{Heard, Record, Step};
 use crate::model::glob::{Glob, documented};
 use crate::model::grubenv::{Block, MAX_LEN};
-use crate::model::mounts::Layering;
+use crate::model::mounts::Overlays;
 use crate::model::os_release;
 use std::collections::BTreeMap;
 
@@ -168,7 +168,8 @@ fn escape(found: char) -> impl Iterator<Item = char> {
 /// `/proc/mounts` (`model/mounts.rs`).
 pub fn mounts(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let layering = Layering::parse(&text);
+    let read = Overlays::parse(&text);
+    let layering = &read.layering;
     let overlays = || {
         let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         lines.filter(|fields| fields.len() > 3 && fields[2] == "overlay")
@@ -187,7 +188,7 @@ pub fn mounts(bytes: &[u8]) {
         "/dev/x /boot ext4 rw,lowerdir=/a/overlay2/zz/diff 0 0\n\
          overlay /d/overlay2/yy/merged overlay rw,lowerdir=/d/overlay2/xx/diff 0 0\n{text}"
     );
-    assert_eq!(Layering::parse(&other), layering);
+    assert_eq!(Overlays::parse(&other), read);
 }
 
 /// The record of a deploy (`model/deploy.rs`), and what a hook printed in one.

@@ -57,7 +57,14 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
 /// The file cannot be opened, is something else than a file, or is larger than the bound.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    read_bounded_from(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// The same for a file that is open, which must not have been waited for either.
+///
+/// # Errors
+/// It is something else than a file, or larger than the bound.
+pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));

@@ -1,12 +1,20 @@
 //! The engine's container store on disk, whole: for when the engine is down. `model/stored.rs` reads a
 //! record; which layers a container has stands beside the records, in the layer store.
 
-use crate::host::bundle::read_bounded;
+use crate::host::host_root::HostRoot;
 use crate::model::cause::in_words;
 use crate::model::inventory::{Container, Detail};
 use crate::model::stored;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// Where an engine keeps its data.
+#[derive(Clone, Debug)]
+pub(crate) struct DataRoot {
+    pub(crate) host: HostRoot,
+    /// On that host; absolute.
+    pub(crate) path: PathBuf,
+}
 
 /// What the store has.
 #[derive(Debug, Default)]
@@ -28,21 +36,17 @@ pub(crate) struct Unreadable {
 ///
 /// # Errors
 /// The folder of the records cannot be listed.
-pub(crate) fn load(docker_root: &Path) -> Result<Stored, Unreadable> {
-    let folder = docker_root.join("containers");
-    let failed = |source| Unreadable { path: folder.clone(), source };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(failed)? {
-        paths.push(entry.map_err(failed)?.path().join("config.v2.json"));
-    }
-    paths.sort();
+pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
+    let folder = root.path.join("containers");
+    let failed = |source| Unreadable { path: root.host.shown(&folder), source };
     let mut stored = Stored::default();
-    for path in paths {
-        let why = match read_bounded(&path) {
+    for name in root.host.names(&folder).map_err(failed)? {
+        let path = folder.join(name).join("config.v2.json");
+        let why = match root.host.bytes(&path) {
             Ok(bytes) => match stored::parse(&bytes) {
                 Ok(Some(mut container)) => {
                     if let Detail::Known(outcome) = &mut container.detail {
-                        outcome.layers = layers(docker_root, &container.id);
+                        outcome.layers = layers(root, &container.id);
                     }
                     stored.containers.push(container);
                     continue;
@@ -54,35 +58,41 @@ pub(crate) fn load(docker_root: &Path) -> Result<Stored, Unreadable> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => in_words(&error),
         };
-        stored.unreadable.push(format!("{path:?}: {why}"));
+        stored.unreadable.push(format!("{:?}: {why}", root.host.shown(path)));
     }
     Ok(stored)
 }
 
-/// The container's own layer and the topmost one of its image. None where the layer store does not say:
-/// then nothing is concluded from layers.
-fn layers(docker_root: &Path, id: &str) -> Vec<String> {
-    let database = docker_root.join("image/overlay2/layerdb");
+/// The container's own layer and the topmost one of its image. `None` where the layer store does not name
+/// its own: then nothing is concluded from layers.
+fn layers(root: &DataRoot, id: &str) -> Option<Vec<String>> {
+    let database = root.path.join("image/overlay2/layerdb");
     let text = |path: PathBuf| -> Option<String> {
-        let text = String::from_utf8(read_bounded(&path).ok()?).ok()?;
+        let text = String::from_utf8(root.host.bytes(path).ok()?).ok()?;
         // It becomes part of a path, or a name to compare with.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b':' || byte == b'-';
-        Some(text.trim().to_owned()).filter(|text| text.bytes().all(is_plain))
+        let text = text.trim();
+        (!text.is_empty() && text.bytes().all(is_plain)).then(|| text.to_owned())
     };
     let mount = database.join("mounts").join(id);
-    let own = text(mount.join("mount-id"));
+    let own = text(mount.join("mount-id"))?;
     let parent = text(mount.join("parent"));
     let topmost = parent.and_then(|parent| {
         let (kind, digest) = parent.split_once(':')?;
         text(database.join(kind).join(digest).join("cache-id"))
     });
-    own.into_iter().chain(topmost).collect()
+    Some(std::iter::once(own).chain(topmost).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write as _;
+    use std::path::Path;
+
+    fn data_root(folder: &tempfile::TempDir) -> DataRoot {
+        DataRoot { host: HostRoot::new(folder.path().to_owned()), path: "/".into() }
+    }
 
     fn write(root: &Path, name: &str, text: &str) {
         let path = root.join(name);
@@ -104,10 +114,10 @@ mod tests {
         write(root.path(), "image/overlay2/layerdb/mounts/a/mount-id", "own\n");
         write(root.path(), "image/overlay2/layerdb/mounts/a/parent", "sha256:0f");
         write(root.path(), "image/overlay2/layerdb/sha256/0f/cache-id", "top");
-        let stored = load(root.path()).unwrap();
+        let stored = load(&data_root(&root)).unwrap();
         assert_eq!(stored.containers.len(), 1);
         let Detail::Known(outcome) = &stored.containers[0].detail else { panic!() };
-        assert_eq!(outcome.layers, ["own", "top"]);
+        assert_eq!(outcome.layers, Some(vec!["own".to_owned(), "top".to_owned()]));
         assert_eq!(stored.unreadable.len(), 1);
         assert!(stored.unreadable[0].contains("containers/c/config.v2.json"));
     }
@@ -115,7 +125,7 @@ mod tests {
     #[test]
     fn a_store_that_is_not_there_is_an_error_that_names_it() {
         let root = tempfile::tempdir().unwrap();
-        let error = load(root.path()).unwrap_err();
+        let error = load(&data_root(&root)).unwrap_err();
         assert!(error.to_string().contains("/containers\""), "{error}");
     }
 }

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Where they are. Not in a state root: engines give each its own, and do not tell which.
 pub(crate) const FOLDER: &str = "/run/balena-extension-runtime-deploys";
-/// How many are kept. A container that is made anew at every failure must not fill the memory.
-const KEPT: usize = 64;
+/// How many are kept. A container that is made anew at every failure must not fill the memory; but of a
+/// container without a record it is not known any more that its hooks ran. A silent one takes a page.
+const KEPT: usize = 512;
 
 /// A record that could not be read or written.
 #[derive(Debug, thiserror::Error)]

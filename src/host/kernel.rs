@@ -1,9 +1,11 @@
 //! The running kernel, from `/proc`: its release, its ABI, what it has mounted, when it booted.
 
+use crate::host::container_store::DataRoot;
 use crate::host::host_root::HostRoot;
+use crate::host::layer_links;
 use crate::host::os_release;
 use crate::model::claim::{self, Running};
-use crate::model::mounts::Layering;
+use crate::model::mounts::{Layering, Overlays};
 use std::time::{Duration, SystemTime};
 
 /// Reads what claims are held against. What cannot be read is in it as the reason.
@@ -27,12 +29,13 @@ pub(crate) fn release(host: &HostRoot) -> Result<String, String> {
     Ok(release)
 }
 
-/// What is layered over the host's files.
+/// What is layered over the host's files. `stores` are those of engines that may have the layers.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(crate) fn layering(host: &HostRoot) -> Result<Layering, String> {
-    host.read("/proc/mounts").map(|mounts| Layering::parse(&mounts))
+pub(crate) fn layering(host: &HostRoot, stores: &[DataRoot]) -> Result<Layering, String> {
+    let mounts = host.read("/proc/mounts")?;
+    Ok(layer_links::follow(host, Overlays::parse(&mounts), stores))
 }
 
 /// When the kernel booted, by the clock as it is now.

@@ -3,6 +3,7 @@
 
 pub(crate) mod atomic_file;
 pub(crate) mod attached;
+pub(crate) mod boot_mounts;
 pub(crate) mod bundle;
 pub(crate) mod cgroup;
 pub(crate) mod clock;
@@ -21,6 +22,7 @@ pub(crate) mod host_root;
 pub(crate) mod image;
 pub(crate) mod image_hook;
 pub(crate) mod kernel;
+pub(crate) mod layer_links;
 pub(crate) mod listing;
 pub(crate) mod log;
 pub(crate) mod mount_namespace;

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The lock's file. It is never unlinked: two programs could each have one then.
-const PATH: &str = "/run/balena-extension-manager.lock";
+const NAME: &str = "balena-extension-manager.lock";
+const FOLDER: &str = "/run";
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The lock, held until it is dropped.
@@ -36,10 +37,12 @@ impl OperationLock {
     /// # Errors
     /// It was not had before `deadline`, or the program is to end.
     pub(crate) fn acquire(host: &HostRoot, deadline: Instant, stop: &Stop) -> Result<Self, Error> {
-        let path = host.path(PATH);
+        let path = host.shown(FOLDER).join(NAME);
+        let failed = |source| Error::Open { path: path.clone(), source };
+        let folder = host.open(FOLDER, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
-            .map_err(|error| Error::Open { path: path.clone(), source: error.into() })?;
+        let file = rustix::fs::openat(folder, NAME, flags, Mode::from_raw_mode(0o600))
+            .map_err(|error| failed(error.into()))?;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self(file)),

@@ -17,5 +17,5 @@ pub(crate) fn version_id(host: &HostRoot) -> Result<String, String> {
             (second, host.read(second)?)
         }
     };
-    os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.path(path)))
+    os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.shown(path)))
 }

@@ -3,8 +3,8 @@
 use super::Context;
 use super::gather::{self, brief};
 use super::parallel::{self, Ended};
+use super::records::Records;
 use crate::host::container_log::ContainerLog;
-use crate::host::deploy;
 use crate::host::engine::{Client, Error};
 use crate::host::hook;
 use crate::host::image_hook::{self, Bring, Image};
@@ -13,15 +13,15 @@ use crate::host::rootfs::{self, Rootfs};
 use crate::host::stop::Stop;
 use crate::model::cause::chain;
 use crate::model::cleanup::{Deactivation, Decision, Fate, Kind, Plan, Reason, Removal};
-use crate::model::container_id::ContainerId;
 use crate::model::engine::in_path;
 use crate::model::hook::Verb;
+use crate::model::inspection::Errors;
 use crate::model::inventory::{Container, Labels, Phase};
 use crate::model::spec::Mount;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -111,8 +111,7 @@ struct Work {
     stop: Arc<Stop>,
     deadline: Instant,
     plan: Arc<Plan>,
-    /// Where the records of deploys are.
-    records: PathBuf,
+    records: Records,
     /// Of the containers that have something to deactivate: labels and mounts.
     origins: BTreeMap<String, (Arc<Labels>, Vec<Mount>)>,
     /// One hook at a time: they change the host, and were not written to run beside each other.
@@ -133,7 +132,7 @@ pub(super) fn apply(
         stop: Arc::clone(&context.stop),
         deadline: context.deadline,
         plan: Arc::clone(plan),
-        records: context.host.path(deploy::FOLDER),
+        records: Records::find(&context.host),
         origins: origins(plan, containers),
         lock: Mutex::new(lock),
     });
@@ -237,12 +236,11 @@ impl Work {
                 gone(self.ask_to_remove(&path, &format!("remove volume {id}")))
             }
         };
-        if let (Ok(became), Kind::Container, Ok(id)) =
-            (&result, decision.object.kind, ContainerId::parse(id))
+        if let (Ok(became), Kind::Container) = (&result, decision.object.kind)
             && *became != Became::Recovered
         {
             // What was said at its deploy is of no use to anybody any more.
-            deploy::remove(&self.records, &id);
+            self.records.remove(id);
         }
         Some(Done { result, deactivated })
     }
@@ -288,8 +286,21 @@ impl Work {
             Err(error) if error.is_absence() => Some(Ok(Became::GoneBefore)),
             Err(error) => Some(Err(NotGone::Still(chain(&error)))),
             Ok(seen) if seen.phase() == Phase::Removing => Some(Ok(Became::BeingRemoved)),
-            Ok(seen) if seen.has_recovered() => Some(Ok(Became::Recovered)),
-            Ok(_) => None,
+            Ok(seen) => match self.recorded_failure(id) {
+                Ok(recorded) if seen.has_recovered(recorded.as_deref()) => {
+                    Some(Ok(Became::Recovered))
+                }
+                Ok(_) => None,
+                Err(why) => Some(Err(NotGone::Still(why))),
+            },
+        }
+    }
+
+    /// What the runtime has recorded of a failure, where the engine keeps none.
+    fn recorded_failure(&self, id: &str) -> Result<Option<String>, String> {
+        match self.client.errors() {
+            Errors::Kept => Ok(None),
+            Errors::NotKept => self.records.failure(id),
         }
     }
 

@@ -3,15 +3,18 @@
 use super::apply::{Became, Deactivated, Done, NotGone, apply};
 use super::gather::{self, Breadth, brief};
 use super::parallel::{self, Ended};
+use super::records::Records;
 use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
 use crate::host::engine::Client;
 use crate::host::operation_lock::OperationLock;
-use crate::host::{grubenv, kernel, privilege};
+use crate::host::{boot_mounts, kernel, privilege};
 use crate::model::bytes;
 use crate::model::cause::{chain, on_one_line};
 use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
-use crate::model::inventory::{Inventory, Outcome};
+use crate::model::inspection::Errors;
+use crate::model::inventory::{Container, Detail, Inventory, Outcome, Phase};
+use crate::model::rollback::Rollback;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -72,16 +75,14 @@ fn refuse_before_commit(context: &Context, request: &Cleanup) -> Result<(), Fail
     if !request.stale_os {
         return Ok(());
     }
-    match grubenv::load(&context.host) {
-        Ok(Some(block)) if block.can_roll_back() && !request.force => {
-            Err(Failure::RollbackPossible)
-        }
-        Ok(_) => Ok(()),
-        Err(error) if request.force => {
-            context.log.warn(&format!("{}; going ahead (--force)", chain(&error)));
+    match boot_mounts::rollback(&context.host) {
+        Rollback::Possible { path } if !request.force => Err(Failure::RollbackPossible { path }),
+        Rollback::Possible { .. } | Rollback::Impossible => Ok(()),
+        Rollback::Unknown { why } if request.force => {
+            context.log.warn(&format!("{why}; going ahead (--force)"));
             Ok(())
         }
-        Err(source) => Err(Failure::WindowUnknown { source }),
+        Rollback::Unknown { why } => Err(Failure::WindowUnknown { why }),
     }
 }
 
@@ -119,9 +120,13 @@ fn decide(
     };
     // Only the error decides.
     let trim = |outcome: &mut Outcome| {
-        *outcome = Outcome { error: std::mem::take(&mut outcome.error), ..Outcome::default() };
+        *outcome = Outcome { error: outcome.error.take(), ..Outcome::default() };
     };
     gather::inspect(context, client, &mut inventory.containers, trim)?;
+    if client.errors() == Errors::NotKept {
+        let records = Records::find(&context.host);
+        inventory.containers.iter_mut().for_each(|container| add_failure(container, &records));
+    }
     let mut planned = plan(&inventory, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
         match gather::volume_sizes(client) {
@@ -132,6 +137,18 @@ fn decide(
         }
     }
     Ok((inventory, planned))
+}
+
+/// Adds what the runtime has recorded since the host booted, where the engine keeps no errors.
+fn add_failure(container: &mut Container, records: &Records) {
+    let Detail::Known(outcome) = &mut container.detail else { return };
+    if !matches!(container.phase, Phase::Created | Phase::Exited) || outcome.error.is_some() {
+        return;
+    }
+    match records.failure(&container.id) {
+        Ok(failure) => outcome.error = failure,
+        Err(why) => container.detail = Detail::Unreadable(why),
+    }
 }
 
 /// A plan with what became of it; nothing yet in a dry run.

@@ -1,17 +1,19 @@
 //! `doctor`: looks whether this host is set up for extensions. What is judged how is in
 //! `model/doctor.rs`.
 
-use super::gather::data_root;
+use super::surroundings::data_root;
 use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
+use crate::host::container_store::DataRoot;
 use crate::host::host_root::HostRoot;
-use crate::host::{disk, grubenv, kernel, unit};
+use crate::host::{boot_mounts, disk, kernel, unit};
 use crate::model::cause::{chain, in_words, on_one_line};
 use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
 use crate::model::proxy::PROGRAM;
+use crate::model::rollback::Rollback;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The version of the JSON.
 const SCHEMA: u32 = 1;
@@ -63,19 +65,20 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
     };
     let runtimes = engine.as_ref().map(|info| runtimes(context, info)).unwrap_or_default();
     let root = engine.as_ref().ok().and_then(|info| info.docker_root_dir.clone());
-    let root = root.map_or_else(|| data_root(context), |root| host.path(&root));
-    let path = root.display().to_string();
+    let root = match root {
+        Some(root) => DataRoot { host: host.clone(), path: root.into() },
+        None => data_root(context),
+    };
+    let path = root.host.shown(&root.path).display().to_string();
+    let space = root.host.find(&root.path).and_then(|root| disk::space(&root));
     Ok(Facts {
         engine,
         api,
         runtimes,
         state_root: state_root(context),
-        boot_environment: match grubenv::load(host) {
-            Ok(block) => Ok(block.map(|block| block.free)),
-            Err(error) => Err(chain(&error)),
-        },
+        boot_environment: boot_environment(host),
         units: UNITS.map(|name| (name, unit::is_enabled(host, name))).into(),
-        disk: disk::space(&root)
+        disk: space
             .map(|(free, all)| (free, all, path.clone()))
             .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
         overlay: overlay(context),
@@ -84,12 +87,23 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
     })
 }
 
-fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
-    let folder = host.path("/proc/self/ns");
-    if !folder.is_dir() {
-        return Err(format!("{folder:?} cannot be looked into"));
+/// The free bytes of the block in which kernels are armed, if there is one; and whether the boot loader's
+/// files tell what `cleanup --stale-os` must know.
+fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
+    let block = boot_mounts::block(host).map_err(|error| chain(&error))?;
+    match boot_mounts::rollback(host) {
+        Rollback::Unknown { why } => Err(why),
+        Rollback::Possible { .. } | Rollback::Impossible => Ok(block.map(|block| block.free)),
     }
-    Ok(NAMESPACES.into_iter().filter(|name| !folder.join(name).exists()).collect())
+}
+
+fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
+    let folder = "/proc/self/ns";
+    let there = host
+        .names(folder)
+        .map_err(|error| format!("look into {:?}: {}", host.shown(folder), in_words(&error)))?;
+    let is_missing = |name: &&str| !there.iter().any(|found| found.to_str() == Some(*name));
+    Ok(NAMESPACES.into_iter().filter(is_missing).collect())
 }
 
 /// The registered runtimes that may be meant: this very file under any name, or another one that is
@@ -100,7 +114,7 @@ fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Leads)
         let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
             continue;
         };
-        let file = context.host.path(path);
+        let file = context.host.find(path).unwrap_or_else(|_| context.host.shown(path));
         let leads = match disk::is_same_file(Path::new("/proc/self/exe"), &file) {
             Ok(true) => Leads::Here,
             Ok(false) => Leads::Elsewhere,
@@ -116,10 +130,10 @@ fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Leads)
 
 /// Where the runtime keeps states unless told otherwise; engines tell it a folder beside.
 fn state_root(context: &Context) -> Result<String, String> {
-    let root = context.host.path("/run").join(PROGRAM);
-    let folder: PathBuf = if root.is_dir() { root } else { context.host.path("/run") };
-    let shown = folder.display().to_string();
-    match disk::can_write(&folder) {
+    let root = format!("/run/{PROGRAM}");
+    let root = if context.host.has_folder(&root).unwrap_or(true) { &root } else { "/run" };
+    let shown = context.host.shown(root).display().to_string();
+    match context.host.find(root).and_then(|folder| disk::can_write(&folder)) {
         Ok(()) => Ok(shown),
         Err(error) => Err(format!("{shown} cannot be written: {}", in_words(&error))),
     }
@@ -132,6 +146,8 @@ fn overlay(context: &Context) -> Result<bool, String> {
         return Ok(true);
     }
     let release = kernel::release(&context.host)?;
-    let modules = context.host.path("/lib/modules").join(release).join("kernel/fs/overlayfs");
-    Ok(modules.is_dir())
+    let modules = format!("/lib/modules/{release}/kernel/fs/overlayfs");
+    context.host.has_folder(&modules).map_err(|error| {
+        format!("look for {:?}: {}", context.host.shown(&modules), in_words(&error))
+    })
 }

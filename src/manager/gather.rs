@@ -1,23 +1,19 @@
 //! Gathering: from the engine's answers, or from its store when it is down, to an inventory.
 
 use super::parallel::{self, Ended};
+use super::surroundings::{Surroundings, data_root};
 use super::{Context, Failure};
 use crate::host::container_store;
 use crate::host::engine::{Client, Error};
-use crate::host::kernel;
 use crate::model::cause::chain;
 use crate::model::engine::in_path;
-use crate::model::inventory::{
-    Collector, Container, Detail, InspectedContainer, Inventory, ListedVolumes, Outcome,
-};
+use crate::model::inspection::InspectedContainer;
+use crate::model::inventory::{Collector, Container, Detail, Inventory, ListedVolumes, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The filter for extensions, `{"label":["io.balena.image.class=overlay"]}` percent-encoded.
 const EXTENSIONS: &str = "filters=%7B%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
-/// Where engines keep their data.
-const DATA_ROOTS: [&str; 2] = ["/var/lib/docker", "/mnt/data/docker"];
 
 /// Which containers are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +55,7 @@ pub(super) fn inspect(
         // Trimmed before it waits for its turn: the engine may answer faster than this thread runs.
         move |index| {
             Some(inspect_one(&work, ids.get(index)?).map(|inspected| {
-                let mut told = inspected.told();
+                let mut told = inspected.told(work.errors());
                 told.iter_mut().for_each(|told| trim(&mut told.outcome));
                 told
             }))
@@ -129,52 +125,72 @@ pub(super) enum Source {
 }
 
 /// All extensions: from the engine with everything it tells, or from its store when it is down.
-pub(super) fn extensions(
-    context: &Context,
-    depth: Depth,
-) -> Result<(Vec<Container>, Source), Failure> {
+pub(super) fn extensions(context: &Context) -> Result<(Vec<Container>, Source), Failure> {
     let told = context.connect().and_then(|client| {
-        let Inventory { containers, unreadable, .. } = containers(&client, Breadth::Extensions)?;
-        for item in unreadable {
-            context.log.warn(&format!("{item}; it is left out"));
-        }
+        let containers = listed(context, &client)?;
+        context.note_requests(&client);
+        Ok((containers, Source::Engine))
+    });
+    or_from_store(context, told, |store| (store, Source::Store))
+}
+
+/// The same, each inspected, with what is known of their host.
+pub(super) fn inspected(
+    context: &Context,
+) -> Result<(Vec<Container>, Source, Surroundings), Failure> {
+    let told = context.connect().and_then(|client| {
+        let containers = listed(context, &client)?;
         Ok((Arc::new(client), containers))
     });
     match told {
         Ok((client, mut containers)) => {
-            if depth == Depth::Inspected {
-                let layering = kernel::layering(&context.host);
-                // Layers matter only where the host has them, too.
-                let trim = move |outcome: &mut Outcome| {
-                    let layered = |layer: &String| {
-                        layering.as_ref().is_ok_and(|layering| layering.layers.contains(layer))
-                    };
-                    outcome.layers.retain(layered);
-                    outcome.layers.shrink_to_fit();
+            let surroundings = Surroundings::read(context, Some(&client));
+            let layering = surroundings.layering.clone();
+            // Layers matter only where the host has them, too.
+            let trim = move |outcome: &mut Outcome| {
+                let Some(layers) = &mut outcome.layers else { return };
+                let layered = |layer: &String| {
+                    layering.as_ref().is_ok_and(|layering| layering.layers.contains(layer))
                 };
-                inspect(context, &client, &mut containers, trim)?;
-            }
+                layers.retain(layered);
+                layers.shrink_to_fit();
+            };
+            inspect(context, &client, &mut containers, trim)?;
             context.note_requests(&client);
-            Ok((containers, Source::Engine))
+            Ok((containers, Source::Engine, surroundings))
         }
-        Err(Failure::Engine(error)) if error.is_stop() => Err(Failure::Stopped),
-        Err(Failure::Engine(error)) => Ok((from_store(context, error)?, Source::Store)),
-        Err(failure) => Err(failure),
+        Err(failure) => or_from_store(context, Err(failure), |containers| {
+            (containers, Source::Store, Surroundings::read(context, None))
+        }),
     }
 }
 
-/// How much is asked about each container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Depth {
-    Listed,
-    Inspected,
+fn listed(context: &Context, client: &Client) -> Result<Vec<Container>, Error> {
+    let Inventory { containers, unreadable, .. } = containers(client, Breadth::Extensions)?;
+    for item in unreadable {
+        context.log.warn(&format!("{item}; it is left out"));
+    }
+    Ok(containers)
 }
 
-fn from_store(context: &Context, down: Error) -> Result<Vec<Container>, Failure> {
+/// What the engine told, or what `make` makes of its store if it did not answer.
+fn or_from_store<T>(
+    context: &Context,
+    told: Result<T, Failure>,
+    make: impl FnOnce(Vec<Container>) -> T,
+) -> Result<T, Failure> {
+    match told {
+        Err(Failure::Engine(error)) if error.is_stop() => Err(Failure::Stopped),
+        Err(Failure::Engine(error)) => from_store(context, &error).map(make),
+        told => told,
+    }
+}
+
+fn from_store(context: &Context, down: &Error) -> Result<Vec<Container>, Failure> {
     let root = data_root(context);
     match container_store::load(&root) {
         Ok(stored) => {
-            let told = chain(&down);
+            let (told, root) = (chain(down), root.host.shown(&root.path));
             context.log.warn(&format!("{told}; told from the container store {root:?} instead"));
             for record in stored.unreadable {
                 context.log.warn(&format!("a record of the container store is left out: {record}"));
@@ -182,20 +198,9 @@ fn from_store(context: &Context, down: Error) -> Result<Vec<Container>, Failure>
             Ok(stored.containers)
         }
         Err(error) => {
-            Err(Failure::NeitherEngineNorStore { engine: chain(&down), store: chain(&error) })
+            Err(Failure::NeitherEngineNorStore { engine: chain(down), store: chain(&error) })
         }
     }
-}
-
-/// The engine's data root, as far as it can be known without the engine.
-pub(super) fn data_root(context: &Context) -> PathBuf {
-    if let Some(root) = &context.globals.docker_root {
-        return root.clone();
-    }
-    let mut roots = DATA_ROOTS.iter().map(|root| context.host.path(root));
-    let first = roots.next();
-    let with_containers = |root: &PathBuf| Path::new(root).join("containers").is_dir();
-    first.iter().cloned().chain(roots).find(with_containers).or(first).unwrap_or_default()
 }
 
 /// The id as people see it.

@@ -1,7 +1,8 @@
 //! `inspect ID`: everything that is known of an extension, as JSON.
 
-use super::gather::{self, Depth};
+use super::gather;
 use super::status::{HostView, View};
+use super::surroundings::Surroundings;
 use super::{Context, Exit, Failure, print_json, resolve};
 use crate::cli::manager::Inspect;
 use crate::model::deploy::Record;
@@ -22,9 +23,11 @@ struct Document<'a> {
     error: Option<&'a str>,
     started: Option<&'a str>,
     restart_policy: Option<&'a str>,
-    layers: &'a [String],
+    /// None where the engine does not name them.
+    layers: Option<&'a [String]>,
+    runtime: Option<&'a str>,
     host: HostDocument<'a>,
-    deploy: Option<Record>,
+    deploy: Read<Option<Record>>,
 }
 
 /// What a claim was held against; `{"unreadable": why}` where it could not be read.
@@ -54,17 +57,20 @@ fn read<'a, S, T>(source: &'a Result<S, String>, value: impl FnOnce(&'a S) -> T)
 }
 
 pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Failure> {
-    let (containers, _) = gather::extensions(context, Depth::Listed)?;
+    let (containers, _) = gather::extensions(context)?;
     let one = resolve(&containers, &request.id, |one| (one.id.as_str(), one.name.as_str()))?;
     let mut asked = vec![one.clone()];
-    if asked.iter().any(|one| one.detail == Detail::NotAsked) {
+    let surroundings = if asked.iter().any(|one| one.detail == Detail::NotAsked) {
         let client = std::sync::Arc::new(context.connect()?);
         gather::inspect(context, &client, &mut asked, |_| {})?;
-    }
+        Surroundings::read(context, Some(&client))
+    } else {
+        Surroundings::read(context, None)
+    };
     // It has vanished between the two requests.
     let gone = || Failure::NoSuchExtension { name: request.id.clone() };
     let container = asked.first().ok_or_else(gone)?;
-    let view = HostView::read(context);
+    let view = HostView::read(context, surroundings);
     let host = view.host();
     let outcome = match &container.detail {
         Detail::Known(outcome) => Some(outcome),
@@ -75,10 +81,11 @@ pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Fail
         command: "inspect",
         extension: view.view(container),
         labels: container.labels.to_map(),
-        error: outcome.map(|outcome| outcome.error.as_str()).filter(|error| !error.is_empty()),
+        error: outcome.and_then(|outcome| outcome.failure()),
         started: outcome.map(|outcome| outcome.started.as_str()),
         restart_policy: outcome.map(|outcome| outcome.restart.as_str()),
-        layers: outcome.map(|outcome| outcome.layers.as_slice()).unwrap_or_default(),
+        layers: outcome.and_then(|outcome| outcome.layers.as_deref()),
+        runtime: outcome.map(|outcome| outcome.runtime.as_str()).filter(|name| !name.is_empty()),
         host: HostDocument {
             kernel_release: read(&host.running.kernel_release, String::as_str),
             kernel_abi: read(&host.running.abi, Option::as_deref),
@@ -87,7 +94,10 @@ pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Fail
             rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
             root_is_layered: read(&host.layering, |layering| layering.root),
         },
-        deploy: view.record(container),
+        deploy: match view.record(container) {
+            Ok(record) => Read::Value(record),
+            Err(unreadable) => Read::Unreadable { unreadable },
+        },
     })?;
     Ok(Exit::Done)
 }

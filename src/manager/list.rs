@@ -1,6 +1,6 @@
 //! `list`: ids and names, for scripts. One request, and no verdicts.
 
-use super::gather::{self, Depth};
+use super::gather;
 use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Format, List};
 use serde::Serialize;
@@ -22,7 +22,7 @@ struct Row<'a> {
 }
 
 pub(super) fn list(context: &Context, request: &List) -> Result<Exit, Failure> {
-    let (containers, _) = gather::extensions(context, Depth::Listed)?;
+    let (containers, _) = gather::extensions(context)?;
     let rows = containers.iter().map(|one| Row { id: &one.id, name: &one.name });
     match request.format {
         Format::Json => {

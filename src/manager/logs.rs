@@ -1,30 +1,30 @@
 //! `logs ID`: what the runtime and its hooks said at the last deploy, from the runtime's own record. The
 //! engine, or its store, is only asked what a name means.
 
-use super::gather::{self, Depth};
+use super::gather;
+use super::records::Records;
 use super::{Context, Exit, Failure, print, resolve};
 use crate::cli::manager::Logs;
 use crate::host::deploy;
 use crate::model::cause::{chain, on_one_line};
-use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 pub(super) fn logs(context: &Context, request: &Logs) -> Result<Exit, Failure> {
-    let folder = context.host.path(deploy::FOLDER);
-    let recorded = deploy::ids(&folder)?;
+    let records = Records::find(&context.host);
+    let folder = records.folder().map_err(|why| Failure::Records { why })?;
+    let recorded = match folder {
+        Some(folder) => deploy::ids(folder)?,
+        None => Vec::new(),
+    };
     let id = if recorded.contains(&request.id) {
         request.id.clone()
     } else {
         let known = known(context, recorded)?;
         resolve(&known, &request.id, |one| (one.id.as_str(), one.name.as_str()))?.id.clone()
     };
-    // No container has an id that is none, so there is no such record.
-    let record = match ContainerId::parse(&id) {
-        Ok(id) => deploy::load(&folder, &id)?,
-        Err(_) => None,
-    };
+    let record = records.of(&id).map_err(|why| Failure::Records { why })?;
     let record = record.ok_or_else(|| Failure::NoRecord { name: request.id.clone() })?;
     print(&text(&record))?;
     Ok(Exit::Done)
@@ -38,7 +38,7 @@ struct Known {
 
 /// Everything that a name or the beginning of an id may mean.
 fn known(context: &Context, recorded: Vec<String>) -> Result<Vec<Known>, Failure> {
-    let containers = match gather::extensions(context, Depth::Listed) {
+    let containers = match gather::extensions(context) {
         Ok((containers, _)) => containers,
         Err(error @ (Failure::Stopped | Failure::Host(_))) => return Err(error),
         // Records are told all the same, by their ids.
@@ -62,7 +62,11 @@ fn text(record: &Record) -> String {
         let became = if step.error.is_some() { "failed" } else { "succeeded" };
         // A formatter into a String cannot fail.
         let _ = writeln!(text, "{} {} {became}", step.time, step.verb);
-        for heard in step.hooks.iter().filter(|heard| !heard.output.is_empty()) {
+        for heard in &step.hooks {
+            if heard.output.is_empty() {
+                let _ = writeln!(text, "  {} said nothing", heard.hook);
+                continue;
+            }
             let _ = writeln!(text, "  {} said:", heard.hook);
             for line in heard.output.lines() {
                 let _ = writeln!(text, "    {}", plain(line));

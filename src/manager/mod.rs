@@ -10,8 +10,10 @@ mod inspect;
 mod list;
 mod logs;
 mod parallel;
+mod records;
 mod socket;
 mod status;
+mod surroundings;
 
 use self::socket::UnusableHost;
 use crate::cli::manager::{Arguments, Command, Globals, parse};
@@ -19,7 +21,7 @@ use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
 use crate::host::stop::Stop;
-use crate::host::{descriptor, grubenv, operation_lock, output, privilege, sandbox};
+use crate::host::{descriptor, operation_lock, output, privilege, sandbox};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
 use crate::model::cut;
@@ -81,13 +83,14 @@ enum Failure {
     #[error(transparent)]
     Lock(#[from] operation_lock::Error),
     #[error(
-        "an OS update can still roll back (upgrade_available=1 in the boot environment), and stale \
-         extensions are what it would roll back to; run this when the update has committed, or with \
-         --force"
+        "an OS update can still roll back (upgrade_available=1 in {path}), and stale extensions are what it \
+         would roll back to; run this when the update has committed, or with --force"
     )]
-    RollbackPossible,
-    #[error("it cannot be told whether an OS update can still roll back (--force goes ahead)")]
-    WindowUnknown { source: grubenv::Error },
+    RollbackPossible { path: String },
+    #[error(
+        "it cannot be told whether an OS update can still roll back (--force goes ahead): {why}"
+    )]
+    WindowUnknown { why: String },
     #[error("not finished within {seconds} s (--timeout allows more)")]
     OutOfTime { seconds: f32 },
     #[error("told to end by a signal; nothing more was done")]
@@ -102,6 +105,8 @@ enum Failure {
     NoRecord { name: String },
     #[error(transparent)]
     Record(#[from] crate::host::deploy::Error),
+    #[error("{why}")]
+    Records { why: String },
     #[error(transparent)]
     Check(#[from] check::Error),
     #[error("write the answer to standard output")]
@@ -117,7 +122,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
-            Self::RollbackPossible => Exit::Refused,
+            Self::RollbackPossible { .. } => Exit::Refused,
             Self::OutOfTime { .. } | Self::Stopped => Exit::Interrupted,
             Self::Lock(operation_lock::Error::Stopped | operation_lock::Error::Busy { .. }) => {
                 Exit::Interrupted
@@ -133,6 +138,7 @@ impl Failure {
             | Self::Ambiguous { .. }
             | Self::NoRecord { .. }
             | Self::Record(_)
+            | Self::Records { .. }
             | Self::Check(_)
             | Self::Print { .. }
             | Self::Signals { .. }

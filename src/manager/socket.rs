@@ -1,7 +1,7 @@
 //! Which engine is asked: its socket, from `--host`, `DOCKER_HOST` or the usual places.
 
 use crate::cli::manager::socket_of;
-use crate::host::host_root::HostRoot;
+use crate::host::host_root::{HostRoot, is_absence};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -38,8 +38,12 @@ pub(super) fn choose(
             .and_then(socket_of)
             .ok_or_else(|| UnusableHost { value: value.to_string_lossy().into_owned() });
     }
-    let (balena, docker) = (host.path(BALENA_SOCKET), host.path(DOCKER_SOCKET));
-    Ok(if !balena.exists() && docker.exists() { docker } else { balena })
+    Ok(match host.find(BALENA_SOCKET) {
+        Ok(balena) => balena,
+        // One that cannot be reached may be there, and is not to be taken for another.
+        Err(error) if !is_absence(&error) => host.shown(BALENA_SOCKET),
+        Err(_) => host.find(DOCKER_SOCKET).unwrap_or_else(|_| host.shown(BALENA_SOCKET)),
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +54,7 @@ mod tests {
     fn docker_host_names_a_unix_socket_or_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
-        let balena = host.path(BALENA_SOCKET);
+        let balena = host.shown(BALENA_SOCKET);
         for (value, expected) in [
             (None, Ok(&*balena)),
             (Some(""), Ok(&*balena)),

@@ -1,13 +1,16 @@
 //! `status`: what became of every extension, and why. The verdicts are given in `model/verdict.rs`.
 
-use super::gather::{self, Depth, Source, brief};
+use super::gather::{self, Source, brief};
+use super::records::Records;
+use super::surroundings::{Surroundings, initramfs_log};
 use super::{Context, Each, Exit, Failure, print_by, print_json, resolve};
 use crate::cli::manager::{Format, Status};
-use crate::host::{clock, deploy, grubenv, kernel};
+use crate::host::{boot_mounts, clock, kernel};
 use crate::model::cause::{chain, on_one_line};
-use crate::model::container_id::ContainerId;
 use crate::model::deploy::Record;
+use crate::model::grubenv;
 use crate::model::inventory::{Container, Detail, Mounted, Phase};
+use crate::model::runtimes::{RanBy, Runtimes};
 use crate::model::verdict::{self, ClaimView, Finding, Host, Known, OVERRIDE, Verdict};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -52,7 +55,7 @@ struct Document<Views: Serialize> {
 }
 
 pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failure> {
-    let (containers, source) = gather::extensions(context, Depth::Inspected)?;
+    let (containers, source, surroundings) = gather::inspected(context)?;
     let mut shown: Vec<&Container> = containers.iter().collect();
     if !request.ids.is_empty() {
         shown.clear();
@@ -60,7 +63,7 @@ pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failur
             shown.push(resolve(&containers, name, |one| (one.id.as_str(), one.name.as_str()))?);
         }
     }
-    let known = HostView::read(context);
+    let known = HostView::read(context, surroundings);
     let views = shown.iter().map(|container| known.view(container));
     match request.format {
         Format::Json => print_json(&Document {
@@ -78,55 +81,49 @@ pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failur
 }
 
 /// What is known of the host, and where records are.
-pub(super) struct HostView<'a> {
-    context: &'a Context,
+pub(super) struct HostView {
     host: Host,
+    runtimes: Runtimes,
     booted: Result<SystemTime, String>,
+    records: Records,
 }
 
-impl<'a> HostView<'a> {
-    pub(super) fn read(context: &'a Context) -> Self {
+impl HostView {
+    pub(super) fn read(context: &Context, surroundings: Surroundings) -> Self {
         let root = &context.host;
-        let arm = match grubenv::load(root) {
+        let arm = match boot_mounts::block(root) {
             Ok(block) => Ok(block.and_then(|block| block.value(grubenv::ARM).map(str::to_owned))),
             Err(error) => Err(chain(&error)),
         };
         let rejected = root.read_if_there(REJECTED).and_then(|text| match text {
             None if root.lacks_mount(STATE) => {
-                Err(format!("the state partition is not mounted at {:?}", root.path(STATE)))
+                Err(format!("the state partition is not mounted at {:?}", root.shown(STATE)))
             }
             text => Ok(text.unwrap_or_default().lines().map(str::to_owned).collect()),
         });
+        let Surroundings { layering, runtimes } = surroundings;
         let host = Host {
             running: kernel::running(root),
-            layering: kernel::layering(root),
+            layering,
             arm,
             rejected,
+            initramfs_log: initramfs_log(root),
+            runtime: runtimes.own_name().map(str::to_owned),
         };
-        Self { context, host, booted: kernel::boot_time(root) }
+        let records = Records::find(root);
+        Self { host, runtimes, booted: kernel::boot_time(root), records }
     }
 
     pub(super) fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The record of the container's last deploy, if there is a readable one.
-    pub(super) fn record(&self, container: &Container) -> Option<Record> {
-        let id = ContainerId::parse(&container.id).ok()?;
-        match deploy::load(&self.context.host.path(deploy::FOLDER), &id) {
-            Ok(record) => record,
-            Err(error) => {
-                self.context.log.warn(&chain(&error));
-                None
-            }
-        }
+    /// The record of the container's last deploy.
+    pub(super) fn record(&self, container: &Container) -> Result<Option<Record>, String> {
+        self.records.of(&container.id)
     }
 
-    fn since_boot(&self, container: &Container, record: Option<&Record>) -> Option<bool> {
-        // Records do not outlive the boot, and clocks of devices jump.
-        if record.is_some() {
-            return Some(true);
-        }
+    fn since_boot(&self, container: &Container) -> Option<bool> {
         let Detail::Known(outcome) = &container.detail else { return None };
         let started = clock::parse(&outcome.started)?;
         Some(started >= *self.booted.as_ref().ok()?)
@@ -134,11 +131,18 @@ impl<'a> HostView<'a> {
 
     pub(super) fn view<'c>(&self, container: &'c Container) -> View<'c> {
         let record = self.record(container);
-        let since_boot = self.since_boot(container, record.as_ref());
-        let known = Known { since_boot, record: record.as_ref() };
+        let ran_by = match &container.detail {
+            Detail::Known(outcome) => self.runtimes.ran_by(&outcome.runtime),
+            Detail::NotAsked | Detail::Unreadable(_) => RanBy::Unknown,
+        };
+        let known = Known {
+            since_boot: self.since_boot(container),
+            record: record.as_ref().map(Option::as_ref).map_err(String::as_str),
+            ran_by,
+        };
         let Finding { code, sentence, next } = verdict::find(container, known, &self.host);
         let exit_code = match (&container.detail, container.phase) {
-            (Detail::Known(outcome), Phase::Exited | Phase::Dead) => Some(outcome.exit_code),
+            (Detail::Known(outcome), Phase::Exited | Phase::Dead) => outcome.exit_code,
             _ => None,
         };
         View {

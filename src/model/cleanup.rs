@@ -214,8 +214,8 @@ fn container_fate(container: &Container, window: Window<'_>) -> Fate {
         Judgement::Unclaimed | Judgement::Holds | Judgement::Unknown(_) => &[],
     };
     let failure = match (container.phase, &container.detail) {
-        (Phase::Created | Phase::Exited, Detail::Known(outcome)) if !outcome.error.is_empty() => {
-            Some(Reason::Failed(outcome.error.clone()))
+        (Phase::Created | Phase::Exited, Detail::Known(outcome)) => {
+            outcome.failure().map(|error| Reason::Failed(error.to_owned()))
         }
         _ => None,
     };

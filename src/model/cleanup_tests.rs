@@ -16,7 +16,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 fn container(phase: Phase, error: &str, pairs: &[(&str, &str)]) -> Container {
     let asked = matches!(phase, Phase::Created | Phase::Exited);
-    let outcome = Outcome { error: error.to_owned(), ..Outcome::default() };
+    let outcome = Outcome { error: Some(error.to_owned()), ..Outcome::default() };
     Container {
         id: "c".to_owned(),
         name: "ext".to_owned(),

@@ -1,5 +1,7 @@
-//! The record of a deploy: what the runtime and the hooks said at the last `create`, `start` and `delete`
-//! of a container. It outlives the container's state, because an engine forgets a create that failed.
+//! The record of a deploy: which hooks ran at the last `create`, `start` and `delete` of a container, and what
+//! they and the runtime said. It outlives the container's state, because an engine forgets a create that
+//! failed. Every deploy is recorded, however silent: a record is the evidence that one was made since the host
+//! booted, which no clock of a device without a battery can give.
 
 use crate::model::cut;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,20 @@ pub(crate) struct Record {
     pub(crate) steps: Vec<Step>,
 }
 
+/// How far a deploy came, as the record has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deployed {
+    /// It was started, and hooks of the image ran.
+    WithHooks,
+    /// It was started, and the image has no hooks.
+    WithoutHooks,
+    /// No start is recorded that succeeded, or not what came before it.
+    Unfinished,
+}
+
+/// The hooks of an image that apply it.
+const APPLYING: [&str; 2] = ["hooks/create", "hooks/start"];
+
 /// One call of the runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Step {
@@ -38,7 +54,7 @@ pub(crate) struct Step {
     pub(crate) hooks: Vec<Heard>,
 }
 
-/// What a hook printed.
+/// A hook that ran, and what it printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Heard {
     pub(crate) hook: String,
@@ -123,6 +139,20 @@ impl Record {
         Some(&found.hook)
     }
 
+    /// How far the last deploy came.
+    pub(crate) fn deployed(&self) -> Deployed {
+        let create = self.steps.iter().rposition(|step| step.verb == "create");
+        let steps = self.steps.get(create.unwrap_or_default()..).unwrap_or_default();
+        let is_started = steps.iter().any(|step| step.verb == "start" && step.error.is_none());
+        let mut hooks = steps.iter().flat_map(|step| &step.hooks);
+        let with_hooks = hooks.any(|heard| APPLYING.contains(&heard.hook.as_str()));
+        match (is_started, with_hooks, create) {
+            (true, true, _) => Deployed::WithHooks,
+            (true, false, Some(_)) => Deployed::WithoutHooks,
+            (true, false, None) | (false, _, _) => Deployed::Unfinished,
+        }
+    }
+
     /// Reads a record.
     ///
     /// # Errors
@@ -166,6 +196,35 @@ mod tests {
         assert_eq!((record.steps.len(), record.last_error()), (1, None));
         let other = Record::after(Some(record), "y", step("start", None));
         assert_eq!((other.id.as_str(), other.steps.len()), ("y", 1));
+    }
+
+    #[test]
+    fn a_record_tells_how_far_a_deploy_came_and_whether_there_were_hooks() {
+        let with = |verb, hook: &str| Step {
+            hooks: vec![Heard::new(hook, b"", MountNamespace::Host)],
+            ..step(verb, None)
+        };
+        let (create, start) = (|| step("create", None), || step("start", None));
+        for (steps, expected) in [
+            (vec![], Deployed::Unfinished),
+            (vec![create()], Deployed::Unfinished),
+            (vec![create(), step("start", Some("no"))], Deployed::Unfinished),
+            (vec![with("create", "hooks/create")], Deployed::Unfinished),
+            (vec![start()], Deployed::Unfinished),
+            (vec![with("start", "hooks/start")], Deployed::WithHooks),
+            (vec![create(), start()], Deployed::WithoutHooks),
+            (vec![create(), start(), with("delete", "hooks/delete")], Deployed::WithoutHooks),
+            (vec![with("create", "hooks.prestart[0] (/x)"), start()], Deployed::WithoutHooks),
+            (
+                vec![create(), with("start", "hooks/start"), step("delete", None)],
+                Deployed::WithHooks,
+            ),
+            (vec![with("create", "hooks/create"), start()], Deployed::WithHooks),
+            (vec![create(), start(), create()], Deployed::Unfinished),
+        ] {
+            let record = Record { steps, ..Record::default() };
+            assert_eq!(record.deployed(), expected, "{record:?}");
+        }
     }
 
     #[test]

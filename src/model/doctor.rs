@@ -74,7 +74,7 @@ pub(crate) struct Facts {
     /// The free bytes of the boot environment; `None` if the host boots in another way.
     pub(crate) boot_environment: Result<Option<usize>, String>,
     /// The units of this program, and whether each is enabled; `None` if it is not installed.
-    pub(crate) units: Vec<(&'static str, Option<bool>)>,
+    pub(crate) units: Vec<(&'static str, Result<Option<bool>, String>)>,
     /// Free and all bytes where the engine keeps its data, and where that is.
     pub(crate) disk: Result<(u64, u64, String), String>,
     /// Whether the kernel has overlayfs.
@@ -163,7 +163,7 @@ fn state_root(facts: &Facts) -> Line {
 }
 
 fn boot_environment(facts: &Facts) -> Line {
-    const MEND: &str = "mount the boot partition, or write the block anew with grub-editenv";
+    const MEND: &str = "mount the boot partition, or write what is damaged on it anew";
     const FULL: &str = "remove values that nobody needs any more with grub-editenv";
     let check = "boot-environment";
     match facts.boot_environment {
@@ -179,14 +179,15 @@ fn boot_environment(facts: &Facts) -> Line {
     }
 }
 
-fn unit((name, enabled): &(&'static str, Option<bool>)) -> Line {
+fn unit((name, enabled): &(&'static str, Result<Option<bool>, String>)) -> Line {
     const MEND: &str = "systemctl enable it, or nothing cleans up at boot";
     const MISSING: &str =
         "install the units of dist/systemd, or run cleanup at boot in another way";
     match enabled {
-        Some(true) => line("unit", Level::Ok, format!("{name} is enabled"), MEND),
-        Some(false) => line("unit", Level::Warning, format!("{name} is not enabled"), MEND),
-        None => line("unit", Level::Warning, format!("{name} is not installed"), MISSING),
+        Ok(Some(true)) => line("unit", Level::Ok, format!("{name} is enabled"), MEND),
+        Ok(Some(false)) => line("unit", Level::Warning, format!("{name} is not enabled"), MEND),
+        Ok(None) => line("unit", Level::Warning, format!("{name} is not installed"), MISSING),
+        Err(why) => line("unit", Level::Warning, format!("{name}: {why}"), "run this as root"),
     }
 }
 
@@ -258,7 +259,7 @@ mod tests {
             runtimes: vec![("extension".to_owned(), "/x".to_owned(), Leads::Here)],
             state_root: Ok("/run".to_owned()),
             boot_environment: Ok(Some(900)),
-            units: vec![("a.service", Some(true))],
+            units: vec![("a.service", Ok(Some(true)))],
             disk: Ok((1 << 40, 1 << 41, "/d".to_owned())),
             overlay: Ok(true),
             missing_namespaces: Ok(Vec::new()),
@@ -297,8 +298,9 @@ mod tests {
             ("boot-environment", Problem, Facts { boot_environment: Err(why()), ..facts() }),
             ("boot-environment", Warning, Facts { boot_environment: Ok(Some(127)), ..facts() }),
             ("boot-environment", Fine, Facts { boot_environment: Ok(None), ..facts() }),
-            ("unit", Warning, Facts { units: vec![("u", Some(false))], ..facts() }),
-            ("unit", Warning, Facts { units: vec![("u", None)], ..facts() }),
+            ("unit", Warning, Facts { units: vec![("u", Ok(Some(false)))], ..facts() }),
+            ("unit", Warning, Facts { units: vec![("u", Ok(None))], ..facts() }),
+            ("unit", Warning, Facts { units: vec![("u", Err(why()))], ..facts() }),
             ("disk", Warning, Facts { disk: Ok((1, 2, why())), ..facts() }),
             ("disk", Warning, Facts { disk: Err(why()), ..facts() }),
             ("kernel", Problem, Facts { kernel_release: Ok("5.5.19".to_owned()), ..facts() }),

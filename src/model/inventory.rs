@@ -83,15 +83,27 @@ pub(crate) enum Detail {
 /// How a container's last run ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    pub(crate) exit_code: i64,
-    /// Why the engine could not create or start it; empty if it could.
-    pub(crate) error: String,
+    /// `None` where the engine does not say.
+    pub(crate) exit_code: Option<i64>,
+    /// Why the engine could not create or start it; empty if it could. `None` where the engine keeps no
+    /// such text, as Podman: then only the runtime's record knows.
+    pub(crate) error: Option<String>,
     /// RFC 3339; Go's zero time if it never started.
     pub(crate) started: String,
-    /// Its own layer and the topmost one of its image, by the names of their folders.
-    pub(crate) layers: Vec<String>,
+    /// Its own layer and the topmost one of its image, by the names of their folders. `None` where they
+    /// cannot be told.
+    pub(crate) layers: Option<Vec<String>>,
     /// The restart policy, empty if there is none.
     pub(crate) restart: String,
+    /// The name of the runtime that it is for; empty where the engine does not say.
+    pub(crate) runtime: String,
+}
+
+impl Outcome {
+    /// Why the engine says that it failed.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.error.as_deref().filter(|error| !error.is_empty())
+    }
 }
 
 /// An extension's container.
@@ -171,9 +183,10 @@ pub(crate) struct ListedContainer {
     mounts: Option<Vec<ListedMount>>,
 }
 
+/// A mount in a list or an inspection.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ListedMount {
+pub(crate) struct ListedMount {
     #[serde(rename = "Type")]
     kind: Option<String>,
     name: Option<String>,
@@ -182,7 +195,7 @@ struct ListedMount {
 }
 
 impl ListedMount {
-    fn into_mounted(self) -> Mounted {
+    pub(crate) fn into_mounted(self) -> Mounted {
         let is_volume = self.kind.as_deref() == Some("volume");
         Mounted {
             volume: self.name.filter(|name| is_volume && !name.is_empty()),
@@ -294,131 +307,6 @@ impl Collector {
         self.labels.insert(Arc::clone(&labels));
         labels
     }
-}
-
-/// A container as its inspection shows it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct InspectedContainer {
-    state: Option<InspectedState>,
-    graph_driver: Option<GraphDriver>,
-    host_config: Option<HostConfig>,
-    mounts: Option<Vec<ListedMount>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct InspectedState {
-    status: Option<String>,
-    exit_code: Option<i64>,
-    error: Option<String>,
-    started_at: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct GraphDriver {
-    data: Option<BTreeMap<String, Option<String>>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HostConfig {
-    restart_policy: Option<RestartPolicy>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RestartPolicy {
-    name: Option<String>,
-}
-
-impl InspectedContainer {
-    pub(crate) fn phase(&self) -> Phase {
-        let status = self.state.as_ref().and_then(|state| state.status.as_deref());
-        Phase::parse(status.unwrap_or_default())
-    }
-
-    /// Whether it did not fail, or not any more.
-    pub(crate) fn has_recovered(&self) -> bool {
-        let failed = |state: &InspectedState| state.error.as_ref().is_some_and(|it| !it.is_empty());
-        match self.phase() {
-            Phase::Created | Phase::Exited => !self.state.as_ref().is_some_and(failed),
-            Phase::Running | Phase::Paused | Phase::Restarting => true,
-            Phase::Removing | Phase::Dead | Phase::Other => false,
-        }
-    }
-
-    /// What of it is kept.
-    ///
-    /// # Errors
-    /// The state is missing, by which everything is decided.
-    pub(crate) fn told(mut self) -> Result<Told, NoState> {
-        if self.state.as_ref().is_none_or(|state| state.status.is_none()) {
-            return Err(NoState);
-        }
-        let mounts = self.mounts.take();
-        Ok(Told {
-            phase: self.phase(),
-            mounts: mounts.map(|all| all.into_iter().map(ListedMount::into_mounted).collect()),
-            outcome: self.into_outcome(),
-        })
-    }
-
-    fn into_outcome(self) -> Outcome {
-        let state = self.state.unwrap_or_default();
-        let data = self.graph_driver.and_then(|driver| driver.data).unwrap_or_default();
-        // The container's own layer and the topmost of its image; images share those below.
-        let layers = ["UpperDir", "LowerDir"].map(|key| {
-            let paths = data.get(key).and_then(Option::as_deref).unwrap_or_default();
-            paths.split(':').find_map(layer_of)
-        });
-        let policy = self.host_config.and_then(|host| host.restart_policy);
-        Outcome {
-            exit_code: state.exit_code.unwrap_or_default(),
-            error: state.error.unwrap_or_default(),
-            started: state.started_at.unwrap_or_default(),
-            layers: layers.into_iter().flatten().collect(),
-            restart: policy.and_then(|policy| policy.name).unwrap_or_default(),
-        }
-    }
-}
-
-/// An inspection that does not say what the container does.
-#[derive(Debug, thiserror::Error)]
-#[error("the engine's answer has no State")]
-pub(crate) struct NoState;
-
-/// What an inspection tells beyond the list.
-#[derive(Debug)]
-pub(crate) struct Told {
-    phase: Phase,
-    mounts: Option<Vec<Mounted>>,
-    pub(crate) outcome: Outcome,
-}
-
-impl Told {
-    /// Adds it to what the list told. The list is made from a snapshot: in it, a container whose removal
-    /// failed says `removing` for ever, while it is `dead`, and a volume without a name of its own has no
-    /// path.
-    pub(crate) fn complete(self, container: &mut Container) {
-        if self.phase != Phase::Other {
-            container.phase = self.phase;
-        }
-        if let Some(mounts) = self.mounts {
-            container.mounts = mounts;
-        }
-        container.detail = Detail::Known(Box::new(self.outcome));
-    }
-}
-
-/// The layer that a path of an overlay belongs to: `…/overlay2/<layer>/diff`.
-fn layer_of(path: &str) -> Option<String> {
-    let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
-    let last = parts.next()?;
-    let layer = if matches!(last, "diff" | "merged") { parts.next()? } else { return None };
-    // Made for every container, and so proof of nothing.
-    Some(layer.to_owned()).filter(|layer| !layer.ends_with("-init"))
 }
 
 /// An image in a list of the API.

@@ -72,31 +72,6 @@ fn containers_of_an_image_share_its_labels() {
 }
 
 #[test]
-fn an_inspection_tells_error_and_layers() {
-    let inspected: InspectedContainer = serde_json::from_str(
-        r#"{"Mounts":[{"Type":"volume","Name":"v","Source":"/v","Destination":"/d"}],
-            "State":{"Status":"dead","ExitCode":127,"Error":"no","StartedAt":"0001-01-01T00:00:00Z"},
-            "GraphDriver":{"Data":{"LowerDir":"/d/overlay2/c-init/diff:/d/overlay2/i/diff:/d/overlay2/base/diff",
-             "UpperDir":"/d/overlay2/c/diff","WorkDir":"/d/overlay2/c/work"},"Name":"overlay2"},
-            "HostConfig":{"RestartPolicy":{"Name":"always"}}}"#,
-    )
-    .unwrap();
-    let mut container =
-        listed(r#"[{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}]"#)
-            .containers
-            .remove(0);
-    inspected.told().unwrap().complete(&mut container);
-    assert_eq!((container.phase, container.mounts[0].source.as_str()), (Phase::Dead, "/v"));
-    let Detail::Known(outcome) = container.detail else { panic!() };
-    assert_eq!((outcome.exit_code, outcome.error.as_str()), (127, "no"));
-    assert_eq!(outcome.layers, ["c", "i"]);
-    assert_eq!(outcome.restart, "always");
-    let bare: InspectedContainer =
-        serde_json::from_str(r#"{"State":null,"GraphDriver":{"Data":null}}"#).unwrap();
-    assert!(bare.told().is_err(), "nothing can be decided by it");
-}
-
-#[test]
 fn images_and_volumes_of_extensions_are_kept() {
     let images = collected(
         r#"[{"Id":"sha256:a","RepoTags":["<none>:<none>"],"RepoDigests":["r@sha256:1"],"Size":5,

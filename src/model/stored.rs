@@ -37,7 +37,7 @@ struct RawState {
     restarting: bool,
     removal_in_progress: bool,
     dead: bool,
-    exit_code: i64,
+    exit_code: Option<i64>,
     error: Option<String>,
     started_at: Option<String>,
 }
@@ -68,10 +68,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error
     let phase = phase(&state);
     let outcome = Outcome {
         exit_code: state.exit_code,
-        error: state.error.unwrap_or_default(),
+        error: Some(state.error.unwrap_or_default()),
         started: state.started_at.unwrap_or_default(),
-        layers: Vec::new(),
+        layers: None,
         restart: String::new(),
+        runtime: String::new(),
     };
     let mounts = raw.mounts.unwrap_or_default().into_iter();
     let mounts = mounts.map(|(destination, mount)| {
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(container.name, "ext");
         assert_eq!(container.volumes().collect::<Vec<_>>(), ["v"]);
         let Detail::Known(outcome) = &container.detail else { panic!() };
-        assert_eq!((outcome.exit_code, outcome.error.as_str()), (128, "no"));
+        assert_eq!((outcome.exit_code, outcome.error.as_deref()), (Some(128), Some("no")));
         assert!(record("{}", "volume").is_none());
         assert!(parse(b"{").is_err());
         assert!(parse(b"{}").is_err(), "a record without an id");

@@ -3,9 +3,10 @@
 
 use crate::model::cause;
 use crate::model::claim::{self, Judgement, Mismatch, Running};
-use crate::model::deploy::Record;
+use crate::model::deploy::{Deployed, Record};
 use crate::model::inventory::{Container, Detail, Labels, Outcome, Phase};
 use crate::model::mounts::Layering;
+use crate::model::runtimes::RanBy;
 use serde::Serialize;
 
 /// The labels by which an extension says that it takes effect after a reboot only.
@@ -77,6 +78,7 @@ codes! {
     Layered "layered-at-boot" Applied "nothing",
     HooksRan "hooks-ran" Applied "nothing",
     RequiresReboot "requires-reboot" PendingReboot "reboot the device",
+    NoHooks "no-hooks" PendingReboot "reboot the device",
     KernelArmed "kernel-armed" PendingReboot "reboot the device into the extension's kernel",
     KernelRejected "kernel-rejected" Refused
         "ship a kernel that boots and stays healthy; this one is not tried again",
@@ -89,9 +91,10 @@ codes! {
     BadExit "bad-exit" Failed
         "deploy again; the whole story: balena-extension-manager logs {id}",
     Killed "killed" Failed "deploy again",
+    OtherRuntime "other-runtime" Failed "docker rm {id}, and docker run --runtime {runtime} …",
     NeverStarted "never-started" Skipped "start it: docker start {id}",
     NotLayered "not-layered" Skipped
-        "look at the initramfs' messages in dmesg, or deploy it again",
+        "read why in {log}, and deploy again a version that the initramfs takes",
     KernelAbiMismatch "kernel-abi-mismatch" Stale
         "ship a version for the kernel that runs; balena-extension-manager cleanup --stale-os removes this one",
     KernelVersionMismatch "kernel-version-mismatch" Stale
@@ -115,6 +118,10 @@ codes! {
     MountNamespaceUnknown "mount-namespace-unknown" Unknown
         "make /proc/1 readable to the engine, then deploy it again",
     NotVisible "not-visible" Unknown "deploy it again to be sure",
+    LayersUnnamed "layers-unnamed" Unknown "deploy it again to be sure",
+    NotRecorded "not-recorded" Unknown "deploy it again to be sure",
+    RecordUnreadable "record-unreadable" Unknown "run it as root; or remove the record, and deploy again",
+    OutcomeUnknown "outcome-unknown" Unknown "deploy it again to be sure",
 }
 
 /// A verdict with its reason, in words.
@@ -135,22 +142,31 @@ pub(crate) struct Host {
     pub(crate) arm: Result<Option<String>, String>,
     /// The ABIs of the kernels that are not tried again.
     pub(crate) rejected: Result<Vec<String>, String>,
+    /// The initramfs' log, where it is to be found.
+    pub(crate) initramfs_log: String,
+    /// The name by which the engine knows this runtime.
+    pub(crate) runtime: Option<String>,
 }
 
 /// What is known of an extension beside its container.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
-    /// Whether its hooks ran after the host booted.
+    /// Whether it was started after the host booted, by the clock, which devices without a battery set
+    /// long after they have booted.
     pub(crate) since_boot: Option<bool>,
-    /// What the runtime recorded. Records do not outlive the boot.
-    pub(crate) record: Option<&'a Record>,
+    /// What the runtime recorded of its deploy, or why that cannot be read. Every deploy is recorded, and
+    /// no record outlives the boot.
+    pub(crate) record: Result<Option<&'a Record>, &'a str>,
+    pub(crate) ran_by: RanBy,
 }
 
 /// Decides. The order is that of what matters: what stands in the way first.
 pub(crate) fn find(container: &Container, known: Known<'_>, host: &Host) -> Finding {
     let (code, sentence) = decide(container, known, host);
     let id: String = container.id.chars().take(12).collect();
-    let next = code.next().replace("{id}", &id);
+    let runtime = host.runtime.as_deref().unwrap_or("extension");
+    let next = code.next().replace("{id}", &id).replace("{runtime}", runtime);
+    let next = next.replace("{log}", &host.initramfs_log);
     Finding { code, sentence: cause::sentence(&sentence), next: cause::sentence(&next) }
 }
 
@@ -194,28 +210,11 @@ fn ended(
         let abi: String = abi.chars().take(12).collect();
         return (Code::KernelRejected, format!("its kernel {abi} was tried and rejected"));
     }
-    let recorded = known.record.and_then(Record::last_error);
-    if !outcome.error.is_empty() {
-        let started = outcome.error.contains("start failed");
-        let code = if started { Code::StartFailed } else { Code::CreateFailed };
-        // The runtime's own words, where the engine's have a good deal around them.
-        let cause = recorded.map_or(outcome.error.as_str(), |(_, error)| error);
-        return (code, cause.to_owned());
+    if let Some(failed) = failure(outcome, known) {
+        return failed;
     }
-    match (container.phase, outcome.exit_code) {
-        (Phase::Created, _) => {
-            return (Code::NeverStarted, "it was created and never started".to_owned());
-        }
-        (_, 0) => {}
-        (_, 1) => {
-            let text = "the runtime refused it at start: it ended with exit status 1";
-            return (Code::RefusedByRuntime, text.to_owned());
-        }
-        (_, code) if code > 128 => {
-            let signal = code - 128;
-            return (Code::Killed, format!("its process was killed by signal {signal}"));
-        }
-        (_, code) => return (Code::BadExit, format!("it ended with exit status {code}")),
+    if let Some(bad) = exit(container, outcome, known, host) {
+        return bad;
     }
     if let (Some(_), Err(why)) = (abi, &host.rejected) {
         return (Code::RejectedUnreadable, why.clone());
@@ -225,6 +224,66 @@ fn ended(
         Judgement::Unknown(why) => (Code::SystemUnreadable, why.join("; ")),
         Judgement::Unclaimed | Judgement::Holds => effective(container, outcome, known, host),
     }
+}
+
+/// A create or start that failed, as the engine or the runtime's record has it.
+fn failure(outcome: &Outcome, known: Known<'_>) -> Option<(Code, String)> {
+    let code_of = |verb: &str| if verb == "start" { Code::StartFailed } else { Code::CreateFailed };
+    let recorded = known.record.ok().flatten().and_then(Record::last_error);
+    // The runtime's own words, where the engine's have a good deal around them.
+    if let Some((verb, error)) = recorded {
+        return Some((code_of(verb), error.to_owned()));
+    }
+    let error = outcome.failure()?;
+    let verb = if error.contains("start failed") { "start" } else { "create" };
+    Some((code_of(verb), error.to_owned()))
+}
+
+/// What its exit status says against it.
+fn exit(
+    container: &Container,
+    outcome: &Outcome,
+    known: Known<'_>,
+    host: &Host,
+) -> Option<(Code, String)> {
+    let is = |code, sentence: &str| Some((code, sentence.to_owned()));
+    let recorded = known.record.is_ok_and(|record| record.is_some());
+    if container.phase == Phase::Created {
+        return match (&outcome.error, known.record) {
+            (None, Err(why)) => Some((Code::RecordUnreadable, why.to_owned())),
+            (None, Ok(None)) => is(
+                Code::OutcomeUnknown,
+                "the engine does not keep whether it failed, and nothing is recorded of it since the host \
+                 booted",
+            ),
+            (_, _) => is(Code::NeverStarted, "it was created and never started"),
+        };
+    }
+    // Whatever its process did, no hook has run; but at boot it may have been layered all the same.
+    if known.ran_by == RanBy::Another && !recorded {
+        let text =
+            format!("it was run with another runtime, {:?}, so no hook ran", outcome.runtime);
+        return (!is_layered(container, outcome, host)).then_some((Code::OtherRuntime, text));
+    }
+    match outcome.exit_code {
+        Some(0) => None,
+        Some(1) => is(
+            Code::RefusedByRuntime,
+            "the runtime refused it at start: it ended with exit status 1",
+        ),
+        // Shells and engines tell a signal so (signal(7): there are 64).
+        Some(code @ 129..=192) => {
+            Some((Code::Killed, format!("its process was killed by signal {}", code - 128)))
+        }
+        Some(code) => Some((Code::BadExit, format!("it ended with exit status {code}"))),
+        None => is(Code::NotInspected, "the engine does not say how it ended"),
+    }
+}
+
+fn is_layered(container: &Container, outcome: &Outcome, host: &Host) -> bool {
+    let layers = outcome.layers.iter().flatten().map(String::as_str);
+    let mut parts = layers.chain(container.volumes());
+    host.layering.as_ref().is_ok_and(|layering| parts.any(|part| layering.layers.contains(part)))
 }
 
 /// Claims do not hold; that of a kernel which is to be booted next may come to hold.
@@ -260,32 +319,67 @@ fn effective(
         Ok(layering) => layering,
         Err(why) => return (Code::MountsUnreadable, why.clone()),
     };
-    let parts = outcome.layers.iter().map(String::as_str).chain(container.volumes());
-    if parts.into_iter().any(|part| layering.layers.contains(part)) {
+    if is_layered(container, outcome, host) {
         return is(Code::Layered, "its content is layered over the host");
     }
-    if let Some(hook) = known.record.and_then(Record::hook_in_unknown_namespace) {
+    let record = match known.record {
+        Ok(record) => record,
+        Err(why) => return (Code::RecordUnreadable, why.to_owned()),
+    };
+    if let Some(hook) = record.and_then(Record::hook_in_unknown_namespace) {
         let text = format!(
             "it cannot be told whether {hook} ran in the mount namespace of process 1, so what it mounted \
              may not be on the host"
         );
         return (Code::MountNamespaceUnknown, text);
     }
-    match known.since_boot {
-        Some(true) if requires_reboot(&container.labels) => {
+    match (record.map(Record::deployed), known.since_boot) {
+        (Some(Deployed::WithHooks), _) if requires_reboot(&container.labels) => {
             is(Code::RequiresReboot, "its hooks ran, and it takes effect after a reboot only")
         }
-        Some(true) => is(Code::HooksRan, "its hooks ran since the host booted"),
-        Some(false) if layering.root => {
-            is(Code::NotLayered, "the last boot layered others over the host, and not this one")
-        }
-        Some(false) => is(
-            Code::NotVisible,
-            "its hooks ran before the last boot, and no mount of the host shows its content",
+        (Some(Deployed::WithHooks), _) => is(Code::HooksRan, "its hooks ran since the host booted"),
+        (Some(Deployed::WithoutHooks), _) => is(
+            Code::NoHooks,
+            "it has no hooks: its files are layered over the host at the next boot",
         ),
-        None => {
+        (Some(Deployed::Unfinished), _) => {
+            is(Code::NotRecorded, "nothing is recorded of a start, though it has ended")
+        }
+        (None, Some(true)) => is(
+            Code::NotRecorded,
+            "it was started since the host booted, and the runtime has recorded nothing of it",
+        ),
+        (None, Some(false)) => before_boot(outcome, layering),
+        (None, None) => {
             let text = format!("it cannot be told when it was started ({:?})", outcome.started);
             (Code::StartTimeUnknown, text)
+        }
+    }
+}
+
+/// It was deployed before the host booted, and nothing shows that the boot layered it.
+fn before_boot(outcome: &Outcome, layering: &Layering) -> (Code, String) {
+    if !layering.root {
+        let text = "its hooks ran before the last boot, and no mount of the host shows its content";
+        return (Code::NotVisible, text.to_owned());
+    }
+    match (layering.unnamed.first(), &outcome.layers) {
+        (Some(path), _) => {
+            let count = layering.unnamed.len();
+            let text = format!(
+                "{count} of the layers of the root filesystem cannot be named, such as {path}, so it may \
+                 be among them"
+            );
+            (Code::LayersUnnamed, text)
+        }
+        (None, None) => {
+            let text = "the engine does not name its layers, so they cannot be looked for in the root \
+                        filesystem";
+            (Code::LayersUnnamed, text.to_owned())
+        }
+        (None, Some(_)) => {
+            let text = "the last boot layered others over the host, and not this one";
+            (Code::NotLayered, text.to_owned())
         }
     }
 }

@@ -11,30 +11,60 @@ struct Case {
     outcome: Outcome,
     labels: Vec<(&'static str, &'static str)>,
     since_boot: Option<bool>,
+    record: Result<Option<Record>, String>,
+    ran_by: RanBy,
     host: Host,
     unreadable: bool,
-    record: Option<Record>,
+}
+
+fn step(verb: &str, hook: Option<&str>) -> Step {
+    Step {
+        verb: verb.to_owned(),
+        time: String::new(),
+        error: None,
+        warnings: Vec::new(),
+        hooks: hook.map(|hook| Heard::new(hook, b"", MountNamespace::Host)).into_iter().collect(),
+    }
+}
+
+/// A create and a start, with this hook or without one.
+fn deployed(hook: Option<&str>) -> Record {
+    let record = Record::after(None, "x", step("create", None));
+    Record::after(Some(record), "x", step("start", hook))
+}
+
+/// The record of a deploy whose last step failed.
+fn recorded_failure(verb: &str) -> Record {
+    let failed = Step { error: Some("hook failed".to_owned()), ..step(verb, None) };
+    Record::after(Some(Record::after(None, "x", step("create", None))), "x", failed)
+}
+
+fn layering(layer: &str) -> Layering {
+    Layering { root: true, layers: [layer.to_owned()].into(), unnamed: Vec::new() }
 }
 
 fn host() -> Host {
     Host {
         running: running(),
-        layering: Ok(Layering { root: true, layers: ["layer".to_owned()].into() }),
+        layering: Ok(layering("layer")),
         arm: Ok(None),
         rejected: Ok(Vec::new()),
+        initramfs_log: "/run/initramfs/initramfs.debug".to_owned(),
+        runtime: Some("ext".to_owned()),
     }
 }
 
-/// An extension that was applied at boot; each row changes something.
+/// An extension that was deployed since the boot; each row changes something.
 fn sound() -> Case {
     Case {
         phase: Phase::Exited,
-        outcome: Outcome::default(),
+        outcome: exiting(0),
         labels: Vec::new(),
         since_boot: Some(true),
+        record: Ok(Some(deployed(Some("hooks/start")))),
+        ran_by: RanBy::This,
         host: host(),
         unreadable: false,
-        record: None,
     }
 }
 
@@ -59,36 +89,46 @@ impl Case {
                 false => Detail::Known(Box::new(self.outcome.clone())),
             },
         };
-        let known = Known { since_boot: self.since_boot, record: self.record.as_ref() };
+        let known = Known {
+            since_boot: self.since_boot,
+            record: self.record.as_ref().map(Option::as_ref).map_err(String::as_str),
+            ran_by: self.ran_by,
+        };
         find(&container, known, &self.host)
     }
 }
 
-fn unlayered() -> Host {
-    Host { layering: bare(), ..host() }
+fn in_unknown_namespace() -> Record {
+    let hooks = vec![Heard::new("hooks/start", b"", MountNamespace::Unknown)];
+    let record = Record::after(None, "x", step("create", None));
+    Record::after(Some(record), "x", Step { hooks, ..step("start", None) })
 }
 
-fn in_unknown_namespace() -> Record {
-    let step = Step {
-        verb: "start".to_owned(),
-        time: String::new(),
-        error: None,
-        warnings: Vec::new(),
-        hooks: vec![Heard::new("hooks/start", b"", MountNamespace::Unknown)],
-    };
-    Record::after(None, "x", step)
+/// One of an earlier boot: nothing is recorded of it any more.
+fn earlier() -> Case {
+    Case { since_boot: Some(false), record: Ok(None), ..sound() }
 }
 
 fn failing(error: &str) -> Outcome {
-    Outcome { error: error.to_owned(), ..Outcome::default() }
+    Outcome { error: Some(error.to_owned()), ..exiting(0) }
 }
 
 fn exiting(exit_code: i64) -> Outcome {
-    Outcome { exit_code, ..Outcome::default() }
+    Outcome {
+        exit_code: Some(exit_code),
+        error: Some(String::new()),
+        layers: Some(vec!["own".to_owned()]),
+        ..Outcome::default()
+    }
 }
 
 fn layered(layer: &str) -> Outcome {
-    Outcome { layers: vec![layer.to_owned()], ..Outcome::default() }
+    Outcome { layers: Some(vec![layer.to_owned()]), ..exiting(0) }
+}
+
+/// As Podman tells it, which keeps no errors.
+fn without_errors() -> Outcome {
+    Outcome { error: None, ..exiting(0) }
 }
 
 fn bare() -> Result<Layering, String> {
@@ -102,9 +142,10 @@ fn every_code_has_a_case_that_leads_to_it() {
     let why = || "cannot be read".to_owned();
     let blind = Running { os_version: Err(why()), ..running() };
     let rows: Vec<(Code, Case)> = vec![
-        (Code::Layered, Case { outcome: layered("layer"), since_boot: Some(false), ..sound() }),
+        (Code::Layered, Case { outcome: layered("layer"), ..earlier() }),
         (Code::HooksRan, sound()),
         (Code::RequiresReboot, Case { labels: vec![REBOOT], ..sound() }),
+        (Code::NoHooks, Case { record: Ok(Some(deployed(None))), ..sound() }),
         (
             Code::KernelArmed,
             Case {
@@ -141,8 +182,22 @@ fn every_code_has_a_case_that_leads_to_it() {
         (Code::StartFailed, Case { outcome: failing("OCI runtime start failed: no"), ..sound() }),
         (Code::BadExit, Case { outcome: exiting(3), ..sound() }),
         (Code::Killed, Case { outcome: exiting(137), ..sound() }),
-        (Code::NeverStarted, Case { phase: Phase::Created, ..sound() }),
-        (Code::NotLayered, Case { since_boot: Some(false), ..sound() }),
+        (
+            Code::OtherRuntime,
+            Case { ran_by: RanBy::Another, record: Ok(None), outcome: exiting(127), ..sound() },
+        ),
+        (Code::NeverStarted, Case { phase: Phase::Created, ..earlier() }),
+        (
+            Code::OutcomeUnknown,
+            Case { phase: Phase::Created, outcome: without_errors(), ..earlier() },
+        ),
+        (Code::NotLayered, earlier()),
+        (Code::NotRecorded, Case { record: Ok(None), ..sound() }),
+        (Code::RecordUnreadable, Case { record: Err(why()), ..sound() }),
+        (
+            Code::LayersUnnamed,
+            Case { outcome: Outcome { layers: None, ..exiting(0) }, ..earlier() },
+        ),
         (Code::KernelAbiMismatch, Case { labels: vec![ABI], ..sound() }),
         (
             Code::KernelVersionMismatch,
@@ -168,20 +223,14 @@ fn every_code_has_a_case_that_leads_to_it() {
             Case { labels: vec![ABI], host: Host { arm: Err(why()), ..host() }, ..sound() },
         ),
         (Code::MountsUnreadable, Case { host: Host { layering: Err(why()), ..host() }, ..sound() }),
-        (Code::StartTimeUnknown, Case { since_boot: None, ..sound() }),
-        (
-            Code::MountNamespaceUnknown,
-            Case { record: Some(in_unknown_namespace()), host: unlayered(), ..sound() },
-        ),
-        (
-            Code::NotVisible,
-            Case { since_boot: Some(false), host: Host { layering: bare(), ..host() }, ..sound() },
-        ),
+        (Code::StartTimeUnknown, Case { since_boot: None, ..earlier() }),
+        (Code::MountNamespaceUnknown, Case { record: Ok(Some(in_unknown_namespace())), ..sound() }),
+        (Code::NotVisible, Case { host: Host { layering: bare(), ..host() }, ..earlier() }),
     ];
     for (code, case) in &rows {
         let finding = case.find();
         assert_eq!(finding.code, *code, "{}", finding.sentence);
-        assert!(!finding.sentence.is_empty() && !finding.next.contains("{id}"), "{finding:?}");
+        assert!(!finding.sentence.is_empty() && !finding.next.contains('{'), "{finding:?}");
     }
     for code in Code::ALL {
         assert!(rows.iter().any(|(found, _)| found == code), "{code:?} has no case");
@@ -199,39 +248,92 @@ fn every_verdict_and_every_code_is_explained_in_the_document() {
 
 #[test]
 fn a_volume_that_is_layered_counts_as_the_extensions_content() {
-    let layering = Layering { root: true, layers: ["vol".to_owned()].into() };
-    let case = Case { host: Host { layering: Ok(layering), ..host() }, ..sound() };
+    let case = Case { host: Host { layering: Ok(layering("vol")), ..host() }, ..earlier() };
     assert_eq!(case.find().code, Code::Layered);
 }
 
 #[test]
 fn the_runtimes_words_take_the_place_of_the_engines() {
-    let step = Step {
-        verb: "create".to_owned(),
-        time: String::new(),
-        error: Some("hook hooks/create exited with status 3".to_owned()),
-        warnings: Vec::new(),
-        hooks: Vec::new(),
-    };
-    let record = Record::after(None, "x", step);
     let outcome = failing("OCI runtime create failed: much around it");
-    let (code, text) = {
-        let container = Container {
-            id: "x".to_owned(),
-            name: String::new(),
-            image: String::new(),
-            image_id: "".into(),
-            phase: Phase::Created,
-            labels: Arc::default(),
-            mounts: Vec::new(),
-            detail: Detail::Known(Box::new(outcome)),
+    let record = Ok(Some(recorded_failure("create")));
+    let finding = Case { phase: Phase::Created, outcome, record, ..sound() }.find();
+    assert_eq!((finding.code, finding.sentence.as_str()), (Code::CreateFailed, "hook failed"));
+}
+
+#[test]
+fn a_recorded_failure_counts_where_the_engine_keeps_none() {
+    for (phase, verb, code) in [
+        (Phase::Created, "create", Code::CreateFailed),
+        (Phase::Created, "start", Code::StartFailed),
+        (Phase::Exited, "start", Code::StartFailed),
+        // A delete that failed changes nothing about the deploy.
+        (Phase::Created, "delete", Code::NeverStarted),
+    ] {
+        let record = Ok(Some(recorded_failure(verb)));
+        let case = Case { phase, outcome: without_errors(), record, ..sound() };
+        assert_eq!(case.find().code, code, "{phase:?} {verb}");
+    }
+    let unreadable = Err("read the record".to_owned());
+    let case =
+        Case { phase: Phase::Created, outcome: without_errors(), record: unreadable, ..sound() };
+    assert_eq!(case.find().code, Code::RecordUnreadable);
+}
+
+#[test]
+fn a_record_beats_a_clock_that_was_set_after_the_boot() {
+    for since_boot in [None, Some(false), Some(true)] {
+        assert_eq!(Case { since_boot, ..sound() }.find().code, Code::HooksRan);
+    }
+}
+
+#[test]
+fn layers_without_a_name_may_be_those_of_the_extension() {
+    let unnamed = vec!["/tmp/mobynit-lower1/3".to_owned()];
+    let host = Host { layering: Ok(Layering { unnamed, ..layering("other") }), ..host() };
+    let finding = Case { host: host.clone(), ..earlier() }.find();
+    assert_eq!(finding.code, Code::LayersUnnamed);
+    assert!(finding.sentence.contains("/tmp/mobynit-lower1/3"), "{}", finding.sentence);
+    let found = Case { outcome: layered("other"), host, ..earlier() };
+    assert_eq!(found.find().code, Code::Layered);
+}
+
+#[test]
+fn only_signals_that_there_are_kill_a_process() {
+    for (status, code) in [
+        (128, Code::BadExit),
+        (129, Code::Killed),
+        (192, Code::Killed),
+        (193, Code::BadExit),
+        (255, Code::BadExit),
+        (-1, Code::BadExit),
+        (2, Code::BadExit),
+    ] {
+        assert_eq!(Case { outcome: exiting(status), ..sound() }.find().code, code, "{status}");
+    }
+    let silent = Outcome { exit_code: None, ..exiting(0) };
+    assert_eq!(Case { outcome: silent, ..sound() }.find().code, Code::NotInspected);
+}
+
+#[test]
+fn what_another_runtime_ran_is_applied_only_if_the_boot_has_layered_it() {
+    let ran_by = RanBy::Another;
+    for status in [0, 1, 127] {
+        let (outcome, record) = (exiting(status), Ok(None));
+        let case = Case {
+            outcome: Outcome { runtime: "runc".to_owned(), ..outcome },
+            ran_by,
+            record,
+            ..sound()
         };
-        let known = Known { since_boot: None, record: Some(&record) };
-        let finding = find(&container, known, &host());
-        (finding.code, finding.sentence)
-    };
-    assert_eq!(code, Code::CreateFailed);
-    assert_eq!(text, "hook hooks/create exited with status 3");
+        let finding = case.find();
+        assert_eq!(finding.code, Code::OtherRuntime);
+        assert!(finding.sentence.contains("\"runc\""), "{}", finding.sentence);
+        assert_eq!(finding.next, "docker rm 0123456789ab, and docker run --runtime ext …");
+    }
+    let outcome = layered("layer");
+    assert_eq!(Case { ran_by, outcome, ..earlier() }.find().code, Code::Layered);
+    // A wrapper with a name of its own: the record knows better.
+    assert_eq!(Case { ran_by, ..sound() }.find().code, Code::HooksRan);
 }
 
 #[test]

@@ -1,18 +1,19 @@
-//! Recording what a call and its hooks said, for `balena-extension-manager logs` and `status`: an engine
-//! throws away what a create printed that failed. A record that cannot be written stops nothing.
+//! Recording each deploy, for `balena-extension-manager logs` and `status`: which hooks ran, and what they and
+//! the runtime said. An engine throws away what a create printed that failed, and does not know whether an
+//! image has hooks. A record that cannot be written stops nothing.
 
 use super::{Context, Error, Outcome};
 use crate::host::{clock, deploy};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::{Record, Step};
+use crate::model::lifecycle::Refused;
 use std::path::Path;
 
-/// Adds what `verb` said to the record of the container. A call that has nothing to say leaves no
-/// trace: a create that went well without a word takes the record of an earlier one away.
+/// Adds what `verb` did and said to the record of the container. A call that was refused did nothing to the
+/// container; a delete that has nothing to say tells nothing that its start did not.
 pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &Outcome) {
-    let error = told.as_ref().err().and_then(|error| error.downcast_ref::<Error>());
-    if matches!(error, Some(Error::Unknown { .. })) {
+    if told.as_ref().is_err_and(|error| is_refusal(&**error)) {
         return;
     }
     let step = Step {
@@ -23,10 +24,7 @@ pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &O
         hooks: context.heard.take(),
     };
     let folder = Path::new(deploy::FOLDER);
-    if !step.says_something() {
-        if verb == "create" {
-            deploy::remove(folder, id);
-        }
+    if verb == "delete" && !step.says_something() {
         return;
     }
     // One that cannot be read is begun anew.
@@ -36,4 +34,10 @@ pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &O
         let told = || format!("nothing is recorded of this {verb}: {}", chain(&error));
         context.log.debug(told);
     }
+}
+
+/// Whether nothing was done to the container.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let common = error.downcast_ref::<Error>();
+    error.is::<Refused>() || matches!(common, Some(Error::Unknown { .. } | Error::Busy { .. }))
 }

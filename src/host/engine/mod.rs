@@ -10,6 +10,7 @@ pub(crate) use error::Error;
 use self::transport::{NoNames, UnixConnector};
 use crate::host::stop::Stop;
 use crate::model::engine::{self, ApiVersion};
+use crate::model::inspection::Errors;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::io::{self, BufReader, Read};
@@ -29,6 +30,8 @@ pub(crate) const LIST: u64 = 64 * 1024 * 1024;
 /// How much of an error's text is read.
 const MESSAGE: u64 = 64 * 1024;
 const BUFFER: usize = 16 * 1024;
+/// By this header of its answer to a ping Podman is known.
+const PODMAN: &str = "libpod-api-version";
 
 /// Where the engine is and how long it may take.
 #[derive(Clone, Debug)]
@@ -54,6 +57,7 @@ pub(crate) struct Client {
     agent: Agent,
     engine: Engine,
     api: ApiVersion,
+    errors: Errors,
     sent: AtomicUsize,
 }
 
@@ -76,10 +80,14 @@ impl Client {
         let connector = UnixConnector { socket: engine.socket.clone(), stop: Arc::clone(stop) };
         let agent = Agent::with_parts(config, connector, NoNames);
         let sent = AtomicUsize::new(0);
-        let mut client = Self { agent, engine, api: ApiVersion::NEWEST, sent };
+        let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
+        let mut client = Self { agent, engine, api, errors, sent };
         let what = "ask the engine for its API version";
         let answer = client.exchange("GET", "/_ping", what, Limit::Patience)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
+        if answer.headers().contains_key(PODMAN) {
+            client.errors = Errors::NotKept;
+        }
         let socket = client.engine.socket.clone();
         client.api = engine::negotiate(header).map_err(|source| Error::Api { socket, source })?;
         Ok(client)
@@ -88,6 +96,11 @@ impl Client {
     /// The version that both sides speak.
     pub(crate) fn api(&self) -> ApiVersion {
         self.api
+    }
+
+    /// Whether the engine keeps why a container failed.
+    pub(crate) fn errors(&self) -> Errors {
+        self.errors
     }
 
     /// How many requests were sent.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::host::{BLOCK, Host};
+use super::host::{BLOCK, BOOT, Host};
 use super::recorded::Answer;
 use super::store::{CLASS, Container, Contents, KERNEL, OS, Store, labels};
 use crate::process;
@@ -141,6 +141,7 @@ fn a_container_that_vanishes_or_is_left_dead_or_is_being_removed_counts_as_done(
 fn an_update_that_can_still_roll_back_refuses_with_its_own_status() {
     let (store, host) = (Store::of(&[stale("a")]), Host::new());
     let engine = host.engine(&store);
+    host.mounts(BOOT);
     host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=1\n#####"));
     for words in [&["cleanup", "--stale-os"][..], &["cleanup", "--stale-os", "--dry-run"]] {
         let finished = host.manager(words);
@@ -158,6 +159,7 @@ fn an_update_that_can_still_roll_back_refuses_with_its_own_status() {
 fn an_update_that_begins_while_the_lock_is_waited_for_refuses_too() {
     let (store, host) = (Store::of(&[stale("a")]), Host::new());
     let engine = host.engine(&store);
+    host.mounts(BOOT);
     host.write("mnt/boot/bootenv", &format!("{BLOCK}#####"));
     let held = hold_the_lock(&host);
     let err = tempfile::NamedTempFile::new().unwrap();
@@ -180,9 +182,17 @@ fn hold_the_lock(host: &Host) -> std::fs::File {
 
 #[test]
 fn a_boot_environment_that_cannot_be_read_refuses_too() {
-    for (name, text) in [("mnt/boot/bootenv", "torn"), ("mnt/boot/other", "")] {
+    let open = format!("{BLOCK}#####");
+    for (mounts, name, text) in [
+        (BOOT, "mnt/boot/bootenv", "torn"),
+        (BOOT, "mnt/boot/EFI/BOOT/grubenv", "torn"),
+        (BOOT, "mnt/boot/resinOS_uEnv.txt", "upgrade_available=maybe\n"),
+        (BOOT, "mnt/boot/other", ""),
+        ("", "mnt/boot/bootenv", open.as_str()),
+    ] {
         let (store, host) = (Store::of(&[stale("a")]), Host::new());
         let _engine = host.engine(&store);
+        host.mounts(mounts);
         host.write(name, text);
         let finished = host.manager(&["cleanup", "--stale-os"]);
         assert_eq!(finished.code, 1, "{finished}");
@@ -191,6 +201,90 @@ fn a_boot_environment_that_cannot_be_read_refuses_too() {
         host.manager(&["cleanup", "--stale-os", "--force"]).ok();
         assert!(store.ids().is_empty());
     }
+}
+
+#[test]
+fn every_boot_loader_keeps_the_window_closed() {
+    let block = format!("{BLOCK}bootcount=0\nupgrade_available=1\n#####");
+    let lines = "resin_root_part=3\nupgrade_available=1\n";
+    for (name, text) in [
+        ("mnt/boot/resinOS_uEnv.txt", lines),
+        ("mnt/boot/grubenv", &block),
+        ("mnt/boot/EFI/BOOT/grubenv", &block),
+        ("mnt/boot/grub/grubenv", &block),
+        ("mnt/efi/EFI/BOOT/grubenv", &block),
+        ("mnt/imx/bootenv", &block),
+    ] {
+        let (store, host) = (Store::of(&[stale("a")]), Host::new());
+        let _engine = host.engine(&store);
+        host.mounts(&format!(
+            "{BOOT}/dev/sda2 /mnt/efi vfat rw 0 0\n/dev/sda3 /mnt/imx vfat rw 0 0\n"
+        ));
+        // One that is open does not open the window for the others.
+        host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=0\n#####"));
+        host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
+        host.write(name, text);
+        let finished = host.manager(&["cleanup", "--stale-os"]);
+        assert!(finished.code == 3 && finished.err.contains(name), "{finished}");
+        host.write(name, &text.replace("available=1", "available=0"));
+        host.manager(&["cleanup", "--stale-os"]).ok();
+        assert!(store.ids().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn podmans_failures_go_by_the_runtimes_record_and_stay_without_one() {
+    let failed = |verb: &str| json!([{ "verb": verb, "time": "", "error": "no such radio" }]);
+    let created = |id| Container { state: "created", ..Container::new(id) };
+    let store =
+        Store::of(&[created("failed"), created("earlier"), created("torn"), created("good")]);
+    let host = Host::new();
+    host.record("failed", &failed("create"));
+    host.deployed("good", &[]);
+    host.write("run/balena-extension-runtime-deploys/torn.json", "{");
+    let _engine = host.engine_but(&store, |_, path| {
+        path.starts_with("/_ping").then_some(Answer::PodmanPing("1.41"))
+    });
+    let finished = host.manager(&["cleanup", "--format", "json"]);
+    assert_eq!(finished.code, 1, "{finished}");
+    let document = finished.json();
+    let detail = document["objects"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("create: no such radio"), "{detail}");
+    assert_eq!(store.ids(), ["earlier", "torn", "good"]);
+    assert!(finished.err.contains("torn.json"), "{finished}");
+    let gone = host.path("run/balena-extension-runtime-deploys/failed.json");
+    assert!(!gone.exists(), "its record goes with it");
+    let seen = host.manager(&["status", "--format", "json"]).ok().json();
+    let reasons = seen["extensions"].as_array().unwrap().iter();
+    let reasons: Vec<&str> = reasons.map(|one| one["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["outcome-unknown", "record-unreadable", "never-started"]);
+}
+
+#[test]
+fn a_record_of_a_failure_removes_nothing_of_an_engine_that_keeps_errors() {
+    let (store, host) = (Store::of(&[Container::new("a")]), Host::new());
+    host.record("a", &json!([{ "verb": "start", "time": "", "error": "no" }]));
+    let _engine = host.engine(&store);
+    host.manager(&["cleanup"]).ok();
+    assert_eq!(store.ids(), ["a"]);
+}
+
+#[test]
+fn podmans_failure_that_is_deployed_again_meanwhile_stays() {
+    let host = Host::new();
+    let store = Store::of(&[Container { state: "created", ..Container::new("a") }]);
+    host.record("a", &json!([{ "verb": "create", "time": "", "error": "no" }]));
+    let record = host.path("run/balena-extension-runtime-deploys/a.json");
+    let asked = AtomicUsize::new(0);
+    let _engine = host.engine_but(&store, move |_, path| {
+        if path.starts_with("/containers/a/") && asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            std::fs::remove_file(&record).unwrap();
+        }
+        path.starts_with("/_ping").then_some(Answer::PodmanPing("1.41"))
+    });
+    let document = host.manager(&["cleanup", "--format", "json"]).ok().json();
+    assert_eq!(document["objects"][0]["result"], "recovered");
+    assert_eq!(store.ids(), ["a"]);
 }
 
 #[test]

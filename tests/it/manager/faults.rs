@@ -267,9 +267,9 @@ fn connections_are_kept_and_no_request_is_sent_in_vain() {
     let host = Host::new();
     let engine = host.engine(&store);
     host.manager(&["status"]).ok();
-    assert_eq!(engine.requests().len(), 1 + 1 + 20, "ping, list, one inspection each");
+    assert_eq!(engine.requests().len(), 1 + 1 + 1 + 20, "ping, list, info, one inspection each");
     host.manager(&["list"]).ok();
-    assert_eq!(engine.requests().len(), 22 + 2);
+    assert_eq!(engine.requests().len(), 23 + 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::recorded::{Answer, Engine};
@@ -13,6 +14,8 @@ use crate::process;
 
 pub(crate) struct Host(TempDir);
 
+/// The line of `/proc/mounts` for a boot partition.
+pub(crate) const BOOT: &str = "/dev/sda1 /mnt/boot vfat rw 0 0\n";
 /// The first line of a boot environment block.
 pub(crate) const BLOCK: &str = "# GRUB Environment Block\n";
 
@@ -37,6 +40,26 @@ impl Host {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    /// What the runtime recorded of a container: steps as JSON.
+    pub(crate) fn record(&self, id: &str, steps: &Value) {
+        let record = json!({ "version": 1, "id": id, "steps": steps });
+        let name = format!("run/balena-extension-runtime-deploys/{id}.json");
+        self.write(&name, &record.to_string());
+    }
+
+    /// The record of a deploy that went well, with these hooks.
+    pub(crate) fn deployed(&self, id: &str, hooks: &[&str]) {
+        let ran = |hook: &&str| json!({ "hook": hook, "output": "" });
+        let hooks: Vec<Value> = hooks.iter().map(ran).collect();
+        let (create, start) = (json!({ "verb": "create", "time": "" }), "start");
+        self.record(id, &json!([create, { "verb": start, "time": "", "hooks": hooks }]));
+    }
+
+    /// Mounts, in the form of `/proc/mounts`.
+    pub(crate) fn mounts(&self, lines: &str) {
+        self.write("proc/mounts", lines);
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -15,6 +15,8 @@ pub(crate) enum Answer {
     Json(u16, Value),
     /// The version of its API, for `/_ping`.
     Ping(&'static str),
+    /// The same, by Podman.
+    PodmanPing(&'static str),
     /// These bytes as they are, and then it hangs up.
     Raw(Vec<u8>),
     /// An endless list, sent as fast as it is read.
@@ -142,6 +144,13 @@ impl Shared {
             Answer::Ping(version) => {
                 let head = format!("HTTP/1.1 200 OK\r\nApi-Version: {version}\r\n");
                 stream.write_all(format!("{head}Content-Length: 2\r\n\r\nOK").as_bytes())?;
+                Ok(true)
+            }
+            Answer::PodmanPing(version) => {
+                let head = format!("HTTP/1.1 200 OK\r\nApi-Version: {version}\r\n");
+                let head =
+                    format!("{head}Libpod-Api-Version: 4.3.1\r\nContent-Length: 2\r\n\r\nOK");
+                stream.write_all(head.as_bytes())?;
                 Ok(true)
             }
             Answer::Raw(bytes) => {

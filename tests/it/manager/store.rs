@@ -32,6 +32,9 @@ pub(crate) struct Container {
     pub(crate) labels: Value,
     /// Name and path on the host.
     pub(crate) volumes: Vec<(String, String)>,
+    pub(crate) exit_code: i64,
+    /// The name of the runtime that ran it.
+    pub(crate) runtime: &'static str,
 }
 
 impl Container {
@@ -39,7 +42,17 @@ impl Container {
     pub(crate) fn new(id: &str) -> Self {
         let (id, image) = (id.to_owned(), "sha256:image".to_owned());
         let labels = labels(&[]);
-        Self { id, name: None, state: "exited", error: "", image, labels, volumes: Vec::new() }
+        Self {
+            id,
+            name: None,
+            state: "exited",
+            error: "",
+            image,
+            labels,
+            volumes: Vec::new(),
+            exit_code: 0,
+            runtime: "extension",
+        }
     }
 
     fn mounts(&self) -> Value {
@@ -62,9 +75,11 @@ impl Container {
         json!({
             "Id": self.id, "Mounts": self.mounts(),
             "State": {
-                "Status": self.state, "Error": self.error, "ExitCode": 0,
+                "Status": self.state, "Error": self.error, "ExitCode": self.exit_code,
                 "StartedAt": "2026-01-01T00:00:00Z"
             },
+            "HostConfig": { "Runtime": self.runtime },
+            "GraphDriver": { "Data": { "UpperDir": format!("/d/overlay2/own-{}/diff", self.id) } },
         })
     }
 }
@@ -106,6 +121,17 @@ impl Store {
         let mut contents = self.contents();
         match (method, parts.as_slice()) {
             ("GET", ["_ping"]) => Answer::Ping("1.41"),
+            ("GET", ["info"]) => Answer::Json(
+                200,
+                json!({
+                    "Runtimes": {
+                        "extension": { "path": "/usr/bin/balena-extension-runtime" },
+                        "runc": { "path": "runc" },
+                        "shim": { "path": "" },
+                    },
+                    "DockerRootDir": "/mnt/engine",
+                }),
+            ),
             ("GET", ["containers", "json"]) => {
                 let all = contents.containers.iter();
                 let wanted = all.filter(|container| {

@@ -25,6 +25,9 @@ fn status_joins_what_is_known_and_changes_with_it() {
         },
     ]);
     let host = Host::new();
+    for id in ["kernel", "plain", "reboot"] {
+        host.deployed(id, &["hooks/start"]);
+    }
     let _engine = host.engine(&store);
     let seen = |id| verdict(&host, id);
     let is = |verdict: &str, reason: &str| (verdict.to_owned(), reason.to_owned());
@@ -44,16 +47,170 @@ fn status_joins_what_is_known_and_changes_with_it() {
 
     assert_eq!(seen("plain"), is("applied", "hooks-ran"));
     assert_eq!(seen("reboot"), is("pending-reboot", "requires-reboot"));
-    // Booted after it was started: its hooks have no effect any more that could be seen.
+    // As a device has it whose clock was set after it had booted and deployed.
     host.write("proc/stat", "btime 1800000000\n");
+    assert_eq!(seen("plain"), is("applied", "hooks-ran"));
+    // Booted since: nothing is recorded any more.
+    std::fs::remove_dir_all(host.path("run/balena-extension-runtime-deploys")).unwrap();
     assert_eq!(seen("plain"), is("unknown", "not-visible"));
-    host.write("proc/mounts", "overlay / overlay ro,lowerdir=/x/overlay2/l/diff:/r 0 0\n");
+    host.write("proc/mounts", "overlay / overlay ro,lowerdir=/x/overlay2/l/diff:/r/diff 0 0\n");
     assert_eq!(seen("plain"), is("skipped", "not-layered"));
+    host.write("proc/stat", "btime 1700000000\n");
+    assert_eq!(seen("plain"), is("unknown", "not-recorded"));
     std::fs::remove_file(host.path("proc/mounts")).unwrap();
     assert_eq!(seen("plain"), is("unknown", "mounts-unreadable"));
     host.write("proc/mounts", "");
     std::fs::remove_file(host.path("proc/stat")).unwrap();
     assert_eq!(seen("plain"), is("unknown", "start-time-unknown"));
+}
+
+#[test]
+fn layers_are_found_behind_short_links_or_are_unknown() {
+    let link = |host: &Host, link: &str, target: &str| {
+        let link = host.path(link);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, link).unwrap();
+    };
+    let applied = ("applied", "layered-at-boot");
+    for (lower, expected) in [
+        ("/initramfs/docker/overlay2/own-a/diff", applied),
+        ("/initramfs/docker/overlay2/l/SHORT", applied),
+        ("/tmp/mobynit-lower1/0", applied),
+        ("/tmp/mobynit-lower1/1", applied),
+        ("/tmp/mobynit-lower2/0", ("unknown", "layers-unnamed")),
+        ("/initramfs/docker/overlay2/l/GONE", ("unknown", "layers-unnamed")),
+        ("/initramfs/docker/overlay2/other/diff", ("skipped", "not-layered")),
+    ] {
+        let (host, store) = (Host::new(), Store::of(&[Container::new("a")]));
+        // By the data root that the engine names.
+        link(&host, "mnt/engine/overlay2/l/SHORT", "../own-a/diff");
+        link(&host, "tmp/mobynit-lower1/0", "/initramfs/docker/overlay2/own-a/diff");
+        link(&host, "run/initramfs/mobynit-lower1/1", "/initramfs/docker/overlay2/l/SHORT");
+        host.write("proc/stat", "btime 1800000000\n");
+        host.mounts(&format!(
+            "overlay / overlay ro,lowerdir={lower}:/balena/overlay2/os/diff 0 0\n"
+        ));
+        let _engine = host.engine(&store);
+        let (verdict, reason) = verdict(&host, "a");
+        assert_eq!((verdict.as_str(), reason.as_str()), expected, "{lower}");
+    }
+}
+
+#[test]
+fn the_next_step_names_the_log_that_the_initramfs_left() {
+    let (host, store) = (Host::new(), Store::of(&[Container::new("a")]));
+    host.write("proc/stat", "btime 1800000000\n");
+    host.mounts("overlay / overlay ro,lowerdir=/balena/overlay2/os/diff 0 0\n");
+    let _engine = host.engine(&store);
+    let next = || {
+        let document = host.manager(&["inspect", "a"]).ok().json();
+        document["extension"]["next"].as_str().unwrap().to_owned()
+    };
+    assert!(next().contains("/run/initramfs/initramfs.debug (not every version"), "{}", next());
+    host.write("tmp/initramfs/initramfs.debug", "Overlayed images:\n");
+    assert!(next().contains("/tmp/initramfs/initramfs.debug, and"), "{}", next());
+    assert!(!next().contains("dmesg"));
+}
+
+#[test]
+fn only_this_runtime_applies_and_an_image_without_hooks_waits_for_the_next_boot() {
+    let by = |id, runtime| Container { runtime, ..Container::new(id) };
+    let store = Store::of(&[
+        by("runc", "runc"),
+        by("shim", "shim"),
+        by("oci", "oci"),
+        by("hooks", "extension"),
+        by("files", "extension"),
+        Container { exit_code: 127, ..by("runc-127", "runc") },
+        Container { exit_code: 255, ..by("lost", "extension") },
+        Container { exit_code: 137, ..by("killed", "extension") },
+    ]);
+    let host = Host::new();
+    host.deployed("hooks", &["hooks/create"]);
+    host.deployed("files", &[]);
+    let _engine = host.engine(&store);
+    for (id, expected) in [
+        ("runc", ("failed", "other-runtime")),
+        ("runc-127", ("failed", "other-runtime")),
+        // What a shim starts cannot be told, nor what Podman calls so; and nothing is recorded.
+        ("shim", ("unknown", "not-recorded")),
+        ("oci", ("unknown", "not-recorded")),
+        ("hooks", ("applied", "hooks-ran")),
+        ("files", ("pending-reboot", "no-hooks")),
+        ("lost", ("failed", "bad-exit")),
+        ("killed", ("failed", "killed")),
+    ] {
+        let (verdict, reason) = verdict(&host, id);
+        assert_eq!((verdict.as_str(), reason.as_str()), expected, "{id}");
+    }
+    let inspected = host.manager(&["inspect", "runc"]).ok().json();
+    let next = inspected["extension"]["next"].as_str().unwrap();
+    assert_eq!(next, "docker rm runc, and docker run --runtime extension …");
+    assert_eq!(inspected["runtime"], "runc");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_not_a_missing_one() {
+    let (host, store) = (Host::new(), Store::of(&[Container::new("a")]));
+    host.write("run/balena-extension-runtime-deploys/a.json", "{");
+    let _engine = host.engine(&store);
+    let (verdict, reason) = verdict(&host, "a");
+    assert_eq!((verdict.as_str(), reason.as_str()), ("unknown", "record-unreadable"));
+    let inspected = host.manager(&["inspect", "a"]).ok().json();
+    assert!(inspected["deploy"]["unreadable"].as_str().unwrap().contains("a.json"));
+}
+
+/// What a traced call opened of this machine below these folders, in another way than as if a folder were `/`.
+fn touched(trace: &str, folders: &[&str]) -> Vec<String> {
+    let calls = trace.lines().filter(|line| !line.contains("RESOLVE_IN_ROOT"));
+    let below = |line: &&str| folders.iter().any(|folder| line.contains(&format!("\"{folder}")));
+    calls.filter(below).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_copy_of_a_host_is_looked_at_alone_wherever_its_links_lead() {
+    let host = Host::new();
+    let link = |target: &str, link: &str| {
+        let link = host.path(link);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, link).unwrap();
+    };
+    host.deployed("a", &["hooks/start"]);
+    // As NixOS and Arch have it, and balenaOS its data root.
+    std::fs::rename(host.path("etc/os-release"), host.path("os-release")).unwrap();
+    link("/os-release", "etc/os-release");
+    link("/mnt/data/docker", "var/lib/docker");
+    std::fs::rename(host.path("run"), host.path("run-of-the-copy")).unwrap();
+    link("/run-of-the-copy", "run");
+    link("/run", "var/run");
+    link("/boot-of-the-copy", "mnt/boot");
+    host.write("boot-of-the-copy/bootenv", "torn");
+    let record = json!({
+        "ID": "a", "Name": "/a", "State": { "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 },
+        "Config": { "Image": "x", "Labels": labels(&[("io.balena.image.os-version", "2.113.*")]) },
+    });
+    host.write("mnt/data/docker/containers/a/config.v2.json", &record.to_string());
+    let trace = host.path("trace");
+    let root = host.path("");
+    let run = |words: &[&str]| {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-e", "trace=%file,connect", "-o"]).arg(&trace);
+        strace.arg("bash").args(["-c", "exec -a balena-extension-manager \"$@\"", "x"]);
+        strace.arg(crate::process::binary()).args(words).arg("--host-root").arg(&root);
+        crate::finished::run(strace.env_remove("DOCKER_HOST"))
+    };
+    let status = run(&["status", "--format", "json"]).ok().json();
+    assert_eq!(status["extensions"][0]["verdict"], "applied", "{status}");
+    assert_eq!(status["extensions"][0]["claims"][0]["running"], "2.113.4");
+    let folders =
+        ["/etc/os-release", "/usr/lib/os-release", "/var/", "/run", "/mnt", "/boot-of", "/proc/m"];
+    let seen = touched(&std::fs::read_to_string(&trace).unwrap(), &folders);
+    assert!(seen.is_empty(), "status: {seen:#?}");
+    for words in [&["list"][..], &["logs", "a"], &["doctor"], &["cleanup", "--stale-os"]] {
+        run(words);
+        let seen = touched(&std::fs::read_to_string(&trace).unwrap(), &folders);
+        assert!(seen.is_empty(), "{words:?}: {seen:#?}");
+    }
 }
 
 #[test]
@@ -101,9 +258,10 @@ fn stored(host: &Host, id: &str, state: &Value) {
 #[test]
 fn with_the_engine_down_status_is_told_from_its_store() {
     let host = Host::new();
-    stored(&host, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z" }));
+    stored(&host, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 }));
     stored(&host, "bad", &json!({ "Error": "no", "StartedAt": "0001-01-01T00:00:00Z" }));
     stored(&host, "dead", &json!({ "Dead": true }));
+    host.deployed("good", &["hooks/start"]);
     host.write("var/lib/docker/containers/broken/config.v2.json", "{");
     let finished = host.manager(&["status", "--format", "json"]).ok();
     let document = finished.json();
