@@ -125,7 +125,8 @@ fn failed_and_dead(docker: &Docker) {
         deploy(docker, "bad-start", Image::extension().hook("start", "echo no; exit 4"), &[]),
         works_once(docker, "second-create", "create"),
         works_once(docker, "second-start", "start"),
-        deploy(docker, "clean", Image::extension(), &[]),
+        deploy(docker, "clean", Image::extension().hook("start", "true"), &[]),
+        deploy(docker, "files", Image::extension(), &[]),
         deploy(docker, "stale", labelled(KERNEL, "1.2.3"), &[]),
         deploy(docker, "dead", Image::extension(), &[]),
         // Not an extension, and so not ours, whatever became of it.
@@ -147,6 +148,7 @@ fn failed_and_dead(docker: &Docker) {
             "bad-start failed start-failed",
             "clean applied hooks-ran",
             "dead dead engine-dead",
+            "files pending-reboot no-hooks",
             "second-create failed create-failed",
             "second-start failed start-failed",
             "stale stale kernel-version-mismatch",
@@ -158,7 +160,7 @@ fn failed_and_dead(docker: &Docker) {
     let real = json(&manager(docker, &["cleanup", "--format", "json"]).ok());
     assert_eq!(dry["summary"], real["summary"], "{dry:#} {real:#}");
     assert_eq!(real["summary"]["remove"], 5);
-    assert_eq!(containers(docker), ["clean", "foreign", "stale"]);
+    assert_eq!(containers(docker), ["clean", "files", "foreign", "stale"]);
 
     // What cannot be removed yet and is dead after it counts as done, and goes at the next cleanup.
     let pinned = Pinned::pin(docker);
@@ -166,11 +168,11 @@ fn failed_and_dead(docker: &Docker) {
     let tried = json(&manager(docker, &["cleanup", "--format", "json"]).ok());
     let results = |one: &Value| one["result"] == "left-dead";
     assert!(tried["objects"].as_array().unwrap().iter().any(results), "{tried:#}");
-    assert_eq!(containers(docker), ["clean", "foreign", "stale"]);
+    assert_eq!(containers(docker), ["clean", "files", "foreign", "stale"]);
     drop(pinned);
-    manager(docker, &["cleanup"]).ok().says("1 removed, 1 kept, 0 failed");
-    assert_eq!(containers(docker), ["foreign", "stale"]);
-    manager(docker, &["cleanup"]).ok().says("0 removed, 1 kept, 0 failed");
+    manager(docker, &["cleanup"]).ok().says("1 removed, 2 kept, 0 failed");
+    assert_eq!(containers(docker), ["files", "foreign", "stale"]);
+    manager(docker, &["cleanup"]).ok().says("0 removed, 2 kept, 0 failed");
 }
 
 fn stale(docker: &Docker) {
@@ -312,10 +314,11 @@ fn deactivate(docker: &Docker) {
 }
 
 fn without_an_engine(docker: &Docker) {
+    let reboot = labelled("io.balena.update.requires-reboot", "1");
     let _images = [
-        deploy(docker, "clean", Image::extension(), &[]),
+        deploy(docker, "clean", Image::extension().hook("start", "true"), &[]),
         deploy(docker, "bad", Image::extension().hook("create", "echo no; exit 3"), &[]),
-        deploy(docker, "reboot", labelled("io.balena.update.requires-reboot", "1"), &[]),
+        deploy(docker, "reboot", reboot.hook("start", "true"), &[]),
         deploy(docker, "stale", labelled(OS, "0.*"), &[]),
         deploy(docker, "foreign", Image::unlabelled(), &[]),
     ];
