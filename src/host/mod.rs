@@ -30,6 +30,7 @@ pub(crate) mod net_namespace;
 pub(crate) mod operation_lock;
 pub(crate) mod operator;
 pub(crate) mod os_release;
+pub(crate) mod outlived;
 pub(crate) mod output;
 pub(crate) mod privilege;
 pub(crate) mod process;

@@ -59,7 +59,7 @@ pub(crate) struct Step {
 pub(crate) struct Heard {
     pub(crate) hook: String,
     pub(crate) output: String,
-    #[serde(default, skip_serializing_if = "MountNamespace::is_host")]
+    #[serde(rename = "mountNamespace", default, skip_serializing_if = "MountNamespace::is_host")]
     pub(crate) mount_namespace: MountNamespace,
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod mounts;
 pub(crate) mod object;
 pub(crate) mod operator;
 pub(crate) mod os_release;
+pub(crate) mod outlived;
 pub(crate) mod phrase;
 pub(crate) mod proxy;
 pub(crate) mod rollback;

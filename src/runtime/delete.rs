@@ -1,7 +1,7 @@
 //! `delete ID`: run the extension's hook, and forget the container. A hook that fails is a warning: a
 //! delete that fails leaves a container that no engine can start or remove again.
 
-use super::hooks::{self, rootfs_of, run_image_hook, run_poststop, sweep};
+use super::hooks::{self, end_outlived, rootfs_of, run_image_hook, run_poststop, sweep};
 use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
 use crate::cli::runtime::Whose;
 use crate::host::cgroup;
@@ -14,7 +14,7 @@ use crate::host::state_dir::{self, Held, Loaded, Locked};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Duty, Insistence, Phase, can_delete};
+use crate::model::lifecycle::{Duty, Insistence, Phase, Status, can_delete};
 use crate::model::signal;
 use crate::model::state::{RecordedRole, State};
 use std::io;
@@ -177,8 +177,12 @@ fn hold(
 fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insistence) -> Outcome {
     let (proxy, status) = observe(&state)?;
     can_delete(&state.id, status, state.duty(), insistence)?;
-    sweep(context, &state.id, held.lock());
     let hooks_begun = state.phase == Phase::Deleting;
+    // Where start has succeeded, what a hook left in the background is its own affair.
+    if insistence == Insistence::Force && (state.status != Status::Stopped || hooks_begun) {
+        end_outlived(context, &state, held.lock());
+    }
+    sweep(context, &state.id, held.lock());
     let duty = state.duty();
     context.log.debug(|| match &proxy {
         Some(proxy) => format!("the container is {status}; ending its proxy {}", proxy.pid()),

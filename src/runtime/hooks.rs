@@ -6,6 +6,7 @@ use crate::host::container_log::ContainerLog;
 use crate::host::hook::{self, Call, Place, folder_or_root};
 use crate::host::image_hook::{self, Bring, Image};
 use crate::host::net_namespace;
+use crate::host::outlived;
 use crate::host::process::Process;
 use crate::host::rootfs::{self, Rootfs};
 use crate::model::cause::chain;
@@ -91,6 +92,23 @@ pub(super) fn run_image_hook(
 /// Opens the rootfs that create saw. `proxy` may be the only one that still has it.
 pub(super) fn rootfs_of(state: &State, proxy: Option<&Process>) -> Result<Rootfs, rootfs::Error> {
     Rootfs::open_again(&state.rootfs, state.seen.as_ref(), proxy)
+}
+
+/// Ends a hook that outlived its runtime and its guard.
+pub(super) fn end_outlived(context: &Context<'_>, state: &State, lock: BorrowedFd<'_>) {
+    let ended = attached::name(&state.id, lock).and_then(|name| {
+        outlived::end(&[state.rootfs.as_str(), attached::rootfs_path(&name).as_str()])
+    });
+    match ended {
+        Ok(0) => {}
+        Ok(count) => context.log.warn(&format!(
+            "an interrupted command left its hook running: killed {count} process(es) of it"
+        )),
+        Err(error) => context.log.warn(&format!(
+            "cannot tell whether an interrupted command left its hook running: {}",
+            chain(&error)
+        )),
+    }
 }
 
 /// Removes the mounts that a guard of this container has left, if it was killed.

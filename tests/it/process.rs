@@ -72,6 +72,12 @@ fn number(text: &str) -> i32 {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
+/// The children of a process with one thread.
+pub(crate) fn children_of(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    list.unwrap_or_default().split_ascii_whitespace().map(number).collect()
+}
+
 /// A program that a test has started. Dropped, it is killed.
 pub(crate) struct Started {
     child: Child,

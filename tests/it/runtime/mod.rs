@@ -17,6 +17,7 @@ mod lifecycle;
 mod list;
 mod log;
 mod manager;
+mod mount_namespace;
 mod network;
 mod privilege;
 mod proxy;
