@@ -339,7 +339,7 @@ pub fn proc_stat(bytes: &[u8]) {
         text.extend(bytes);
         let rest = "1 77 77 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0";
         text.extend(format!(") {letter} {rest} {start_time} 1 2 3\n").into_bytes());
-        assert_eq!(proxy::parse_stat(&text), Some(Stat { start_time, life }));
+        assert_eq!(proxy::parse_stat(&text), Some(Stat { start_time, parent: 1, life }));
     }
 }
 

@@ -64,15 +64,32 @@ impl ContainerLog {
         Self { out: stream(io::stdout().as_fd()), err: stream(io::stderr().as_fd()) }
     }
 
-    /// The log of a container whose proxy waits.
-    pub(crate) fn of_proxy(proxy: &Process) -> Self {
-        let stream = |number: i32| {
+    /// The log of a container whose proxy waits; and why one of its streams cannot be had, unless that is
+    /// only because nobody reads it any more.
+    pub(crate) fn of_proxy(proxy: &Process) -> (Self, Option<io::Error>) {
+        let mut lost = None;
+        let mut stream = |number: i32| {
             let path = format!("/proc/{}/fd/{number}", proxy.pid());
             let duplicate =
                 || rustix::process::pidfd_getfd(proxy, number, PidfdGetfdFlags::empty());
-            Stream::new(Writer::at(&path, duplicate), Reader::Now)
+            let writer = match Writer::at(&path, duplicate) {
+                Ok(writer) => Some(writer),
+                // A pipe without a reader, a terminal that was hung up, a proxy that has ended.
+                Err(Errno::NXIO | Errno::IO | Errno::NOENT | Errno::SRCH) => None,
+                Err(error) => {
+                    lost = Some(error.into());
+                    None
+                }
+            };
+            Stream::new(writer, Reader::Now)
         };
-        Self { out: stream(1), err: stream(2) }
+        (Self { out: stream(1), err: stream(2) }, lost)
+    }
+
+    /// The standard output of this process, for both streams.
+    pub(crate) fn of_caller() -> Self {
+        let stream = || Stream::new(Writer::of(io::stdout().as_fd()), Reader::Now);
+        Self { out: stream(), err: stream() }
     }
 
     /// No log: what is written is dropped.

@@ -4,6 +4,7 @@
     reason = "inherited descriptors are numbers, and close_range(2) has no safe wrapper"
 )]
 
+use rustix::fs::FileType;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
@@ -35,6 +36,15 @@ fn keep_listed_from_children() -> io::Result<()> {
         unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) };
     }
     Ok(())
+}
+
+/// Whether standard output and standard error are one pipe, as in `2>&1 |` and in most test harnesses, whose
+/// reader waits until everybody has closed it. Engines give two.
+pub(crate) fn output_is_one_pipe() -> bool {
+    let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
+    let (Ok(out), Ok(err)) = (rustix::fs::fstat(out), rustix::fs::fstat(err)) else { return false };
+    let is_pipe = FileType::from_raw_mode(out.st_mode) == FileType::Fifo;
+    is_pipe && (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
 }
 
 /// Takes over a descriptor that the parent left open under an agreed number.

@@ -338,7 +338,9 @@ fn ended(hook: Pid) -> io::Result<Exit> {
 /// waits until none is left.
 fn end_everything(hook: Pid) {
     let _ = rustix::process::kill_process_group(hook, Signal::KILL);
-    reaper::end_children(&[]);
+    reaper::end(hook);
+    // `/proc` was there when this process read its environment. Without it the others cannot be found.
+    let _ = reaper::end_children(&[]);
 }
 
 #[cfg(test)]

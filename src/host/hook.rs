@@ -86,6 +86,10 @@ pub(crate) enum Error {
     Watch { name: String, source: io::Error },
     #[error("hook {name} was killed, because its guard process {how}")]
     GuardLost { name: String, how: String },
+    #[error(
+        "hook {name} may still run: its guard process {how}, and the processes that it has started cannot be found"
+    )]
+    Unseen { name: String, how: String, source: io::Error },
 }
 
 /// Runs a hook, waits for it, and returns the last lines it printed, on one line. `log` takes all that it
@@ -102,14 +106,14 @@ pub(crate) fn run(
     let name = || call.name.to_owned();
     // Should the guard be killed, what it guards comes to this process.
     reaper::adopt_orphans().map_err(|source| Error::Guard { name: name(), source })?;
-    let mine = reaper::children();
+    let mine = reaper::children().map_err(|source| Error::Guard { name: name(), source })?;
     let mut running =
         Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
     let report = running.attend(call.limit + GUARD_GRACE, log);
-    let mut how = String::new();
+    let (mut how, mut left) = (String::new(), Ok(()));
     if !matches!(report, Ok(Some(_))) {
         how = running.how_the_guard_ended();
-        reaper::end_children(&mine);
+        left = reaper::end_children(&mine);
         if let Place::Host(guest) = call.place {
             // What fails here is tried again by the next command on the container.
             let _ = attached::sweep(guest.mount_point);
@@ -127,7 +131,10 @@ pub(crate) fn run(
         Ok(Some(Report::NotStarted(why))) => Err(Error::Unrunnable { name: name(), why }),
         Ok(Some(Report::Refused(refusal))) => Err(Error::Refused { name: name(), refusal }),
         Ok(Some(Report::Unwatched(refusal))) => Err(Error::Unwatched { name: name(), refusal }),
-        Ok(None) => Err(Error::GuardLost { name: name(), how }),
+        Ok(None) => Err(match left {
+            Ok(()) => Error::GuardLost { name: name(), how },
+            Err(source) => Error::Unseen { name: name(), how, source },
+        }),
         Err(source) => Err(Error::Watch { name: name(), source }),
     }
 }

@@ -4,9 +4,11 @@
 
 use crate::host::listing;
 use crate::host::process::{self, Process, Waited};
-use crate::model::operator::{is_delete, works_on};
+use crate::model::cause::in_words;
+use crate::model::operator::{is_delete, names, works_on};
 use crate::model::proxy::command_line;
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -21,10 +23,10 @@ pub(crate) enum Ends {
 }
 
 /// Kills the command that holds the lock of `folder`, the folder of container `id`. None, or one that is
-/// gone by now, is fine; anything else that holds the lock is left alone.
+/// gone by now, is fine, and so is a folder that is gone; anything else that holds the lock is left alone.
 ///
 /// # Errors
-/// `/proc` cannot be read, or the kernel refuses.
+/// It cannot be determined who holds the lock, or the kernel refuses.
 pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
     for process in find(id, folder, ends)? {
         process.kill()?;
@@ -36,23 +38,22 @@ pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
 /// died, follows it by itself unless somebody has stopped it (SIGSTOP), and is recorded nowhere yet.
 ///
 /// # Errors
-/// `/proc` cannot be read, or the kernel refuses.
+/// It cannot be determined whether there is one, or the kernel refuses.
 pub(crate) fn end_unrecorded_proxy(id: &str, folder: &Path) -> io::Result<()> {
-    let line = command_line(id);
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        let is_ours = |pid: i32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line)
-                && is_command(pid, id, Ends::All)
-                && has_open(pid, folder)
-        };
-        if !is_ours(pid) {
+    process::check_proc()?;
+    let Some(folder) = inode(folder)? else { return Ok(()) };
+    for pid in process::pids()? {
+        if cmdline(pid)?.is_none_or(|found| found != command_line(id)) {
             continue;
         }
         let Some(process) = process::open(pid)? else { continue };
         // Looked at again, for only now does the pid stay the same process's.
-        if is_ours(pid) && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+        let is_proxy = || -> io::Result<bool> {
+            Ok(cmdline(pid)?.is_some_and(|found| found == command_line(id))
+                && is_command(pid, id, Ends::All)?
+                && has_open(pid, folder)?)
+        };
+        if holds(&process, is_proxy())? {
             process.kill()?;
         }
     }
@@ -63,24 +64,52 @@ pub(crate) fn end_unrecorded_proxy(id: &str, folder: &Path) -> io::Result<()> {
 /// may still hold it for a moment.
 ///
 /// # Errors
-/// `/proc` cannot be read.
+/// It cannot be determined who holds the lock.
 pub(crate) fn is_at_work(id: &str, folder: &Path) -> io::Result<bool> {
     Ok(!find(id, folder, Ends::All)?.is_empty())
 }
 
 fn find(id: &str, folder: &Path, ends: Ends) -> io::Result<Vec<Process>> {
-    let inode = std::fs::metadata(folder)?.ino();
+    process::check_proc()?;
+    let Some(folder) = inode(folder)? else { return Ok(Vec::new()) };
+    let locks = std::fs::read_to_string("/proc/locks").map_err(|error| {
+        io::Error::other(format!("/proc/locks names the holders of locks: {}", in_words(&error)))
+    })?;
     let mut found = Vec::new();
-    for pid in holders(&std::fs::read_to_string("/proc/locks")?, inode) {
+    for pid in holders(&locks, folder.1) {
         let Some(process) = process::open(pid)? else { continue };
         // The lock outlives the process that took it while its children share it; by then the pid
         // may be another's. This one must be a command on the container and have the folder open.
-        let is_ours = is_command(pid, id, ends) && has_open(pid, folder);
-        if is_ours && process.wait_end(Duration::ZERO)? == Waited::StillThere {
+        let is_ours = is_command(pid, id, ends)
+            .and_then(|is_command| Ok(is_command && has_open(pid, folder)?));
+        if holds(&process, is_ours)? {
             found.push(process);
         }
     }
     Ok(found)
+}
+
+/// What was found out about a process counts only if it is still there; of one that has ended nothing can be
+/// read, and nothing need be.
+fn holds(process: &Process, found: io::Result<bool>) -> io::Result<bool> {
+    match process.wait_end(Duration::ZERO)? {
+        Waited::Ended => Ok(false),
+        Waited::StillThere => found.map_err(|error| {
+            let (pid, why) = (process.pid(), in_words(&error));
+            io::Error::other(format!(
+                "cannot determine whether process {pid} works on it (without CAP_SYS_PTRACE?): {why}"
+            ))
+        }),
+    }
+}
+
+/// Device and inode; `None` if nothing is there.
+fn inode(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`.
@@ -96,24 +125,39 @@ fn holders(locks: &str, inode: u64) -> Vec<i32> {
 }
 
 /// Whether `pid` runs this program, in this or another version, on container `id`.
-fn is_command(pid: i32, id: &str, ends: Ends) -> bool {
+fn is_command(pid: i32, id: &str, ends: Ends) -> io::Result<bool> {
+    // First, since everybody may read it.
+    let line = cmdline(pid)?.unwrap_or_default();
+    if !names(&line, id) || (ends == Ends::NoDelete && is_delete(&line)) {
+        return Ok(false);
+    }
     let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
-    let (Ok(theirs), Ok(own)) = (program(&pid.to_string()), program("self")) else { return false };
-    let Ok(command_line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    (ends == Ends::All || !is_delete(&command_line))
-        && works_on(&command_line, &theirs.to_string_lossy(), &own.to_string_lossy(), id)
+    let (theirs, own) = (program(&pid.to_string())?, program("self")?);
+    Ok(works_on(&line, &theirs.to_string_lossy(), &own.to_string_lossy(), id))
 }
 
-fn has_open(pid: i32, folder: &Path) -> bool {
-    let Ok(wanted) = std::fs::metadata(folder) else { return false };
+/// The command line; `None` of a process that has ended.
+fn cmdline(pid: i32) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(line) => Ok(Some(line)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_open(pid: i32, folder: (u64, u64)) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(table) = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
-        return false;
-    };
-    listing::names(&table).unwrap_or_default().iter().any(|number| {
-        rustix::fs::statat(&table, number, AtFlags::empty())
-            .is_ok_and(|found| (found.st_dev, found.st_ino) == (wanted.dev(), wanted.ino()))
-    })
+    let table = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty())?;
+    for number in listing::names(&table)? {
+        match rustix::fs::statat(&table, number, AtFlags::empty()) {
+            Ok(found) if (found.st_dev, found.st_ino) == folder => return Ok(true),
+            // NOENT: closed meanwhile.
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! pid is never signalled, because the kernel gives it to the next process.
 #![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
 
+use crate::host::listing;
 use crate::model::proxy::{self, Identity, Life, Stat};
 use crate::model::signal::{self, Signal};
 use crate::model::system_call;
@@ -37,19 +38,18 @@ pub(crate) enum Waited {
 /// pid is another process's by now.
 ///
 /// # Errors
-/// `/proc` cannot be read or the kernel has no pidfd; then nothing is known.
+/// `/proc` cannot be read or does not show the process, or the kernel has no pidfd; then nothing is known.
 pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Process>> {
+    check_proc()?;
     let Some(process) = open(identity.pid)? else { return Ok(None) };
-    let recorded = |stat: Stat| stat.start_time == identity.start_time && stat.life == Life::Alive;
-    if !read_stat(identity.pid)?.is_some_and(recorded) {
-        return Ok(None);
-    }
-    if read_proc(identity.pid, "cmdline")?.is_none_or(|found| found != proxy::command_line(id)) {
-        return Ok(None);
-    }
+    let Some(stat) = process.stat()? else { return Ok(None) };
+    let Some(line) = process.shown("cmdline")? else { return Ok(None) };
+    let is_recorded = stat.start_time == identity.start_time
+        && stat.life == Life::Alive
+        && line == proxy::command_line(id);
     // What was read above is of this very process only if it is still there now.
     Ok(match process.wait_end(Duration::ZERO)? {
-        Waited::StillThere => Some(process),
+        Waited::StillThere => Some(process).filter(|_| is_recorded),
         Waited::Ended => None,
     })
 }
@@ -71,18 +71,68 @@ pub(crate) fn open_pidfd(pid: i32) -> rustix::io::Result<Option<Process>> {
     let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Some(Process { pid, pidfd })),
-        // EINVAL: a thread, not a process.
-        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        // A thread, not a process: EINVAL, and since Linux 6.15 ENOENT.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The start time and life of `pid`; `None` if there is no such process.
+/// Checks that `/proc` shows the processes of this process's own PID namespace. Where it is not mounted, or
+/// another namespace's, every process seems to be gone, or to be another one.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_proc() -> io::Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    match rustix::fs::readlink("/proc/self", Vec::new()) {
+        Ok(link) if link.as_bytes() == own.as_bytes() => Ok(()),
+        Ok(_) | Err(_) => Err(io::Error::other(
+            "/proc is not the proc filesystem of this process's PID namespace: mount that there",
+        )),
+    }
+}
+
+/// The start time, parent and life of `pid`; `None` if `/proc` does not show such a process.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
-    Ok(read_proc(pid, "stat")?.and_then(|bytes| proxy::parse_stat(&bytes)))
+    let Some(bytes) = read_proc(pid, "stat")? else { return Ok(None) };
+    let not_a_stat = || io::Error::other(format!("/proc/{pid}/stat cannot be understood"));
+    proxy::parse_stat(&bytes).map(Some).ok_or_else(not_a_stat)
+}
+
+/// The processes whose parent is this one, zombies included, by a walk of `/proc`. A process that moves here
+/// meanwhile, because its parent has ended, may be missed.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
+    check_proc()?;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut children = Vec::new();
+    for pid in pids()? {
+        let stat = match read_stat(pid) {
+            // Mounted with hidepid=1: a process that this one may not look at.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            read => read?,
+        };
+        if stat.is_some_and(|stat| stat.parent == own) {
+            children.extend(Pid::from_raw(pid));
+        }
+    }
+    Ok(children)
+}
+
+/// The processes that `/proc` shows.
+///
+/// # Errors
+/// It cannot be listed.
+pub(crate) fn pids() -> io::Result<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open("/proc", flags, Mode::empty())?;
+    let names = listing::names(&folder)?;
+    Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
 }
 
 /// The signals that this process ignores, as [`signal::ignored`] has them; `None` if that cannot be known.
@@ -130,6 +180,35 @@ impl AsFd for Process {
 impl Process {
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+
+    /// The start time, parent and life; `None` if it has ended.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read, or does not show the process.
+    pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
+        match read_stat(self.pid())? {
+            Some(stat) => Ok(Some(stat)),
+            None => self.not_shown(),
+        }
+    }
+
+    fn shown(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        match read_proc(self.pid(), file)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.not_shown(),
+        }
+    }
+
+    /// Of a process that `/proc` does not show: nothing if it has ended, which is no error.
+    fn not_shown<T>(&self) -> io::Result<Option<T>> {
+        match self.wait_end(Duration::ZERO)? {
+            Waited::Ended => Ok(None),
+            Waited::StillThere => Err(io::Error::other(format!(
+                "process {} is there, but /proc does not show it (is that mounted with hidepid?)",
+                self.pid()
+            ))),
+        }
     }
 
     /// Sends `signal`. A process that has ended is not an error.
@@ -231,6 +310,31 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
         }
         assert!(raise_to_zero("/proc/self/none").is_err());
+    }
+
+    #[test]
+    fn a_thread_is_no_process() {
+        let thread = std::thread::spawn(|| {
+            let thread = rustix::thread::gettid().as_raw_nonzero().get();
+            open(thread).map(|opened| opened.is_none())
+        });
+        assert!(thread.join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn children_are_found_whichever_thread_has_started_them() {
+        let mut children = [1, 2].map(|_| {
+            let start = || std::process::Command::new("sleep").arg("100").spawn().unwrap();
+            std::thread::spawn(start).join().unwrap()
+        });
+        let found = find_children().unwrap();
+        for child in &mut children {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            assert!(found.contains(&pid));
+            assert!(!found.contains(&rustix::process::getpid()));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]

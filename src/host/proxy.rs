@@ -8,8 +8,9 @@
 
 use crate::host::process::{self, Process, Waited};
 use crate::host::spawn::{Program, spawn as spawn_program};
-use crate::host::{descriptor, sandbox};
+use crate::host::{descriptor, reaper, sandbox};
 use crate::model::hook::PATH;
+use crate::model::hook_failure::Exit;
 use crate::model::proxy::{Identity, PROGRAM, Refusal, Step};
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -32,16 +33,19 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait for whoever reaps a killed proxy. Engines refuse to delete it before.
 const REAP_LIMIT: Duration = Duration::from_millis(200);
 
+const SIGKILL: i32 = 9;
+/// On every machine that this is built for.
+const SIGSYS: i32 = 31;
+
 /// A failure around the proxy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("start the proxy process")]
     Spawn { source: io::Error },
-    #[error(
-        "the proxy process ended before it was ready: somebody killed it, or the kernel for want of memory \
-         (see `dmesg`)"
-    )]
+    #[error("the proxy process ended before it was complete")]
     NotReady,
+    #[error("the proxy process {}", ended_in_words(exit.as_ref()))]
+    Ended { exit: Option<Exit> },
     #[error("the proxy process could not {}", step.in_words())]
     Refused { step: Step, source: io::Error },
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
@@ -68,6 +72,8 @@ pub(crate) enum Stdio<'a> {
     Inherited,
     /// The slave of the container's pty.
     Pty(BorrowedFd<'a>),
+    /// The standard input of `create`, and for the two others this descriptor of `/dev/null`.
+    Silent(BorrowedFd<'a>),
 }
 
 /// Starts the proxy of container `id`.
@@ -75,11 +81,15 @@ pub(crate) enum Stdio<'a> {
 /// # Errors
 /// No process is left.
 pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<Spawned, Error> {
+    // Without it this program cannot be started again, nor the proxy watched.
+    process::check_proc().map_err(|source| Error::Spawn { source })?;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (control, theirs) = pair.map_err(|error| Error::Spawn { source: error.into() })?;
     let mut descriptors = vec![(theirs.as_fd(), CONTROL), (lock, LOCK)];
-    if let Stdio::Pty(slave) = stdio {
-        descriptors.extend([(slave, 0), (slave, 1), (slave, 2)]);
+    match stdio {
+        Stdio::Inherited => {}
+        Stdio::Pty(slave) => descriptors.extend([(slave, 0), (slave, 1), (slave, 2)]),
+        Stdio::Silent(null) => descriptors.extend([(null, 1), (null, 2)]),
     }
     let pid = spawn_program(&Program {
         path: "/proc/self/exe",
@@ -90,11 +100,13 @@ pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<
         blocked: signals(),
     })
     .map_err(|source| Error::Spawn { source })?;
-    let pid = pid.as_raw_nonzero().get();
     // An unreaped child keeps its pid, so these cannot meet another process.
     let watch = |source| Error::Watch { source };
-    let process = process::open(pid).map_err(watch)?.ok_or(Error::NotReady)?;
-    let stat = process::read_stat(pid).map_err(watch)?.ok_or(Error::NotReady)?;
+    let ended = || Error::Ended { exit: reaper::wait(pid).ok() };
+    let number = pid.as_raw_nonzero().get();
+    let process = process::open(number).map_err(watch)?.ok_or_else(ended)?;
+    let stat = process.stat().map_err(watch)?.ok_or_else(ended)?;
+    let pid = number;
     Ok(Spawned { identity: Identity { pid, start_time: stat.start_time }, process, control })
 }
 
@@ -119,8 +131,19 @@ impl Spawned {
         let mut word = [0; Refusal::LEN];
         match rustix::io::read(&self.control, &mut word) {
             Ok(1) if word.starts_with(&[READY]) => Ok(()),
-            Ok(len) => Err(refused(word.get(..len)).unwrap_or(Error::NotReady)),
-            Err(_) => Err(Error::NotReady),
+            Ok(len) => Err(refused(word.get(..len)).unwrap_or_else(|| self.ended())),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// How a proxy ended that has closed its end of the socket pair.
+    fn ended(&self) -> Error {
+        let Some(pid) = rustix::process::Pid::from_raw(self.identity.pid) else {
+            return Error::NotReady;
+        };
+        match self.process.wait_end(END_LIMIT) {
+            Ok(Waited::Ended) => Error::Ended { exit: reaper::wait(pid).ok() },
+            Ok(Waited::StillThere) | Err(_) => Error::NotReady,
         }
     }
 
@@ -157,6 +180,21 @@ impl Spawned {
         }
         Ok(())
     }
+}
+
+/// The status of a child is all that is known of its end.
+fn ended_in_words(exit: Option<&Exit>) -> String {
+    let how = exit.map_or_else(|| "ended".to_owned(), ToString::to_string);
+    let why = match exit {
+        Some(Exit::Signal(SIGKILL)) => {
+            ": somebody killed it, or the kernel for want of memory (see `dmesg`)"
+        }
+        Some(Exit::Signal(SIGSYS)) => {
+            ": a seccomp profile around the engine kills it for a system call that it needs"
+        }
+        Some(Exit::Status(_) | Exit::Signal(_) | Exit::OverLimit(_)) | None => "",
+    };
+    format!("{how} before it was ready{why}")
 }
 
 fn refused(word: Option<&[u8]>) -> Option<Error> {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long killed processes may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long a single one may take.
+const ONE_LIMIT: Duration = Duration::from_secs(2);
 /// Longer than any verb takes.
 const FOREVER: Duration = Duration::from_secs(86_400);
 
@@ -134,32 +136,62 @@ pub(crate) fn reap(process: &Process) {
     }
 }
 
-/// The children of this process, none where the kernel does not list them.
-pub(crate) fn children() -> Vec<Pid> {
-    let pid = rustix::process::getpid().as_raw_nonzero();
-    let listed = std::fs::read_to_string(format!("/proc/self/task/{pid}/children"));
-    listed
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-        .collect()
+/// The children of this process, whichever of its threads has started or adopted them.
+///
+/// # Errors
+/// They cannot be listed.
+pub(crate) fn children() -> io::Result<Vec<Pid>> {
+    match listed_children() {
+        Ok(children) => Ok(children),
+        // A kernel without CONFIG_PROC_CHILDREN.
+        Err(_) => process::find_children(),
+    }
+}
+
+/// The children as the kernel lists them, one list for each thread (proc_pid_task(5)).
+fn listed_children() -> io::Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let listed = std::fs::read_to_string(task?.path().join("children"))?;
+        let pids = listed.split_ascii_whitespace().map(|pid| Pid::from_raw(pid.parse().ok()?));
+        children.extend(pids.flatten());
+    }
+    Ok(children)
 }
 
 /// Kills every child but `spared`, and what becomes one as its parent ends, until none is left. A
 /// process that the kernel will not let go of is given up after a while.
-pub(crate) fn end_children(spared: &[Pid]) {
+///
+/// # Errors
+/// The children cannot be found, so some may be left.
+pub(crate) fn end_children(spared: &[Pid]) -> io::Result<()> {
     let deadline = Instant::now() + END_LIMIT;
-    loop {
-        let children = children();
+    // A process whose parent ends while `/proc` is walked may be missed once.
+    let mut quiet = 0;
+    while quiet < 2 && Instant::now() < deadline {
+        // Not by the kernel's lists: a child moves to another one when the thread that has it ends.
+        let children = process::find_children()?;
         let doomed: Vec<Pid> =
             children.into_iter().filter(|child| !spared.contains(child)).collect();
-        if doomed.is_empty() || Instant::now() >= deadline {
-            return;
+        quiet = if doomed.is_empty() { quiet + 1 } else { 0 };
+        for child in &doomed {
+            let _ = rustix::process::kill_process(*child, RawSignal::KILL);
+            let _ = rustix::process::waitpid(Some(*child), WaitOptions::NOHANG);
         }
-        for child in doomed {
-            let _ = rustix::process::kill_process(child, RawSignal::KILL);
-            let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+        if !doomed.is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
         }
+    }
+    Ok(())
+}
+
+/// Kills the child `pid` and waits until it has ended, or a while. Afterwards the pid may be another's.
+pub(crate) fn end(pid: Pid) {
+    let deadline = Instant::now() + ONE_LIMIT;
+    let _ = rustix::process::kill_process(pid, RawSignal::KILL);
+    while matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
+        && Instant::now() < deadline
+    {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

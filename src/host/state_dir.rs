@@ -130,10 +130,7 @@ impl StateRoot {
 
     fn is_at_work(&self, id: &ContainerId) -> Result<bool, Error> {
         let path = self.folder(id);
-        match operator::is_at_work(id.as_str(), &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            result => result.map_err(|source| Error::Lock { path, source }),
-        }
+        operator::is_at_work(id.as_str(), &path).map_err(|source| Error::Lock { path, source })
     }
 
     fn make_root(&self) -> Result<(), Error> {

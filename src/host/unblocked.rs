@@ -32,15 +32,18 @@ impl Writer {
     pub(crate) fn of(stream: BorrowedFd<'_>) -> Option<Self> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).ok()?.st_mode);
         let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
-        Self::by(kind, &path, || rustix::io::fcntl_dupfd_cloexec(stream, 0))
+        Self::by(kind, &path, || rustix::io::fcntl_dupfd_cloexec(stream, 0)).ok()
     }
 
     /// For the stream at `path` below `/proc`, of which `duplicate` makes another descriptor.
+    ///
+    /// # Errors
+    /// It cannot be looked at, opened or duplicated.
     pub(crate) fn at(
         path: &str,
         duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
-    ) -> Option<Self> {
-        let kind = FileType::from_raw_mode(rustix::fs::stat(path).ok()?.st_mode);
+    ) -> rustix::io::Result<Self> {
+        let kind = FileType::from_raw_mode(rustix::fs::stat(path)?.st_mode);
         Self::by(kind, path, duplicate)
     }
 
@@ -48,10 +51,10 @@ impl Writer {
         kind: FileType,
         path: &str,
         duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
-    ) -> Option<Self> {
+    ) -> rustix::io::Result<Self> {
         match kind {
-            FileType::RegularFile => Some(Self::File(duplicate().ok()?)),
-            FileType::Socket => Some(Self::Socket(duplicate().ok()?)),
+            FileType::RegularFile => duplicate().map(Self::File),
+            FileType::Socket => duplicate().map(Self::Socket),
             FileType::Fifo
             | FileType::CharacterDevice
             | FileType::BlockDevice
@@ -60,8 +63,8 @@ impl Writer {
             | FileType::Unknown => {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 match rustix::fs::open(path, flags, Mode::empty()) {
-                    Ok(own) => Some(Self::Opened(own)),
-                    Err(_) => duplicate().ok().map(Self::Shared),
+                    Ok(own) => Ok(Self::Opened(own)),
+                    Err(error) => duplicate().map(Self::Shared).map_err(|_| error),
                 }
             }
         }

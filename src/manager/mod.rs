@@ -21,7 +21,7 @@ use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
 use crate::host::stop::Stop;
-use crate::host::{descriptor, operation_lock, output, privilege, sandbox};
+use crate::host::{descriptor, operation_lock, output, privilege, reaper, sandbox};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
 use crate::model::cut;
@@ -224,6 +224,7 @@ fn tell(answer: &clap::Error) -> Exit {
 fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<Exit, Failure> {
     let Arguments { globals, command, .. } = arguments;
     descriptor::keep_from_children().map_err(|source| Failure::Descriptors { source })?;
+    reaper::keep_statuses().map_err(|source| Failure::Signals { source })?;
     // Before any thread, so that none is ended by a signal.
     // A check only reads, for as long as an image is large: a signal simply ends it.
     let only_reads = matches!(command, Command::Check(_));

@@ -11,8 +11,13 @@ pub(crate) fn works_on(command_line: &[u8], theirs: &str, own: &str, id: &str) -
         let path = path.strip_suffix(REPLACED).unwrap_or(path);
         path.rsplit('/').next().unwrap_or_default().to_owned()
     };
+    name(theirs) == name(own) && names(command_line, id)
+}
+
+/// Whether `id` is one of the arguments in `command_line`.
+pub(crate) fn names(command_line: &[u8], id: &str) -> bool {
     let mut arguments = command_line.split(|&byte| byte == 0).skip(1);
-    name(theirs) == name(own) && arguments.any(|argument| argument == id.as_bytes())
+    arguments.any(|argument| argument == id.as_bytes())
 }
 
 /// Whether `command_line` is that of a delete, or might be.

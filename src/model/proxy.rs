@@ -18,6 +18,7 @@ pub(crate) struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) start_time: u64,
+    pub(crate) parent: i32,
     pub(crate) life: Life,
 }
 
@@ -101,8 +102,9 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         "Z" | "X" | "x" => Life::Ended,
         _ => Life::Alive,
     };
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { start_time, life })
+    let parent = fields.next()?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { start_time, parent, life })
 }
 
 /// The command line of the proxy of container `id`, as `/proc/PID/cmdline` shows it.
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn the_start_time_is_found_behind_any_command_name() {
         let stat = parse_stat(STAT.as_bytes()).unwrap();
-        assert_eq!(stat, Stat { start_time: 5005, life: Life::Alive });
+        assert_eq!(stat, Stat { start_time: 5005, parent: 1, life: Life::Alive });
     }
 
     #[test]

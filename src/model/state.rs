@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) pid_file: Option<String>,
     #[serde(default)]
     pub(crate) phase: Phase,
+    #[serde(default, skip_serializing_if = "StartOutput::is_usual")]
+    pub(crate) start_output: StartOutput,
     /// The mark of the `run` that has made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) run: Option<String>,
@@ -74,6 +76,23 @@ pub(crate) struct SeenRootfs {
 pub(crate) enum RecordedRole {
     Extension,
     Sandbox,
+}
+
+/// Where `start` sends what `hooks/start` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StartOutput {
+    /// To the streams of the proxy, which are the container's log.
+    #[default]
+    Proxy,
+    /// To its own standard output, since the proxy has no stream that anybody reads.
+    Caller,
+}
+
+impl StartOutput {
+    fn is_usual(&self) -> bool {
+        *self == Self::Proxy
+    }
 }
 
 /// Whether the recorded proxy is there.
@@ -209,6 +228,7 @@ pub(crate) mod tests {
             foreign_cgroups: Vec::new(),
             pid_file: None,
             phase: Phase::InUse,
+            start_output: StartOutput::Proxy,
             run: None,
             seen: None,
         }

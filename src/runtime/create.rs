@@ -9,14 +9,15 @@ use crate::host::containers_storage::Hints;
 use crate::host::proxy::{self, Spawned, Stdio};
 use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held};
-use crate::host::{atomic_file, cgroup, clock, console, net_namespace, store};
+use crate::host::{atomic_file, cgroup, clock, console, descriptor, net_namespace, store};
 use crate::model::cause::chain;
 use crate::model::cgroup::{self as cgroup_path};
 use crate::model::extension::{self, NotAnExtension, Role};
 use crate::model::hook::{self as image_hook, Unpassable, Verb};
 use crate::model::lifecycle::{Phase, Status};
 use crate::model::spec::{Network, Spec, SpecHooks, Terminal};
-use crate::model::state::{RecordedRole, State};
+use crate::model::state::{RecordedRole, StartOutput, State};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ enum Error {
     Namespace(#[from] net_namespace::Error),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    #[error("cannot open /dev/null for the proxy")]
+    Null { source: io::Error },
     #[error("write the pid file {path:?} (--pid-file)")]
     PidFile { path: PathBuf, source: io::Error },
 }
@@ -196,6 +199,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
         foreign_cgroups: Vec::new(),
         pid_file,
         phase: Phase::InUse,
+        start_output: StartOutput::Proxy,
         run: request.run.clone(),
         seen: None,
     };
@@ -248,7 +252,12 @@ impl Making<'_> {
             // Only now: it may make the other hooks.
             self.state.seen = Some(self.rootfs.seen()?);
         }
-        let stdio = slave.as_ref().map_or(Stdio::Inherited, |slave| Stdio::Pty(slave.as_fd()));
+        let null = self.open_null(slave.as_ref(), request)?;
+        let stdio = match (&slave, &null) {
+            (Some(slave), _) => Stdio::Pty(slave.as_fd()),
+            (None, Some(null)) => Stdio::Silent(null.as_fd()),
+            (None, None) => Stdio::Inherited,
+        };
         let id = self.state.id.clone();
         let spawned =
             net_namespace::within(&spec.network, || proxy::spawn(&id, stdio, self.held.lock()))??;
@@ -332,6 +341,28 @@ impl Making<'_> {
                 Ok(None)
             }
         }
+    }
+
+    /// `/dev/null` for a proxy that would keep the pipe open whose end the caller awaits.
+    fn open_null(
+        &mut self,
+        slave: Option<&OwnedFd>,
+        request: &Create,
+    ) -> Result<Option<File>, Error> {
+        match (slave, request.terminals) {
+            (None, Terminals::ToConsoleSocket) if descriptor::output_is_one_pipe() => {}
+            (Some(_), _) | (None, Terminals::ToConsoleSocket | Terminals::Inherited) => {
+                return Ok(None);
+            }
+        }
+        self.context.log.debug(|| {
+            "standard output and error are one pipe: the proxy has /dev/null, and what hooks/start prints \
+             is the output of start"
+                .to_owned()
+        });
+        self.state.start_output = StartOutput::Caller;
+        let null = File::options().write(true).open("/dev/null");
+        null.map(Some).map_err(|source| Error::Null { source })
     }
 
     fn run_create_hooks(&mut self, hooks: &SpecHooks) -> Result<(), Error> {

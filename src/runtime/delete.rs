@@ -148,18 +148,13 @@ fn hold(
         },
     };
     let folder = context.root.folder_path(id);
-    let ended = |ended: io::Result<()>| match ended {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Operator { id: id.to_string(), source: error })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    };
-    let end = |ends| ended(operator::end(id.as_str(), &folder, ends));
+    let failed = |source| Error::Operator { id: id.to_string(), source };
+    let end = |ends| operator::end(id.as_str(), &folder, ends).map_err(failed);
     if !deleting {
         context.log.warn("another command works on the container: ending it");
         // Another forced delete may have ended that one already and have the lock by now.
         end(Ends::NoDelete)?;
-        ended(operator::end_unrecorded_proxy(id.as_str(), &folder))?;
+        operator::end_unrecorded_proxy(id.as_str(), &folder).map_err(failed)?;
     }
     if let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
         return Ok(held);

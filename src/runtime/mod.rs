@@ -17,7 +17,7 @@ use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
 use crate::host::log::{Log, Told};
 use crate::host::state_dir::{self, StateRoot};
-use crate::host::{descriptor, guard, output, privilege, process, proxy};
+use crate::host::{descriptor, guard, output, privilege, process, proxy, reaper};
 use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy;
@@ -67,6 +67,8 @@ enum Error {
     Proxy { id: String, source: io::Error },
     #[error("keep the engine's descriptors from the hooks")]
     Descriptors { source: io::Error },
+    #[error("keep the exit statuses of child processes (SIGCHLD)")]
+    Statuses { source: io::Error },
     #[error("write the answer to standard output")]
     Print { source: io::Error },
     #[error("{verb} is not supported: {why}")]
@@ -162,6 +164,7 @@ fn dispatch(
 ) -> Outcome {
     let (globals, command) = parse(words).map_err(Error::Usage)?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
+    reaper::keep_statuses().map_err(|source| Error::Statuses { source })?;
     let root = globals.root.unwrap_or_else(|| {
         let base = runtime_dir.clone().filter(|path| !path.is_empty());
         let base = base.unwrap_or(DEFAULT_ROOT.into());

@@ -50,7 +50,6 @@ pub(super) fn run(
     afterwards: Afterwards,
 ) -> Outcome {
     let failed = |source| Error::Prepare { source };
-    reaper::keep_statuses().map_err(failed)?;
     // The proxy becomes a child of this process, which so leaves no zombie.
     reaper::adopt_orphans().map_err(failed)?;
     let interrupts = Interrupts::hold().map_err(failed)?;

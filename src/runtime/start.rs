@@ -13,7 +13,7 @@ use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
 use crate::model::lifecycle::{Phase, Refused, Status, can_start};
 use crate::model::signal;
-use crate::model::state::{RecordedRole, State};
+use crate::model::state::{RecordedRole, StartOutput, State};
 use std::io;
 use std::time::Duration;
 
@@ -96,7 +96,10 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
     run_spec_hooks(context, "startContainer", list, before, namespace.as_ref(), held.lock())?;
     if state.role == RecordedRole::Extension {
         let rootfs = rootfs_of(state, Some(proxy))?;
-        let log = || ContainerLog::of_proxy(proxy);
+        let log = || match state.start_output {
+            StartOutput::Proxy => log_of(context, proxy),
+            StartOutput::Caller => ContainerLog::of_caller(),
+        };
         run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
     }
     // Written before the proxy is told: a crash in between leaves a process that delete ends; the
@@ -116,6 +119,22 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
         context.log.debug(|| format!("told the proxy {} to end with status 0", proxy.pid()));
     }
     Ok(())
+}
+
+/// The container's log, which is the proxy's streams: whoever may not look into it cannot have them.
+fn log_of(context: &Context<'_>, proxy: &Process) -> ContainerLog {
+    let (log, lost) = ContainerLog::of_proxy(proxy);
+    if let Some(error) = lost {
+        let refused = error.kind() == io::ErrorKind::PermissionDenied;
+        let why = if refused { " (the engine has no CAP_SYS_PTRACE)" } else { "" };
+        let pid = proxy.pid();
+        context.log.warn(&format!(
+            "what hooks/start prints is missing in the container's log: cannot open the output of the proxy \
+             {pid}{why}: {}",
+            chain(&error)
+        ));
+    }
+    log
 }
 
 /// Waits until the proxy, which was sent its signal, has ended. The extension is applied in any case.

@@ -159,18 +159,28 @@ fn create_where(
     errno: rustix::io::Errno,
     prepare: fn(&Container),
 ) -> (Container, crate::finished::Finished) {
+    let fails = seccompiler::SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
+    create_under(fails, calls, prepare, |container| container.create())
+}
+
+/// Creates a container where these system calls meet this action.
+fn create_under(
+    action: seccompiler::SeccompAction,
+    calls: &[i64],
+    prepare: fn(&Container),
+    create: fn(&Container) -> crate::finished::Finished,
+) -> (Container, crate::finished::Finished) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let fails = SeccompAction::Errno(errno.raw_os_error().unsigned_abs());
     let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
     let architecture = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, architecture).unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     // A filter is a thread's, and of what it starts.
     let thread = std::thread::spawn(move || {
         seccompiler::apply_filter(&program).unwrap();
         let container = Container::new();
         prepare(&container);
-        let created = container.create();
+        let created = create(&container);
         (container, created)
     });
     thread.join().unwrap()
@@ -203,6 +213,25 @@ fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
         created.fails(&texts);
         container.left_nothing();
     }
+}
+
+/// Its exit status says so, which is there to be read even if the caller ignores SIGCHLD.
+#[test]
+fn a_seccomp_profile_that_kills_the_proxy_is_named() {
+    let kills = seccompiler::SeccompAction::KillProcess;
+    let (container, created) = create_under(
+        kills,
+        &[nix::libc::SYS_capset],
+        |_| {},
+        |container| {
+            let words = container.create_command();
+            let mut command = Command::new("env");
+            command.arg("--ignore-signal=CHLD").arg(words.get_program()).args(words.get_args());
+            container.create_by(&mut command)
+        },
+    );
+    created.fails(&["signal 31", "seccomp profile"]);
+    container.left_nothing();
 }
 
 /// A seccomp profile around the engine may refuse the call by which the proxy waits.

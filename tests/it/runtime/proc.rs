@@ -1,0 +1,90 @@
+//! Where `/proc` does not show what is needed: not there, another PID namespace's, a kernel without its lists
+//! of children. What cannot be seen is not gone.
+
+use std::process::Command;
+
+use crate::container::Container;
+use crate::finished::Finished;
+use crate::process;
+
+/// A call behind unshare(1) with these words.
+#[track_caller]
+fn behind(unshare: &[&str], container: &Container, words: &[&str]) -> Finished {
+    let call = container.command(words);
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(call.get_program()).args(call.get_args());
+    container.finish(&mut command)
+}
+
+#[test]
+fn without_the_proc_of_this_pid_namespace_no_live_proxy_counts_as_gone() {
+    let nothing = [
+        "--mount",
+        "--propagation=private",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /proc && exec \"$@\"",
+        "sh",
+    ];
+    let parents = ["--pid", "--fork", "--kill-child"];
+    for unshare in [&nothing[..], &parents] {
+        let container = Container::created();
+        let id = container.id.as_str();
+        let verbs = [
+            &["state", id][..],
+            &["list"],
+            &["ps", "--format", "json", id],
+            &["kill", id, "TERM"],
+            &["start", id],
+            &["delete", id],
+            &["delete", "--force", id],
+        ];
+        for words in verbs {
+            behind(unshare, &container, words).fails(&["/proc"]);
+        }
+        let another = Container::new();
+        let bundle = ["create", "--bundle", another.text(), &another.id];
+        behind(unshare, &another, &bundle).fails(&["/proc"]);
+        another.left_nothing();
+        assert_eq!(container.status(), "created");
+        assert!(process::is_alive(container.pid()));
+    }
+}
+
+/// The kernel of this machine has the lists; in a copy of the program their name is changed.
+fn without_lists_of_children(container: &Container) -> std::path::PathBuf {
+    let mut program = std::fs::read(process::binary()).unwrap();
+    let name = b"children";
+    let places: Vec<usize> = program
+        .windows(name.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == name).then_some(at))
+        .collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| program[at] = b'C');
+    let copy = container.beside("runtime");
+    crate::bundle::executable(&copy, &program);
+    copy
+}
+
+#[test]
+fn what_a_failed_hook_has_started_is_ended_on_a_kernel_without_lists_of_children() {
+    let container = Container::new();
+    let program = without_lists_of_children(&container);
+    container.hook("create", "setsid sleep 1000 & (setsid sleep 1000 &); sleep 0.1; exit 3");
+    let words = container.create_command();
+    let created = container.create_by(Command::new(&program).args(words.get_args()));
+    created.fails(&["hooks/create exited with status 3"]);
+    container.left_nothing();
+}
+
+#[test]
+fn what_a_guard_that_was_killed_leaves_is_ended_on_such_a_kernel() {
+    let container = Container::new();
+    let program = without_lists_of_children(&container);
+    container.hook("create", "setsid sleep 1000 & kill -KILL $PPID; sleep 1000");
+    let words = container.create_command();
+    let created = container.create_by(Command::new(&program).args(words.get_args()));
+    created.fails(&["hooks/create", "guard"]);
+    container.left_nothing();
+}
