@@ -24,6 +24,26 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
         assert!(dump.contains(line), "containerd does not know {line}:\n{dump}");
     }
 
+    // The cluster's side names the same handler, and no other RuntimeClass may.
+    let handler = dump.lines().find_map(|line| line.trim().strip_suffix("runtimes.extension]"));
+    assert!(handler.is_some());
+    let cluster = read(&dist("containerd/runtimeclass.yaml"));
+    for line in [
+        "handler: extension",
+        "expression: \"object.handler == 'extension'\"",
+        "expression: \"request.namespace == 'balena-extensions'\"",
+        "failurePolicy: Fail",
+    ] {
+        assert!(cluster.contains(line), "{line}");
+    }
+    let documents: Vec<&str> = cluster.split("\n---\n").collect();
+    let count = |kind: &str| {
+        let kind = format!("kind: {kind}");
+        documents.iter().filter(|one| one.lines().any(|line| line == kind)).count()
+    };
+    assert_eq!(count("ValidatingAdmissionPolicy"), 2);
+    assert_eq!(count("ValidatingAdmissionPolicyBinding"), 2, "a policy without one does nothing");
+
     // Podman looks for the file; the one that was built stands in for the installed one.
     let folder = tempfile::tempdir().unwrap();
     let conf = folder.path().join("containers.conf");
