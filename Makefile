@@ -95,7 +95,7 @@ clean: ## remove everything that was built
 
 # What has to be there, and the Debian package that brings it (see tools/need).
 CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
-IT_NEEDS  := $(CC_NEEDS) setsid=util-linux
+IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
 	crun=crun unshare=util-linux dpkg-deb=dpkg dockerd=docker.io /usr/bin/docker=docker.io \

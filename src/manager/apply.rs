@@ -81,6 +81,9 @@ impl From<Error> for NotGone {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Deactivated {
     pub(super) volume: String,
+    /// What a dry run has found that would be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) program: Option<String>,
     /// Whether there was one, and it was started.
     pub(super) ran: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -253,14 +256,16 @@ impl Work {
         deactivated: &mut Vec<Deactivated>,
     ) {
         let Some((labels, mounts)) = self.origins.get(id) else { return };
-        for Deactivation { volume, path } in volumes {
+        for Deactivation { volume, path, refused } in volumes {
             if self.why_to_end().is_some() {
                 return;
             }
             let mut ran = false;
-            let done = run_deactivate(path, labels, mounts, lock, &mut ran);
-            let error = done.err().map(|error| chain(&error));
-            deactivated.push(Deactivated { volume: volume.clone(), ran, error });
+            let error = refused.clone().or_else(|| {
+                let done = run_deactivate(path, labels, mounts, lock, &mut ran);
+                done.err().map(|error| chain(&error))
+            });
+            deactivated.push(Deactivated { volume: volume.clone(), program: None, ran, error });
         }
     }
 

@@ -3,7 +3,9 @@
 use super::apply::{Became, Deactivated, Done, NotGone, apply};
 use super::gather::{self, Breadth, brief};
 use super::parallel::{self, Ended};
+use super::preview;
 use super::records::Records;
+use super::sharing::shared_volumes;
 use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
 use crate::host::engine::Client;
@@ -49,7 +51,12 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
     };
     context.note_requests(&client);
     let unreadable = inventory.unreadable.as_slice();
-    let report = Report { plan: &plan, results: &results, unreadable, request };
+    let previews: Vec<Vec<Deactivated>> = match request.dry_run {
+        true => plan.0.iter().map(preview::look).collect(),
+        false => Vec::new(),
+    };
+    let report =
+        Report { plan: &plan, results: &results, previews: &previews, unreadable, request };
     match request.format {
         Format::Json => print_json(&report.document())?,
         Format::Table => print_by(|stdout| report.table(stdout))?,
@@ -127,6 +134,9 @@ fn decide(
         let records = Records::find(&context.host);
         inventory.containers.iter_mut().for_each(|container| add_failure(container, &records));
     }
+    if matches!(window, Window::Committed(_)) {
+        inventory.shared = shared_volumes(&inventory);
+    }
     let mut planned = plan(&inventory, window);
     if planned.removals().any(|decision| decision.object.kind == Kind::Volume) {
         match gather::volume_sizes(client) {
@@ -155,6 +165,8 @@ fn add_failure(container: &mut Container, records: &Records) {
 struct Report<'a> {
     plan: &'a Plan,
     results: &'a [Option<Done>],
+    /// What a dry run would run.
+    previews: &'a [Vec<Deactivated>],
     /// Items of the engine's lists that could not be judged.
     unreadable: &'a [String],
     request: &'a Cleanup,
@@ -204,10 +216,13 @@ struct Summary {
 
 impl<'a> Report<'a> {
     fn rows(&self) -> impl Iterator<Item = Row<'a>> + Clone + use<'a> {
-        let (plan, results, dry_run) = (self.plan, self.results, self.request.dry_run);
+        let (plan, results, previews) = (self.plan, self.results, self.previews);
+        let dry_run = self.request.dry_run;
         plan.0.iter().enumerate().map(move |(index, decision)| {
             let done = results.get(index).and_then(Option::as_ref);
-            row(decision, done, dry_run)
+            let preview = previews.get(index).map(Vec::as_slice).unwrap_or_default();
+            let deactivated = done.map_or(preview, |done| &done.deactivated);
+            row(decision, done, deactivated, dry_run)
         })
     }
 
@@ -248,7 +263,7 @@ impl<'a> Report<'a> {
     /// What makes the exit status 1.
     fn failures(&self) -> usize {
         let summary = self.summary();
-        let hooks = self.results.iter().flatten().flat_map(|done| &done.deactivated);
+        let hooks = self.rows().flat_map(|row| row.deactivated);
         let hooks = hooks.filter(|deactivated| deactivated.error.is_some()).count();
         summary.failed + summary.undecided + summary.not_tried + hooks
     }
@@ -256,7 +271,8 @@ impl<'a> Report<'a> {
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut printed = 0;
         for row in self.rows() {
-            if row.action == "keep" && !self.request.verbose && row.reason != "undecided" {
+            let is_told = matches!(row.reason, "undecided" | "malformed-claim");
+            if row.action == "keep" && !self.request.verbose && !is_told {
                 continue;
             }
             if printed == 0 {
@@ -278,6 +294,22 @@ impl<'a> Report<'a> {
                 Some(error) => writeln!(out, " ({})", on_one_line(error))?,
                 None => writeln!(out)?,
             }
+            for Deactivated { volume, program, error, .. } in self.previewed(&row) {
+                let volume = on_one_line(volume.as_str());
+                match (program, error) {
+                    (Some(program), _) => {
+                        writeln!(out, "  runs {}", on_one_line(program.as_str()))?
+                    }
+                    (None, Some(why)) => {
+                        writeln!(
+                            out,
+                            "  does not run deactivate of volume {volume}: {}",
+                            on_one_line(why)
+                        )?;
+                    }
+                    (None, None) => {}
+                }
+            }
         }
         let summary = self.summary();
         let (verb, freed) = match self.request.dry_run {
@@ -292,6 +324,11 @@ impl<'a> Report<'a> {
             summary.failed + summary.not_tried + summary.undecided,
             bytes::shown(summary.bytes),
         )
+    }
+
+    /// What a dry run would run for a row.
+    fn previewed(&self, row: &Row<'a>) -> &'a [Deactivated] {
+        if self.request.dry_run { row.deactivated } else { &[] }
     }
 
     /// Tells every failure on standard error, where a journal looks for them.
@@ -331,7 +368,12 @@ impl<'a> Report<'a> {
     }
 }
 
-fn row<'a>(decision: &'a Decision, done: Option<&'a Done>, dry_run: bool) -> Row<'a> {
+fn row<'a>(
+    decision: &'a Decision,
+    done: Option<&'a Done>,
+    deactivated: &'a [Deactivated],
+    dry_run: bool,
+) -> Row<'a> {
     let (action, reason, detail) = match &decision.fate {
         Fate::Remove { reason, .. } => ("remove", reason.code(), reason.to_string()),
         Fate::Keep(kept) => ("keep", kept.code(), kept.to_string()),
@@ -355,6 +397,6 @@ fn row<'a>(decision: &'a Decision, done: Option<&'a Done>, dry_run: bool) -> Row
         detail,
         result,
         error: done.and_then(|done| done.result.as_ref().err()).map(NotGone::why),
-        deactivated: done.map(|done| done.deactivated.as_slice()).unwrap_or_default(),
+        deactivated,
     }
 }

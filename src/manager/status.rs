@@ -38,6 +38,9 @@ pub(super) struct View<'a> {
     detail: String,
     next: String,
     claims: Vec<ClaimView>,
+    /// What is wrong with its labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<String>,
     /// The priority above the root filesystem, as labelled.
     #[serde(rename = "override")]
     priority: Option<&'a str>,
@@ -157,6 +160,7 @@ impl HostView {
             detail: sentence,
             next,
             claims: verdict::claims(&container.labels, &self.host.running),
+            warning: container.labels.claims().malformed(),
             priority: container.labels.value(OVERRIDE),
             requires_reboot: verdict::requires_reboot(&container.labels),
             volumes: &container.mounts,
@@ -175,13 +179,16 @@ fn table<'a>(out: &mut dyn Write, views: impl Iterator<Item = View<'a>>) -> io::
         let (id, state, verdict) = (brief(view.id), view.state.word(), view.verdict.word());
         let name = on_one_line(view.name);
         writeln!(out, "{id:<13} {name:<25} {state:<11} {verdict:<15} {}", view.reason)?;
-        if view.verdict != Verdict::Applied {
+        if view.verdict != Verdict::Applied || view.warning.is_some() {
             let subject = if name.is_empty() { id } else { name };
-            told.push((subject, view.detail, view.next));
+            told.push((subject, view));
         }
     }
-    for (name, detail, next) in told {
-        writeln!(out, "\n{name}: {detail}\n  next: {next}")?;
+    for (name, view) in told {
+        writeln!(out, "\n{name}: {}\n  next: {}", view.detail, view.next)?;
+        if let Some(warning) = view.warning {
+            writeln!(out, "  warning: {warning}")?;
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Claims: what an extension's labels say about the system it was made for, and whether the running
 //! one is that system. All of them must hold; an absent one claims nothing.
 
+use crate::model::cause;
 use crate::model::glob::{Glob, Malformed};
 use serde::Serialize;
 use std::fmt;
@@ -69,6 +70,15 @@ impl<'a> Claims<'a> {
             kernel_version: claim(KERNEL_VERSION),
             os_version: claim(OS_VERSION),
         }
+    }
+
+    /// What of the claims cannot be read, and so claims nothing.
+    pub(crate) fn malformed(&self) -> Option<String> {
+        let claimed = self.os_version?;
+        let why = globs(claimed).err()?;
+        Some(cause::sentence(&format!(
+            "its label {OS_VERSION} is malformed, so it never becomes stale by it: {why}"
+        )))
     }
 
     /// Holds every claim against the running system. A violated claim decides even when another one
@@ -214,6 +224,18 @@ pub(crate) mod tests {
             &[("io.balena.image.class", "overlay")],
         ] {
             assert_eq!(claims(pairs).judge(&running()), Judgement::Unclaimed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_pattern_is_named() {
+        let malformed = |text| claims(&[(OS_VERSION, text)]).malformed();
+        for text in ["2.112.*,[", "[", "a\\"] {
+            let why = malformed(text).unwrap();
+            assert!(why.contains("os-version is malformed"), "{why}");
+        }
+        for text in ["2.*", "", "2.*,", "*"] {
+            assert_eq!(malformed(text), None, "{text}");
         }
     }
 

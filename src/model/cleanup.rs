@@ -81,6 +81,8 @@ pub(crate) enum Kept {
     Busy(Phase),
     /// A container that stays uses it.
     InUse,
+    /// A claim of it cannot be read, so it counts as none, and the extension never becomes stale by it.
+    Malformed(String),
     /// Something that decides could not be read. It is a failure of the cleanup.
     Undecided(String),
 }
@@ -119,6 +121,8 @@ pub(crate) struct Deactivation {
     pub(crate) volume: String,
     /// Its path on the host.
     pub(crate) path: String,
+    /// Why it must not run.
+    pub(crate) refused: Option<String>,
 }
 
 /// All decisions: containers, then images, then volumes, each in the order of the inventory.
@@ -155,7 +159,7 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     let mut used_images: BTreeSet<&str> = foreign.images.iter().map(|image| &**image).collect();
     let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
     for container in containers {
-        let fate = container_fate(container, window);
+        let fate = container_fate(container, window, &inventory.shared);
         if matches!(fate, Fate::Keep(_)) {
             used_images.insert(&container.image_id);
             used_volumes.extend(container.volumes());
@@ -174,11 +178,13 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
         let in_use = used_images.contains(image.id.as_str());
         let removal = || Removal::Image { names: removal_names(image) };
         let fate = leftover_fate(judgement, in_use, unread, removal);
+        let fate = with_malformed(fate, &image.labels, window);
         decisions.push(Decision { object: image_object(image), fate });
     }
     for volume in volumes {
         let in_use = used_volumes.contains(volume.name.as_str());
         let fate = leftover_fate(window.judge(&volume.labels), in_use, unread, || Removal::Volume);
+        let fate = with_malformed(fate, &volume.labels, window);
         decisions.push(Decision { object: volume_object(volume), fate });
     }
     Plan(decisions)
@@ -203,7 +209,11 @@ fn use_ancestors<'a>(
 
 /// Decides about a container. One without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
-fn container_fate(container: &Container, window: Window<'_>) -> Fate {
+fn container_fate(
+    container: &Container,
+    window: Window<'_>,
+    shared: &BTreeMap<String, String>,
+) -> Fate {
     // The engine counts and blocks on it already.
     if container.phase == Phase::Removing {
         return Fate::Keep(Kept::GoingAlready);
@@ -223,13 +233,14 @@ fn container_fate(container: &Container, window: Window<'_>) -> Fate {
     let stale = (!mismatches.is_empty()).then(|| Reason::Stale(mismatches.to_vec()));
     if let Some(reason) = dead.or(failure).or(stale) {
         // Whatever the headline is, a stale extension may have changed the host.
-        let deactivate = if mismatches.is_empty() { Vec::new() } else { deactivations(container) };
+        let deactivate =
+            if mismatches.is_empty() { Vec::new() } else { deactivations(container, shared) };
         return Fate::Remove { reason, how: Removal::Container { deactivate } };
     }
     match (&container.detail, container.phase, judgement) {
         (Detail::Unreadable(why), _, _) => Fate::Keep(Kept::Undecided(why.clone())),
         (_, _, Judgement::Unknown(why)) => Fate::Keep(Kept::Undecided(why.join("; "))),
-        (_, Phase::Created | Phase::Exited, _) => Fate::Keep(Kept::Sound),
+        (_, Phase::Created | Phase::Exited, _) => Fate::Keep(sound(&container.labels, window)),
         (_, phase, _) => Fate::Keep(Kept::Busy(phase)),
     }
 }
@@ -252,11 +263,27 @@ fn leftover_fate(
     }
 }
 
+/// What stays because nothing speaks against it, as far as its labels can be read.
+fn sound(labels: &Labels, window: Window<'_>) -> Kept {
+    match (window, labels.claims().malformed()) {
+        (Window::Committed(_), Some(why)) => Kept::Malformed(why),
+        (Window::Committed(_) | Window::RollbackPossible, _) => Kept::Sound,
+    }
+}
+
+fn with_malformed(fate: Fate, labels: &Labels, window: Window<'_>) -> Fate {
+    if fate == Fate::Keep(Kept::Sound) { Fate::Keep(sound(labels, window)) } else { fate }
+}
+
 /// Only volumes: a folder of the host belongs to the host.
-fn deactivations(container: &Container) -> Vec<Deactivation> {
+fn deactivations(container: &Container, shared: &BTreeMap<String, String>) -> Vec<Deactivation> {
     let mounts = container.mounts.iter();
     let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
-    let mut all: Vec<_> = volumes.map(|(volume, path)| Deactivation { volume, path }).collect();
+    let one = |(volume, path)| {
+        let refused = shared.get(&volume).cloned();
+        Deactivation { volume, path, refused }
+    };
+    let mut all: Vec<_> = volumes.map(one).collect();
     // One may be mounted in several places.
     let mut seen = BTreeSet::new();
     all.retain(|one| seen.insert(one.volume.clone()));
@@ -330,6 +357,7 @@ impl Kept {
             Self::GoingAlready => "going-already",
             Self::Busy(_) => "busy",
             Self::InUse => "in-use",
+            Self::Malformed(_) => "malformed-claim",
             Self::Undecided(_) => "undecided",
         }
     }
@@ -342,6 +370,7 @@ impl fmt::Display for Kept {
             Self::GoingAlready => formatter.write_str("the engine is removing it"),
             Self::Busy(phase) => write!(formatter, "it is {}", phase.word()),
             Self::InUse => formatter.write_str("something that stays uses it"),
+            Self::Malformed(why) => formatter.write_str(why),
             Self::Undecided(why) => {
                 formatter.write_str(&sentence(&format!("it cannot be decided: {why}")))
             }

@@ -153,6 +153,7 @@ fn images_and_volumes_go_when_stale_and_free() {
         ],
         volumes: ["used", "freed", "foreign", "free"].map(|name| volume(name, STALE)).into(),
         foreign: Uses {
+            mounts: Vec::new(),
             images: ["sha256:foreign".into()].into(),
             volumes: ["foreign".to_owned()].into(),
         },

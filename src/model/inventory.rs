@@ -4,6 +4,7 @@
 pub(crate) use crate::model::labels::Labels;
 
 use crate::model::cause::sentence;
+use crate::model::sharing::ForeignMount;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -153,6 +154,8 @@ pub(crate) struct Inventory {
     pub(crate) volumes: Vec<Volume>,
     /// What containers that are no extensions use; theirs is never touched.
     pub(crate) foreign: Uses,
+    /// The volumes of extensions whose `deactivate` must not run, by their names, and why not.
+    pub(crate) shared: BTreeMap<String, String>,
     /// The image that another one was built on, by their ids.
     pub(crate) parents: BTreeMap<String, String>,
     /// Those that were built on another one and are no extensions.
@@ -166,6 +169,7 @@ pub(crate) struct Inventory {
 pub(crate) struct Uses {
     pub(crate) images: BTreeSet<Arc<str>>,
     pub(crate) volumes: BTreeSet<String>,
+    pub(crate) mounts: Vec<ForeignMount>,
 }
 
 /// A container in a list of the API.
@@ -219,16 +223,29 @@ impl Collector {
     pub(crate) fn container(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedContainer>("container", item) else { return };
         let image_id = self.text(listed.image_id.unwrap_or_default());
+        let is_extension = listed.labels.is_extension();
+        if !is_extension && listed.mounts.is_none() {
+            let told = format!(
+                "list the containers: the engine does not name the mounts of {}",
+                listed.id
+            );
+            self.inventory.unreadable.push(sentence(&told));
+        }
         let mounts = listed.mounts.unwrap_or_default();
         let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
-        if !listed.labels.is_extension() {
-            let foreign = &mut self.inventory.foreign;
-            foreign.images.insert(image_id);
-            foreign.volumes.extend(mounts.into_iter().filter_map(|mount| mount.volume));
-            return;
-        }
         let names = listed.names.unwrap_or_default();
         let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
+        if !is_extension {
+            let container = if name.is_empty() { &listed.id } else { name };
+            let foreign = &mut self.inventory.foreign;
+            foreign.images.insert(image_id);
+            for Mounted { volume, source, .. } in mounts {
+                foreign.volumes.extend(volume.clone());
+                let container = container.to_owned();
+                foreign.mounts.push(ForeignMount { container, volume, source });
+            }
+            return;
+        }
         let phase = Phase::parse(listed.state.as_deref().unwrap_or_default());
         let container = Container {
             id: listed.id,

@@ -34,6 +34,7 @@ pub(crate) mod phrase;
 pub(crate) mod proxy;
 pub(crate) mod rollback;
 pub(crate) mod runtimes;
+pub(crate) mod sharing;
 pub(crate) mod signal;
 pub(crate) mod spec;
 pub(crate) mod state;

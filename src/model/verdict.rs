@@ -411,6 +411,8 @@ pub(crate) fn claims(labels: &Labels, running: &Running) -> Vec<ClaimView> {
     let one = |claim, claimed: Option<&str>, now: Option<&str>, single: claim::Claims<'_>| {
         let claimed = claimed?.to_owned();
         let holds = match single.judge(running) {
+            // It claims something, or it would not be here; but nobody can read what.
+            Judgement::Unclaimed if single.malformed().is_some() => None,
             Judgement::Unclaimed | Judgement::Holds => Some(true),
             Judgement::Violated(_) => Some(false),
             Judgement::Unknown(_) => None,

@@ -22,7 +22,7 @@ pub(crate) const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
 
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
     ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
     ("images_go_after_those_that_were_built_on_them_or_stay_with_them", built_on_each_other),
@@ -30,6 +30,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("a_cleanup_beside_deploys_takes_failed_ones_alone", beside_deploys),
     ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
     ("what_was_said_at_a_deploy_is_kept", said_at_a_deploy),
+    ("what_another_runtime_ran_is_not_applied", another_runtime),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite) {
@@ -284,7 +285,8 @@ fn deactivate(docker: &Docker) {
     let image = labelled(KERNEL, "1.2.3");
     let notes = image.notes();
     let volumes = ["--volume", "good:/good", "--volume", "bad:/bad", "--volume", "/anonymous"];
-    let image = deploy(docker, "stale", image, &volumes);
+    let shared = ["--volume", "shared:/shared", "--volume", "bound:/bound"];
+    let image = deploy(docker, "stale", image, &[&volumes[..], &shared].concat());
     let put = |path: &str, script: &str| {
         let path = std::path::Path::new(path).join("deactivate");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -302,15 +304,55 @@ fn deactivate(docker: &Docker) {
         ("/good", note("good")),
         ("/bad", "echo cannot; exit 5".to_owned()),
         ("/anonymous", note("anonymous")),
+        ("/shared", note("shared")),
+        ("/bound", note("bound")),
     ] {
         put(&mounted(destination), &script);
     }
     let paths = ["/good", "/anonymous"].map(&mounted);
+    // Two that are no extensions, and have never run: one has the volume, one its folder.
+    let bind = format!("{}:/app", mounted("/bound"));
+    let app = deploy(docker, "app", Image::unlabelled(), &["--volume", "shared:/app"]);
+    let other = deploy(docker, "other", Image::unlabelled(), &["--volume", &bind]);
+    let dry = manager(docker, &["cleanup", "--stale-os", "--dry-run"]).fails_with(1);
+    for path in &paths {
+        assert!(dry.out.contains(&format!("runs {path}/deactivate")), "{dry}");
+    }
     let finished = manager(docker, &["cleanup", "--stale-os"]).fails_with(1);
-    finished.says("hook deactivate exited with status 5: cannot");
+    let finished = finished.says("hook deactivate exited with status 5: cannot");
     assert_eq!(image.read("good").trim(), paths[0]);
     assert_eq!(image.read("anonymous").trim(), paths[1]);
-    assert_eq!(containers(docker), [""; 0]);
+    finished
+        .says("container app, which is no extension, uses the volume, too")
+        .says("container other, which is no extension, uses its folder, too");
+    assert_eq!((image.read("shared"), image.read("bound")), (String::new(), String::new()));
+    assert_eq!(containers(docker), ["app", "other"]);
+    drop((app, other));
+}
+
+/// An extension whose author has forgotten `--runtime`, and whose command ends well.
+fn another_runtime(docker: &Docker) {
+    let image = Image::extension().hook("start", "touch $NOTES/ran");
+    let program = image.rootfs().join("true");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-o", program.to_str().unwrap(), "-x", "c", "/dev/stdin"]);
+    let mut compiler = compiler.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let source = b"int main(void) { return 0; }\n";
+    std::io::Write::write_all(&mut compiler.stdin.take().unwrap(), source).unwrap();
+    assert!(compiler.wait().unwrap().success());
+    docker.import(&image);
+    docker.docker(&["run", "--network=none", "--name=forgot", &image.name, "/true"]).ok();
+    assert_eq!(docker.inspect("forgot", "{{.State.ExitCode}}"), "0");
+    assert!(!image.note("ran").exists());
+    let told = manager(docker, &["status", "--format", "json"]).ok();
+    assert_eq!(verdicts(&told), ["forgot failed other-runtime"]);
+    let next = json(&told)["extensions"][0]["next"].as_str().unwrap().to_owned();
+    assert!(next.contains("docker run --runtime extension"), "{next}");
+    docker.docker(&["rm", "forgot"]).ok();
+    let run = docker.begin_run("forgot", &image, &["--network=none"]).finish();
+    run.ok();
+    let told = manager(docker, &["status", "--format", "json"]).ok();
+    assert_eq!(verdicts(&told), ["forgot applied hooks-ran"]);
 }
 
 fn without_an_engine(docker: &Docker) {

@@ -1,28 +1,31 @@
 //! What only Podman does: conmon's signal mask, restarts without an engine, containers that are
 //! initialized but not started.
 
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{run, wait_for};
+use crate::command::{Finished, run, wait_for};
 use crate::deployment::Deployment;
 use crate::engine::{Engine as _, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
+use crate::sandbox::RUNTIME;
 use crate::suite::Suite;
 use crate::witness::{assert_gone, proxy_of};
 
 type Scenario = fn(&Podman);
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
     ("restart_always_goes_on_although_conmon_blocks_sigusr1", restart_always),
     ("initialized_containers_can_be_stopped_killed_and_removed", initialized),
     ("annotations_serve_as_labels_and_win_over_the_store", annotations),
     ("the_networks_host_and_none_work", networks),
     ("a_root_filesystem_without_an_image_deploys", plain_rootfs),
     ("a_missing_label_is_named", no_label),
+    ("the_manager_goes_by_the_record_since_podman_keeps_no_errors", manager_goes_by_the_record),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
@@ -31,6 +34,88 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
         suite.test(format!("podman::{name}"), move || scenario(engines.podman()));
     }
     suite.test("podman::the_host_keeps_its_network_whatever_the_bridge", bridges);
+}
+
+/// Podman's own API service, for as long as this lives.
+struct Service {
+    process: std::process::Child,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Service {
+    fn start(podman: &Podman) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("podman.sock");
+        let url = format!("unix://{}", socket.display());
+        let mut service = podman.client();
+        let process = service.args(["system", "service", "--time=0", &url]).spawn().unwrap();
+        wait_for("Podman's socket", Duration::from_secs(30), || socket.exists().then_some(()));
+        Self { process, socket, _folder: folder }
+    }
+
+    fn manager(&self, arguments: &[&str]) -> Finished {
+        let mut manager = Command::new(RUNTIME);
+        manager.arg0("balena-extension-manager").arg("--host").arg(&self.socket);
+        run(manager.args(arguments))
+    }
+
+    /// `verdict reason` of a container.
+    fn verdict(&self, name: &str) -> String {
+        let told = self.manager(&["status", "--format", "json", name]).ok();
+        let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+        let text = |field: &str| told["extensions"][0][field].as_str().unwrap().to_owned();
+        format!("{} {}", text("verdict"), text("reason"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn manager_goes_by_the_record(podman: &Podman) {
+    let failing = |hook| Image::extension().hook(hook, "echo no such radio; exit 3");
+    let deploy = |image| {
+        let extension = Deployment::of(image, podman);
+        drop(extension.run(&["--detach"]));
+        extension
+    };
+    let no_create = deploy(failing("create"));
+    let no_start = deploy(failing("start"));
+    let good = deploy(Image::extension().hook("start", "true"));
+    let files = deploy(Image::extension());
+    let forgotten = deploy(failing("create"));
+    let service = Service::start(podman);
+    assert_eq!(service.verdict(&no_create.name), "failed create-failed");
+    assert_eq!(service.verdict(&no_start.name), "failed start-failed");
+    assert_eq!(service.verdict(&good.name), "applied hooks-ran");
+    assert_eq!(service.verdict(&files.name), "pending-reboot no-hooks");
+    // As a reboot leaves it.
+    let record = format!("/run/balena-extension-runtime-deploys/{}.json", forgotten.id());
+    std::fs::remove_file(record).unwrap();
+    assert_eq!(service.verdict(&forgotten.name), "unknown outcome-unknown");
+
+    // Other tests share this Podman, so only these are looked at.
+    let dry = service.manager(&["cleanup", "--dry-run", "--verbose", "--format", "json"]).ok();
+    let dry: serde_json::Value = serde_json::from_str(&dry.out).unwrap();
+    let action = |extension: &Deployment<'_>| {
+        let id = extension.id();
+        let objects = dry["objects"].as_array().unwrap();
+        let object = objects.iter().find(|one| one["id"] == id.as_str()).unwrap();
+        object["action"].as_str().unwrap().to_owned()
+    };
+    for (extension, expected) in [
+        (&no_create, "remove"),
+        (&no_start, "remove"),
+        (&good, "keep"),
+        (&files, "keep"),
+        (&forgotten, "keep"),
+    ] {
+        assert_eq!(action(extension), expected, "{dry:#}");
+    }
 }
 
 fn restart_always(podman: &Podman) {

@@ -29,7 +29,7 @@ const UPDATE: &str = r#"
     containers
     hook=/usr/lib/balena-extension-runtime/after-os-update
     environment() { # environment UPGRADE_AVAILABLE: a block as GRUB has it
-        mkdir -p /mnt/boot
+        mountpoint -q /mnt/boot || { mkdir -p /mnt/boot && mount -t tmpfs tmpfs /mnt/boot; }
         { printf '# GRUB Environment Block\nupgrade_available=%s\n' "$1" && printf '%01024d' 0 | tr 0 '#'; } |
             head -c 1024 >/mnt/boot/bootenv
     }

@@ -69,7 +69,10 @@ impl Error {
 
     /// Whether the engine says that there is no such thing.
     pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Refused { status: 404, .. })
+        // An engine says 404 also of a path that its API does not have, and whoever stands before it of all.
+        let Self::Refused { status: 404, message, .. } = self else { return false };
+        let message = message.to_lowercase();
+        message.contains("no such") || message.contains("not known")
     }
 
     /// Whether the engine says that something else is in the way, such as a removal under way.

@@ -233,58 +233,31 @@ fn every_boot_loader_keeps_the_window_closed() {
 }
 
 #[test]
-fn podmans_failures_go_by_the_runtimes_record_and_stay_without_one() {
-    let failed = |verb: &str| json!([{ "verb": verb, "time": "", "error": "no such radio" }]);
-    let created = |id| Container { state: "created", ..Container::new(id) };
-    let store =
-        Store::of(&[created("failed"), created("earlier"), created("torn"), created("good")]);
-    let host = Host::new();
-    host.record("failed", &failed("create"));
-    host.deployed("good", &[]);
-    host.write("run/balena-extension-runtime-deploys/torn.json", "{");
-    let _engine = host.engine_but(&store, |_, path| {
-        path.starts_with("/_ping").then_some(Answer::PodmanPing("1.41"))
+fn a_malformed_os_version_keeps_and_is_told() {
+    let container = Container { labels: labels(&[(OS, "1.*,[")]), ..Container::new("a") };
+    let store = Store::new(Contents {
+        containers: vec![container],
+        images: vec![("i".to_owned(), labels(&[(OS, "[")]))],
+        volumes: vec![("v".to_owned(), labels(&[(OS, "[")]))],
     });
-    let finished = host.manager(&["cleanup", "--format", "json"]);
-    assert_eq!(finished.code, 1, "{finished}");
-    let document = finished.json();
-    let detail = document["objects"][0]["detail"].as_str().unwrap();
-    assert!(detail.contains("create: no such radio"), "{detail}");
-    assert_eq!(store.ids(), ["earlier", "torn", "good"]);
-    assert!(finished.err.contains("torn.json"), "{finished}");
-    let gone = host.path("run/balena-extension-runtime-deploys/failed.json");
-    assert!(!gone.exists(), "its record goes with it");
-    let seen = host.manager(&["status", "--format", "json"]).ok().json();
-    let reasons = seen["extensions"].as_array().unwrap().iter();
-    let reasons: Vec<&str> = reasons.map(|one| one["reason"].as_str().unwrap()).collect();
-    assert_eq!(reasons, ["outcome-unknown", "record-unreadable", "never-started"]);
-}
-
-#[test]
-fn a_record_of_a_failure_removes_nothing_of_an_engine_that_keeps_errors() {
-    let (store, host) = (Store::of(&[Container::new("a")]), Host::new());
-    host.record("a", &json!([{ "verb": "start", "time": "", "error": "no" }]));
+    let host = Host::new();
+    host.deployed("a", &["hooks/start"]);
     let _engine = host.engine(&store);
-    host.manager(&["cleanup"]).ok();
-    assert_eq!(store.ids(), ["a"]);
-}
-
-#[test]
-fn podmans_failure_that_is_deployed_again_meanwhile_stays() {
-    let host = Host::new();
-    let store = Store::of(&[Container { state: "created", ..Container::new("a") }]);
-    host.record("a", &json!([{ "verb": "create", "time": "", "error": "no" }]));
-    let record = host.path("run/balena-extension-runtime-deploys/a.json");
-    let asked = AtomicUsize::new(0);
-    let _engine = host.engine_but(&store, move |_, path| {
-        if path.starts_with("/containers/a/") && asked.fetch_add(1, Ordering::SeqCst) == 1 {
-            std::fs::remove_file(&record).unwrap();
-        }
-        path.starts_with("/_ping").then_some(Answer::PodmanPing("1.41"))
-    });
-    let document = host.manager(&["cleanup", "--format", "json"]).ok().json();
-    assert_eq!(document["objects"][0]["result"], "recovered");
-    assert_eq!(store.ids(), ["a"]);
+    let told = "its label io.balena.image.os-version is malformed";
+    for words in [&["cleanup", "--stale-os"][..], &["cleanup", "--stale-os", "--dry-run"]] {
+        let finished = host.manager(words).ok();
+        assert_eq!(finished.out.matches(told).count(), 3, "{finished}");
+        assert!(finished.out.contains("3 kept"), "{finished}");
+    }
+    let document = host.manager(&["cleanup", "--stale-os", "--format", "json"]).ok().json();
+    assert_eq!(document["objects"][0]["reason"], "malformed-claim");
+    let plain = host.manager(&["cleanup"]).ok();
+    assert!(!plain.out.contains(told), "claims are not asked: {plain}");
+    let status = host.manager(&["status"]).ok();
+    assert!(status.out.contains(&format!("warning: {told}")), "{status}");
+    let document = host.manager(&["status", "--format", "json"]).ok().json();
+    assert!(document["extensions"][0]["warning"].as_str().unwrap().starts_with(told));
+    assert_eq!(document["extensions"][0]["claims"][0]["holds"], Value::Null);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::cleanup::stale;
 use super::host::{Host, script};
+use super::recorded::Answer;
 use super::store::{Container, Store};
 use crate::process;
 use std::path::Path;
@@ -158,4 +159,105 @@ fn root_of_a_user_namespace_cleans_nothing_up() {
     assert_eq!(finished.code, 1, "{finished}");
     assert!(finished.err.contains("must run as root of the host"), "{finished}");
     assert!(!ran.exists() && engine.removals().is_empty() && store.ids().len() == 1);
+}
+
+#[test]
+fn no_deactivate_runs_in_a_volume_that_a_container_which_is_no_extension_uses_too() {
+    let host = Host::new();
+    let ran = host.path("ran");
+    let text = format!("touch {}", ran.display());
+    let volume = host.path("volume");
+    let volume = volume.to_str().unwrap();
+    std::os::unix::fs::symlink(volume, host.path("link")).unwrap();
+    let foreign = |name: &str, path: &str| Container {
+        labels: serde_json::Value::Null,
+        state: "exited",
+        volumes: vec![(name.to_owned(), path.to_owned())],
+        ..Container::new("app")
+    };
+    let link = host.path("link");
+    for (name, path) in [
+        ("v-of-a", volume),
+        // Binds of the folder and of what is in it, by any path.
+        ("", volume),
+        ("", link.to_str().unwrap()),
+        ("", &format!("{volume}/deactivate")),
+        ("other-name", volume),
+    ] {
+        let store = Store::of(&[with_deactivate(&host, &text), foreign(name, path)]);
+        let _engine = host.engine(&store);
+        let why = "container name-of-app, which is no extension, uses";
+        let dry = host.manager(&["cleanup", "--stale-os", "--dry-run"]);
+        assert!(dry.out.contains("does not run deactivate of volume v-of-a"), "{dry}");
+        assert!(dry.out.contains(why), "{dry}");
+        let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
+        assert_eq!(finished.code, 1, "{name:?} {path:?}: {finished}");
+        assert!(finished.err.contains(why), "{finished}");
+        let document = finished.json();
+        assert_eq!(document["objects"][0]["deactivated"][0]["ran"], false);
+        assert_eq!(document["objects"][0]["result"], "removed", "the removal goes on");
+        assert!(!ran.exists() && store.ids() == ["app"], "{name:?} {path:?}");
+    }
+}
+
+#[test]
+fn a_deactivate_runs_where_others_use_other_folders() {
+    let host = Host::new();
+    let ran = host.path("ran");
+    let container = with_deactivate(&host, &format!("touch {}", ran.display()));
+    let folder = host.path("");
+    let binds = [folder.to_str().unwrap(), "/nowhere", "/proc"];
+    let volumes = binds.map(|path| (String::new(), path.to_owned()));
+    let app = Container {
+        labels: serde_json::Value::Null,
+        volumes: volumes.into(),
+        ..Container::new("app")
+    };
+    let store = Store::of(&[container, app]);
+    let _engine = host.engine(&store);
+    host.manager(&["cleanup", "--stale-os"]).ok();
+    assert!(ran.exists());
+}
+
+#[test]
+fn of_what_the_engine_does_not_tell_a_volume_may_be_shared() {
+    let host = Host::new();
+    let ran = host.path("ran");
+    let store = Store::of(&[with_deactivate(&host, &format!("touch {}", ran.display()))]);
+    let listed = store.clone();
+    let odd = [serde_json::json!(7), serde_json::json!({ "Id": "app", "Labels": null })];
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let _engine = host.engine_but(&store, move |method, path| {
+        let Answer::Json(200, mut all) = listed.answer(method, path) else { return None };
+        let item = odd[next.load(std::sync::atomic::Ordering::SeqCst) % 2].clone();
+        (path == "/containers/json?all=1").then(|| {
+            next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            all.as_array_mut().unwrap().push(item);
+            Answer::Json(200, all)
+        })
+    });
+    for _ in 0..2 {
+        store.contents().containers = vec![with_deactivate(&host, "exit 0")];
+        script(&host.path("volume/deactivate"), &format!("touch {}", ran.display()));
+        let finished = host.manager(&["cleanup", "--stale-os"]);
+        assert!(finished.code == 1 && !ran.exists(), "{finished}");
+        assert!(finished.err.contains("something may use the volume, too"), "{finished}");
+    }
+}
+
+#[test]
+fn a_dry_run_names_each_program_that_would_be_run() {
+    let host = Host::new();
+    let container = with_deactivate(&host, "exit 0");
+    let program = host.path("volume/deactivate").display().to_string();
+    let empty = Container { volumes: Vec::new(), ..stale("b") };
+    let store = Store::of(&[container, empty]);
+    let _engine = host.engine(&store);
+    let dry = host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
+    assert!(dry.out.contains(&format!("  runs {program}\n")), "{dry}");
+    let document =
+        host.manager(&["cleanup", "--stale-os", "--dry-run", "--format", "json"]).ok().json();
+    assert_eq!(document["objects"][0]["deactivated"][0]["program"], program);
+    let plain = host.manager(&["cleanup", "--dry-run"]).ok();
+    assert!(!plain.out.contains("runs"), "{plain}");
 }

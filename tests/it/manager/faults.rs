@@ -273,6 +273,20 @@ fn connections_are_kept_and_no_request_is_sent_in_vain() {
 }
 
 #[test]
+fn a_path_that_the_engine_does_not_know_is_not_a_container_that_is_gone() {
+    for answer in [json!({ "message": "page not found" }), json!({})] {
+        let store = Store::of(&[Container { error: "no", ..Container::new("1") }]);
+        let host = Host::new();
+        let _engine = host.engine_but(&store, move |method, _| {
+            (method == "DELETE").then(|| Answer::Json(404, answer.clone()))
+        });
+        let finished = host.manager(&["cleanup", "--format", "json"]);
+        assert_eq!(finished.code, 1, "{finished}");
+        assert_eq!(finished.json()["objects"][0]["result"], "failed");
+    }
+}
+
+#[test]
 fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
     let host = Host::new();
     // The engine that would be asked without DOCKER_HOST.

@@ -7,6 +7,7 @@ mod cleanup;
 mod deactivate;
 mod faults;
 mod host;
+mod podman;
 mod recorded;
 mod same_plan;
 mod store;
