@@ -86,7 +86,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept what breaks this rule; may be repeated or a list' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept what breaks this rule, everywhere or at and below PATH; may be repeated or a list' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the host that it is meant for' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'A label that the image will have, for what has none yet; may be repeated' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the host, as `uname -m` or images say it [default: the image\'s, else that of ROOT, else this machine\'s]' -r

@@ -1,7 +1,7 @@
 //! The command line of `balena-extension-manager check`.
 
 use crate::model::check::machine::{self, Machine};
-use crate::model::check::rule::{self, Rule};
+use crate::model::check::rule::{self, Allowed};
 use std::path::PathBuf;
 
 /// Find out, before it is shipped, what would go wrong with an extension.
@@ -17,9 +17,9 @@ pub(crate) struct Check {
     /// input), or the name of an image of the engine
     #[arg(value_name = "PATH|IMAGE", required_unless_present = "rules")]
     pub(crate) subject: Option<String>,
-    /// Accept what breaks this rule; may be repeated or a list
-    #[arg(long, value_name = "RULE", value_delimiter = ',', value_parser = rule)]
-    pub(crate) allow: Vec<Rule>,
+    /// Accept what breaks this rule, everywhere or at and below PATH; may be repeated or a list
+    #[arg(long, value_name = "RULE[:PATH]", value_delimiter = ',', value_parser = allowed)]
+    pub(crate) allow: Vec<Allowed>,
     /// Compare with the root filesystem of the host that it is meant for
     #[arg(long, value_name = "ROOT", value_hint = clap::ValueHint::DirPath)]
     pub(crate) against: Option<PathBuf>,
@@ -48,8 +48,8 @@ pub(crate) enum Format {
     Json,
 }
 
-fn rule(name: &str) -> Result<Rule, rule::Unknown> {
-    Rule::parse(name)
+fn allowed(text: &str) -> Result<Allowed, rule::Unknown> {
+    Allowed::parse(text)
 }
 
 fn machine(name: &str) -> Result<Machine, machine::Unknown> {
@@ -84,9 +84,11 @@ mod tests {
 
     #[test]
     fn rules_are_named_and_labels_have_values() {
-        let check = parse(&["x", "--allow", "setuid,owner", "--allow=hook", "--label", "a=b=c"]);
+        let check =
+            parse(&["x", "--allow", "setuid,owner:/usr", "--allow=hook", "--label", "a=b=c"]);
         let check = check.unwrap();
-        assert_eq!(check.allow, [Rule::SetUid, Rule::Owner, Rule::Hook]);
+        let allowed = ["setuid", "owner:usr", "hook"].map(|text| Allowed::parse(text).unwrap());
+        assert_eq!(check.allow, allowed);
         assert_eq!(check.labels, [("a".to_owned(), "b=c".to_owned())]);
         assert_eq!(check.format, Format::Text);
         assert!(parse(&["x", "--allow", "all"]).unwrap_err().contains("there is no rule"));

@@ -4,7 +4,7 @@
 use crate::cli::check::{Check, Format};
 use crate::host::bundle;
 use crate::host::image::archive::{self, Archive};
-use crate::host::image::folder;
+use crate::host::image::{folder, saved};
 use crate::host::rootfs::{self, Rootfs};
 use crate::model::cause::chain;
 use crate::model::check::machine::Machine;
@@ -27,11 +27,6 @@ pub(crate) enum Error {
          engine"
     )]
     Nowhere { name: String, source: Box<dyn Cause> },
-    #[error(
-        "check {name:?}: it is an OCI layout as a folder, which is not read; check it as an archive: \
-         tar -C {name:?} -cf - . | balena-extension-manager check -"
-    )]
-    Layout { name: String },
     #[error("check the folder {name:?}")]
     Folder { name: String, source: folder::Error },
     #[error("check the bundle {name:?}")]
@@ -102,12 +97,13 @@ fn load<R: Read>(
     }
     match std::fs::metadata(name) {
         Ok(found) if found.is_dir() => {
-            let has = |file: &str| Path::new(name).join(file).exists();
-            if has("oci-layout") && has("index.json") {
-                return Err(Error::Layout { name: name.to_owned() });
+            if saved::is_saved_image(Path::new(name)).map_err(opening)? {
+                let images = saved::read(Path::new(name));
+                let failed = |source| Error::Archive { name: name.to_owned(), source };
+                return Ok(of_images(name, images.map_err(failed)?));
             }
-            let bundle = has("config.json");
-            let subject = if bundle { load_bundle(name) } else { load_folder(name) };
+            let is_bundle = Path::new(name).join("config.json").exists();
+            let subject = if is_bundle { load_bundle(name) } else { load_folder(name) };
             Ok(vec![(subject?, None)])
         }
         Ok(_) => load_archive(name, File::open(name).map_err(opening)?),
@@ -167,12 +163,16 @@ fn load_archive(name: &str, reader: impl Read) -> Result<Vec<Loaded>, Error> {
         archive::read(reader).map_err(|source| Error::Archive { name: name.to_owned(), source })?;
     let images = match archive {
         Archive::Images(images) => images,
-        Archive::Export(tree) => {
-            let origin = Origin::Export;
-            let subject = Subject { name: name.to_owned(), origin, tree, ..Subject::default() };
+        Archive::Export(tree, layers) => {
+            let (name, origin) = (name.to_owned(), Origin::Export);
+            let subject = Subject { name, origin, tree, layers, ..Subject::default() };
             return Ok(vec![(subject, None)]);
         }
     };
+    Ok(of_images(name, images))
+}
+
+fn of_images(name: &str, images: Vec<archive::Image>) -> Vec<Loaded> {
     let one = |image: archive::Image| {
         let configuration = image.configuration;
         let name = match image.name {
@@ -184,6 +184,7 @@ fn load_archive(name: &str, reader: impl Read) -> Result<Vec<Loaded>, Error> {
             name,
             origin: Origin::Image,
             tree: image.tree,
+            layers: image.layers,
             labels: Some(configuration.labels),
             image: Some(Image {
                 has_command: configuration.has_command,
@@ -193,7 +194,7 @@ fn load_archive(name: &str, reader: impl Read) -> Result<Vec<Loaded>, Error> {
         };
         (subject, machine)
     };
-    Ok(images.into_iter().map(one).collect())
+    images.into_iter().map(one).collect()
 }
 
 fn judge(subject: &Subject, own: Option<Machine>, request: &Check) -> Result<Report, Error> {

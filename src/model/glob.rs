@@ -54,6 +54,17 @@ impl<'a> Glob<'a> {
         }
     }
 
+    /// The characters that stand for themselves.
+    pub(crate) fn literals(&self) -> impl Iterator<Item = char> {
+        let mut rest = self.0.chars();
+        // A checked pattern has no errors.
+        let parts = std::iter::from_fn(move || part(&mut rest).unwrap_or_default());
+        parts.filter_map(|part| match part {
+            Part::Exactly(letter) => Some(letter),
+            Part::Any | Part::One | Part::Class { .. } => None,
+        })
+    }
+
     /// Whether the whole of `text` matches.
     ///
     /// Only the last `*` is ever tried again, as in Go: an earlier one that reaches less far leaves

@@ -1,30 +1,32 @@
 //! Reads an archive in one pass, from a file or from an engine: an image as `docker save`, its likes
 //! or an OCI layout have it, or the files of a container as `docker export` has them. Which of them it
-//! is shows at its end, where the manifest may be; so every layer is listed as it comes by.
+//! is, and what of it is a layer, shows at its end, where the manifest may be; so whatever looks like a
+//! layer is unpacked as it comes by. `assemble.rs` makes images of that.
 
-use crate::host::image::stream::{self, Budget, Item, What, each_entry};
-use crate::host::image::{ENTRIES_MAX, Names, probe, read_head};
+use crate::host::image::stream::{self, Budget, Compression, Ended, Item, each_entry};
+use crate::host::image::{ENTRIES_MAX, Names, WHOLE_MAX, pieces, probe, read_head};
 use crate::model::check::content::HEAD_LEN;
-use crate::model::check::tree::{
-    Content, Kind, Layer, Outside, TooMuch, Tree, WEIGHT_MAX, join, normal, split,
-};
-use crate::model::image::{self, Configuration, INDEX, MANIFEST, Manifest};
-use std::collections::BTreeMap;
-use std::io::Read;
+use crate::model::check::layer::{LayerFacts, Member, Unpacked, What, Why};
+use crate::model::check::tree::{Content, TooMuch, Tree, WEIGHT_MAX, join, split};
+use crate::model::check::unpack::{Unpacking, from_root};
+use crate::model::image::{self, Configuration};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
 
 /// The longest document that is kept, and how much all of them may take.
-const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
+pub(super) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
 /// How many images one archive may have. What they have together is bounded by its weight: a manifest
 /// of a few bytes may name the same large layer any number of times.
-const IMAGES_MAX: usize = 256;
+pub(super) const IMAGES_MAX: usize = 256;
 
 /// What an archive holds.
 #[derive(Debug)]
 pub(crate) enum Archive {
     Images(Vec<Image>),
     /// The files of a container.
-    Export(Tree),
+    Export(Tree, LayerFacts),
 }
 
 /// One image of an archive, its layers put on top of each other.
@@ -33,6 +35,7 @@ pub(crate) struct Image {
     pub(crate) name: Option<String>,
     pub(crate) configuration: Configuration,
     pub(crate) tree: Tree,
+    pub(crate) layers: LayerFacts,
 }
 
 /// Why an archive cannot be read.
@@ -53,24 +56,43 @@ pub(crate) enum Error {
     #[error("it has layers but no manifest: it is not complete")]
     NoManifest,
     #[error(transparent)]
-    Outside(#[from] Outside),
-    #[error(transparent)]
     TooMuch(#[from] TooMuch),
     #[error(transparent)]
     Invalid(#[from] image::Invalid),
 }
 
-/// Everything that was met on the way.
+/// A layer that was met on the way.
+#[derive(Clone, Debug)]
+pub(super) struct ReadLayer {
+    pub(super) unpacked: Unpacked,
+    /// Of its bytes as they are without compression.
+    pub(super) diff_id: [u8; 32],
+    /// Of its bytes as they are in the archive.
+    pub(super) digest: [u8; 32],
+    pub(super) is_zstd: bool,
+}
+
+impl ReadLayer {
+    /// One of no bytes at all.
+    pub(super) fn empty() -> Self {
+        let hash: [u8; 32] = Sha256::digest([]).into();
+        Self { unpacked: Unpacked::default(), diff_id: hash, digest: hash, is_zstd: false }
+    }
+}
+
+/// Everything that was met on the way, by its path without a leading slash.
 #[derive(Default)]
-struct Pass {
+pub(super) struct Pass {
     /// All that is in the archive, as if it were an export.
-    files: Layer,
-    layers: BTreeMap<String, Result<Layer, stream::Error>>,
-    documents: BTreeMap<String, Vec<u8>>,
+    pub(super) files: Unpacking,
+    pub(super) layers: BTreeMap<String, Result<ReadLayer, stream::Error>>,
+    pub(super) documents: BTreeMap<String, Vec<u8>>,
+    /// Files of no bytes, which may be layers as well.
+    pub(super) empty: BTreeSet<String>,
     /// Names of what may be documents, but for their length.
-    too_long: Vec<String>,
+    pub(super) too_long: BTreeSet<String>,
     /// `docker save` writes a layer that two images share once, and links to it.
-    links: BTreeMap<String, String>,
+    pub(super) links: BTreeMap<String, String>,
     entries: usize,
     /// Of the layers that are read.
     weight: usize,
@@ -84,246 +106,178 @@ struct Pass {
 pub(crate) fn read(mut reader: impl Read) -> Result<Archive, Error> {
     let budget = Budget::new();
     let mut pass = Pass::default();
-    each_entry(&mut reader, &budget, &mut |item| pass.take_in(item, &budget))?;
-    pass.finish()
+    let ended = each_entry(&mut reader, &budget, &mut |item| pass.take_in(item, &budget))?;
+    if ended.len == 0 {
+        return Err(stream::Error::NotTar.into());
+    }
+    pass.finish(&ended)
 }
 
-/// What a file of the archive is by its name: names in archives of images are few.
-fn may_be_document(name: &str, head: &[u8]) -> bool {
-    let here = !name.contains('/');
+/// Hashes what is read.
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buffer)?;
+        self.hash.update(buffer.get(..len).unwrap_or_default());
+        Ok(len)
+    }
+}
+
+fn may_be_document(head: &[u8]) -> bool {
     let json = head.iter().find(|byte| !byte.is_ascii_whitespace());
-    (here || name.starts_with("blobs/")) && matches!(json, Some(b'{' | b'['))
-}
-
-fn may_be_layer(name: &str) -> bool {
-    let file = split(name).1;
-    let beside =
-        !name.contains('/') && [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end));
-    beside || name.starts_with("blobs/") || file == "layer.tar" && name.matches('/').count() < 2
-}
-
-/// Whether an archive of images has a file of this name, beside or in place of a manifest.
-fn is_of_images(name: &str) -> bool {
-    let known = ["json", "VERSION", "layer.tar", "repositories", "oci-layout"];
-    may_be_layer(name) || known.contains(&split(name).1) || name.ends_with(".json")
+    matches!(json, Some(b'{' | b'['))
 }
 
 impl Pass {
-    fn take_in(&mut self, mut item: Item<'_>, budget: &Budget) -> Result<(), Error> {
+    fn take_in(&mut self, item: Item<'_>, budget: &Budget) -> Result<(), Error> {
         self.count(self.files.weight())?;
-        let name = item.path.trim_start_matches("./").to_owned();
-        match &item.what {
-            What::Entry(Kind::File(_)) => {}
-            What::Entry(Kind::Link { target }) => {
-                self.links.insert(name, target.clone());
-                return add(&mut self.files, item);
+        let Item { mut member, size, content } = item;
+        let name = from_root(&member.name);
+        match &mut member.what {
+            What::File(found) => *found = self.file(&name, size, content, budget)?,
+            What::Link { target } => self.link(&name, target),
+            What::HardLink { target } => {
+                self.links.insert(name, from_root(target));
             }
-            What::Entry(_) | What::OpaqueFolder | What::HardLink { .. } | What::Whiteout => {
-                return add(&mut self.files, item);
-            }
+            What::Folder
+            | What::Device { .. }
+            | What::Fifo
+            | What::Global
+            | What::Unknown { .. } => {}
         }
-        let head = read_head(&mut item.content, HEAD_LEN).map_err(stream::Error::Read)?;
-        if may_be_document(&name, &head) {
-            let bytes = self.document(name, &head, &mut item)?;
-            return add_file(&mut self.files, item, &bytes);
+        self.files.add(member);
+        Ok(())
+    }
+
+    /// Keeps a link beside the layers.
+    pub(super) fn link(&mut self, name: &str, target: &str) {
+        let target = match target.starts_with('/') {
+            true => from_root(target),
+            false => from_root(&join(split(name).0, target)),
+        };
+        self.links.insert(name.to_owned(), target);
+    }
+
+    /// Looks at one file of a folder that is not an archive, so that nobody counts what is read of it.
+    pub(super) fn file_beside(
+        &mut self,
+        name: &str,
+        size: u64,
+        file: &mut dyn Read,
+        budget: &Budget,
+    ) -> Result<(), Error> {
+        let mut counted = budget.counted(file);
+        let content = self.file(name, size, &mut counted, budget)?;
+        let name = name.to_owned();
+        let what = What::File(content);
+        self.files.add(Member { name, what, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
+        Ok(())
+    }
+
+    /// Looks at one file of the archive, whose name need not say what it is.
+    fn file(
+        &mut self,
+        name: &str,
+        size: u64,
+        content: &mut dyn Read,
+        budget: &Budget,
+    ) -> Result<Content, Error> {
+        let head = read_head(content, HEAD_LEN).map_err(stream::Error::Read)?;
+        if size == 0 {
+            self.empty.insert(name.to_owned());
         }
-        if may_be_layer(&name) {
-            self.layer(name, &head, &mut item, budget)?;
-            // Its bytes have gone by: it is known by the first of them alone.
-            let content = Content { size: item.size, ..Content::of_head(&head) };
-            self.files.add(&item.path, item.entry(Kind::File(content)))?;
-            return Ok(());
+        if may_be_document(&head) {
+            let bytes = self.document(name, size, &head, content)?;
+            let mut whole = bytes.chain(content);
+            return Ok(probe(name, size, Names::Any, &mut whole).map_err(stream::Error::Read)?);
         }
-        add_file(&mut self.files, item, &head)
+        if stream::may_be_archive(&head) {
+            return self.layer(name, size, &head, content, budget);
+        }
+        let mut whole = head.chain(content);
+        Ok(probe(name, size, Names::Any, &mut whole).map_err(stream::Error::Read)?)
     }
 
     /// `weight` is that of the layer that is being read.
-    fn count(&mut self, weight: usize) -> Result<(), Error> {
+    pub(super) fn count(&mut self, weight: usize) -> Result<(), Error> {
         self.entries += 1;
         if self.entries > ENTRIES_MAX {
             return Err(Error::TooMany);
         }
-        if self.weight + weight > WEIGHT_MAX { Err(TooMuch.into()) } else { Ok(()) }
+        if self.weight.saturating_add(weight) > WEIGHT_MAX { Err(TooMuch.into()) } else { Ok(()) }
     }
 
     /// Keeps a document. Returns as much of it as was read.
-    fn document(
+    fn document<'a>(
         &mut self,
-        name: String,
-        head: &[u8],
-        item: &mut Item<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        let mut most = head.chain(&mut *item.content).take(DOCUMENT_MAX);
-        most.read_to_end(&mut bytes).map_err(stream::Error::Read)?;
-        let all = self.document_len + item.size;
-        if item.size > DOCUMENT_MAX || all > DOCUMENTS_MAX {
-            self.too_long.push(name);
-            return Ok(bytes);
+        name: &str,
+        size: u64,
+        head: &'a [u8],
+        content: &mut dyn Read,
+    ) -> Result<std::borrow::Cow<'a, [u8]>, Error> {
+        let all = self.document_len + size;
+        if size > DOCUMENT_MAX || all > DOCUMENTS_MAX {
+            self.too_long.insert(name.to_owned());
+            return Ok(head.into());
         }
+        let mut bytes = head.to_vec();
+        let mut rest = content.take(DOCUMENT_MAX);
+        rest.read_to_end(&mut bytes).map_err(stream::Error::Read)?;
         self.document_len = all;
-        self.documents.insert(name, bytes.clone());
-        Ok(bytes)
+        self.documents.insert(name.to_owned(), bytes.clone());
+        Ok(bytes.into())
     }
 
-    /// Reads a layer. If it is none, that matters only if a manifest names it.
+    /// Unpacks what may be a layer. If it is none, that matters only if a manifest names it.
     fn layer(
         &mut self,
-        name: String,
+        name: &str,
+        size: u64,
         head: &[u8],
-        item: &mut Item<'_>,
+        content: &mut dyn Read,
         budget: &Budget,
-    ) -> Result<(), Error> {
-        let mut layer = Layer::default();
-        let mut reader = head.chain(&mut *item.content);
-        let read = each_entry(&mut reader, budget, &mut |item| {
-            self.count(layer.weight())?;
-            add(&mut layer, item)
+    ) -> Result<Content, Error> {
+        let mut unpacking = Unpacking::default();
+        let mut reader = Hashed { inner: head.chain(content), hash: Sha256::new() };
+        let read = each_entry(&mut reader, budget, &mut |mut item| {
+            self.count(unpacking.weight())?;
+            if let What::File(found) = &mut item.member.what {
+                let path = from_root(&item.member.name);
+                *found = probe(&path, item.size, Names::Any, &mut item.content)
+                    .map_err(stream::Error::Read)?;
+            }
+            unpacking.add(item.member);
+            Ok(())
         });
-        let layer = match read {
-            Ok(()) => Ok(layer),
+        pieces(&mut reader, &mut |_| ()).map_err(stream::Error::Read)?;
+        let digest = reader.hash.finalize().into();
+        self.weight += unpacking.weight();
+        let read = match read {
+            Ok(Ended { sha256, compression, .. }) => Ok((sha256, compression)),
+            // It is known of it that no engine unpacks it.
+            Err(Error::Stream(error)) if error.is_damage() => {
+                let why = crate::model::cause::chain(&error);
+                unpacking.fault("", Why::Unreadable(why));
+                Ok(([0; 32], Compression::None))
+            }
             Err(Error::Stream(error)) => Err(error),
             Err(error) => return Err(error),
         };
-        self.weight += layer.as_ref().map(Layer::weight).unwrap_or_default();
-        self.layers.insert(name, layer);
-        Ok(())
+        let layer = read.map(|(diff_id, compression)| ReadLayer {
+            unpacked: unpacking.finish(),
+            diff_id,
+            digest,
+            is_zstd: compression == Compression::Zstd,
+        });
+        self.layers.insert(name.to_owned(), layer);
+        // As what it is in an export, it is known by its first bytes and its hash.
+        let sha256 = (size <= WHOLE_MAX).then_some(digest);
+        Ok(Content { size, sha256, ..Content::of_head(head) })
     }
-
-    fn finish(mut self) -> Result<Archive, Error> {
-        let has_layers = self.layers.values().any(Result::is_ok);
-        let manifests = if let Some(bytes) = self.documents.get(MANIFEST) {
-            image::manifests(bytes)
-        } else if self.documents.contains_key(INDEX) {
-            image::manifests_of_layout(&self.documents)
-        } else if has_layers && self.files.paths().all(is_of_images) {
-            return Err(
-                match self.too_long.iter().find(|name| *name == MANIFEST || *name == INDEX) {
-                    Some(name) => Error::DocumentTooLong { name: name.clone() },
-                    None => Error::NoManifest,
-                },
-            );
-        } else {
-            return self.export();
-        };
-        match manifests {
-            Ok(manifests) => self.images(manifests).map(Archive::Images),
-            // A container may have a file of this name, and no layers.
-            Err(_) if !has_layers => self.export(),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn export(self) -> Result<Archive, Error> {
-        let mut tree = Tree::default();
-        tree.add_layer(self.files)?;
-        Ok(Archive::Export(tree))
-    }
-
-    fn images(&mut self, manifests: Vec<Manifest>) -> Result<Vec<Image>, Error> {
-        if manifests.len() > IMAGES_MAX {
-            return Err(Error::TooManyImages);
-        }
-        self.files = Layer::default();
-        let mut uses: BTreeMap<String, usize> = BTreeMap::new();
-        for name in manifests.iter().flat_map(|manifest| &manifest.layers) {
-            *uses.entry(self.real_name(name)).or_default() += 1;
-        }
-        let mut images = Vec::new();
-        let mut weight = 0;
-        for manifest in manifests {
-            let image = self.image(manifest, &mut uses)?;
-            weight += image.tree.weight();
-            if weight > WEIGHT_MAX {
-                return Err(Error::TooMuchTogether);
-            }
-            images.push(image);
-        }
-        Ok(images)
-    }
-
-    /// The name under which a layer was read.
-    fn real_name(&self, name: &str) -> String {
-        let target = self.links.get(name).and_then(|target| linked(name, target));
-        target.unwrap_or_else(|| name.to_owned())
-    }
-
-    fn image(
-        &mut self,
-        manifest: Manifest,
-        uses: &mut BTreeMap<String, usize>,
-    ) -> Result<Image, Error> {
-        let name = &manifest.config;
-        let bytes = self.documents.get(name).ok_or_else(|| self.missing(name))?;
-        let configuration = Configuration::parse(bytes, name)?;
-        let mut tree = Tree::default();
-        for name in &manifest.layers {
-            let real = self.real_name(name);
-            let last = uses.get_mut(&real).is_none_or(|left| {
-                *left = left.saturating_sub(1);
-                *left == 0
-            });
-            // A layer that is not used again need not be there twice.
-            let layer = match self.layers.remove(&real) {
-                Some(Ok(layer)) => layer,
-                Some(Err(source)) => return Err(Error::Layer { name: name.clone(), source }),
-                None => return Err(self.missing(name)),
-            };
-            if !last {
-                self.layers.insert(real, Ok(layer.clone()));
-            }
-            tree.add_layer(layer)?;
-        }
-        Ok(Image { name: manifest.name, configuration, tree })
-    }
-
-    /// Why a part of an image cannot be had.
-    fn missing(&self, name: &str) -> Error {
-        let name = name.to_owned();
-        if self.too_long.contains(&name) {
-            Error::DocumentTooLong { name }
-        } else {
-            image::Invalid::Missing { name }.into()
-        }
-    }
-}
-
-/// Where a link beside the layers leads.
-fn linked(name: &str, target: &str) -> Option<String> {
-    let mut path = split(name).0.to_owned();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if path.is_empty() => return None,
-            ".." => path = split(&path).0.to_owned(),
-            part => path = join(&path, part),
-        }
-    }
-    Some(path)
-}
-
-/// Adds an entry of an archive to a layer.
-fn add(layer: &mut Layer, mut item: Item<'_>) -> Result<(), Error> {
-    match std::mem::replace(&mut item.what, What::OpaqueFolder) {
-        What::Entry(Kind::File(_)) => return add_file(layer, item, &[]),
-        What::Entry(kind) => layer.add(&item.path, item.entry(kind))?,
-        What::OpaqueFolder => {
-            layer.add_opaque(&item.path)?;
-            layer.add(&item.path, item.entry(Kind::Folder))?;
-        }
-        What::HardLink { target } => layer.add_hard_link(&item.path, &target)?,
-        What::Whiteout => layer.add_overlay_whiteout(&item.path)?,
-    }
-    Ok(())
-}
-
-/// Adds a file, of which `head` was read already.
-fn add_file(layer: &mut Layer, mut item: Item<'_>, head: &[u8]) -> Result<(), Error> {
-    let path = normal(&item.path)?;
-    let content = probe(&path, item.size, Names::Any, &mut head.chain(&mut item.content));
-    let content = content.map_err(stream::Error::Read)?;
-    layer.add(&item.path, item.entry(Kind::File(content)))?;
-    Ok(())
 }
 
 #[cfg(test)]

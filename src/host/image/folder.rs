@@ -106,7 +106,9 @@ fn entry(
     } else if file_type.is_socket() {
         Kind::Socket
     } else if file_type.is_file() {
-        Kind::File(content(open(path)?)?)
+        let mut content = content(open(path)?)?;
+        content.capable = has_capabilities(path);
+        Kind::File(content)
     } else {
         Kind::Device
     };
@@ -114,9 +116,13 @@ fn entry(
 }
 
 /// Neither through a link nor waiting for the other end of a FIFO, whatever the file has become.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+fn has_capabilities(path: &Path) -> bool {
+    rustix::fs::lgetxattr(path, "security.capability", &mut [0_u8; 64]).is_ok()
 }
 
 /// Whether overlayfs takes the folder for one that hides what lies below it (kernel documentation,

@@ -2,8 +2,11 @@
 //! listing means is decided in `model/check`, and what an archive's documents say in `model/image.rs`.
 
 pub(crate) mod archive;
+mod assemble;
 pub(crate) mod folder;
+pub(crate) mod saved;
 pub(crate) mod stream;
+mod zstd;
 
 use crate::model::check::content::{HEAD_LEN, ReleaseSearch, Wanted, wanted, wanted_by_any_name};
 use crate::model::check::tree::Content;

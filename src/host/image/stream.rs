@@ -1,21 +1,19 @@
-//! One tar archive as a stream: decompressed, and read to its very end, so that the checksum there is
-//! looked at. Archives come from anywhere; whatever one could ask for without a limit has its limit
-//! here.
+//! One tar archive as a stream: decompressed, and read to its very end, so that its checksum is looked
+//! at. Archives come from anywhere; whatever one could ask for without a limit has its limit here.
 
-use crate::host::image::{READ_MAX, read_head};
-use crate::model::check::tree::{Entry, Kind};
+use crate::host::image::zstd;
+use crate::host::image::{READ_MAX, pieces, read_head};
+use crate::model::check::layer::{Member, What};
+use crate::model::check::tree::Content;
+use crate::model::tar_header::{BLOCK, Header, Invalid, in_utf_8, is_archive, records, text};
 use flate2::read::MultiGzDecoder;
+use sha2::{Digest as _, Sha256};
 use std::cell::Cell;
 use std::io::{self, Read};
-use tar::EntryType;
 
-/// How many bytes may stand before one entry: names and attributes, which are held in memory.
-const HEADERS_MAX: u64 = 1024 * 1024;
-/// The longest path, and the longest target of a link (`PATH_MAX`, path_resolution(7)).
-const PATH_MAX: usize = 4096;
-/// The length of a tar header, and where it has its mark (tar(5), POSIX ustar).
-const BLOCK: usize = 512;
-const MARK: std::ops::Range<usize> = 257..262;
+/// How many bytes one header about an entry may have: names and attributes, which are held in memory.
+/// Go reads no more either.
+const HEADER_MAX: u64 = 1024 * 1024;
 
 /// Why a tar archive cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,28 +22,33 @@ pub(crate) enum Error {
     Read(#[source] io::Error),
     #[error("it is no tar archive")]
     NotTar,
+    #[error("a header in it is not valid, after {before:?}")]
+    Header { before: String, source: Invalid },
+    #[error("an empty block stands between its entries, after {before:?}")]
+    EmptyBlock { before: String },
     #[error(
         "it is compressed with {0}, which is not supported: decompress it first, or save the image with docker save"
     )]
     Compressed(&'static str),
-    #[error("it is cut off: the block is missing that ends a tar archive")]
-    CutOff,
     #[error(
         "{path:?} in it is a sparse file as tar --format=posix -S writes it, which is not supported: \
-         leave out -S, or make the archive with --format=gnu"
+         leave out -S"
     )]
     Sparse { path: String },
-    #[error("a path in it is longer than {PATH_MAX} bytes: {start:?}…")]
-    PathTooLong { start: String },
+    #[error("it unpacks to more than {READ_MAX} bytes")]
+    TooMuch,
+    #[error("there are more than {HEADER_MAX} bytes of headers before one file")]
+    Headers,
 }
 
-/// What is read no further.
-#[derive(Debug, thiserror::Error)]
-enum TooLong {
-    #[error("it unpacks to more than {READ_MAX} bytes")]
-    Unpacked,
-    #[error("there are more than {HEADERS_MAX} bytes of headers before one file")]
-    Headers,
+impl Error {
+    /// Whether an engine would not read it either.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. } => true,
+            Self::Compressed(_) | Self::Sparse { .. } | Self::TooMuch | Self::Headers => false,
+        }
+    }
 }
 
 /// How much may still be unpacked, over an archive and all that are in it.
@@ -59,46 +62,52 @@ impl Budget {
     pub(crate) fn of(bytes: u64) -> Self {
         Self(Cell::new(bytes))
     }
-}
 
-/// What an entry of an archive is.
-pub(crate) enum What {
-    /// A file, folder, link or device. A file's content is still to be looked at.
-    Entry(Kind),
-    OpaqueFolder,
-    HardLink {
-        target: String,
-    },
-    /// The whiteout of overlayfs.
-    Whiteout,
+    /// The bytes of `reader`, which count as if they were unpacked.
+    pub(crate) fn counted<'a>(&'a self, reader: &'a mut dyn Read) -> impl Read + 'a {
+        Metered { inner: Box::new(reader), budget: &self.0, hash: Sha256::new(), len: 0 }
+    }
+
+    /// What went wrong, which may be that nothing is left.
+    fn error(&self, error: io::Error) -> Error {
+        if self.0.get() == 0 { Error::TooMuch } else { Error::Read(error) }
+    }
 }
 
 /// An entry of an archive.
 pub(crate) struct Item<'a> {
-    pub(crate) path: String,
-    pub(crate) what: What,
+    /// A file's content is still to be looked at.
+    pub(crate) member: Member,
     pub(crate) size: u64,
     /// The bytes of a file.
     pub(crate) content: &'a mut dyn Read,
-    mode: u32,
-    uid: u32,
-    gid: u32,
 }
 
-impl Item<'_> {
-    /// What is known of it but its content.
-    pub(crate) fn entry(&self, kind: Kind) -> Entry {
-        Entry { kind, mode: self.mode, uid: self.uid, gid: self.gid }
-    }
+/// What is known of an archive at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Of the bytes as they are without compression.
+    pub(crate) sha256: [u8; 32],
+    pub(crate) len: u64,
+    /// Whether an empty block marks the end. Engines read archives without one.
+    pub(crate) is_marked: bool,
+    pub(crate) compression: Compression,
 }
 
-/// Counts what is read.
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Counts and hashes what is read.
 struct Metered<'a> {
     inner: Box<dyn Read + 'a>,
     budget: &'a Cell<u64>,
-    /// What may be read until the next entry is there.
-    headers: &'a Cell<u64>,
-    ended: &'a Cell<bool>,
+    hash: Sha256,
+    len: u64,
 }
 
 impl Read for Metered<'_> {
@@ -106,20 +115,41 @@ impl Read for Metered<'_> {
         let len = self.inner.read(buffer)?;
         let count = u64::try_from(len).unwrap_or(u64::MAX);
         // What is used up stays so, whoever reads on.
-        let enough = |cell: &Cell<u64>| {
-            let left = cell.get().checked_sub(count);
-            cell.set(left.unwrap_or_default());
-            left.is_some()
-        };
-        if !enough(self.budget) {
-            return Err(io::Error::other(TooLong::Unpacked));
+        let left = self.budget.get().checked_sub(count);
+        self.budget.set(left.unwrap_or_default());
+        if left.is_none() {
+            return Err(io::Error::other("more than may be unpacked"));
         }
-        if !enough(self.headers) {
-            return Err(io::Error::other(TooLong::Headers));
-        }
-        self.ended.set(self.ended.get() || len == 0 && !buffer.is_empty());
+        self.hash.update(buffer.get(..len).unwrap_or_default());
+        self.len += count;
         Ok(len)
     }
+}
+
+/// The bytes of one entry.
+struct Body<'a, 'r> {
+    reader: &'a mut io::BufReader<Metered<'r>>,
+    left: u64,
+}
+
+impl Read for Body<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let len = self.reader.read(buffer.get_mut(..most).unwrap_or_default())?;
+        if len == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left = self.left.saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
+        Ok(len)
+    }
+}
+
+/// What stood before an entry, about it.
+#[derive(Default)]
+struct Before {
+    records: Vec<u8>,
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
 }
 
 /// Calls `each` for every entry of the archive in `reader`, compressed as it may be.
@@ -130,136 +160,179 @@ pub(crate) fn each_entry<E: From<Error>>(
     reader: &mut dyn Read,
     budget: &Budget,
     each: &mut dyn FnMut(Item<'_>) -> Result<(), E>,
-) -> Result<(), E> {
-    let (headers, ended) = (Cell::new(u64::MAX), Cell::new(false));
-    let mut meter =
-        Metered { inner: Box::new(reader), budget: &budget.0, headers: &headers, ended: &ended };
-    meter.inner = unpacked(meter.inner)?;
-    let mut archive = tar::Archive::new(meter);
-    let mut entries = archive.entries().map_err(Error::Read)?;
-    // The rest of the entry before is skipped on the way to the next.
-    let mut before = 0;
-    loop {
-        headers.set(HEADERS_MAX.saturating_add(before));
-        let Some(entry) = entries.next() else { break };
-        let mut entry = entry.map_err(Error::Read)?;
-        headers.set(u64::MAX);
-        let sparse = entry.header().entry_type() == EntryType::GNUSparse;
-        // A sparse entry's own size counts the holes, which are not in the archive.
-        let in_archive = if sparse { entry.header().entry_size() } else { Ok(entry.size()) };
-        before = in_archive.map_err(Error::Read)?;
-        if let Some(item) = item(&mut entry)? {
-            each(item)?;
+) -> Result<Ended, E> {
+    let (inner, compression) = unpacked(Box::new(reader), budget)?;
+    let metered = Metered { inner, budget: &budget.0, hash: Sha256::new(), len: 0 };
+    // Headers are short, and decompressing so little at a time is slow.
+    let mut reader = io::BufReader::new(metered);
+    let mut before = Before::default();
+    let mut last = String::new();
+    let mut is_first = true;
+    let is_marked = loop {
+        let failed = |error| budget.error(error);
+        let is_short = is_first && compression == Compression::None;
+        let block = next_block(&mut reader).map_err(|error| {
+            let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
+            if is_cut && is_short { Error::NotTar } else { budget.error(error) }
+        });
+        let Some(block) = block? else { break false };
+        if block.iter().all(|byte| *byte == 0) {
+            match next_block(&mut reader).map_err(failed)? {
+                Some(block) if block.iter().any(|byte| *byte != 0) => {
+                    return Err(Error::EmptyBlock { before: last }.into());
+                }
+                Some(_) | None => break true,
+            }
         }
+        let invalid = |source| Error::Header { before: last.clone(), source };
+        let mut header = Header::parse(&block).map_err(|source| match is_first {
+            true => Error::NotTar,
+            false => invalid(source),
+        })?;
+        is_first = false;
+        if matches!(header.flag, b'x' | b'g' | b'L' | b'K') {
+            let bytes = about_the_next(&header, &mut reader, budget)?;
+            match header.flag {
+                b'L' => before.name = Some(text(&bytes).to_vec()),
+                b'K' => before.link = Some(text(&bytes).to_vec()),
+                b'x' => before.records = bytes,
+                _ => {
+                    records(&bytes).and_then(|records| header.extend(&records)).map_err(invalid)?;
+                    let member = member(&header, Vec::new(), What::Global);
+                    each(Item { member, size: 0, content: &mut io::empty() })?;
+                    before = Before::default();
+                    continue;
+                }
+            }
+            let bytes = std::mem::take(&mut before.records);
+            records(&bytes).map_err(invalid)?;
+            before.records = bytes;
+            continue;
+        }
+        let about = std::mem::take(&mut before);
+        let extended =
+            records(&about.records).and_then(|records| header.extend(&records)).map_err(invalid)?;
+        header.name = about.name.unwrap_or(header.name);
+        header.link = about.link.unwrap_or(header.link);
+        if let Some(name) = extended.sparse {
+            let name = if name.is_empty() { &header.name } else { &name };
+            return Err(Error::Sparse { path: in_utf_8(name) }.into());
+        }
+        if header.flag == b'S' {
+            skip_map(&header, &mut reader).map_err(failed)?;
+        }
+        last = in_utf_8(&header.name);
+        let (len, what) = (header.len_of_data(), what(&header));
+        let member = member(&header, extended.attributes, what);
+        let mut body = Body { reader: &mut reader, left: len };
+        each(Item { member, size: len, content: &mut body })?;
+        pieces(&mut body, &mut |_| ()).map_err(failed)?;
+        skip_padding(len, &mut reader).map_err(failed)?;
+    };
+    pieces(&mut reader, &mut |_| ()).map_err(|error| budget.error(error))?;
+    let Metered { hash, len, .. } = reader.into_inner();
+    Ok(Ended { sha256: hash.finalize().into(), len, is_marked, compression })
+}
+
+/// The next block; `None` at the end, which is between two blocks.
+fn next_block(reader: &mut dyn Read) -> io::Result<Option<[u8; BLOCK]>> {
+    let bytes = read_head(reader, BLOCK)?;
+    match <[u8; BLOCK]>::try_from(bytes) {
+        Ok(block) => Ok(Some(block)),
+        Err(bytes) if bytes.is_empty() => Ok(None),
+        Err(_) => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-    if ended.get() {
-        return Err(Error::CutOff.into());
+}
+
+/// The bytes of a header that is about the next entry.
+fn about_the_next(
+    header: &Header,
+    reader: &mut io::BufReader<Metered<'_>>,
+    budget: &Budget,
+) -> Result<Vec<u8>, Error> {
+    if header.size > HEADER_MAX {
+        return Err(Error::Headers);
     }
-    headers.set(u64::MAX);
-    let mut rest = archive.into_inner();
-    io::copy(&mut rest, &mut io::sink()).map_err(Error::Read)?;
+    let mut bytes = Vec::new();
+    let mut body = Body { reader, left: header.size };
+    body.read_to_end(&mut bytes).map_err(|error| budget.error(error))?;
+    skip_padding(header.size, reader).map_err(|error| budget.error(error))?;
+    Ok(bytes)
+}
+
+/// At the very end of an archive the padding may be missing.
+fn skip_padding(len: u64, reader: &mut dyn Read) -> io::Result<()> {
+    let padding = len.next_multiple_of(512) - len;
+    io::copy(&mut reader.take(padding), &mut io::sink())?;
     Ok(())
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds are headers of headers")]
-fn item<'a>(entry: &'a mut tar::Entry<'_, Metered<'_>>) -> Result<Option<Item<'a>>, Error> {
-    let path = text(&entry.path_bytes())?;
-    let target = text(&entry.link_name_bytes().unwrap_or_default())?;
-    let attributes = Attributes::of(entry, &path)?;
-    if let Some(path) = attributes.sparse {
-        return Err(Error::Sparse { path });
+/// The blocks that hold the map of a sparse file in GNU's old format.
+fn skip_map(header: &Header, reader: &mut dyn Read) -> io::Result<()> {
+    let mut more = header.more_map;
+    while more {
+        let block = next_block(reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        more = block.get(504).is_some_and(|byte| *byte != 0);
     }
-    let what = match entry.header().entry_type() {
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            What::Entry(Kind::File(Default::default()))
-        }
-        EntryType::Link => What::HardLink { target },
-        EntryType::Symlink => What::Entry(Kind::Link { target }),
-        EntryType::Directory if attributes.opaque => What::OpaqueFolder,
-        EntryType::Directory => What::Entry(Kind::Folder),
-        EntryType::Char if is_zero(entry.header()) => What::Whiteout,
-        EntryType::Char | EntryType::Block => What::Entry(Kind::Device),
-        EntryType::Fifo => What::Entry(Kind::Fifo),
-        _ => return Ok(None),
-    };
-    let header = entry.header();
-    let id = |value: io::Result<u64>| u32::try_from(value.unwrap_or_default()).unwrap_or(u32::MAX);
-    let mode = header.mode().unwrap_or_default() & 0o7777;
-    let (uid, gid, size) = (id(header.uid()), id(header.gid()), entry.size());
-    Ok(Some(Item { path, what, size, content: entry, mode, uid, gid }))
+    Ok(())
 }
 
-fn text(bytes: &[u8]) -> Result<String, Error> {
-    let text = String::from_utf8_lossy(bytes);
-    if bytes.len() > PATH_MAX {
-        return Err(Error::PathTooLong { start: text.chars().take(80).collect() });
-    }
-    Ok(text.into_owned())
-}
-
-fn is_zero(header: &tar::Header) -> bool {
-    [header.device_major(), header.device_minor()].iter().all(|it| matches!(it, Ok(Some(0))))
-}
-
-/// What the extended header of an entry says beside its name.
-#[derive(Default)]
-struct Attributes {
-    /// Overlayfs has marked the folder, in the archive's own way of writing attributes.
-    opaque: bool,
-    /// The path of a file whose holes are left out, as GNU tar writes it in POSIX archives (GNU tar
-    /// manual, "PAX 1"). Its entry has another name, and a map of the holes before or in the file.
-    sparse: Option<String>,
-}
-
-impl Attributes {
-    /// `path` is the name that the entry itself has.
-    fn of(entry: &mut tar::Entry<'_, Metered<'_>>, path: &str) -> Result<Self, Error> {
-        let mut found = Self::default();
-        let Some(extensions) = entry.pax_extensions().map_err(Error::Read)? else {
-            return Ok(found);
-        };
-        // The library parts records at every new line, also inside of the value of an attribute. What is
-        // left of such a value is no record.
-        for extension in extensions.flatten() {
-            let (key, value) = (extension.key_bytes(), extension.value_bytes());
-            if key.starts_with(b"SCHILY.xattr.") && key.ends_with(b".overlay.opaque") {
-                found.opaque |= value == b"y";
-            } else if key == b"GNU.sparse.name" {
-                found.sparse = Some(text(value)?);
-            } else if key.starts_with(b"GNU.sparse.") && found.sparse.is_none() {
-                found.sparse = Some(path.to_owned());
-            }
-        }
-        Ok(found)
+fn member(header: &Header, attributes: Vec<(String, Vec<u8>)>, what: What) -> Member {
+    Member {
+        name: in_utf_8(&header.name),
+        what,
+        mode: header.mode,
+        uid: header.uid,
+        gid: header.gid,
+        attributes,
     }
 }
 
-/// The bytes of a tar archive, decompressed if they are compressed with what Docker compresses with.
-fn unpacked<'a>(mut reader: Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>, Error> {
-    let head = read_head(&mut reader, BLOCK).map_err(Error::Read)?;
-    for (mark, name) in
-        [(&b"\x28\xb5\x2f\xfd"[..], "zstd"), (&b"\xfd7zXZ\0"[..], "xz"), (&b"BZh"[..], "bzip2")]
-    {
-        if head.starts_with(mark) {
-            return Err(Error::Compressed(name));
-        }
+fn what(header: &Header) -> What {
+    let target = || in_utf_8(&header.link);
+    match header.flag {
+        // As archives were before POSIX.
+        0 if header.name.ends_with(b"/") => What::Folder,
+        0 | b'0' => What::File(Content::default()),
+        b'1' => What::HardLink { target: target() },
+        b'2' => What::Link { target: target() },
+        b'3' => What::Device { whiteout: header.device == (0, 0) },
+        b'4' => What::Device { whiteout: false },
+        b'5' => What::Folder,
+        b'6' => What::Fifo,
+        flag => What::Unknown { flag },
     }
-    let packed = head.starts_with(b"\x1f\x8b");
-    let whole: Box<dyn Read> = Box::new(io::Cursor::new(head).chain(reader));
-    if !packed {
-        return checked(whole);
-    }
-    checked(Box::new(MultiGzDecoder::new(whole)))
 }
 
-/// Refuses what is no tar archive. An empty one is all zeros.
-fn checked<'a>(mut reader: Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>, Error> {
-    let head = read_head(&mut reader, BLOCK).map_err(Error::Read)?;
-    let empty = head.len() == BLOCK && head.iter().all(|byte| *byte == 0);
-    if empty || head.get(MARK) == Some(b"ustar") {
-        // Headers are short, and decompressing so little at a time is slow.
-        Ok(Box::new(io::BufReader::new(io::Cursor::new(head).chain(reader))))
+/// Whether a file that begins with `head` may be a tar archive, compressed as it may be.
+pub(crate) fn may_be_archive(head: &[u8]) -> bool {
+    let packed = [&GZIP[..], &ZSTD, &XZ, &BZIP2];
+    packed.iter().any(|mark| head.starts_with(mark)) || is_archive(head)
+}
+
+const GZIP: [u8; 2] = *b"\x1f\x8b";
+const ZSTD: [u8; 4] = *b"\x28\xb5\x2f\xfd";
+const XZ: [u8; 6] = *b"\xfd7zXZ\0";
+const BZIP2: [u8; 3] = *b"BZh";
+
+/// The bytes of a tar archive, decompressed if they are compressed with what engines compress with.
+fn unpacked<'a>(
+    mut reader: Box<dyn Read + 'a>,
+    budget: &Budget,
+) -> Result<(Box<dyn Read + 'a>, Compression), Error> {
+    let head = read_head(&mut reader, BLOCK).map_err(|error| budget.error(error))?;
+    let whole = |head: Vec<u8>| io::Cursor::new(head).chain(reader);
+    if head.starts_with(&XZ) {
+        return Err(Error::Compressed("xz"));
+    }
+    if head.starts_with(&BZIP2) {
+        return Err(Error::Compressed("bzip2"));
+    }
+    Ok(if head.starts_with(&GZIP) {
+        (Box::new(MultiGzDecoder::new(whole(head))), Compression::Gzip)
+    } else if head.starts_with(&ZSTD) {
+        (Box::new(zstd::Decoder::new(whole(head))), Compression::Zstd)
     } else {
-        Err(Error::NotTar)
-    }
+        (Box::new(whole(head)), Compression::None)
+    })
 }

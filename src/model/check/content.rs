@@ -63,8 +63,10 @@ impl Content {
             true => LineEnds::Dos,
             false => LineEnds::Unix,
         };
+        // What stands behind an interpreter is cut off without a word (execve(2)).
+        let long_line = line.len() >= LINE_MAX;
         let kept = line.get(..LINE_MAX).unwrap_or(line).to_vec();
-        Self { head: kept, line_ends, ..Self::default() }
+        Self { head: kept, line_ends, long_line, ..Self::default() }
     }
 }
 
@@ -226,6 +228,9 @@ mod tests {
         let content = Content::of_head(b"#!/bin/sh\necho\r\n");
         assert_eq!(content.line_ends, LineEnds::Dos);
         assert_eq!(Content::of_head(b"plain\r\n"), Content::default());
+        let line = |len: usize| [&b"#!/bin/sh "[..], &vec![b'x'; len - 10], b"\n"].concat();
+        assert!(!Content::of_head(&line(255)).long_line);
+        assert!(Content::of_head(&line(256)).long_line);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::model::check::labels::{Claims, Layering};
 use crate::model::check::machine::Machine;
 use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
-use crate::model::check::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out};
+use crate::model::check::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out, split};
 use crate::model::hook_failure::elf_machine;
 
 /// What every host mounts something over at boot.
@@ -127,6 +127,10 @@ fn check_permissions(path: &str, entry: &Entry, origin: Origin, findings: &mut F
                 let mend = "chmod ug-s, unless the host shall really run it with more rights";
                 findings.add_at(Rule::SetUid, path, message, mend);
             }
+            if entry.content().is_some_and(|content| content.capable) {
+                let mend = "setcap -r, unless the host shall really run it with more rights";
+                findings.add_at(Rule::Capability, path, "it has file capabilities", mend);
+            }
             if mode & 0o002 != 0 {
                 let message = format!("everybody may write to it (mode {mode:04o})");
                 findings.add_at(Rule::WorldWritable, path, message, "chmod o-w");
@@ -207,10 +211,25 @@ fn check_machine(path: &str, entry: &Entry, machine: Option<&Machine>, findings:
         false => machine.runs(found) || !is_linked(&content.head),
     };
     if !fits {
+        let rule = match path.ends_with(".ko") || entry.mode & 0o111 != 0 || is_library(path) {
+            true => Rule::Architecture,
+            false => Rule::ForeignData,
+        };
         let message = format!("it is for {found}, but {machine}");
         let mend = format!("build it for {}, or leave it out", machine.name);
-        findings.add_at(Rule::Architecture, path, message, mend);
+        findings.add_at(rule, path, message, mend);
     }
+}
+
+/// Whether the dynamic loader finds a library there by its name alone (ld.so(8)). Such need no x bit.
+fn is_library(path: &str) -> bool {
+    let (folder, name) = split(path);
+    let folder = folder.strip_prefix("usr/").unwrap_or(folder);
+    let folder = folder.strip_prefix("local/").unwrap_or(folder);
+    // lib, lib64, and as Debian has them lib/x86_64-linux-gnu.
+    let (lib, rest) = folder.split_once('/').unwrap_or((folder, ""));
+    let is_searched = lib.starts_with("lib") && (rest.is_empty() || rest.contains("-linux-"));
+    is_searched && !rest.contains('/') && name.contains(".so")
 }
 
 #[cfg(test)]
@@ -242,6 +261,8 @@ mod tests {
     fn each_kind_of_unwanted_file_has_its_rule() {
         let special = |kind| Entry { kind, mode: 0o644, uid: 0, gid: 0 };
         let folder = |mode| Entry { kind: Kind::Folder, mode, uid: 0, gid: 0 };
+        let capable = Content { capable: true, ..Content::default() };
+        let capable = Entry { kind: Kind::File(capable), mode: 0o755, uid: 0, gid: 0 };
         let owned = Entry { uid: 1000, ..file(0o644, b"") };
         for (path, entry, expected) in [
             ("a", file(0o644, b""), vec![]),
@@ -259,6 +280,11 @@ mod tests {
             ("etc/passwd", file(0o644, b""), vec!["host-file"]),
             ("usr/bin/x", file(0o755, &elf(2, 183)), vec!["architecture"]),
             ("usr/bin/x", file(0o755, &elf(2, 62)), vec![]),
+            ("usr/lib/libx.so.1", file(0o644, &elf(3, 183)), vec!["architecture"]),
+            ("usr/lib/aarch64-linux-gnu/x.so", file(0o644, &elf(3, 183)), vec!["architecture"]),
+            ("usr/share/qemu/boot.elf", file(0o644, &elf(2, 183)), vec!["foreign-data"]),
+            ("usr/lib/plugins/x.so", file(0o644, &elf(3, 183)), vec!["foreign-data"]),
+            ("a", capable, vec!["capability"]),
             ("usr/bin/x", file(0o755, &elf(2, 3)), vec![]),
             ("usr/lib/x.bpf.o", file(0o755, &elf(1, 247)), vec![]),
             ("lib/modules/1.2.3/x.ko", file(0o755, &elf(1, 183)), vec!["architecture"]),

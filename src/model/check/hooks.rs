@@ -81,6 +81,12 @@ fn check_content(
 ) {
     let this = machine.map_or("", |machine| machine.name.as_str());
     let unrunnable = |errno| Unrunnable { head: &content.head, errno, machine: this }.to_string();
+    if content.long_line {
+        let message = "its first line has more than the 255 bytes that the kernel reads of it";
+        let mend =
+            "shorten it, and have the script set what stands behind the interpreter (set -e)";
+        findings.add_at(Rule::HookFirstLine, hook, message, mend);
+    }
     if let Some(interpreter) = interpreter(&content.head) {
         if content.line_ends == LineEnds::Dos {
             let message = match interpreter.ends_with('\r') {

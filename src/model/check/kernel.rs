@@ -130,6 +130,13 @@ fn check_kernel(tree: &Tree, abi: &str, findings: &mut Findings) {
             hashes.extend(content.sha256.as_ref().map(hex));
         }
     }
+    if tree.below("boot").any(|(path, entry)| split(path).0 == "boot" && entry.content().is_some())
+    {
+        let message = "the image brings a kernel, and this version of the runtime installs none";
+        let mend =
+            "the start of such a container is refused until the runtime has kernel overrides";
+        findings.add_at(Rule::KernelOverride, "boot", message, mend);
+    }
     if !hashes.contains(abi) {
         let count = hashes.len();
         let message = match unread {
@@ -284,14 +291,16 @@ mod tests {
         };
         let symvers = ("lib/modules/6.1.0/Module.symvers", file(0o644, b""));
         let kernel = |path| (path, hashed(0xaa));
-        assert!(apply(&tree(&[kernel("boot/bzImage"), symvers.clone()]), &claims).is_empty());
-        assert_eq!(apply(&tree(&[kernel("boot/bzImage")]), &claims), ["module-symvers"]);
+        let good = tree(&[kernel("boot/bzImage"), symvers.clone()]);
+        assert_eq!(apply(&good, &claims), ["kernel-override"]);
+        let no = tree(&[kernel("boot/bzImage")]);
+        assert_eq!(apply(&no, &claims), ["module-symvers", "kernel-override"]);
         let no = tree(&[kernel("boot/sub/bzImage"), symvers.clone()]);
         assert_eq!(apply(&no, &claims), ["kernel-abi-file"]);
         let no = tree(&[("boot/bzImage", link("../bzImage")), kernel("bzImage"), symvers.clone()]);
         assert_eq!(apply(&no, &claims), ["kernel-abi-file"]);
         let no = tree(&[("boot/bzImage", hashed(0xbb)), symvers]);
-        assert_eq!(apply(&no, &claims), ["kernel-abi-file"]);
+        assert_eq!(apply(&no, &claims), ["kernel-abi-file", "kernel-override"]);
         let marker = tree(&[(MARKER, file(0o644, b""))]);
         assert_eq!(apply(&marker, &Claims::default()), ["boot-marker"]);
     }

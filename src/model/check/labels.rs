@@ -4,6 +4,7 @@ use crate::model::check::report::Findings;
 use crate::model::check::rule::Rule;
 use crate::model::claim::{self, ABI, KERNEL_VERSION, OS_VERSION};
 use crate::model::extension::{self, CLASS, NotAnExtension};
+use crate::model::glob::Glob;
 use crate::model::hook;
 use crate::model::spec::Mount;
 use crate::model::store::{Lookup, Store};
@@ -82,6 +83,9 @@ pub(crate) fn check(
         let mend = "as it is, no OS update ever makes the extension stale; write patterns such as \
                     5.*,6.0.[0-3]";
         findings.add(Rule::OsVersion, format!("{OS_VERSION}: {error}"), mend);
+    }
+    for pattern in value(OS_VERSION).into_iter().flat_map(|text| text.split(',')) {
+        check_pattern(pattern.trim(), findings);
     }
     claims.claims_kernel = value(KERNEL_VERSION).is_some() || value(ABI).is_some();
     claims.kernel_version = value(KERNEL_VERSION).and_then(|text| kernel_version(text, findings));
@@ -168,17 +172,52 @@ fn check_environment(labels: &BTreeMap<String, String>, mounts: &[Mount], findin
     }
 }
 
+/// A pattern that is well-formed and matches no version, as ranges do.
+fn check_pattern(pattern: &str, findings: &mut Findings) {
+    let Ok(glob) = Glob::parse(pattern) else { return };
+    let odd = |letter: &char| letter.is_whitespace() || "<>=^~|{}();\"'/&!@#$%".contains(*letter);
+    let is_x = |part: &str| part.eq_ignore_ascii_case("x");
+    let why = match glob.literals().find(odd) {
+        Some(letter) => format!("no version has the character {letter:?}"),
+        None if pattern.split('.').any(is_x) => {
+            "x stands for itself, not for any number".to_owned()
+        }
+        None => return,
+    };
+    let meant: Vec<&str> =
+        pattern.split('.').map(|part| if is_x(part) { "*" } else { part }).collect();
+    let mend = match pattern.contains(|letter| odd(&letter)) {
+        false => format!("write {}", meant.join(".")),
+        true => {
+            "these are globs, with commas between: 2.119.*,2.12[0-9].*; a range has no other way"
+                .to_owned()
+        }
+    };
+    let message = format!("{OS_VERSION}: the pattern {pattern:?} matches no version: {why}");
+    findings.add(Rule::OsVersionPattern, message, mend);
+}
+
 fn kernel_version(text: &str, findings: &mut Findings) -> Option<String> {
-    let parts: Vec<&str> = text.split('.').collect();
-    let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if parts.len() == 3 && parts.iter().all(number) {
+    // What follows the third number, up to the first dash, is compared too: 6.12.47+rpt.
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let mut parts = text.splitn(3, '.');
+    let number =
+        |part: Option<&str>| part.is_some_and(|it| !it.is_empty() && digits(it) == it.len());
+    let begins = number(parts.next()) && number(parts.next());
+    let third = parts.next().is_some_and(|part| digits(part) > 0);
+    let odd = |letter: char| letter == '-' || letter == '/' || letter.is_whitespace();
+    if begins && third && !text.contains(odd) {
         return Some(text.to_owned());
     }
     let mend = match text.split_once('-') {
         Some((release, _)) => format!("{release:?}: it is compared up to the first dash"),
-        None => "three numbers, as uname -r says them up to the first dash: 6.1.83".to_owned(),
+        None => "what uname -r says up to its first dash: 6.1.83, or 6.12.47+rpt".to_owned(),
     };
-    findings.add(Rule::KernelVersion, format!("{KERNEL_VERSION}={text:?} is not M.m.p"), mend);
+    findings.add(
+        Rule::KernelVersion,
+        format!("{KERNEL_VERSION}={text:?} is not what stands before the first dash of a release"),
+        mend,
+    );
     None
 }
 
@@ -231,7 +270,20 @@ mod tests {
             ("update.requires-reboot", "False", vec!["requires-reboot"]),
             ("image.os-version", "5.*,6.0.[0-3]", vec![]),
             ("image.os-version", "5.[", vec!["os-version"]),
+            ("image.os-version", "2.119.x", vec!["os-version-pattern"]),
+            ("image.os-version", ">=2.119.0", vec!["os-version-pattern"]),
+            ("image.os-version", "^2.119", vec!["os-version-pattern"]),
+            ("image.os-version", "2.{118,119}.*", vec!["os-version-pattern"; 2]),
+            ("image.os-version", "2.119.* 2.120.*", vec!["os-version-pattern"]),
+            ("image.os-version", " 2.119.* , 2.12[^5].*", vec![]),
+            ("image.os-version", "2.119.4+rev1,2024.1.1,x86-*", vec![]),
             ("image.kernel-version", "6.1.83", vec![]),
+            ("image.kernel-version", "6.12.47+rpt", vec![]),
+            ("image.kernel-version", "6.1.21+", vec![]),
+            ("image.kernel-version", "5.15.153.1", vec![]),
+            ("image.kernel-version", "6.6.30_1", vec![]),
+            ("image.kernel-version", "6.1.83 ", vec!["kernel-version"]),
+            ("image.kernel-version", "6..1", vec!["kernel-version"]),
             ("image.kernel-version", "6.1.83-yocto", vec!["kernel-version"]),
             ("image.kernel-version", "6.1", vec!["kernel-version"]),
             ("image.kernel-version", "6.1.x", vec!["kernel-version"]),

@@ -10,14 +10,18 @@ mod files;
 pub(crate) mod hooks;
 mod kernel;
 pub(crate) mod labels;
+pub(crate) mod layer;
+mod layers;
 pub(crate) mod machine;
 pub(crate) mod report;
 pub(crate) mod rule;
 pub(crate) mod tree;
+pub(crate) mod unpack;
 
+use crate::model::check::layer::LayerFacts;
 use crate::model::check::machine::Machine;
 use crate::model::check::report::{Findings, Report};
-use crate::model::check::rule::Rule;
+use crate::model::check::rule::{Allowed, Rule};
 use crate::model::check::tree::Tree;
 use crate::model::spec::Mount;
 use std::collections::BTreeMap;
@@ -32,6 +36,8 @@ pub(crate) struct Subject {
     /// `None` where there is nothing that could have labels.
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) mounts: Vec<Mount>,
+    /// Of the layers that the tree was made of.
+    pub(crate) layers: LayerFacts,
     /// Of an image's configuration.
     pub(crate) image: Option<Image>,
     /// Why the runtime would refuse the bundle's configuration.
@@ -76,9 +82,9 @@ pub(crate) fn check(
     subject: &Subject,
     host: Option<&Tree>,
     machine: Option<&Machine>,
-    allowed: &[Rule],
+    allowed: &[Allowed],
 ) -> Report {
-    let mut findings = Findings::default();
+    let mut findings = Findings::new(allowed);
     let tree = &subject.tree;
     if let Some(why) = &subject.refusal {
         let mend = "what an engine writes is always accepted; correct what was changed by hand";
@@ -88,13 +94,17 @@ pub(crate) fn check(
         check_image(image, &mut findings);
     }
     let claims = labels::check(subject.labels.as_ref(), &subject.mounts, &mut findings);
-    hooks::check(tree, host, machine, &mut findings);
-    kernel::check(tree, &claims, &mut findings);
-    files::check(tree, host, machine, subject.origin, &claims, &mut findings);
-    if let Some(host) = host {
-        against::check(tree, host, subject.origin, &claims, &mut findings);
+    layers::check(&subject.layers, &mut findings);
+    // Of files that are not known whole nothing is said: each of them could be the one that is missed.
+    if !subject.layers.is_unread {
+        hooks::check(tree, host, machine, &mut findings);
+        kernel::check(tree, &claims, &mut findings);
+        files::check(tree, host, machine, subject.origin, &claims, &mut findings);
+        if let Some(host) = host {
+            against::check(tree, host, subject.origin, &claims, &mut findings);
+        }
     }
-    Report::new(subject.name.clone(), subject.origin.noun(), findings, allowed)
+    Report::new(subject.name.clone(), subject.origin.noun(), findings)
 }
 
 fn check_image(image: &Image, findings: &mut Findings) {
@@ -115,7 +125,7 @@ pub(crate) mod tests {
 
     /// The names of the rules that are broken, in the order of a report.
     pub(crate) fn rules(findings: Findings) -> Vec<&'static str> {
-        let report = Report::new(String::new(), "", findings, &[]);
+        let report = Report::new(String::new(), "", findings);
         report.findings.iter().map(|finding| finding.rule.name()).collect()
     }
 

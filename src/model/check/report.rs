@@ -1,7 +1,7 @@
 //! What a check found, and how it is told: to people, and to programs as JSON.
 
 use crate::model::cause::on_one_line;
-use crate::model::check::rule::{Rule, Severity};
+use crate::model::check::rule::{Allowed, Rule, Severity};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,10 +35,17 @@ pub(crate) struct Finding {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     kept: Vec<Finding>,
-    counts: BTreeMap<Rule, usize>,
+    /// How many there are of each rule, those apart that are allowed.
+    counts: BTreeMap<(Rule, bool), usize>,
+    allowed: Vec<Allowed>,
 }
 
 impl Findings {
+    /// None yet, and what will be accepted.
+    pub(crate) fn new(allowed: &[Allowed]) -> Self {
+        Self { allowed: allowed.to_vec(), ..Self::default() }
+    }
+
     /// A finding about no file in particular.
     pub(crate) fn add(&mut self, rule: Rule, message: impl Into<String>, mend: impl Into<String>) {
         self.push(rule, None, message.into(), mend.into());
@@ -57,11 +64,12 @@ impl Findings {
 
     fn push(&mut self, rule: Rule, path: Option<String>, message: String, mend: String) {
         let severity = rule.severity();
-        let count = self.counts.entry(rule).or_default();
+        let allowed = self.allowed.iter().any(|allowed| allowed.accepts(rule, path.as_deref()));
+        let count = self.counts.entry((rule, allowed)).or_default();
         *count += 1;
         if *count <= KEPT {
             let (message, mend) = (brief(message), brief(mend));
-            self.kept.push(Finding { rule, severity, path, message, mend, allowed: false });
+            self.kept.push(Finding { rule, severity, path, message, mend, allowed });
         }
     }
 
@@ -95,40 +103,31 @@ pub(crate) struct Report {
     /// The worst first, then by rule and path.
     pub(crate) findings: Vec<Finding>,
     #[serde(skip)]
-    counts: BTreeMap<Rule, usize>,
+    counts: BTreeMap<(Rule, bool), usize>,
 }
 
 impl Report {
-    /// Sorts the findings, and marks those that `allowed` names.
-    pub(crate) fn new(
-        subject: String,
-        kind: &'static str,
-        findings: Findings,
-        allowed: &[Rule],
-    ) -> Self {
-        let Findings { kept: mut findings, counts } = findings;
-        for finding in &mut findings {
-            finding.allowed = allowed.contains(&finding.rule);
-        }
+    /// Sorts the findings and counts them.
+    pub(crate) fn new(subject: String, kind: &'static str, findings: Findings) -> Self {
+        let Findings { kept: mut findings, counts, .. } = findings;
         findings.sort_by(|left, right| {
             let key = |finding: &Finding| (finding.allowed, std::cmp::Reverse(finding.severity));
             (key(left), left.rule, &left.path).cmp(&(key(right), right.rule, &right.path))
         });
-        let sum = |counted: &dyn Fn(Rule) -> bool| {
-            let counts = counts.iter().filter(|(rule, _)| counted(**rule));
+        let sum = |counted: &dyn Fn(Rule, bool) -> bool| {
+            let counts = counts.iter().filter(|((rule, allowed), _)| counted(*rule, *allowed));
             counts.map(|(_, count)| count).sum::<usize>()
         };
-        let count = |severity: Severity| {
-            sum(&|rule| rule.severity() == severity && !allowed.contains(&rule))
-        };
+        let count =
+            |severity: Severity| sum(&|rule, allowed| rule.severity() == severity && !allowed);
         Self {
             subject,
             kind,
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
             notes: count(Severity::Note),
-            allowed: sum(&|rule| allowed.contains(&rule)),
-            unlisted: sum(&|_| true).saturating_sub(findings.len()),
+            allowed: sum(&|_, allowed| allowed),
+            unlisted: sum(&|_, _| true).saturating_sub(findings.len()),
             findings,
             counts,
         }
@@ -179,7 +178,8 @@ impl Report {
 
     /// How many findings of `rule` were not shown.
     fn more(&self, rule: Rule, text: &mut String) {
-        let hidden = self.counts.get(&rule).copied().unwrap_or_default().saturating_sub(SHOWN);
+        let hidden =
+            self.counts.get(&(rule, false)).copied().unwrap_or_default().saturating_sub(SHOWN);
         if hidden > 0 {
             let where_else = if hidden + SHOWN > KEPT { "most" } else { "all" };
             let rule = rule.name();
@@ -229,14 +229,18 @@ pub(crate) fn json(reports: &[Report]) -> Result<String, serde_json::Error> {
 mod tests {
     use super::*;
 
-    fn report(count: usize, allowed: &[Rule]) -> Report {
-        let mut findings = Findings::default();
+    fn allowed(text: &str) -> Allowed {
+        Allowed::parse(text).unwrap()
+    }
+
+    fn report(count: usize, allowed: &[Allowed]) -> Report {
+        let mut findings = Findings::new(allowed);
         findings.add(Rule::NoLabels, "it has no labels", "give some");
         for index in 0..count {
             findings.add_at(Rule::SetUid, &format!("f{index:03}"), "is setuid", "chmod u-s it");
         }
         findings.add_at(Rule::Hook, "hooks/start", "bad\x1b[2J", "mend it");
-        Report::new("./x".to_owned(), "folder", findings, allowed)
+        Report::new("./x".to_owned(), "folder", findings)
     }
 
     #[test]
@@ -248,7 +252,7 @@ mod tests {
              note [no-labels] it has no labels\n    give some\n\
              ./x (folder): would fail: 1 error, 1 warning, 1 note\n"
         );
-        let text = report(12, &[Rule::Hook]).text();
+        let text = report(12, &[allowed("hook")]).text();
         assert!(text.contains("f009") && !text.contains("f010"), "{text}");
         assert!(text.contains("and 2 more of [setuid]: --format json has all\n"), "{text}");
         assert!(text.ends_with(
@@ -264,13 +268,29 @@ mod tests {
         assert!(report.text().contains("and 9995 more of [setuid]: --format json has most\n"));
         let mut findings = Findings::default();
         findings.add(Rule::Class, "ü".repeat(5000), "mend it");
-        let report = Report::new(String::new(), "", findings, &[]);
+        let report = Report::new(String::new(), "", findings);
         assert_eq!(report.findings[0].message.chars().count(), TEXT_MAX / 2 + 1);
     }
 
     #[test]
+    fn one_path_is_allowed_and_another_counts() {
+        let report = report(2, &[allowed("hook:hooks"), allowed("setuid:f000")]);
+        assert_eq!((report.errors, report.warnings, report.allowed), (0, 1, 2));
+        assert_eq!(report.worst(), Some(Severity::Warning));
+        // However many are allowed, the one that is not is listed.
+        let mut findings = Findings::new(&[allowed("setuid:a")]);
+        for index in 0..KEPT + 5 {
+            findings.add_at(Rule::SetUid, &format!("a/{index}"), "is setuid", "chmod u-s it");
+        }
+        findings.add_at(Rule::SetUid, "b", "is setuid", "chmod u-s it");
+        let report = Report::new(String::new(), "", findings);
+        assert_eq!(report.findings[0].path.as_deref(), Some("b"));
+        assert_eq!((report.warnings, report.allowed, report.unlisted), (1, KEPT + 5, 5));
+    }
+
+    #[test]
     fn what_is_allowed_is_kept_and_does_not_count() {
-        let report = report(3, &[Rule::Hook, Rule::SetUid]);
+        let report = report(3, &[allowed("hook"), allowed("setuid")]);
         assert_eq!(report.worst(), Some(Severity::Note));
         assert_eq!((report.errors, report.warnings, report.allowed), (0, 0, 4));
         let json = json(&[report]).unwrap();

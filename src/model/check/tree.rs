@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const LINKS_MAX: usize = 40;
 /// How many names are followed on the way, links unfolded. No path of an image has so many; without
 /// a limit a few links that unfold each other take hours.
-const STEPS_MAX: usize = 1024;
+pub(crate) const STEPS_MAX: usize = 1024;
 /// How much the entries of one rootfs may weigh: about the bytes of memory that they take.
 pub(crate) const WEIGHT_MAX: usize = 512 * 1024 * 1024;
 /// What an entry weighs beside its names.
@@ -59,6 +59,10 @@ pub(crate) struct Content {
     pub(crate) sha256: Option<[u8; 32]>,
     /// The kernel release that a module was built for, as it says itself.
     pub(crate) module_release: Option<String>,
+    /// Whether it has file capabilities (capabilities(7)).
+    pub(crate) capable: bool,
+    /// Whether the first line of a script is longer than the kernel reads.
+    pub(crate) long_line: bool,
 }
 
 /// How the lines of a script end.
@@ -71,7 +75,7 @@ pub(crate) enum LineEnds {
 
 impl Entry {
     /// A folder that nobody listed, but that files are in.
-    fn implied() -> Self {
+    pub(crate) fn implied() -> Self {
         Self { kind: Kind::Folder, mode: 0o755, uid: 0, gid: 0 }
     }
 
@@ -79,7 +83,7 @@ impl Entry {
         self.kind == Kind::Folder
     }
 
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         ENTRY_WEIGHT
             + match &self.kind {
                 Kind::Link { target } => target.len(),
@@ -125,6 +129,15 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// A layer that was unpacked.
+    pub(super) fn of(
+        entries: BTreeMap<String, Entry>,
+        whiteouts: Vec<Whiteout>,
+        weight: usize,
+    ) -> Self {
+        Self { entries, whiteouts, weight }
+    }
+
     /// Adds what stands at `path`, in any spelling.
     ///
     /// # Errors
@@ -143,19 +156,6 @@ impl Layer {
             self.entries.insert(path, entry);
         }
         Ok(())
-    }
-
-    /// Adds a hard link to a file that was added before.
-    ///
-    /// # Errors
-    /// A path leads out of the rootfs.
-    pub(crate) fn add_hard_link(&mut self, path: &str, target: &str) -> Result<(), Outside> {
-        let (path, target) = (&normal(path)?, normal(target)?);
-        match self.entries.get(&target).cloned() {
-            Some(entry) => self.add(path, entry),
-            // A link to nothing: the engine that unpacks it says so.
-            None => Ok(()),
-        }
     }
 
     /// Adds the whiteout of overlayfs, a character device 0/0 in the place of what is hidden.
@@ -182,12 +182,6 @@ impl Layer {
     /// How much memory it takes, about, to bound that.
     pub(crate) fn weight(&self) -> usize {
         self.weight
-    }
-
-    /// Where there is something.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        let folders = self.entries.iter().filter(|(_, entry)| !entry.is_folder());
-        folders.map(|(path, _)| path.as_str())
     }
 }
 
@@ -447,17 +441,6 @@ pub(crate) mod tests {
             tree.whiteouts().cloned().collect::<Vec<_>>(),
             [Whiteout::Of("a/x".to_owned()), Whiteout::Opaque("a".to_owned())]
         );
-    }
-
-    #[test]
-    fn a_hard_link_is_the_file_it_was_linked_to() {
-        let mut layer = layer(&[("a", file(0o755, b"#!/bin/sh\n"))]);
-        layer.add_hard_link("b", "./a").unwrap();
-        layer.add_hard_link("c", "nowhere").unwrap();
-        let mut tree = Tree::default();
-        tree.add_layer(layer).unwrap();
-        assert_eq!(tree.at("b"), tree.at("a"));
-        assert_eq!(tree.at("c"), None);
     }
 
     #[test]

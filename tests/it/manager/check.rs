@@ -13,6 +13,12 @@ use crate::process;
 use image::{Image, Item, archive};
 
 const CLASS: &str = "io.balena.image.class";
+const LONG_LINE: &str = concat!(
+    "#!/bin/sh -e # 0123456789012345678901234567890123456789012345678901234567890123456789",
+    "01234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    "01234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    "0123456789012345678901234567890123456789\n",
+);
 const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// A call of the manager.
@@ -84,6 +90,11 @@ fn bad_images() -> Vec<(Image, &'static str)> {
         let image = good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, "");
         image.file("lib/modules/6.1.0/Module.symvers", 0o644, "")
     };
+    let twice = good().file("./usr/share/sample", 0o644, "x");
+    let zstd = |bytes: Vec<u8>| {
+        use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+        compress_to_vec(bytes.as_slice(), CompressionLevel::Fastest)
+    };
     let foreign = |path| Item::File(path, 0o755, foreign_program());
     let empty = || Image { items: Vec::new(), ..Image::good() };
     vec![
@@ -94,14 +105,26 @@ fn bad_images() -> Vec<(Image, &'static str)> {
         (good().label("override", "high"), "override"),
         (good().label("requires-reboot", "perhaps"), "requires-reboot"),
         (good().label("os-version", "5.*,6.[0"), "os-version"),
+        (good().label("os-version", ">=2.119.0"), "os-version-pattern"),
+        (good().label("os-version", "2.119.x"), "os-version-pattern"),
+        (twice, "layer usr/share/sample"),
+        (Image { pack: zstd, ..good() }, "layer-zstd"),
+        (good().with(Item::Raw("../usr/x")), "path-out ../usr/x"),
+        (good().with(Item::Capable("usr/bin/ping")), "capability usr/bin/ping"),
         (good().label("kernel-version", "6.1.83-yocto"), "kernel-version"),
         (good().label("kernel-abi-id", "abc"), "kernel-abi"),
-        (kernel().label("kernel-abi-id", &"a".repeat(64)), "kernel-abi-file boot"),
+        (
+            kernel().label("kernel-abi-id", &"a".repeat(64)),
+            "kernel-abi-file boot, kernel-override boot",
+        ),
         (
             good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, ""),
-            "module-symvers",
+            "module-symvers, kernel-override boot",
         ),
-        (kernel().file("boot/.fabricating", 0o644, "x"), "boot-marker boot/.fabricating"),
+        (
+            kernel().file("boot/.fabricating", 0o644, "x"),
+            "boot-marker boot/.fabricating, kernel-override boot",
+        ),
         (
             good().label("kernel-version", "6.1.83").file("lib/modules/5.10.1/a.ko", 0o644, "x"),
             "module-release lib/modules/5.10.1",
@@ -129,6 +152,7 @@ fn bad_images() -> Vec<(Image, &'static str)> {
             "hook hooks/create, link-out hooks/create",
         ),
         (good().file("hooks/create.sh", 0o755, "#!/bin/sh\n"), "hook-name hooks/create.sh"),
+        (hook(LONG_LINE), "hook-first-line hooks/start"),
         (hook("echo\n"), "hook-format hooks/start"),
         (hook("#!/bin/sh\r\n"), "hook-line-ends hooks/start"),
         (hook("#!sh\n"), "hook-interpreter hooks/start"),
@@ -137,6 +161,10 @@ fn bad_images() -> Vec<(Image, &'static str)> {
         (good().with(foreign("hooks/create")), "hook-architecture hooks/create"),
         (good().with(foreign("usr/bin/x")), "architecture usr/bin/x"),
         (good().with(foreign("hooks/bin/helper")), "architecture hooks/bin/helper"),
+        (
+            good().with(Item::File("usr/share/emulator/rom", 0o644, foreign_program())),
+            "foreign-data usr/share/emulator/rom",
+        ),
         (good().file("run/x/y", 0o644, "x"), "mounted-over run"),
         (good().file("etc/ld.so.cache", 0o644, "x"), "index-file etc/ld.so.cache"),
         (good().file("etc/passwd", 0o644, "x"), "host-file etc/passwd"),
@@ -190,7 +218,7 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
 fn every_rule_has_a_bad_image() {
     // These need something else than an image: a folder, a bundle, a host.
     let elsewhere =
-        ["no-labels", "configuration", "hidden-by-host", "type-conflict", "folder-mode"];
+        ["no-labels", "configuration", "cut-off", "hidden-by-host", "type-conflict", "folder-mode"];
     let mut shown: BTreeSet<String> = elsewhere.map(str::to_owned).into();
     for (_, expected) in bad_images() {
         let rules = expected.split(", ").map(|found| found.split(' ').next().unwrap().to_owned());
@@ -326,7 +354,10 @@ fn an_export_is_compared_with_a_host_without_what_the_engine_added() {
 fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("usr")).unwrap();
-    std::fs::write(folder.path().join("usr/x"), foreign_program()).unwrap();
+    let program = folder.path().join("usr/x");
+    std::fs::write(&program, foreign_program()).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
     let path = folder.path().to_str().unwrap();
     let check = |machine: &str| {
         let class = format!("{CLASS}=overlay");
@@ -349,6 +380,71 @@ fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
     program[16..20].copy_from_slice(&[2, 0, 62, 0]);
     std::fs::write(folder.path().join("usr/x"), program).unwrap();
     assert_eq!(findings(&check("amd64").ok()), BTreeSet::new());
+}
+
+#[test]
+fn an_archive_without_an_end_mark_is_read_and_said_to_be_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("export.tar");
+    let whole = archive(&[Item::File("usr/share/x", 0o644, b"x".to_vec())]);
+    std::fs::write(&path, &whole[..whole.len() - 1024]).unwrap();
+    let label = format!("{CLASS}=overlay");
+    let finished =
+        manager(&["check", "--format", "json", "--label", &label, path.to_str().unwrap()]);
+    assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["cut-off"]);
+    // Of a layer, its hash tells that nothing is missing.
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 1024].to_vec();
+    let (_folder, path) = Image { pack: cut, ..Image::good() }.save();
+    let finished = manager(&["check", "--format", "json", path.to_str().unwrap()]);
+    assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["layer"]);
+    assert!(finished.out.contains("the configuration names sha256:"), "{finished}");
+}
+
+#[test]
+fn what_one_path_is_allowed_another_is_not() {
+    let image = || Image::good().file("usr/bin/su", 0o4755, "x").file("usr/bin/x", 0o4755, "x");
+    let (_folder, path) = image().save();
+    let path = path.to_str().unwrap();
+    for (allow, status) in [
+        ("setuid:/usr/bin/su", 3),
+        ("setuid:usr/bin/su,setuid:usr/bin/x", 0),
+        ("setuid:usr/bin", 0),
+        ("owner:usr/bin", 3),
+    ] {
+        assert_eq!(manager(&["check", "--allow", allow, path]).code, status, "{allow}");
+    }
+}
+
+#[test]
+fn a_folder_that_holds_a_saved_image_is_judged_like_its_archive() {
+    let image = Image::good().file("hooks/create", 0o644, "#!/bin/sh\n");
+    let (folder, path) = image.save();
+    let unpacked = folder.path().join("saved");
+    std::fs::create_dir(&unpacked).unwrap();
+    let mut tar = Command::new("tar");
+    run(tar.arg("-C").arg(&unpacked).arg("-xf").arg(&path)).ok();
+    let finished = manager(&["check", "--format", "json", unpacked.to_str().unwrap()]);
+    assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["hook hooks/create"]);
+    // As skopeo and Podman make it: every part has the name of its hash.
+    let other = folder.path().join("dir");
+    std::fs::create_dir(&other).unwrap();
+    let hash = |name: &str| {
+        let bytes = std::fs::read(unpacked.join(name)).unwrap();
+        let digest = image::diff_id(&bytes);
+        std::fs::write(other.join(digest.trim_start_matches("sha256:")), bytes).unwrap();
+        json!({ "digest": digest })
+    };
+    let manifest = json!({ "config": hash("c.json"), "layers": [hash("1/layer.tar")] });
+    write(&other, "manifest.json", &manifest.to_string());
+    let finished = manager(&["check", "--format", "json", other.to_str().unwrap()]);
+    assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["hook hooks/create"]);
+    // What it says may not be believed of other bytes.
+    let name = manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:");
+    let text = std::fs::read_to_string(other.join(name)).unwrap();
+    write(&other, name, &format!("{text} "));
+    let finished = manager(&["check", "--format", "json", other.to_str().unwrap()]);
+    let found: Vec<_> = findings(&finished).into_iter().collect();
+    assert_eq!(found, ["hook hooks/create", "layer"]);
 }
 
 #[test]

@@ -13,6 +13,10 @@ pub(super) enum Item {
     Link(&'static str, &'static str),
     Fifo(&'static str),
     Owned(&'static str, u64),
+    /// An executable file with the capability CAP_CHOWN.
+    Capable(&'static str),
+    /// An empty file, its name as it stands here.
+    Raw(&'static str),
 }
 
 /// An image as `docker save` writes it.
@@ -20,6 +24,8 @@ pub(super) struct Image {
     pub(super) items: Vec<Item>,
     pub(super) labels: Value,
     pub(super) config: Value,
+    /// What the layer is compressed with.
+    pub(super) pack: fn(Vec<u8>) -> Vec<u8>,
 }
 
 impl Image {
@@ -31,7 +37,7 @@ impl Image {
         ];
         let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
         let config = json!({ "architecture": machine, "config": { "Cmd": ["none"] } });
-        Self { items, labels: json!({ CLASS: "overlay" }), config }
+        Self { items, labels: json!({ CLASS: "overlay" }), config, pack: |bytes| bytes }
     }
 
     pub(super) fn with(mut self, item: Item) -> Self {
@@ -53,17 +59,26 @@ impl Image {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image.tar");
         let mut config = self.config.clone();
+        let layer = archive(&self.items);
+        config["rootfs"] = json!({ "type": "layers", "diff_ids": [diff_id(&layer)] });
         config["config"]["Labels"] = self.labels.clone();
         let manifest =
             json!([{ "Config": "c.json", "RepoTags": ["sample:1"], "Layers": ["1/layer.tar"] }]);
         let outer = [
-            Item::File("1/layer.tar", 0o644, archive(&self.items)),
+            Item::File("1/layer.tar", 0o644, (self.pack)(layer)),
             Item::File("c.json", 0o644, config.to_string().into_bytes()),
             Item::File("manifest.json", 0o644, manifest.to_string().into_bytes()),
         ];
         std::fs::write(&path, archive(&outer)).unwrap();
         (folder, path)
     }
+}
+
+/// The hash by which a configuration names a layer.
+pub(super) fn diff_id(layer: &[u8]) -> String {
+    use sha2::Digest as _;
+    let hash = sha2::Sha256::digest(layer);
+    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 pub(super) fn archive(items: &[Item]) -> Vec<u8> {
@@ -93,6 +108,19 @@ pub(super) fn archive(items: &[Item]) -> Vec<u8> {
             Item::Fifo(path) => {
                 header.set_entry_type(tar::EntryType::Fifo);
                 builder.append_data(&mut header, path, nothing).unwrap();
+            }
+            Item::Capable(path) => {
+                let mut value = vec![1, 0, 0, 2, 1];
+                value.resize(20, 0);
+                let name = "SCHILY.xattr.security.capability";
+                builder.append_pax_extensions([(name, value.as_slice())]).unwrap();
+                header.set_mode(0o755);
+                builder.append_data(&mut header, path, nothing).unwrap();
+            }
+            Item::Raw(path) => {
+                header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+                header.set_cksum();
+                builder.append(&header, nothing).unwrap();
             }
             Item::Owned(path, uid) => {
                 header.set_uid(*uid);
