@@ -10,6 +10,7 @@
     reason = "a property that does not hold is told by a panic"
 )]
 
+pub mod check;
 pub mod engine;
 pub mod manager;
 pub mod store;

@@ -22,6 +22,7 @@
     reason = "a test fails by panicking, prints what it saw, and owns the files it writes"
 )]
 
+mod archives;
 mod cgroups;
 mod command;
 mod cri;
@@ -47,6 +48,7 @@ mod scenarios_failing_hooks;
 mod scenarios_killed;
 mod scenarios_manager;
 mod scenarios_manager_check;
+mod scenarios_manager_load;
 mod scenarios_manager_stores;
 mod scenarios_mounts;
 mod scenarios_network;
@@ -96,6 +98,7 @@ fn run_tests() -> ExitCode {
     scenarios_direct::add_to(&mut suite);
     scenarios_manager::add_to(&mut suite);
     scenarios_manager_check::add_to(&mut suite, &engines);
+    scenarios_manager_load::add_to(&mut suite);
     scenarios_manager_stores::add_to(&mut suite);
     let passed = suite.passed();
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
