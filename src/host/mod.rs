@@ -15,6 +15,7 @@ pub(crate) mod deploy;
 pub(crate) mod descriptor;
 pub(crate) mod disk;
 pub(crate) mod engine;
+pub(crate) mod engine_process;
 pub(crate) mod grubenv;
 pub(crate) mod guard;
 pub(crate) mod hook;

@@ -6,9 +6,10 @@ use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
 use crate::host::container_store::DataRoot;
 use crate::host::host_root::HostRoot;
-use crate::host::{boot_mounts, disk, kernel, unit};
+use crate::host::{boot_mounts, disk, engine_process, kernel, mount_namespace, unit};
 use crate::model::cause::{chain, in_words, on_one_line};
-use crate::model::doctor::{EngineInfo, Facts, Leads, Level, Line, judge};
+use crate::model::doctor::{EngineInfo, EngineProcess, Facts, Leads, Level, Line, judge};
+use crate::model::mount_namespace::Relation;
 use crate::model::proxy::PROGRAM;
 use crate::model::rollback::Rollback;
 use serde::Serialize;
@@ -75,6 +76,7 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
         engine,
         api,
         runtimes,
+        mounts: mounts(context),
         state_root: state_root(context),
         boot_environment: boot_environment(host),
         units: UNITS.map(|name| (name, unit::is_enabled(host, name))).into(),
@@ -85,6 +87,17 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
         missing_namespaces: missing_namespaces(host),
         kernel_release: kernel::release(host),
     })
+}
+
+/// The engine's process, and whether its mounts are those of process 1.
+fn mounts(context: &Context) -> Result<(EngineProcess, Relation), String> {
+    if context.host.shown("/") != Path::new("/") {
+        return Err("the processes of another root are not looked at".to_owned());
+    }
+    let socket = context.socket.as_ref().map_err(|error| chain(error))?;
+    let process = engine_process::find(&context.host, socket)?;
+    let relation = mount_namespace::relation(process.pid);
+    Ok((process, relation))
 }
 
 /// The free bytes of the block in which kernels are armed, if there is one; and whether the boot loader's

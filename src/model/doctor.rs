@@ -2,6 +2,7 @@
 //! `manager/doctor.rs`.
 
 use crate::model::bytes;
+use crate::model::mount_namespace::Relation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,8 +49,30 @@ pub(crate) struct EngineInfo {
 /// A runtime that the engine knows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RegisteredRuntime {
-    /// None, or a bare word, for those the engine finds by itself.
+    /// A bare word for those that the engine finds by itself. None for one that is registered by its type
+    /// (`runtimeType`), of which the engine does not tell the file.
     pub(crate) path: Option<String>,
+}
+
+/// The process of the engine.
+#[derive(Debug)]
+pub(crate) struct EngineProcess {
+    pub(crate) pid: i32,
+    pub(crate) name: String,
+    /// The pid file or the unit that led to it.
+    pub(crate) by: String,
+}
+
+/// Whether a process of this name (`/proc/PID/comm`) serves an engine's API.
+pub(crate) fn serves_an_engine(name: &str) -> bool {
+    ["dockerd", "balena", "podman"].iter().any(|engine| name.starts_with(engine))
+}
+
+/// The units that may run the engine whose socket is called so, without `.sock`.
+pub(crate) fn units_of_engine(socket: &str) -> Vec<String> {
+    // Of balenaOS: balena.service has the socket balena-engine.sock.
+    let short = socket.strip_suffix("-engine");
+    [Some(socket), short].into_iter().flatten().map(|name| format!("{name}.service")).collect()
 }
 
 /// Which file a runtime's path leads to.
@@ -69,6 +92,8 @@ pub(crate) struct Facts {
     pub(crate) api: Option<String>,
     /// The registered runtimes that are, or are called like, this program: name, path, file.
     pub(crate) runtimes: Vec<(String, String, Leads)>,
+    /// The engine's process and how its mount namespace relates to that of process 1.
+    pub(crate) mounts: Result<(EngineProcess, Relation), String>,
     /// The state root, or where it will be made.
     pub(crate) state_root: Result<String, String>,
     /// The free bytes of the boot environment; `None` if the host boots in another way.
@@ -84,6 +109,8 @@ pub(crate) struct Facts {
     pub(crate) kernel_release: Result<String, String>,
 }
 
+/// The name under which the documents register this runtime.
+const USUAL_NAME: &str = "extension";
 /// The least that should be free: an update of an extension needs its size once more.
 const FREE_BYTES: u64 = 200_000_000;
 /// The room for the longest value that kernel overrides write, with its name and a line's end.
@@ -98,7 +125,8 @@ fn line(check: &'static str, level: Level, text: String, mend: &'static str) -> 
 /// Judges the facts, in the order in which they depend on each other.
 pub(crate) fn judge(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![engine(facts)];
-    lines.extend(facts.engine.is_ok().then(|| runtime(facts)));
+    lines.extend(facts.engine.as_ref().ok().map(|info| runtime(facts, info)));
+    lines.extend(facts.engine.is_ok().then(|| mounts(facts)));
     lines.extend(facts.engine.as_ref().ok().map(driver));
     lines.extend([state_root(facts), boot_environment(facts)]);
     lines.extend(facts.units.iter().map(unit));
@@ -119,7 +147,7 @@ fn engine(facts: &Facts) -> Line {
     }
 }
 
-fn runtime(facts: &Facts) -> Line {
+fn runtime(facts: &Facts, info: &EngineInfo) -> Line {
     const MEND: &str = "register it in the engine's daemon.json: {\"runtimes\": {\"extension\": \
                         {\"path\": \"/usr/bin/balena-extension-runtime\"}}}, and restart the engine";
     const OTHER: &str = "install one build, and restart the engine if its path has changed";
@@ -139,10 +167,57 @@ fn runtime(facts: &Facts) -> Line {
             let text = format!("{name:?} is registered as {path}, which is missing");
             line("runtime", Level::Problem, text, MEND)
         }
-        None => {
+        None => unnamed_runtime(info).unwrap_or_else(|| {
             let text = "the engine does not know balena-extension-runtime".to_owned();
             line("runtime", Level::Problem, text, MEND)
+        }),
+    }
+}
+
+/// The runtimes of which the engine does not tell the file: one of them may be this program.
+fn unnamed_runtime(info: &EngineInfo) -> Option<Line> {
+    const MEND: &str = "register the runtime with its \"path\" to have it checked";
+    let runtimes = info.runtimes.iter().flatten();
+    let names: Vec<&str> = runtimes
+        .filter(|(_, runtime)| runtime.path.as_deref().unwrap_or_default().is_empty())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if let Some(name) = names.iter().find(|name| **name == USUAL_NAME) {
+        let text =
+            format!("registered as {name:?} by its type; the engine does not tell which file");
+        return Some(line("runtime", Level::Ok, text, MEND));
+    }
+    let listed = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let text = format!("unknown: the engine does not tell the files of {listed}");
+    (!names.is_empty()).then(|| line("runtime", Level::Warning, text, MEND))
+}
+
+/// In which mount namespace the engine is, and what that means.
+fn mounts(facts: &Facts) -> Line {
+    const MEND: &str = "look for MountFlags=, PrivateTmp= and the like in the engine's unit; hooks of images run in \
+                        the mount namespace of process 1 in any case";
+    let unknown = |why: &str| {
+        let text = format!("it cannot be determined whether the engine has its own: {why}");
+        line("mounts", Level::Warning, text, MEND)
+    };
+    let (process, relation) = match &facts.mounts {
+        Ok(found) => found,
+        Err(why) => return unknown(why),
+    };
+    let EngineProcess { pid, name, by } = process;
+    match relation {
+        Relation::Same => {
+            let text = format!("{name} (process {pid}, by {by}) has those of the host");
+            line("mounts", Level::Ok, text, MEND)
         }
+        Relation::Other => {
+            let text = format!(
+                "{name} (process {pid}, by {by}) has a mount namespace of its own; the host has what hooks of \
+                 images mount, since they run in that of process 1"
+            );
+            line("mounts", Level::Ok, text, MEND)
+        }
+        Relation::Unknown(why) => unknown(why),
     }
 }
 
@@ -257,6 +332,7 @@ mod tests {
             engine: Ok(serde_json::from_str(text).unwrap()),
             api: Some("1.41".to_owned()),
             runtimes: vec![("extension".to_owned(), "/x".to_owned(), Leads::Here)],
+            mounts: Ok((process(), Relation::Same)),
             state_root: Ok("/run".to_owned()),
             boot_environment: Ok(Some(900)),
             units: vec![("a.service", Ok(Some(true)))],
@@ -265,6 +341,16 @@ mod tests {
             missing_namespaces: Ok(Vec::new()),
             kernel_release: Ok("5.6.0-rc1".to_owned()),
         }
+    }
+
+    fn process() -> EngineProcess {
+        EngineProcess { pid: 7, name: "dockerd".to_owned(), by: "/run/docker.pid".to_owned() }
+    }
+
+    /// An engine with these runtimes, none of which is known to be this program.
+    fn with_runtimes(text: &str) -> Facts {
+        let text = format!(r#"{{"Driver":"overlay2","Runtimes":{text}}}"#);
+        Facts { engine: Ok(serde_json::from_str(&text).unwrap()), runtimes: Vec::new(), ..facts() }
     }
 
     fn level_of(check: &str, facts: &Facts) -> Level {
@@ -279,7 +365,7 @@ mod tests {
             lines.iter().all(|line| line.level == Level::Ok && line.mend.is_none()),
             "{lines:?}"
         );
-        assert_eq!(lines.len(), 10);
+        assert_eq!(lines.len(), 11);
     }
 
     #[test]
@@ -291,6 +377,16 @@ mod tests {
         for (check, level, facts) in [
             ("engine", Problem, Facts { engine: Err(why()), ..facts() }),
             ("runtime", Problem, Facts { runtimes: Vec::new(), ..facts() }),
+            ("runtime", Problem, with_runtimes(r#"{"runc":{"path":"runc"}}"#)),
+            ("runtime", Fine, with_runtimes(r#"{"extension":{},"runc":{"path":"runc"}}"#)),
+            ("runtime", Warning, with_runtimes(r#"{"other":{"path":""}}"#)),
+            ("mounts", Fine, Facts { mounts: Ok((process(), Relation::Other)), ..facts() }),
+            (
+                "mounts",
+                Warning,
+                Facts { mounts: Ok((process(), Relation::Unknown(why()))), ..facts() },
+            ),
+            ("mounts", Warning, Facts { mounts: Err(why()), ..facts() }),
             ("runtime", Warning, Facts { runtimes: runtime(Leads::Elsewhere), ..facts() }),
             ("runtime", Problem, Facts { runtimes: runtime(Leads::Nowhere), ..facts() }),
             ("storage-driver", Warning, Facts { engine: Ok(other), ..facts() }),
@@ -315,5 +411,28 @@ mod tests {
             let line = lines.iter().find(|line| line.check == check).unwrap();
             assert_eq!(line.mend.is_some(), level != Fine, "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_mounts_of_the_engine_are_named_with_what_they_mean() {
+        let text = |facts: &Facts| {
+            let lines = judge(facts);
+            lines.into_iter().find(|line| line.check == "mounts").unwrap().text
+        };
+        let known = "dockerd (process 7, by /run/docker.pid) has";
+        assert!(text(&facts()).starts_with(&format!("{known} those of the host")));
+        let apart = text(&Facts { mounts: Ok((process(), Relation::Other)), ..facts() });
+        assert!(apart.starts_with(&format!("{known} a mount namespace of its own")), "{apart}");
+        assert!(apart.contains("that of process 1"), "{apart}");
+        let unknown = text(&Facts { mounts: Err("why".to_owned()), ..facts() });
+        assert!(unknown.contains("cannot be determined") && unknown.ends_with("why"), "{unknown}");
+    }
+
+    #[test]
+    fn a_socket_leads_to_units() {
+        assert_eq!(units_of_engine("docker"), ["docker.service"]);
+        assert_eq!(units_of_engine("balena-engine"), ["balena-engine.service", "balena.service"]);
+        assert!(serves_an_engine("dockerd") && serves_an_engine("balena-engine-d"));
+        assert!(!serves_an_engine("systemd") && !serves_an_engine("containerd-shim"));
     }
 }

@@ -15,15 +15,22 @@ use crate::engine::{Engine, Status};
 use crate::image::Image;
 use crate::sandbox::RUNTIME;
 
+/// A configuration without what Kubernetes needs.
+const PLAIN: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
+
 pub(crate) struct Containerd {
     dir: TempDir,
     daemon: Mutex<Child>,
+    /// The program that starts the daemon, and its options: unshare(1), if it has mounts of its own.
+    launcher: &'static [&'static str],
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(launcher: &[&str], dir: &Path) -> Child {
     let in_dir = |name: &str| dir.join(name);
     let log = fs::File::options().create(true).append(true).open(in_dir("log")).unwrap();
-    Command::new("containerd")
+    let words = [launcher, &["containerd"]].concat();
+    Command::new(words[0])
+        .args(&words[1..])
         .args(["--config".into(), in_dir("config.toml"), "--root".into(), in_dir("root")])
         .args(["--state".into(), in_dir("state"), "--address".into(), in_dir("socket")])
         .stdin(Stdio::null())
@@ -39,17 +46,24 @@ fn pid(child: &Child) -> Pid {
 
 impl Containerd {
     pub(crate) fn start() -> Self {
-        Self::start_with(|_| {
-            "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n".to_owned()
-        })
+        Self::launch(&[], |_| PLAIN.to_owned())
+    }
+
+    /// Starts one with mounts of its own, from which nothing comes back to the host.
+    pub(crate) fn start_apart() -> Self {
+        Self::launch(&["unshare", "--mount", "--propagation=slave"], |_| PLAIN.to_owned())
     }
 
     /// Starts one with the configuration that `configure` makes for its directory.
     pub(crate) fn start_with(configure: impl FnOnce(&Path) -> String) -> Self {
+        Self::launch(&[], configure)
+    }
+
+    fn launch(launcher: &'static [&'static str], configure: impl FnOnce(&Path) -> String) -> Self {
         let dir = tempfile::Builder::new().prefix("containerd").tempdir().unwrap();
         fs::write(dir.path().join("config.toml"), configure(dir.path())).unwrap();
-        let daemon = Mutex::new(spawn(dir.path()));
-        let containerd = Self { dir, daemon };
+        let daemon = Mutex::new(spawn(launcher, dir.path()));
+        let containerd = Self { dir, daemon, launcher };
         containerd.await_ready();
         containerd
     }
@@ -59,7 +73,7 @@ impl Containerd {
         let mut daemon = self.daemon.lock().unwrap();
         let _ = kill(pid(&daemon), signal);
         daemon.wait().unwrap();
-        *daemon = spawn(self.dir.path());
+        *daemon = spawn(self.launcher, self.dir.path());
         drop(daemon);
         self.await_ready();
     }

@@ -23,8 +23,12 @@ use crate::sandbox::RUNTIME;
 pub(crate) enum Mounts {
     /// Those of process 1.
     OfTheHost,
-    /// A copy of them, from which nothing comes back to the host.
-    Apart,
+    /// A copy that gets what is mounted on the host and gives nothing back: `MountFlags=slave` of a unit.
+    Slave,
+    /// A copy for itself.
+    Private,
+    /// A copy that gets what is mounted on the host and gives back what it mounts.
+    Shared,
 }
 
 pub(crate) struct Docker {
@@ -170,10 +174,12 @@ impl Docker {
 
 impl Mounts {
     /// The options of unshare(1) that make its namespaces.
-    fn unshare(self) -> &'static [&'static str] {
+    pub(crate) fn unshare(self) -> &'static [&'static str] {
         match self {
             Self::OfTheHost => &["--net"],
-            Self::Apart => &["--net", "--mount"],
+            Self::Slave => &["--net", "--mount", "--propagation=slave"],
+            Self::Private => &["--net", "--mount", "--propagation=private"],
+            Self::Shared => &["--net", "--mount", "--propagation=unchanged"],
         }
     }
 }
@@ -185,7 +191,7 @@ fn spawn(mut command: Command, options: &[&str], dir: &Path, arguments: &Vec<Str
     command
         .args(options)
         .args(["sh", "-ec", "ip link set lo up; exec dockerd \"$@\"", "sh"])
-        .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("pid")])
+        .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("socket.pid")])
         .args(["--data-root", &in_dir("data"), "--exec-root", &in_dir("exec")])
         .args(["--host", &format!("unix://{}", in_dir("socket"))])
         // There is nothing to filter, and a kernel need not have the modules.

@@ -45,7 +45,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
 }
 
 fn host_is_kept() {
-    let docker = Docker::start_among(Mounts::Apart, &[]);
+    let docker = Docker::start_among(Mounts::Private, &[]);
     docker.on_its_host(&["sh", "-ec", UPLINK]).ok();
     docker.docker(&["network", "create", "--subnet=10.99.0.0/24", "mine"]).ok();
     for network in ["bridge", "none", "host", "mine"] {
@@ -56,7 +56,7 @@ fn host_is_kept() {
 /// A network without an address on the host: here dockerd would *succeed* in taking over the host's
 /// default route, if the proxy were in the host's namespace.
 fn unnumbered_network() {
-    let docker = Docker::start_among(Mounts::Apart, &[]);
+    let docker = Docker::start_among(Mounts::Private, &[]);
     docker.on_its_host(&["sh", "-ec", UPLINK]).ok();
     let options = ["--opt=com.docker.network.bridge.inhibit_ipv4=true", "--gateway=10.98.0.1"];
     let create = ["network", "create", "--subnet=10.98.0.0/24", "unnumbered"];
