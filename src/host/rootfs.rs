@@ -37,6 +37,14 @@ pub(crate) enum Error {
          container and create it again"
     )]
     Gone { path: String, source: io::Error },
+    #[error(
+        "the rootfs {path:?} is an overlay that is not mounted in the mount namespace of this runtime, but in \
+         another one: the engine and the containerd that runs its containers do not share their mounts \
+         (MountFlags= or PrivateTmp= in the unit of one of them); give both units the same setting"
+    )]
+    MountedElsewhere { path: String },
+    #[error("look whether the rootfs {path:?} is mounted")]
+    LookForMount { path: String, source: io::Error },
     #[error("look for the rootfs {path:?} in the mount namespace of the proxy process {pid}")]
     LookInProxy { path: String, pid: i32, source: io::Error },
     #[error("look for {hook} in the rootfs {rootfs:?}")]
@@ -69,6 +77,28 @@ impl Rootfs {
             }
         };
         Ok(Self { folder, path, home: None })
+    }
+
+    /// Checks that it is mounted, if it is an overlay of Moby's or Podman's store (`<layer>/merged` beside
+    /// `<layer>/lower`). Without the mount there is an empty folder, which looks like an image without hooks.
+    ///
+    /// # Errors
+    /// It is mounted in another mount namespace only.
+    pub(crate) fn check_mounted(&self) -> Result<(), Error> {
+        let looking =
+            |error: Errno| Error::LookForMount { path: self.path.clone(), source: error.into() };
+        let path = Path::new(&self.path);
+        let Some(layer) = path.parent().filter(|_| path.ends_with("merged")) else { return Ok(()) };
+        match rustix::fs::lstat(layer.join("lower")) {
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(looking(error)),
+            Ok(_) => {}
+        }
+        let own = rustix::fs::fstat(&self.folder).map_err(looking)?.st_dev;
+        if own == rustix::fs::stat(layer).map_err(looking)?.st_dev {
+            return Err(Error::MountedElsewhere { path: self.path.clone() });
+        }
+        Ok(())
     }
 
     /// Opens the rootfs that a create has `seen` at the absolute `path`: here, or in the mount namespace of
@@ -311,6 +341,23 @@ mod tests {
         assert!(matches!(tree.open("missing"), Err(Error::Open { .. })));
         tree.file("file", 0o644);
         assert!(matches!(tree.open("file"), Err(Error::Open { .. })));
+    }
+
+    #[test]
+    fn an_overlay_of_an_engine_that_is_not_mounted_here_is_no_image_without_hooks() {
+        let tree = Tree::new();
+        std::fs::create_dir(tree.path("merged")).unwrap();
+        assert!(tree.open("merged").unwrap().check_mounted().is_ok());
+        tree.file("lower", 0o644);
+        let rootfs = tree.open("merged").unwrap();
+        assert!(matches!(rootfs.check_mounted(), Err(Error::MountedElsewhere { .. })));
+        assert!(tree.open("rootfs").unwrap().check_mounted().is_ok());
+        // Something is mounted there.
+        std::fs::remove_dir(tree.path("merged")).unwrap();
+        symlink("/proc", tree.path("merged")).unwrap();
+        let path = tree.path("merged");
+        let rootfs = Rootfs::open("/", path.to_str().unwrap()).unwrap();
+        assert!(rootfs.check_mounted().is_ok());
     }
 
     #[test]

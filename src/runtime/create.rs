@@ -133,6 +133,7 @@ struct Plan {
 fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Error> {
     let Bundle { path: bundle, spec } = bundle::load(request.bundle.as_deref())?;
     let rootfs = Rootfs::open(&bundle, &spec.root_path)?;
+    rootfs.check_mounted()?;
     let id = request.id.as_str();
     context.log.debug(|| {
         let (annotations, mounts) = (spec.annotations.len(), spec.mounts.len());

@@ -43,6 +43,8 @@ const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_men
 const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_mended_by_force"];
 const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_mended_by_force"];
 const PODMAN_BRIDGES: &[&str] = &["the_host_keeps_its_network_whatever_the_bridge"];
+const STORE_OF_DOCKER: Cell = Na("it has one place for images");
+const NO_STORE: Cell = Na("labels come as annotations");
 const SHIM_OF_CRI: Cell = Na("the same shim as under `ctr`");
 const DAEMON_OF_CRI: Cell = Na("the same daemon and shim as under `ctr`");
 
@@ -228,6 +230,40 @@ pub(crate) fn features() -> Vec<Feature> {
                 Shown(DAEMON_IN_DELETE),
                 DAEMON_OF_CRI,
                 Na("no Podman runs then: conmon's exit command deletes"),
+            ],
+        ),
+        (
+            "mounts apart",
+            [
+                Shown(&[
+                    "hooks_reach_the_host_from_slave_mounts",
+                    "hooks_reach_the_host_from_private_mounts",
+                    "hooks_reach_the_host_from_shared_mounts",
+                    "a_volume_that_only_the_engine_has_reaches_hooks",
+                    "a_container_with_the_hosts_mounts_sees_no_attached_rootfs",
+                    "deactivate_reaches_the_host_from_slave_mounts",
+                ]),
+                Shown(&["hooks_reach_the_host_from_slave_mounts"]),
+                DAEMON_OF_CRI,
+                Shown(&[
+                    "hooks_reach_the_host_from_shared_mounts_apart",
+                    "hooks_reach_the_host_with_a_user_namespace",
+                ]),
+            ],
+        ),
+        (
+            "image stores",
+            [
+                STORE_OF_DOCKER,
+                NO_STORE,
+                NO_STORE,
+                Shown(&[
+                    "labels_come_from_an_additional_image_store",
+                    "labels_come_from_the_image_stores_of_storage_conf",
+                    "labels_come_from_an_image_store_apart",
+                    "labels_come_by_a_transient_store",
+                    "labels_come_though_the_images_id_is_not_the_digest_of_its_configuration",
+                ]),
             ],
         ),
     ]

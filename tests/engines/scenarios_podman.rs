@@ -1,11 +1,14 @@
 //! What only Podman does: conmon's signal mask, restarts without an engine, containers that are
 //! initialized but not started.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::command::{Finished, run, wait_for};
 use crate::deployment::Deployment;
@@ -14,7 +17,7 @@ use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::sandbox::RUNTIME;
 use crate::suite::Suite;
-use crate::witness::{assert_gone, proxy_of};
+use crate::witness::{Process, assert_gone, processes, proxy_of};
 
 type Scenario = fn(&Podman);
 
@@ -34,6 +37,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
         suite.test(format!("podman::{name}"), move || scenario(engines.podman()));
     }
     suite.test("podman::the_host_keeps_its_network_whatever_the_bridge", bridges);
+    suite.test("podman::without_root_a_deploy_is_refused_before_anything_runs", rootless);
 }
 
 /// Podman's own API service, for as long as this lives.
@@ -238,4 +242,39 @@ fn no_label(podman: &Podman) {
     let failed = extension.run(&[]);
     assert!(!failed.status.success(), "{failed}");
     failed.says("missing required label io.balena.image.class");
+}
+
+/// An ordinary user's Podman is root of a user namespace, and its hooks could change nothing on the host.
+fn rootless() {
+    const USER: u32 = 65534;
+    let home = tempfile::Builder::new().prefix("rootless").tempdir().unwrap();
+    let image = Image::extension().hook("create", "id > $NOTES/ran");
+    let (layer, notes) = (image.tar(), image.notes());
+    std::os::unix::fs::chown(home.path(), Some(USER), Some(USER)).unwrap();
+    for folder in [notes.parent().unwrap(), &notes] {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let podman = |arguments: &[&str]| {
+        let mut command = Command::new("podman");
+        let in_home = |name: &str| home.path().join(name);
+        command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path());
+        command.env("TMPDIR", home.path()).env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
+        command.args(["--root".into(), in_home("root"), "--runroot".into(), in_home("run")]);
+        command.args(["--tmpdir".into(), in_home("tmp")]);
+        command.args(["--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime", RUNTIME]);
+        run(command.args(arguments).uid(USER).gid(USER).current_dir("/"))
+    };
+    let layer = layer.display().to_string();
+    let changes = image.changes();
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    podman(&[&["import"], &changes[..], &[&layer, &image.name]].concat()).ok();
+    let words = ["run", "--network=none", "--log-driver=k8s-file"];
+    let refused = podman(&[&words[..], &[&image.name]].concat());
+    // The process that holds the user namespace.
+    let is_the_users = |process: &Process| process.status("Uid").starts_with(&USER.to_string());
+    processes().into_iter().filter(is_the_users).for_each(|one| one.signal(Signal::SIGKILL));
+    run(Command::new("rm").arg("-rf").arg(home.path().join("root"))).ok();
+    assert!(!refused.status.success(), "{refused}");
+    refused.says("must run as root of the host, not of a user namespace");
+    assert_eq!(image.read("ran"), "");
 }

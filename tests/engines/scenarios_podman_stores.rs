@@ -16,7 +16,7 @@ const SCENARIOS: [(&str, fn()); 7] = [
     ("labels_come_from_the_image_stores_of_storage_conf", storage_conf),
     ("labels_come_from_an_image_store_apart", image_store_apart),
     ("labels_come_by_a_transient_store", transient_store),
-    ("labels_come_with_a_user_namespace_and_all_of_these", user_namespace),
+    ("labels_come_with_a_user_namespace", user_namespace),
     ("labels_come_though_the_images_id_is_not_the_digest_of_its_configuration", other_id),
     ("what_leads_to_no_labels_is_named_with_what_one_can_do", nowhere),
 ];

@@ -158,3 +158,70 @@ fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_t
     assert!(seconds.unwrap().parse::<u32>().unwrap() < 10, "{seconds:?}");
     assert!(!boot.steps.contains("SIGKILL"), "{}", boot.steps);
 }
+
+/// What is deployed by an engine with mounts of its own, and what the host has of it.
+const APART: &str = r#"
+    apply='mkdir -p /run/applied && mount -t tmpfs of-a-hook /run/applied'
+    LABEL=io.balena.image.kernel-version=1.2.3 deploy apart "$apply" --volume data:/data
+    echo "engine: $(readlink "/proc/$(cat /run/docker.pid)/ns/mnt")"
+    echo "host: $(readlink /proc/1/ns/mnt)"
+    on_host() { echo "$1 on the host: $(grep -c " $1 .* of-a-hook " /proc/1/mountinfo || true)"; }
+    on_host /run/applied
+    containers
+    balena-extension-manager doctor | grep ' mounts ' || true
+
+    deactivate=$(docker volume inspect --format '{{.Mountpoint}}' data)/deactivate
+    printf '#!/bin/sh\numount /run/applied\nmkdir /run/deactivated && mount -t tmpfs of-a-hook /run/deactivated\n' \
+        >"$deactivate"
+    chmod 0755 "$deactivate"
+    systemd-run --quiet --no-block --unit=apart --service-type=oneshot --remain-after-exit \
+        --property=PrivateTmp=yes balena-extension-manager cleanup --stale-os
+    wait_for systemctl --quiet is-active apart.service
+    journalctl --sync
+    journalctl --output=cat --boot --unit=apart.service
+    on_host /run/applied
+    on_host /run/deactivated
+    docker volume rm data
+"#;
+
+/// balenaOS' own engine units have the first of these settings. There, as here, the engine starts its containerd.
+#[test]
+fn what_hooks_mount_is_on_the_host_though_the_engines_unit_has_mounts_of_its_own() {
+    let slave = r"
+        systemctl mask containerd.service
+        { echo '[Service]'; echo MountFlags=slave; echo ExecStart=
+            echo 'ExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS'; } | drop_in docker.service";
+    let private_tmp =
+        "sed -i s/MountFlags=slave/PrivateTmp=yes/ /etc/systemd/system/docker.service.d/test.conf";
+    for boot in boots(slave, [&format!("{APART}\n{private_tmp}"), APART]) {
+        let line = |start: &str| {
+            let mut lines = boot.steps.lines();
+            lines.find_map(|line| line.strip_prefix(start)).unwrap_or_else(|| panic!("{boot:#?}"))
+        };
+        assert_ne!(line("engine: "), line("host: "), "{boot:#?}");
+        let seen = [
+            "/run/applied on the host: 1",
+            "container apart Exited (0)",
+            "ok       mounts            dockerd",
+            "2 removed",
+            "/run/applied on the host: 0",
+            "/run/deactivated on the host: 1",
+        ];
+        has_in_order(&boot.steps, &seen);
+        assert!(line("ok       mounts ").contains("a mount namespace of its own"), "{boot:#?}");
+    }
+}
+
+/// Then containerd sees an empty folder where dockerd has mounted the rootfs. That is no image without hooks.
+#[test]
+fn an_engine_that_does_not_share_its_mounts_with_its_containerd_deploys_nothing() {
+    let slave = r"printf '[Service]\nMountFlags=slave\n' | drop_in docker.service";
+    let [boot] = boots(
+        slave,
+        ["deploy apart 'touch /run/applied' 2>&1; ls /run/applied || true; containers"],
+    );
+    has_in_order(
+        &boot.steps,
+        &["do not share their mounts", "cannot access", "container apart Created"],
+    );
+}
