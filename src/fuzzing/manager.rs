@@ -5,7 +5,7 @@ use crate::host::image::archive::{self, Archive};
 use crate::model::check::rule::{Allowed, Rule};
 use crate::model::check::{self, Subject, machine::Machine, report};
 use crate::model::claim::{Claims, Judgement, Running, abi_of, globs};
-use crate::model::deploy::{Heard, Record, Step};
+use crate::model::deploy::{Heard, MountNamespace, Record, Step};
 use crate::model::glob::{Glob, documented};
 use crate::model::grubenv::{Block, MAX_LEN};
 use crate::model::mounts::Overlays;
@@ -194,7 +194,7 @@ pub fn mounts(bytes: &[u8]) {
 
 /// The record of a deploy (`model/deploy.rs`), and what a hook printed in one.
 pub fn deploy_record(bytes: &[u8]) {
-    let heard = Heard::new("hooks/start", bytes);
+    let heard = Heard::new("hooks/start", bytes, MountNamespace::Host);
     let step = Step {
         verb: "start".to_owned(),
         time: "2026-01-02T03:04:05Z".to_owned(),

@@ -226,7 +226,8 @@ fn attribute(numbers: &mut Numbers, bytes: &mut Vec<u8>, story: &mut String) {
         ("security.capability", &capability),
         ("security.capability", b"nonsense"),
         ("user.note", b"two\nlines"),
-        ("system.posix_acl_access", b"nonsense"),
+        // The length fits no list.
+        ("system.posix_acl_access", b"\x02\0\0\0nonsense!"),
     ];
     let (name, value) = all[numbers.below(all.len())];
     story.push_str(&format!(" a file with {name} of {} bytes;", value.len()));

@@ -185,11 +185,10 @@ fn links_are_not_followed_without_end() {
     let mut unpacking = Unpacking::default();
     unpacking.add(folder(&deep));
     unpacking.add(link("l", &deep));
-    let start = std::time::Instant::now();
     let mut count = 0;
     while unpacking.weight() < crate::model::check::tree::WEIGHT_MAX {
         count += 1;
         unpacking.add(file(&format!("l/{count}")));
     }
-    assert!(start.elapsed().as_secs() < 60, "{count} in {:?}", start.elapsed());
+    assert!(count < 2000, "{count}");
 }
