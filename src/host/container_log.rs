@@ -97,6 +97,12 @@ impl ContainerLog {
         Self { out: Stream::new(None, Reader::Now), err: Stream::new(None, Reader::Now) }
     }
 
+    /// Writes a line of the runtime's own, which is to reach whoever reads the container's log.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.err.push(format!("{line}\n").as_bytes());
+        self.finish();
+    }
+
     /// Writes what is left, with a note where something had to be left out. A reader gets some time, but
     /// not for ever more as long as it takes a little.
     pub(crate) fn finish(&mut self) {

@@ -161,6 +161,7 @@ mod tests {
             verb: "create".to_owned(),
             time: String::new(),
             error: Some("no".to_owned()),
+            refused: None,
             warnings: Vec::new(),
             hooks: Vec::new(),
         };

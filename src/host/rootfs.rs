@@ -1,12 +1,13 @@
 //! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
 //! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
 
+use crate::host::listing;
 use crate::host::mount_namespace::View;
 use crate::host::process::Process;
 use crate::model::hook::{self, FileKind, Unfit, Verb};
 use crate::model::state::SeenRootfs;
 use crate::model::system_call::explained;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -49,6 +50,8 @@ pub(crate) enum Error {
     LookInProxy { path: String, pid: i32, source: io::Error },
     #[error("look for {hook} in the rootfs {rootfs:?}")]
     Look { hook: &'static str, rootfs: String, source: io::Error },
+    #[error("cannot tell whether the image brings a kernel: list /boot in the rootfs {rootfs:?}")]
+    Boot { rootfs: String, source: io::Error },
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error("the path of hook {hook} is not UTF-8: {path:?}")]
@@ -241,6 +244,31 @@ impl Rootfs {
         Ok(Some(path))
     }
 
+    /// The first regular file directly in `/boot`, by its name; links do not count. `None` if there is none.
+    ///
+    /// # Errors
+    /// `/boot` is there and cannot be listed.
+    pub(crate) fn file_in_boot(&self) -> Result<Option<String>, Error> {
+        let listing = |source| Error::Boot { rootfs: self.path.clone(), source };
+        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let boot = match open_inside(&self.folder, "boot", flags, inside) {
+            Ok(boot) => boot,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(listing(cause(error))),
+        };
+        let mut names = listing::names(&boot).map_err(|error| listing(error.into()))?;
+        names.sort();
+        for name in names {
+            let stat = rustix::fs::statat(&boot, &name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| listing(error.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                return Ok(Some(name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Nothing there is no hook; a link that leads nowhere is a mistake that must be told.
     fn absent(
         &self,
@@ -372,6 +400,35 @@ mod tests {
         std::fs::remove_dir(tree.path("rootfs/hooks/start")).unwrap();
         tree.file("rootfs/hooks/start", 0o755);
         assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/hooks/start"));
+    }
+
+    #[test]
+    fn a_kernel_is_a_regular_file_directly_in_boot() {
+        let tree = Tree::new();
+        let found = || tree.open("rootfs").unwrap().file_in_boot();
+        assert_eq!(found().unwrap(), None);
+        std::fs::create_dir_all(tree.path("rootfs/usr/boot/efi")).unwrap();
+        // As if the rootfs were the root.
+        symlink("/usr/boot", tree.path("rootfs/boot")).unwrap();
+        tree.file("rootfs/usr/boot/efi/vmlinuz", 0o644);
+        symlink("efi/vmlinuz", tree.path("rootfs/usr/boot/a")).unwrap();
+        symlink("/nowhere", tree.path("rootfs/usr/boot/b")).unwrap();
+        assert_eq!(found().unwrap(), None);
+        for name in ["z", "c"] {
+            tree.file(&format!("rootfs/usr/boot/{name}"), 0);
+        }
+        assert_eq!(found().unwrap().as_deref(), Some("c"));
+        let boot = tree.path("rootfs/boot");
+        for target in ["/nowhere", "/usr/boot/c", "../outside"] {
+            std::fs::remove_file(&boot).unwrap();
+            std::fs::create_dir_all(tree.path("outside")).unwrap();
+            tree.file("outside/vmlinuz", 0o644);
+            symlink(target, &boot).unwrap();
+            assert_eq!(found().unwrap(), None, "{target}");
+        }
+        std::fs::remove_file(&boot).unwrap();
+        symlink("boot", &boot).unwrap();
+        assert!(matches!(found(), Err(Error::Boot { .. })), "a loop of links");
     }
 
     #[test]

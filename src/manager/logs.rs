@@ -59,7 +59,11 @@ fn known(context: &Context, recorded: Vec<String>) -> Result<Vec<Known>, Failure
 fn text(record: &Record) -> String {
     let mut text = String::new();
     for step in &record.steps {
-        let became = if step.error.is_some() { "failed" } else { "succeeded" };
+        let became = match (&step.error, &step.refused) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "refused the extension",
+            (None, None) => "succeeded",
+        };
         // A formatter into a String cannot fail.
         let _ = writeln!(text, "{} {} {became}", step.time, step.verb);
         for heard in &step.hooks {

@@ -48,6 +48,9 @@ pub(crate) struct Step {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// Why a start that did not fail has not applied the extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -94,14 +97,22 @@ impl Step {
     /// Whether there is anything to tell.
     pub(crate) fn says_something(&self) -> bool {
         self.error.is_some()
+            || self.refused.is_some()
             || !self.warnings.is_empty()
             || self.hooks.iter().any(|heard| {
                 !heard.output.is_empty() || heard.mount_namespace == MountNamespace::Unknown
             })
     }
 
+    /// Whether it neither failed nor refused the extension.
+    fn has_applied(&self) -> bool {
+        self.error.is_none() && self.refused.is_none()
+    }
+
     fn bounded(mut self) -> Self {
         self.error = self.error.map(|error| cut::middle(&error, 0, cut::SENTENCE_MAX).into());
+        let middle = |reason: String| cut::middle(&reason, 0, cut::SENTENCE_MAX).into();
+        self.refused = self.refused.map(middle);
         self.warnings.truncate(COUNT_MAX);
         for warning in &mut self.warnings {
             *warning = cut::middle(warning, 0, WARNING_MAX).into();
@@ -143,7 +154,7 @@ impl Record {
     pub(crate) fn deployed(&self) -> Deployed {
         let create = self.steps.iter().rposition(|step| step.verb == "create");
         let steps = self.steps.get(create.unwrap_or_default()..).unwrap_or_default();
-        let is_started = steps.iter().any(|step| step.verb == "start" && step.error.is_none());
+        let is_started = steps.iter().any(|step| step.verb == "start" && step.has_applied());
         let mut hooks = steps.iter().flat_map(|step| &step.hooks);
         let with_hooks = hooks.any(|heard| APPLYING.contains(&heard.hook.as_str()));
         match (is_started, with_hooks, create) {
@@ -151,6 +162,11 @@ impl Record {
             (true, false, Some(_)) => Deployed::WithoutHooks,
             (true, false, None) | (false, _, _) => Deployed::Unfinished,
         }
+    }
+
+    /// Why the last start has not applied the extension, if it did not fail either.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.steps.iter().rfind(|step| step.verb == "start")?.refused.as_deref()
     }
 
     /// Reads a record.
@@ -179,6 +195,7 @@ mod tests {
             verb: verb.to_owned(),
             time: "2026-01-01T00:00:00Z".to_owned(),
             error: error.map(str::to_owned),
+            refused: None,
             warnings: Vec::new(),
             hooks: Vec::new(),
         }
@@ -205,10 +222,12 @@ mod tests {
             ..step(verb, None)
         };
         let (create, start) = (|| step("create", None), || step("start", None));
+        let refused = Step { refused: Some("no".to_owned()), ..start() };
         for (steps, expected) in [
             (vec![], Deployed::Unfinished),
             (vec![create()], Deployed::Unfinished),
             (vec![create(), step("start", Some("no"))], Deployed::Unfinished),
+            (vec![create(), refused], Deployed::Unfinished),
             (vec![with("create", "hooks/create")], Deployed::Unfinished),
             (vec![start()], Deployed::Unfinished),
             (vec![with("start", "hooks/start")], Deployed::WithHooks),

@@ -33,6 +33,7 @@ pub(crate) mod os_release;
 pub(crate) mod outlived;
 pub(crate) mod phrase;
 pub(crate) mod proxy;
+pub(crate) mod refusal;
 pub(crate) mod rollback;
 pub(crate) mod runtimes;
 pub(crate) mod sharing;

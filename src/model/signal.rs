@@ -15,6 +15,8 @@ const LAST: i32 = 64;
 pub(crate) const DEFAULT: Signal = Signal(15);
 /// SIGUSR1: tells the proxy that the extension has started; it ends with status 0.
 pub(crate) const STARTED: Signal = Signal(10);
+/// SIGUSR2: tells the proxy that the extension was refused; it ends with status 1.
+pub(crate) const REFUSED: Signal = Signal(12);
 
 /// A signal number, 0 to 64; 0 only asks whether the process is there (kill(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use crate::model::hook::Verb;
 use crate::model::lifecycle::{Duty, Phase, Status};
 use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
+use crate::model::signal::{self, Signal};
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,6 +52,9 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     #[serde(default, skip_serializing_if = "StartOutput::is_usual")]
     pub(crate) start_output: StartOutput,
+    /// Why start has not applied it, if that was not a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
     /// The mark of the `run` that has made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) run: Option<String>,
@@ -182,6 +186,14 @@ impl State {
         }
     }
 
+    /// What the proxy is sent when it has to end.
+    pub(crate) fn last_signal(&self) -> Signal {
+        match self.refused {
+            None => signal::STARTED,
+            Some(_) => signal::REFUSED,
+        }
+    }
+
     /// The OCI state with `status` as it truly is; the pid of a proxy that is gone is 0.
     pub(crate) fn view(&self, status: Status) -> View<'_> {
         let died_in_create = status == Status::Creating && self.status != status;
@@ -229,6 +241,7 @@ pub(crate) mod tests {
             pid_file: None,
             phase: Phase::InUse,
             start_output: StartOutput::Proxy,
+            refused: None,
             run: None,
             seen: None,
         }

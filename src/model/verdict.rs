@@ -267,10 +267,11 @@ fn exit(
     }
     match outcome.exit_code {
         Some(0) => None,
-        Some(1) => is(
-            Code::RefusedByRuntime,
-            "the runtime refused it at start: it ended with exit status 1",
-        ),
+        Some(1) => {
+            let reason = known.record.ok().flatten().and_then(Record::refusal);
+            let reason = reason.unwrap_or("it ended with exit status 1");
+            Some((Code::RefusedByRuntime, format!("the runtime refused it at start: {reason}")))
+        }
         // Shells and engines tell a signal so (signal(7): there are 64).
         Some(code @ 129..=192) => {
             Some((Code::Killed, format!("its process was killed by signal {}", code - 128)))

@@ -22,6 +22,7 @@ fn step(verb: &str, hook: Option<&str>) -> Step {
         verb: verb.to_owned(),
         time: String::new(),
         error: None,
+        refused: None,
         warnings: Vec::new(),
         hooks: hook.map(|hook| Heard::new(hook, b"", MountNamespace::Host)).into_iter().collect(),
     }

@@ -201,6 +201,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
         pid_file,
         phase: Phase::InUse,
         start_output: StartOutput::Proxy,
+        refused: None,
         run: request.run.clone(),
         seen: None,
     };

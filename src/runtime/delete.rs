@@ -15,7 +15,7 @@ use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
 use crate::model::lifecycle::{Duty, Insistence, Phase, Status, can_delete};
-use crate::model::signal;
+use crate::model::signal::Signal;
 use crate::model::state::{RecordedRole, State};
 use std::io;
 use std::ops::ControlFlow;
@@ -178,7 +178,7 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
         end_outlived(context, &state, held.lock());
     }
     sweep(context, &state.id, held.lock());
-    let duty = state.duty();
+    let (duty, last_signal) = (state.duty(), state.last_signal());
     context.log.debug(|| match &proxy {
         Some(proxy) => format!("the container is {status}; ending its proxy {}", proxy.pid()),
         None => format!("the container is {status}; its proxy has ended"),
@@ -196,7 +196,7 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
         if !hooks_begun {
             mark(Phase::Ending);
         }
-        end_proxy(&proxy, duty)?;
+        end_proxy(&proxy, duty, last_signal)?;
     }
     // Only now: hooks that have not begun must not count as such after a kill.
     mark(Phase::Deleting);
@@ -253,11 +253,11 @@ fn run_delete_hook(context: &Context<'_>, held: &Held, state: &State) -> Result<
 
 /// A started container's proxy was told to end, unless `start` died before that: it is told (again) and
 /// so ends with the right status. Any other is killed.
-fn end_proxy(proxy: &Process, duty: Duty) -> Result<(), Error> {
+fn end_proxy(proxy: &Process, duty: Duty, last_signal: Signal) -> Result<(), Error> {
     if duty == Duty::End {
         let pid = proxy.pid();
         let told = |source| Error::Tell { pid, source };
-        proxy.signal(signal::STARTED).map_err(told)?;
+        proxy.signal(last_signal).map_err(told)?;
         if proxy.wait_end(PROXY_LIMIT).map_err(told)? == Waited::Ended {
             return Ok(());
         }

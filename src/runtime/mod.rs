@@ -178,14 +178,16 @@ fn dispatch(
             begin(log, "create", &request.id)?;
             let told = create::create(&context, &request);
             if !told.as_ref().is_err_and(|error| create::is_of_another(&**error)) {
-                record::step(&context, "create", &request.id, &told);
+                record::step(&context, "create", &request.id, &told, None);
             }
             told?
         }
         Command::Start { id } => {
             begin(log, "start", &id)?;
-            let told = start::start(&context, &id);
-            record::step(&context, "start", &id, &told);
+            let started = start::start(&context, &id);
+            let refusal = started.as_ref().ok().and_then(start::Started::refusal).cloned();
+            let told = started.map(|started| Some(started.sentence()));
+            record::step(&context, "start", &id, &told, refusal.as_ref());
             told?
         }
         Command::Kill { id, signal, audience } => {
@@ -195,7 +197,7 @@ fn dispatch(
         Command::Delete { id, insistence, whose } => {
             begin(log, "delete", &id)?;
             let told = delete::delete(&context, &id, insistence, &whose);
-            record::step(&context, "delete", &id, &told);
+            record::step(&context, "delete", &id, &told, None);
             told?
         }
         Command::Run { create, afterwards } => {

@@ -8,11 +8,18 @@ use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::deploy::{Record, Step};
 use crate::model::lifecycle::Refused;
+use crate::model::refusal::Refusal;
 use std::path::Path;
 
 /// Adds what `verb` did and said to the record of the container. A call that was refused did nothing to the
 /// container; a delete that has nothing to say tells nothing that its start did not.
-pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &Outcome) {
+pub(super) fn step(
+    context: &Context<'_>,
+    verb: &str,
+    id: &ContainerId,
+    told: &Outcome,
+    refusal: Option<&Refusal>,
+) {
     if told.as_ref().is_err_and(|error| is_refusal(&**error)) {
         return;
     }
@@ -20,6 +27,7 @@ pub(super) fn step(context: &Context<'_>, verb: &str, id: &ContainerId, told: &O
         verb: verb.to_owned(),
         time: clock::now(),
         error: told.as_ref().err().map(|error| chain(&**error)),
+        refused: refusal.map(ToString::to_string),
         warnings: context.log.take_warnings(),
         hooks: context.heard.take(),
     };

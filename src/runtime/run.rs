@@ -35,6 +35,8 @@ enum Error {
     Look { source: Box<dyn std::error::Error> },
     #[error("wait for the proxy to end")]
     Wait { source: io::Error },
+    #[error("start refused the extension: {reason}")]
+    Refused { reason: String },
     #[error("interrupted")]
     Interrupted,
     #[error("prepare to run the container")]
@@ -115,13 +117,17 @@ impl Run {
     }
 
     /// Waits until the proxy of a sandbox has ended, which is when somebody ends it. That of an extension
-    /// was told to, and delete sees to it; what a hook has left in the background is its own affair.
+    /// was told to, and delete sees to it; what a hook has left in the background is its own affair. One that
+    /// was refused is an error here: its proxy's exit status is 1.
     fn await_proxy(&self, context: &Context<'_>, id: &ContainerId) -> Result<(), Error> {
         let look = |error: Box<dyn std::error::Error>| Error::Look { source: error };
         // Whatever else is there now is not what this run has made.
         let Loaded::Ours(state) = context.root.load(id).map_err(|error| look(error.into()))? else {
             return Ok(());
         };
+        if let Some(reason) = state.refused {
+            return Err(Error::Refused { reason });
+        }
         let (proxy, _) = observe(&state).map_err(|error| look(error.into()))?;
         let Some(proxy) = proxy.filter(|_| state.duty() == Duty::Stay) else { return Ok(()) };
         match self.interrupts.wait_end(&proxy).map_err(|source| Error::Wait { source })? {

@@ -1,18 +1,19 @@
-//! `start ID`: run the extension's hook, and let the proxy end.
+//! `start ID`: run the extension's hook, or refuse the extension, and let the proxy end.
 
 use super::hooks::{self, rootfs_of, run_image_hook, run_spec_hooks, sweep};
-use super::{Context, Error as Common, Outcome, observe, state as state_verb};
+use super::{Context, Error as Common, observe, state as state_verb};
 use crate::host::container_log::ContainerLog;
 use crate::host::net_namespace;
 use crate::host::process::{Process, Waited};
 use crate::host::proxy;
-use crate::host::rootfs;
+use crate::host::rootfs::{self, Rootfs};
 use crate::host::state_dir::{self, Held, Locked};
 use crate::model::cause::chain;
+use crate::model::claim::Claims;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
-use crate::model::lifecycle::{Phase, Refused, Status, can_start};
-use crate::model::signal;
+use crate::model::lifecycle::{Duty, Phase, Refused, Status, can_start};
+use crate::model::refusal::Refusal;
 use crate::model::state::{RecordedRole, StartOutput, State};
 use std::io;
 use std::time::Duration;
@@ -47,7 +48,40 @@ struct NotStopped {
     then: String,
 }
 
-pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
+/// What a start has come to that did not fail.
+#[derive(Debug)]
+pub(super) enum Started {
+    Applied,
+    Refused(Refusal),
+    /// A sandbox, with the pid of its proxy.
+    Runs(i32),
+}
+
+impl Started {
+    /// Why the extension was refused, if it was.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::Applied | Self::Runs(_) => None,
+        }
+    }
+
+    /// The sentence for the log.
+    pub(super) fn sentence(&self) -> String {
+        match self {
+            Self::Applied => "applied; the container has stopped, as it should".to_owned(),
+            Self::Refused(_) => {
+                "refused; the container has stopped, and its proxy ends with status 1".to_owned()
+            }
+            Self::Runs(pid) => format!("the sandbox runs as proxy {pid}"),
+        }
+    }
+}
+
+pub(super) fn start(
+    context: &Context<'_>,
+    id: &ContainerId,
+) -> Result<Started, Box<dyn std::error::Error>> {
     let held = match context.root.lock(id, PATIENCE).map_err(Common::State)? {
         Locked::Held(held) => held,
         Locked::Busy => return Err(Common::Busy { id: id.to_string() }.into()),
@@ -62,16 +96,13 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
     context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));
     match go(context, &held, &mut state, &proxy) {
-        Ok(()) => {
+        Ok(started) => {
             // The proxy is needed no more, so a delete need not wait for this.
             drop(held);
-            Ok(Some(match state.role {
-                RecordedRole::Extension => {
-                    await_end(context, &proxy);
-                    "applied; the container has stopped, as it should".to_owned()
-                }
-                RecordedRole::Sandbox => format!("the sandbox runs as proxy {}", proxy.pid()),
-            }))
+            if state.duty() == Duty::End {
+                await_end(context, &proxy);
+            }
+            Ok(started)
         }
         Err(first) => {
             let told = || format!("it fails: killing the proxy {}", proxy.pid());
@@ -81,7 +112,12 @@ pub(super) fn start(context: &Context<'_>, id: &ContainerId) -> Outcome {
     }
 }
 
-fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) -> Result<(), Error> {
+fn go(
+    context: &Context<'_>,
+    held: &Held,
+    state: &mut State,
+    proxy: &Process,
+) -> Result<Started, Error> {
     let hooks = state.hooks.clone();
     let before = (&*state, Status::Created);
     let list = &hooks.start_container;
@@ -94,14 +130,11 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
         }
     };
     run_spec_hooks(context, "startContainer", list, before, namespace.as_ref(), held.lock())?;
-    if state.role == RecordedRole::Extension {
-        let rootfs = rootfs_of(state, Some(proxy))?;
-        let log = || match state.start_output {
-            StartOutput::Proxy => log_of(context, proxy),
-            StartOutput::Caller => ContainerLog::of_caller(),
-        };
-        run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
-    }
+    let started = match state.role {
+        RecordedRole::Extension => apply(context, held, state, proxy)?,
+        RecordedRole::Sandbox => Started::Runs(proxy.pid()),
+    };
+    state.refused = started.refusal().map(ToString::to_string);
     // Written before the proxy is told: a crash in between leaves a process that delete ends; the
     // other order would leave a container that says `created` with nothing behind it.
     state.status = match state.role {
@@ -110,15 +143,18 @@ fn go(context: &Context<'_>, held: &Held, state: &mut State, proxy: &Process) ->
     };
     held.save(state)?;
     context.log.debug(|| format!("recorded as {}", state.status));
-    // While the proxy is there: these hooks are given its pid.
-    let after = (&*state, Status::Running);
-    let list = &hooks.poststart;
-    run_spec_hooks(context, "poststart", list, after, None, held.lock())?;
-    if state.role == RecordedRole::Extension {
-        proxy.signal(signal::STARTED).map_err(|source| Error::Tell { pid: proxy.pid(), source })?;
-        context.log.debug(|| format!("told the proxy {} to end with status 0", proxy.pid()));
+    if started.refusal().is_none() {
+        // While the proxy is there: these hooks are given its pid.
+        let after = (&*state, Status::Running);
+        let list = &hooks.poststart;
+        run_spec_hooks(context, "poststart", list, after, None, held.lock())?;
     }
-    Ok(())
+    if state.duty() == Duty::End {
+        let (pid, status) = (proxy.pid(), u8::from(state.refused.is_some()));
+        proxy.signal(state.last_signal()).map_err(|source| Error::Tell { pid, source })?;
+        context.log.debug(|| format!("told the proxy {pid} to end with status {status}"));
+    }
+    Ok(started)
 }
 
 /// The container's log, which is the proxy's streams: whoever may not look into it cannot have them.
@@ -137,7 +173,39 @@ fn log_of(context: &Context<'_>, proxy: &Process) -> ContainerLog {
     log
 }
 
-/// Waits until the proxy, which was sent its signal, has ended. The extension is applied in any case.
+/// Runs the image's hook, unless the extension is refused: the reason is in the container's log then, and in
+/// the runtime's.
+fn apply(
+    context: &Context<'_>,
+    held: &Held,
+    state: &State,
+    proxy: &Process,
+) -> Result<Started, Error> {
+    let rootfs = rootfs_of(state, Some(proxy))?;
+    let log = || match state.start_output {
+        StartOutput::Proxy => log_of(context, proxy),
+        StartOutput::Caller => ContainerLog::of_caller(),
+    };
+    if let Some(refusal) = refusal(state, &rootfs)? {
+        let reason = format!("refused: {refusal}");
+        context.log.warn(&reason);
+        log().say(&format!("balena-extension-runtime: {reason}"));
+        return Ok(Started::Refused(refusal));
+    }
+    run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
+    Ok(Started::Applied)
+}
+
+/// Why the extension must not be applied.
+fn refusal(state: &State, rootfs: &Rootfs) -> Result<Option<Refusal>, Error> {
+    let label = |name: &str| state.labels.get(name).map(String::as_str);
+    if Claims::of(label).abi.is_none() {
+        return Ok(None);
+    }
+    Ok(rootfs.file_in_boot()?.map(|file| Refusal::BringsKernel { file }))
+}
+
+/// Waits until the proxy, which was sent its signal, has ended. What start has to do is done in any case.
 fn await_end(context: &Context<'_>, proxy: &Process) {
     let pid = proxy.pid();
     let why = match proxy.wait_end(END_LIMIT) {

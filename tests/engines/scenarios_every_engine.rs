@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cgroups::{Hierarchy, hierarchies};
+use crate::command::Finished;
 use crate::deployment::Deployment;
-use crate::engine::{Engine, Engines, Kind};
+use crate::engine::{Engine, Engines, Kind, Status};
 use crate::image::{Image, touch};
 use crate::suite::Suite;
 use crate::witness::{assert_gone, end_noted, proxy_of};
@@ -19,7 +20,9 @@ type Scenario = fn(&dyn Engine);
 
 const TERMINAL: &str = "a_terminal_works_and_shows_what_hooks_print";
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const REFUSED: &str = "an_image_that_brings_a_kernel_is_refused_and_exits_1";
+
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("an_extension_without_hooks_deploys", deploys_without_hooks),
     ("hooks_run_in_order_on_the_host", hooks_run_in_order),
     ("a_create_hook_that_prints_a_mebibyte_hangs_nothing_and_is_logged", mebibyte_is_logged),
@@ -30,6 +33,7 @@ const SCENARIOS: [(&str, Scenario); 10] = [
     ("hooks_see_the_environment_of_the_contract_and_nothing_else", environment_is_exact),
     ("the_proxy_keeps_no_descriptor_no_mask_and_no_privilege", proxy_is_bare),
     ("an_exited_extension_can_be_started_again", starts_again),
+    (REFUSED, brings_a_kernel),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
@@ -40,8 +44,8 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     }
     for kind in Kind::ALL {
         for (name, scenario) in SCENARIOS {
-            if kind == Kind::Containerd && name == TERMINAL {
-                // ctr wants a terminal itself: `scenarios_ctr` has this one.
+            // ctr wants a terminal itself: `scenarios_ctr` has this one. And it tells nobody an exit status.
+            if kind == Kind::Containerd && [TERMINAL, REFUSED].contains(&name) {
                 continue;
             }
             let engines = Arc::clone(engines);
@@ -280,5 +284,24 @@ fn starts_again(engine: &dyn Engine) {
     extension.start().ok();
     extension.assert_deployed();
     assert_eq!(extension.image.read("starts"), "start\nstart\n");
+    extension.remove();
+}
+
+fn brings_a_kernel(engine: &dyn Engine) {
+    let mut image = Image::extension().hook("start", "touch $NOTES/started");
+    image.label("io.balena.image.kernel-abi-id", &"ab".repeat(32));
+    fs::create_dir(image.rootfs().join("boot")).unwrap();
+    fs::write(image.rootfs().join("boot/vmlinuz"), "").unwrap();
+    let extension = Deployment::of(image, engine);
+    let refused = |finished: Finished| {
+        // A client that waits has the exit status of the container; none says that a start failed.
+        assert!(matches!(finished.code(), 0 | 1), "{finished}");
+        assert!(!finished.text().contains("OCI runtime"), "{finished}");
+        extension.assert_status(Status::Exited(1));
+        extension.logs_up_to("the image brings its own kernel");
+    };
+    refused(extension.run(&[]));
+    refused(extension.start());
+    assert!(!extension.image.note("started").exists(), "hooks/start ran");
     extension.remove();
 }

@@ -22,7 +22,7 @@ pub(crate) const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
     ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
     ("images_go_after_those_that_were_built_on_them_or_stay_with_them", built_on_each_other),
@@ -31,6 +31,7 @@ const SCENARIOS: [(&str, Scenario); 8] = [
     ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
     ("what_was_said_at_a_deploy_is_kept", said_at_a_deploy),
     ("what_another_runtime_ran_is_not_applied", another_runtime),
+    ("a_refused_extension_stays_and_status_says_why", refused),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite) {
@@ -407,4 +408,17 @@ fn said_at_a_deploy(docker: &Docker) {
         assert!(logs.out.contains(text), "{text:?} was expected of {logs}");
     }
     drop((image, good));
+}
+
+fn refused(docker: &Docker) {
+    let image = labelled(ABI, &"ab".repeat(32));
+    std::fs::create_dir(image.rootfs().join("boot")).unwrap();
+    std::fs::write(image.rootfs().join("boot/vmlinuz"), "").unwrap();
+    let _image = deploy(docker, "kernel", image, &[]);
+    manager(docker, &["cleanup"]).ok();
+    let status = manager(docker, &["status", "--format", "json"]).ok();
+    assert_eq!(verdicts(&status), ["kernel refused refused-by-runtime"]);
+    let detail = json(&status)["extensions"][0]["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("the image brings its own kernel"), "{detail}");
+    manager(docker, &["logs", "kernel"]).ok().says("start refused the extension");
 }

@@ -17,11 +17,14 @@ pub(crate) enum Kind {
     Full,
     /// A terminal, whose pty goes over a console socket.
     Console,
+    /// An image that brings a kernel: start refuses it.
+    Kernel,
     /// A Kubernetes sandbox: it has no hooks and stays after start.
     Sandbox,
 }
 
 impl Kind {
+    /// Those of which every verb is swept. What a kernel changes is in start alone.
     pub(crate) const ALL: [Self; 5] =
         [Self::Bare, Self::Hooks, Self::Full, Self::Console, Self::Sandbox];
 
@@ -31,6 +34,7 @@ impl Kind {
             Self::Hooks => "hooks",
             Self::Full => "full",
             Self::Console => "console",
+            Self::Kernel => "kernel",
             Self::Sandbox => "sandbox",
         }
     }
@@ -76,6 +80,11 @@ pub(crate) fn write(folder: &Path, kind: Kind, cgroup: &str) {
             Value::Object(moments.iter().map(|&name| (name.to_owned(), hook.clone())).collect());
         config["linux"] =
             json!({ "namespaces": [{ "type": "network" }], "cgroupsPath": format!("/{cgroup}") });
+    }
+    if kind == Kind::Kernel {
+        config["annotations"]["io.balena.image.kernel-abi-id"] = json!("ab".repeat(32));
+        fs::create_dir_all(rootfs.join("boot")).unwrap();
+        fs::write(rootfs.join("boot/vmlinuz"), "").unwrap();
     }
     if kind == Kind::Sandbox {
         config["annotations"] = json!({ "io.kubernetes.cri.container-type": "sandbox" });

@@ -1,6 +1,6 @@
 //! What the verbs say of a container beside what is so: what is recorded, and whether the recorded proxy
 //! is there. Asked at every system call of a start: while the start stands still there, and after it was
-//! killed there. Starts that succeed, starts whose hook fails.
+//! killed there. Starts that succeed, starts whose hook fails, starts that refuse the extension.
 
 use crate::bundle::{Kind, write_hook};
 use crate::checks::{self, Seen};
@@ -161,16 +161,17 @@ struct Case {
     hook: Option<&'static str>,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case { name: "no hook", kind: Kind::Bare, hook: None },
     Case { name: "a hook that fails", kind: Kind::Bare, hook: Some("#!/bin/sh\nexit 3\n") },
+    Case { name: "a kernel", kind: Kind::Kernel, hook: None },
     Case { name: "a sandbox", kind: Kind::Sandbox, hook: None },
     Case { name: "all hooks", kind: Kind::Full, hook: None },
 ];
 
 pub(crate) fn starts(extent: Extent, report: &mut Report) {
     // Those of the last take as long as all others together.
-    let cases = if extent == Extent::Full { CASES.as_slice() } else { &CASES[..3] };
+    let cases = if extent == Extent::Full { CASES.as_slice() } else { &CASES[..4] };
     for &case in cases {
         let mut world = World::new("w", case.kind);
         if let Some(text) = case.hook {

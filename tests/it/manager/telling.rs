@@ -345,6 +345,33 @@ fn the_name_of_a_container_wins_over_a_record_whose_id_begins_so() {
 }
 
 #[test]
+fn the_record_says_why_an_extension_was_refused_and_cleanup_leaves_it() {
+    let host = Host::new();
+    let _engine = host.engine(&Store::of(&[Container { exit_code: 1, ..Container::new("a") }]));
+    let told = || {
+        let document = host.manager(&["status", "--format", "json"]).ok().json();
+        let text = |field: &str| document["extensions"][0][field].as_str().unwrap().to_owned();
+        (text("verdict"), text("reason"), text("detail"))
+    };
+    let expected = |why: &str| {
+        let detail = format!("the runtime refused it at start: {why}");
+        ("refused".to_owned(), "refused-by-runtime".to_owned(), detail)
+    };
+    assert_eq!(told(), expected("it ended with exit status 1"));
+    let record = json!({ "version": 1, "id": "a", "steps": [
+        { "verb": "create", "time": "" },
+        { "verb": "start", "time": "", "refused": "the cause", "warnings": ["refused: the cause"] },
+        { "verb": "delete", "time": "", "warnings": ["odd"] },
+    ]});
+    host.write("run/balena-extension-runtime-deploys/a.json", &record.to_string());
+    assert_eq!(told(), expected("the cause"));
+    let logs = host.manager(&["logs", "a"]).ok().out;
+    assert!(logs.contains("start refused the extension\n  warning: refused: the cause"), "{logs}");
+    let cleanup = host.manager(&["cleanup"]).ok();
+    assert!(cleanup.out.contains("0 removed, 1 kept, 0 failed"), "{cleanup}");
+}
+
+#[test]
 fn the_record_makes_the_sentence_of_a_failure() {
     let host = Host::new();
     let container = Container { error: "much around it", state: "created", ..Container::new("a") };

@@ -25,6 +25,7 @@ mod proc;
 mod proxy;
 mod ps;
 mod race;
+mod refusal;
 mod run;
 mod sandbox;
 mod spec_hooks;

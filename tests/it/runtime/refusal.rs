@@ -1,0 +1,140 @@
+//! An image that brings a kernel is refused: start succeeds, nothing is applied, and the container ends with
+//! status 1.
+
+use std::os::unix::fs::symlink;
+
+use crate::container::Container;
+use crate::process;
+
+const LABEL: &str = "io.balena.image.kernel-abi-id";
+const REASON: &str = r#"refused: the image brings its own kernel (the file "vmlinuz" in /boot"#;
+
+/// A container whose hooks tell that they ran.
+fn with_hooks() -> Container {
+    let container = Container::new();
+    for verb in ["create", "start", "delete"] {
+        container.hook(verb, &format!("echo {verb} >> ran"));
+    }
+    std::fs::create_dir(container.path("rootfs/boot")).unwrap();
+    container
+}
+
+/// One whose image has a kernel and the label.
+fn with_a_kernel() -> Container {
+    let container = with_hooks();
+    container.label(LABEL, &"ab".repeat(32));
+    std::fs::write(container.path("rootfs/boot/vmlinuz"), "").unwrap();
+    container
+}
+
+#[test]
+fn start_succeeds_without_its_hook_and_the_proxy_ends_with_status_1() {
+    let container = with_a_kernel();
+    container.create().ok();
+    let finished = container.start().silent();
+    assert!(finished.warnings().contains(REASON), "{finished}");
+    assert!(container.complained().contains(REASON), "docker logs: {}", container.complained());
+    assert_eq!(process::exit_status(container.pid()), 1);
+    assert_eq!(container.status(), "stopped");
+    container.start().fails(&["cannot start a container that has stopped"]);
+    container.delete().silent();
+    assert_eq!(container.read("ran"), "create\ndelete", "what hooks/create did is undone");
+    container.left_nothing();
+}
+
+#[test]
+fn the_record_of_the_deploy_says_why() {
+    let container = with_a_kernel();
+    container.create().ok();
+    container.start().ok();
+    let path = format!("/run/balena-extension-runtime-deploys/{}.json", container.id);
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let steps = record["steps"].as_array().unwrap();
+    let start = steps.iter().find(|step| step["verb"] == "start").unwrap();
+    assert!(start["refused"].as_str().unwrap().contains(r#""vmlinuz" in /boot"#), "{start}");
+    assert!(start["error"].is_null(), "{start}");
+}
+
+#[test]
+fn neither_the_label_nor_a_file_alone_is_a_kernel_and_links_and_folders_are_none() {
+    let label: fn(&Container) = |container| container.label(LABEL, &"ab".repeat(32));
+    let kernel = |container: &Container| {
+        std::fs::write(container.path("rootfs/boot/vmlinuz"), "").unwrap();
+    };
+    let cases: [&dyn Fn(&Container); 5] = [
+        &label,
+        &kernel,
+        &|container| {
+            kernel(container);
+            container.label(LABEL, " ");
+        },
+        &|container| {
+            label(container);
+            std::fs::remove_dir(container.path("rootfs/boot")).unwrap();
+        },
+        &|container| {
+            label(container);
+            symlink("/hooks/start", container.path("rootfs/boot/vmlinuz")).unwrap();
+            std::fs::create_dir(container.path("rootfs/boot/folder")).unwrap();
+            std::fs::write(container.path("rootfs/boot/folder/vmlinuz"), "").unwrap();
+        },
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let container = with_hooks();
+        case(&container);
+        container.create().ok();
+        container.start().silent();
+        assert_eq!(process::exit_status(container.pid()), 0, "case {number}");
+        assert_eq!(container.read("ran"), "create\nstart", "case {number}");
+    }
+}
+
+#[test]
+fn a_boot_folder_that_cannot_be_listed_fails_the_start() {
+    let container = with_hooks();
+    container.label(LABEL, &"ab".repeat(32));
+    std::fs::remove_dir(container.path("rootfs/boot")).unwrap();
+    symlink("boot", container.path("rootfs/boot")).unwrap();
+    container.create().ok();
+    container.start().fails(&["cannot tell whether the image brings a kernel", "/boot"]);
+    assert_eq!(process::exit_status(container.pid()), 128 + 9);
+    assert_eq!(container.read("ran"), "create");
+}
+
+#[test]
+fn a_delete_after_a_killed_start_tells_the_proxy_that_it_was_refused() {
+    let container = with_a_kernel();
+    container.create().ok();
+    process::signal(container.pid(), rustix::process::Signal::STOP);
+    let mut start = process::start(&mut container.command(&["start", &container.id]));
+    process::wait_for("the state to be stopped", || {
+        (container.status() == "running").then_some(())
+    });
+    start.kill();
+    start.wait();
+    let mut delete = process::start(&mut container.command(&["delete", &container.id]));
+    process::signal(container.pid(), rustix::process::Signal::CONT);
+    assert_eq!(delete.wait(), 0);
+    assert_eq!(process::exit_status(container.pid()), 1);
+    container.left_nothing();
+}
+
+#[test]
+fn hooks_of_the_spec_after_the_start_do_not_run() {
+    let container = with_a_kernel();
+    container.spec_hook("poststart", "/bin/touch after", |_| {});
+    container.spec_hook("poststop", "/bin/touch last", |_| {});
+    container.create().ok();
+    container.start().ok();
+    container.delete().ok();
+    assert!(!container.has("after") && container.has("last"));
+}
+
+#[test]
+fn a_run_fails_with_the_reason_and_leaves_nothing() {
+    let container = with_a_kernel();
+    let finished = container.call(&["run", "-b", container.text(), &container.id]);
+    assert!(finished.code == 1 && finished.err.contains("vmlinuz"), "{finished}");
+    assert_eq!(container.read("ran"), "create\ndelete");
+    container.left_nothing();
+}
