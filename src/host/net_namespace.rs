@@ -15,6 +15,8 @@ const OWN: &str = "/proc/self/ns/net";
 pub(crate) enum Error {
     #[error("open the network namespace {path:?}")]
     Open { path: String, source: io::Error },
+    #[error("open the network namespace {path:?} of the proxy (is CAP_SYS_PTRACE missing?)")]
+    Look { path: String, source: io::Error },
     #[error("join the network namespace {path:?}")]
     Join { path: String, source: io::Error },
     #[error("create a network namespace (the proxy must not stay in the host's)")]
@@ -41,7 +43,15 @@ impl Held {
         let looked = process.wait_end(Duration::ZERO);
         match looked.map_err(|source| Error::Open { path: path.clone(), source })? {
             Waited::Ended => Ok(None),
-            Waited::StillThere => Ok(Some(Self { file: opened?, path })),
+            Waited::StillThere => match opened {
+                Ok(file) => Ok(Some(Self { file, path })),
+                Err(Error::Open { path, source })
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    Err(Error::Look { path, source })
+                }
+                Err(error) => Err(error),
+            },
         }
     }
 

@@ -231,7 +231,10 @@ impl Process {
         match self.try_send(number) {
             Ok(()) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(match error.raw_os_error() {
+                Some(errno) => system_call::explained("pidfd_send_signal", errno),
+                None => error,
+            }),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::host::{descriptor, reaper, sandbox};
 use crate::model::hook::PATH;
 use crate::model::hook_failure::Exit;
 use crate::model::proxy::{Identity, PROGRAM, Refusal, Step};
+use crate::model::system_call::why;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
@@ -46,8 +47,8 @@ pub(crate) enum Error {
     NotReady,
     #[error("the proxy process {}", ended_in_words(exit.as_ref()))]
     Ended { exit: Option<Exit> },
-    #[error("the proxy process could not {}", step.in_words())]
-    Refused { step: Step, source: io::Error },
+    #[error("the proxy process could not {}: {}", step.in_words(), why(step.call(), *errno))]
+    Refused { step: Step, errno: i32 },
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
     Slow,
     #[error("watch the proxy process")]
@@ -199,7 +200,7 @@ fn ended_in_words(exit: Option<&Exit>) -> String {
 
 fn refused(word: Option<&[u8]>) -> Option<Error> {
     let Refusal { step, errno } = Refusal::parse(word?)?;
-    Some(Error::Refused { step, source: io::Error::from_raw_os_error(errno) })
+    Some(Error::Refused { step, errno })
 }
 
 /// Kills a proxy found by its identity and waits until it has ended and, if somebody reaps it, gone.

@@ -54,12 +54,26 @@ impl Step {
     /// The words for it, after "could not".
     pub(crate) fn in_words(self) -> &'static str {
         match self {
-            Self::Inspection => "close itself to other processes (prctl, prlimit64)",
+            Self::Inspection => "close itself to other processes",
             Self::Signals => "reset its signals",
             Self::Folder => "make / its working directory",
-            Self::Waiting => "wait for signals (rt_sigtimedwait, signalfd4)",
+            Self::Waiting => "wait for signals by rt_sigtimedwait or signalfd4",
             Self::Capabilities => "give up its capabilities",
-            Self::SystemCalls => "give up all system calls that it does not need (seccomp)",
+            Self::SystemCalls => "give up all system calls that it does not need",
+        }
+    }
+}
+
+impl Step {
+    /// The system call that it rests on.
+    pub(crate) fn call(self) -> &'static str {
+        match self {
+            Self::Inspection => "prctl",
+            Self::Signals => "rt_sigaction",
+            Self::Folder => "chdir",
+            Self::Waiting => "signalfd4",
+            Self::Capabilities => "capset",
+            Self::SystemCalls => "seccomp",
         }
     }
 }

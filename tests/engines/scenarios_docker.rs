@@ -15,13 +15,14 @@ use crate::witness::{assert_gone, assert_no_proxy, end_noted, processes_of};
 
 type Shared = fn(&Docker);
 
-const ON_THE_SHARED_DAEMON: [(&str, Shared); 7] = [
+const ON_THE_SHARED_DAEMON: [(&str, Shared); 8] = [
     ("a_delete_hook_of_a_minute_leaves_a_container_that_starts_and_goes", delete_hook_of_a_minute),
     ("an_image_without_the_label_says_where_it_was_looked_for", no_label),
     ("labels_come_from_the_container_store", labels_from_the_store),
     ("rm_force_during_a_start_hook_leaves_nothing", rm_during_start),
     ("created_containers_can_be_stopped_and_removed", created_containers),
     ("a_container_of_rm_goes_by_itself", rm_option),
+    ("root_of_a_container_with_the_hosts_pids_gets_nowhere_through_a_proxy", intruder),
     ("top_and_exec_answer_during_a_start_hook", top_and_exec),
 ];
 
@@ -167,6 +168,44 @@ fn restart_of_the_daemon() {
         extension.assert_deployed();
     }
     assert_eq!(extension.image.read("starts"), "start\n".repeat(3));
+    extension.remove();
+}
+
+/// An ordinary container under runc, with Docker's default capabilities and the host's programs.
+fn intruder(docker: &Docker) {
+    let waiting = "echo > $NOTES/started; while [ ! -e $NOTES/go ]; do sleep 0.1; done";
+    let extension = Deployment::of(Image::extension().hook("start", waiting), docker);
+    let mut running = extension.begin_run(&[]);
+    extension.await_note(&mut running, "started");
+    let script = format!(
+        r#"for process in /proc/[0-9]*; do
+            [ "$(tr '\0' ' ' <$process/cmdline)" = "balena-extension-runtime proxy --id {} " ] || continue
+            echo found
+            for link in root cwd exe fd/1 ns/mnt ns/net; do
+                readlink $process/$link && echo "open: $link"
+            done
+            ls $process/root/etc && echo "open: root/etc"
+            ls $process/fd/ && cat $process/environ && echo "open: environ"
+        done 2>/dev/null
+        echo looked"#,
+        extension.id()
+    );
+    let plain = Image::unlabelled();
+    docker.import(&plain);
+    let programs =
+        ["/usr", "/bin", "/lib", "/lib64"].map(|path| format!("--volume={path}:{path}:ro"));
+    let mut words = vec!["run", "--rm", "--pid=host", "--network=none"];
+    words.extend(programs.iter().map(String::as_str));
+    words.extend([plain.name.as_str(), "sh", "-c", &script]);
+    let looked = docker.docker(&words);
+    touch(&extension.image.note("go"));
+    drop(running.finish());
+    let looked = looked.ok();
+    let seen: Vec<&str> = looked.out.lines().filter(|line| !line.trim().is_empty()).collect();
+    assert_eq!((seen.first(), seen.last()), (Some(&"found"), Some(&"looked")), "{seen:?}");
+    assert!(!looked.out.contains("open: "), "{}", looked.out);
+    extension.assert_deployed();
+    docker.remove_image(&plain);
     extension.remove();
 }
 

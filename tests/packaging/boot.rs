@@ -132,6 +132,14 @@ fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_t
                 [ "$(ls -l "$process/fd" | grep -c socket:)" -ge 3 ]
         }
         wait_for asking
+        # Root of a container that shares the PID namespace.
+        few=+chown,+dac_override,+fowner,+kill,+setgid,+setuid,+setpcap,+sys_chroot,+mknod,+setfcap
+        intrude() { setpriv --bounding-set=-all,$few --inh-caps=-all -- ls "$1/root/" >/dev/null 2>&1; }
+        grep -E '^Cap(Prm|Eff|Bnd)' "$process/status"
+        intrude "$process" && echo 'the manager is open' || echo 'the manager is closed'
+        setpriv --bounding-set=-all --inh-caps=-all -- sleep 60 &
+        wait_for intrude "/proc/$!"
+        kill $!
         before=$(date +%s)
         systemctl stop "$unit"
         echo "seconds to stop: $(($(date +%s) - before))"
@@ -150,6 +158,11 @@ fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_t
     assert!(boot.journal().contains("no answer from the engine within 2 s"), "{}", boot.journal());
     boot.kept_the_order();
     assert!(boot.ran_for() < MOST, "{boot:#?}");
+
+    // The one capability that the unit leaves it is given up.
+    let closed =
+        ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000800000000"];
+    has_in_order(&boot.steps, &[&closed[..], &["the manager is closed"]].concat());
 
     // 1: it exited, and was not killed. 4: a signal came.
     let told = ["too slow: exit-code 1 1", "stopped: exit-code 1 4", "out of time: timeout 1 4"];

@@ -200,7 +200,11 @@ fn a_kernel_without_seccomp_is_enough() {
 #[test]
 fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
     for (call, errno, texts) in [
-        (nix::libc::SYS_capset, rustix::io::Errno::PERM, ["capabilities", "does not permit it"]),
+        (
+            nix::libc::SYS_capset,
+            rustix::io::Errno::PERM,
+            ["capabilities", "capset is refused (EPERM), usually by a seccomp profile"],
+        ),
         (nix::libc::SYS_seccomp, rustix::io::Errno::FAULT, ["system calls", "bad address"]),
         (nix::libc::SYS_prctl, rustix::io::Errno::FAULT, ["close itself", "bad address"]),
         (
@@ -263,7 +267,7 @@ fn a_refused_step_is_named_before_what_fails_for_want_of_a_proxy() {
     let (container, created) = create_where(&[nix::libc::SYS_capset], errno, |container| {
         container.spec_hook("prestart", "/bin/sleep 0.5; exit 3", |_| {});
     });
-    created.fails(&["give up its capabilities", "does not permit it"]);
+    created.fails(&["give up its capabilities", "capset is refused (EPERM)"]);
     container.left_nothing();
 }
 
