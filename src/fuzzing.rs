@@ -107,13 +107,13 @@ pub fn state(bytes: &[u8]) {
     let state = match State::parse(bytes) {
         Parsed::Ours(state) => state,
         Parsed::Foreign => return,
-        Parsed::Damaged { why } => return assert_one_line(&io::Error::other(why)),
+        Parsed::Damaged { why, .. } | Parsed::Unidentified { why } => {
+            return assert_one_line(&io::Error::other(why));
+        }
     };
     let written = state.to_bytes().expect("a state is JSON");
-    match State::parse(&written) {
-        Parsed::Ours(read) => assert_eq!(read, state),
-        Parsed::Foreign | Parsed::Damaged { .. } => panic!("what was written is not read"),
-    }
+    let Parsed::Ours(read) = State::parse(&written) else { panic!("what was written is not read") };
+    assert_eq!(read, state);
     let is_ours = |prefix: &[u8]| matches!(State::parse(prefix), Parsed::Ours(_));
     assert_no_prefix(bytes, is_ours);
     assert_no_prefix(&written, is_ours);

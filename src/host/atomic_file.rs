@@ -16,10 +16,7 @@ pub(crate) const PREPARED: &str = ".state.json.tmp";
 /// # Errors
 /// The file is as it was.
 pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let prepared = rustix::fs::openat(directory, PREPARED, flags, Mode::from_raw_mode(0o600))?;
-    let mut prepared = File::from(prepared);
+    let mut prepared = create(directory, Path::new(PREPARED), Mode::from_raw_mode(0o600))?;
     let written = prepared
         .write_all(bytes)
         // Durable before the name points at it, or a power cut leaves an empty file under the name.
@@ -31,6 +28,24 @@ pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io
         let _ = rustix::fs::unlinkat(directory, PREPARED, AtFlags::empty());
     }
     written
+}
+
+/// Creates a file that nobody else has had a name for. What has the name already is removed without being
+/// opened: an earlier call left it, or somebody wants it to be written to (a link) or waited for (a FIFO).
+///
+/// # Errors
+/// There is no such file.
+pub(crate) fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(directory, name, flags, mode);
+    let opened = match open() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+            open()
+        }
+        opened => opened,
+    };
+    Ok(File::from(opened?))
 }
 
 /// Creates or replaces the file at `path`, mode 0644. Unless one is there already, not even a crash
@@ -47,18 +62,13 @@ pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = rustix::fs::open(parent, folder, Mode::empty())?;
     let mode = Mode::from_raw_mode(0o644);
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match rustix::fs::openat(&folder, ".", flags, mode) {
-        Ok(file) => {
-            let mut file = File::from(file);
-            file.write_all(bytes)?;
-            match link(&file, folder.as_fd(), Path::new(name)) {
-                Err(Errno::EXIST) => {}
-                linked => return linked.map_err(io::Error::from),
-            }
+    // Not every filesystem has such files, and not every file can be given a name.
+    if let Ok(file) = rustix::fs::openat(&folder, ".", flags, mode) {
+        let mut file = File::from(file);
+        file.write_all(bytes)?;
+        if link(&file, folder.as_fd(), Path::new(name)).is_ok() {
+            return Ok(());
         }
-        // No such files on this filesystem.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
-        Err(error) => return Err(error.into()),
     }
     replace_named(folder.as_fd(), Path::new(name), bytes)
 }
@@ -72,14 +82,13 @@ pub(crate) fn link(file: &File, folder: BorrowedFd<'_>, name: &Path) -> Result<(
 fn replace_named(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut prepared = std::ffi::OsString::from(".");
     prepared.push(name);
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(folder, &prepared, flags, Mode::from_raw_mode(0o644))?;
-    let written = File::from(file).write_all(bytes).and_then(|()| {
-        rustix::fs::renameat(folder, &prepared, folder, name).map_err(io::Error::from)
+    let prepared = Path::new(&prepared);
+    let mut file = create(folder, prepared, Mode::from_raw_mode(0o644))?;
+    let written = file.write_all(bytes).and_then(|()| {
+        rustix::fs::renameat(folder, prepared, folder, name).map_err(io::Error::from)
     });
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
     }
     written
 }
@@ -105,6 +114,35 @@ mod tests {
             publish(&path, text.as_bytes()).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
             assert_eq!(names(directory.path()), ["pid"]);
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_has_prepared_is_neither_opened_nor_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = File::open(directory.path()).unwrap();
+        let (path, other) = (directory.path().join("pid"), directory.path().join("other"));
+        std::io::Write::write_all(&mut File::create(&other).unwrap(), b"theirs").unwrap();
+        let fifo = |path: &Path| {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        };
+        let plant: [&dyn Fn(&Path); 3] = [
+            &|path| std::fs::hard_link(&other, path).unwrap(),
+            &|path| std::os::unix::fs::symlink("other", path).unwrap(),
+            &fifo,
+        ];
+        for plant in plant {
+            plant(&path);
+            plant(&directory.path().join(".pid"));
+            publish(&path, b"1").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "1");
+            plant(&directory.path().join(PREPARED));
+            replace(folder.as_fd(), "pid", b"2").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "2");
+            assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
+            assert_eq!(names(directory.path()), ["other", "pid"]);
+            std::fs::remove_file(&path).unwrap();
         }
     }
 

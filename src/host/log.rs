@@ -2,14 +2,12 @@
 //! decided in `model/log.rs`.
 
 use crate::host::unblocked::Writer;
-use crate::host::{clock, output};
+use crate::host::{clock, output, trusted};
 use crate::model::cause::sentence;
 use crate::model::cut;
 use crate::model::log::{Fact, Format, Level, line};
 use std::cell::{Cell, RefCell};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +40,8 @@ pub(crate) enum Told {
 pub(crate) enum Unusable {
     #[error("open the log file {path:?} (name another with --log)")]
     Open { path: PathBuf, source: io::Error },
+    #[error("cannot use the log file {path:?} (name another with --log)")]
+    Distrusted { path: PathBuf, source: trusted::Error },
 }
 
 impl Log {
@@ -56,14 +56,13 @@ impl Log {
         threshold: Level,
         told: Told,
     ) -> Result<Self, Unusable> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            // A FIFO without a reader must not hang the call.
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|source| Unusable::Open { path: path.to_owned(), source })?;
+        let path = || path.to_owned();
+        let file = trusted::append(&path()).map_err(|error| match error {
+            trusted::Error::Open { source, .. } => Unusable::Open { path: path(), source },
+            distrusted @ trusted::Error::Distrusted { .. } => {
+                Unusable::Distrusted { path: path(), source: distrusted }
+            }
+        })?;
         Ok(Self::new(Some(Writer::Opened(file.into())), format, threshold, told))
     }
 

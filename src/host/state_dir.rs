@@ -2,19 +2,23 @@
 //! the process, is shared with the proxy and the guard that a verb starts, and leaves no file behind.
 
 use crate::host::atomic_file::{self, PREPARED};
-use crate::host::{listing, operator, process};
+use crate::host::{listing, operator, process, trusted};
 use crate::model::container_id::ContainerId;
 use crate::model::lifecycle::Status;
+use crate::model::proxy::Identity;
 use crate::model::state::{Parsed, ProxyIs, State};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const FILE: &str = "state.json";
+/// The largest state that is read: that of a config.json of 16 MiB, whose parts it repeats.
+const MAX_LEN: u64 = 64 * 1024 * 1024;
 /// How often a folder may vanish between two steps before something is wrong.
 const ATTEMPTS: usize = 100;
 /// How long what a dead command has started may take to end.
@@ -22,13 +26,18 @@ const DEATH_LIMIT: Duration = Duration::from_secs(2);
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The folder that holds one folder a container. Engines give it to several runtimes.
+/// The folder that holds one folder a container. Engines give it to several runtimes. It is used only if nobody
+/// but root and this user can change it or put something else in its place.
 pub(crate) struct StateRoot {
     path: PathBuf,
+    /// Opened and checked when it is first needed.
+    folder: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 /// A container's folder, locked.
 pub(crate) struct Held {
+    root: Arc<OwnedFd>,
+    id: ContainerId,
     folder: OwnedFd,
     path: PathBuf,
 }
@@ -39,10 +48,11 @@ pub(crate) enum Loaded {
     Ours(Box<State>),
     /// None, or another runtime's.
     Unknown,
-    /// It is ours and cannot be read.
+    /// It is ours and cannot be read, but for the proxy perhaps.
     Damaged {
         path: PathBuf,
         why: String,
+        proxy: Option<Identity>,
     },
 }
 
@@ -76,13 +86,91 @@ pub(crate) enum Error {
     Proxy { path: PathBuf, source: io::Error },
     #[error("container with given ID already exists: {id} ({path:?}); delete it first")]
     Exists { id: String, path: PathBuf },
+    #[error("container with given ID already exists: {id}")]
+    Taken { id: String, source: Box<Error> },
     #[error("the state folder {path:?} changes all the time")]
     Restless { path: PathBuf },
+    #[error("cannot create the state folder {path:?}: the name is taken by something else")]
+    InTheWay { path: PathBuf },
+    #[error("cannot use the state root {path:?} (--root names another)")]
+    Root { path: PathBuf, source: trusted::Error },
+    #[error("the state of container {id} is not believed, and nothing was done")]
+    Distrusted { id: String, source: trusted::Error },
+    #[error("the state {path:?} is that of container {found:?}, not of {id}; nothing was done")]
+    OtherId { id: String, found: String, path: PathBuf },
+    #[error(
+        "it cannot be told whose {path:?} is: {why}; nothing was removed (if no runtime needs its directory, remove that)"
+    )]
+    Unidentified { path: PathBuf, why: String },
+}
+
+impl Error {
+    /// Whether the container, if it is one, may be somebody else's.
+    pub(crate) fn is_of_another(&self) -> bool {
+        match self {
+            Self::Exists { .. }
+            | Self::Taken { .. }
+            | Self::InTheWay { .. }
+            | Self::Root { .. }
+            | Self::Distrusted { .. }
+            | Self::OtherId { .. }
+            | Self::Unidentified { .. } => true,
+            Self::Create { .. }
+            | Self::Open { .. }
+            | Self::Lock { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Remove { .. }
+            | Self::List { .. }
+            | Self::Proxy { .. }
+            | Self::Restless { .. } => false,
+        }
+    }
 }
 
 impl StateRoot {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, folder: Mutex::default() }
+    }
+
+    /// Checks that the root may be used; one that is not there yet may.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(crate) fn check(&self) -> Result<(), trusted::Error> {
+        self.open().map(drop)
+    }
+
+    fn open(&self) -> Result<Option<Arc<OwnedFd>>, trusted::Error> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.is_none() {
+            *folder = trusted::open_directory(&self.path)?.map(Arc::new);
+        }
+        Ok(folder.clone())
+    }
+
+    fn opened(&self) -> Result<Option<Arc<OwnedFd>>, Error> {
+        self.open().map_err(|source| self.refused(source))
+    }
+
+    /// The error of a root that failed its check.
+    pub(crate) fn refused(&self, source: trusted::Error) -> Error {
+        Error::Root { path: self.path.clone(), source }
+    }
+
+    /// Opens the folder of a container, which must be this user's alone. `None` if there is none.
+    fn open_folder(&self, id: &ContainerId) -> Result<Option<(Arc<OwnedFd>, OwnedFd)>, Error> {
+        let path = self.folder(id);
+        let Some(root) = self.opened()? else { return Ok(None) };
+        match rustix::fs::openat(&root, id.as_str(), FOLDER, Mode::empty()) {
+            Ok(folder) => {
+                trusted::check_own(&folder, &path)
+                    .map_err(|source| Error::Distrusted { id: id.to_string(), source })?;
+                Ok(Some((root, folder)))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
+            Err(error) => Err(Error::Open { path, source: error.into() }),
+        }
     }
 
     fn folder(&self, id: &ContainerId) -> PathBuf {
@@ -97,11 +185,16 @@ impl StateRoot {
     pub(crate) fn reserve(&self, id: &ContainerId) -> Result<(Held, Option<Box<State>>), Error> {
         let path = self.folder(id);
         for _ in 0..ATTEMPTS {
-            let made = match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o711)) {
+            let Some(root) = self.opened()? else {
+                self.make_root()?;
+                continue;
+            };
+            let made = match rustix::fs::mkdirat(&root, id.as_str(), Mode::from_raw_mode(0o711)) {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
+                // The root has been removed.
                 Err(Errno::NOENT) => {
-                    self.make_root()?;
+                    self.forget();
                     continue;
                 }
                 Err(error) => return Err(Error::Create { path, source: error.into() }),
@@ -116,16 +209,29 @@ impl StateRoot {
                     Locked::Busy => return Err(exists(id, path)),
                     Locked::Unknown => {}
                 },
+                Ok(Locked::Unknown) if self.has_no_folder_at(&root, id) => {
+                    return Err(Error::InTheWay { path });
+                }
                 Ok(Locked::Unknown) => {}
                 Err(error) => {
                     if made {
-                        let _ = rustix::fs::rmdir(&path);
+                        let _ = rustix::fs::unlinkat(&root, id.as_str(), AtFlags::REMOVEDIR);
                     }
                     return Err(error);
                 }
             }
         }
         Err(Error::Restless { path })
+    }
+
+    /// Whether a file, or a link, has the name of a container's folder.
+    fn has_no_folder_at(&self, root: &OwnedFd, id: &ContainerId) -> bool {
+        rustix::fs::statat(root, id.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) != FileType::Directory)
+    }
+
+    fn forget(&self) {
+        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn is_at_work(&self, id: &ContainerId) -> Result<bool, Error> {
@@ -151,16 +257,10 @@ impl StateRoot {
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_micros(50);
         loop {
-            let folder = match rustix::fs::open(&path, FOLDER, Mode::empty()) {
-                Ok(folder) => folder,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
-                    return Ok(Locked::Unknown);
-                }
-                Err(error) => return Err(Error::Open { path, source: error.into() }),
-            };
+            let Some((root, folder)) = self.open_folder(id)? else { return Ok(Locked::Unknown) };
             match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {
-                    let held = Held { folder, path: path.clone() };
+                    let held = Held { root, id: id.clone(), folder, path: path.clone() };
                     if held.is_in_place()? {
                         return Ok(Locked::Held(held));
                     }
@@ -179,16 +279,20 @@ impl StateRoot {
     /// Reads the state without the lock: a reader sees the old or the new one, always whole.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// The file is there and cannot be read, or not believed.
     pub(crate) fn load(&self, id: &ContainerId) -> Result<Loaded, Error> {
-        let path = self.folder(id);
-        match rustix::fs::open(&path, FOLDER, Mode::empty()) {
-            Ok(folder) => load(folder.as_fd(), &path),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
-                Ok(Loaded::Unknown)
-            }
-            Err(error) => Err(Error::Open { path, source: error.into() }),
+        match self.open_folder(id)? {
+            Some((_, folder)) => load(folder.as_fd(), id, &self.folder(id)),
+            None => Ok(Loaded::Unknown),
         }
+    }
+
+    /// Whether there is a folder for a container, be it with or without a state.
+    ///
+    /// # Errors
+    /// That cannot be seen, or the folder is not believed.
+    pub(crate) fn has_folder(&self, id: &ContainerId) -> Result<bool, Error> {
+        Ok(self.open_folder(id)?.is_some())
     }
 
     /// The ids under the root, sorted; another runtime's containers among them.
@@ -197,11 +301,8 @@ impl StateRoot {
     /// The root is there and cannot be listed.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
-        let folder = match rustix::fs::open(&self.path, FOLDER, Mode::empty()) {
-            Ok(folder) => folder,
-            Err(Errno::NOENT) => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
+        let Some(root) = self.opened()? else { return Ok(Vec::new()) };
+        let folder = rustix::fs::openat(&root, ".", FOLDER, Mode::empty()).map_err(failed)?;
         let mut ids = Vec::new();
         for name in listing::names(folder.as_fd()).map_err(failed)? {
             ids.extend(name.to_str().ok().and_then(|name| ContainerId::parse(name).ok()));
@@ -229,7 +330,7 @@ impl Held {
         if own.st_nlink == 0 {
             return Ok(false);
         }
-        match rustix::fs::lstat(&self.path) {
+        match rustix::fs::statat(&self.root, self.id.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(failed(error)),
@@ -262,7 +363,7 @@ impl Held {
     /// # Errors
     /// The file is there and cannot be read.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
-        load(self.folder.as_fd(), &self.path)
+        load(self.folder.as_fd(), &self.id, &self.path)
     }
 
     /// Replaces the state, atomically and durably.
@@ -288,7 +389,7 @@ impl Held {
                 Err(error) => return Err(failed(error)),
             }
         }
-        match rustix::fs::rmdir(&self.path) {
+        match rustix::fs::unlinkat(&self.root, self.id.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(error)),
         }
@@ -324,13 +425,17 @@ fn take_over(
     held: Held,
     made: bool,
 ) -> Result<(Held, Option<Box<State>>), Error> {
-    let loaded = held.load().inspect_err(|_| {
+    let loaded = held.load().map_err(|error| {
         // While it is locked, so that it is taken from nobody.
         if made {
-            let _ = rustix::fs::rmdir(&held.path);
+            let _ = rustix::fs::unlinkat(&held.root, held.id.as_str(), AtFlags::REMOVEDIR);
         }
-    })?;
-    match loaded {
+        if matches!(error, Error::OtherId { .. } | Error::Unidentified { .. }) {
+            return Error::Taken { id: id.to_string(), source: Box::new(error) };
+        }
+        error
+    });
+    match loaded? {
         Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
         Loaded::Ours(state) if state.phase.is_way_out() || held.died_in_create(&state)? => {
             Ok((held, Some(state)))
@@ -341,105 +446,42 @@ fn take_over(
     }
 }
 
-fn load(folder: BorrowedFd<'_>, path: &Path) -> Result<Loaded, Error> {
-    let path = path.join(FILE);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn load(folder: BorrowedFd<'_>, id: &ContainerId, folder_path: &Path) -> Result<Loaded, Error> {
+    let path = folder_path.join(FILE);
+    let unidentified = |why: &str| Error::Unidentified { path: path.clone(), why: why.to_owned() };
+    let flags =
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, FILE, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(Loaded::Unknown),
+        Err(Errno::LOOP) => return Err(unidentified("it is a link")),
+        Err(Errno::NXIO | Errno::NODEV) => return Err(unidentified("it is not a regular file")),
         Err(error) => return Err(Error::Read { path, source: error.into() }),
     };
+    let stat = trusted::check_own(&file, &path)
+        .map_err(|source| Error::Distrusted { id: id.to_string(), source })?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(unidentified("it is not a regular file"));
+    }
     let mut bytes = Vec::new();
-    let read = File::from(file).read_to_end(&mut bytes);
-    read.map_err(|source| Error::Read { path: path.clone(), source })?;
-    Ok(match State::parse(&bytes) {
-        Parsed::Ours(state) => Loaded::Ours(state),
-        Parsed::Foreign => Loaded::Unknown,
-        Parsed::Damaged { why } => Loaded::Damaged { path, why },
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::lifecycle::Phase;
-
-    fn created(id: &str) -> State {
-        State { id: id.to_owned(), ..crate::model::state::tests::created() }
+    let read = File::from(file).take(MAX_LEN + 1).read_to_end(&mut bytes);
+    let len = read.map_err(|source| Error::Read { path: path.clone(), source })?;
+    if u64::try_from(len).unwrap_or(u64::MAX) > MAX_LEN {
+        return Err(unidentified(&format!("it has more than {MAX_LEN} bytes")));
     }
-
-    fn root() -> (tempfile::TempDir, StateRoot, ContainerId) {
-        let folder = tempfile::tempdir().unwrap();
-        let root = StateRoot::new(folder.path().join("a/b"));
-        (folder, root, ContainerId::parse("x").unwrap())
-    }
-
-    #[test]
-    fn one_container_has_an_id_and_it_is_free_again_afterwards() {
-        let (_folder, root, id) = root();
-        let (held, left) = root.reserve(&id).unwrap();
-        assert!(left.is_none());
-        assert!(matches!(root.reserve(&id), Err(Error::Exists { .. })), "locked");
-        held.save(&created("x")).unwrap();
-        drop(held);
-        assert!(matches!(root.reserve(&id), Err(Error::Exists { .. })), "created");
-        let Locked::Held(held) = root.lock(&id, Duration::ZERO).unwrap() else { panic!() };
-        held.remove().unwrap();
-        assert!(matches!(root.load(&id).unwrap(), Loaded::Unknown));
-        assert!(root.reserve(&id).is_ok());
-    }
-
-    #[test]
-    fn what_a_dead_create_left_is_taken_over_and_what_another_runtime_keeps_is_not() {
-        let (_folder, root, id) = root();
-        let (held, _) = root.reserve(&id).unwrap();
-        drop(held);
-        let (held, _) = root.reserve(&id).expect("an empty folder");
-        held.save(&State { status: Status::Creating, ..created("x") }).unwrap();
-        drop(held);
-        let (held, left) = root.reserve(&id).expect("a dead create");
-        assert_eq!(left.unwrap().status, Status::Creating);
-        held.save(&State { phase: Phase::Deleting, ..created("x") }).unwrap();
-        drop(held);
-        let (held, _) = root.reserve(&id).expect("an interrupted delete");
-        held.save(&State { phase: Phase::Completing, pid: i32::MAX, ..created("x") }).unwrap();
-        drop(held);
-        let (held, _) =
-            root.reserve(&id).expect("a create that died with its proxy at the very end");
-        let path = held.path.join(FILE);
-        drop(held);
-        let mut file = File::create(&path).unwrap();
-        io::Write::write_all(&mut file, br#"{"id":"x","init_process_pid":1}"#).unwrap();
-        assert!(matches!(root.reserve(&id), Err(Error::Exists { .. })));
-        assert!(matches!(root.load(&id).unwrap(), Loaded::Unknown));
-        file.set_len(9).unwrap();
-        assert!(matches!(root.load(&id).unwrap(), Loaded::Damaged { .. }));
-        assert!(matches!(root.reserve(&id), Err(Error::Exists { .. })));
-    }
-
-    #[test]
-    fn of_many_that_reserve_one_id_at_once_one_wins() {
-        let (_folder, root, id) = root();
-        for _ in 0..50 {
-            let barrier = std::sync::Barrier::new(8);
-            let winners: usize = std::thread::scope(|scope| {
-                let tries: Vec<_> = (0..8)
-                    .map(|_| {
-                        scope.spawn(|| {
-                            barrier.wait();
-                            let reserved = root.reserve(&id);
-                            if let Ok((held, _)) = &reserved {
-                                held.save(&created("x")).unwrap();
-                            }
-                            usize::from(reserved.is_ok())
-                        })
-                    })
-                    .collect();
-                tries.into_iter().map(|handle| handle.join().unwrap()).sum()
-            });
-            assert_eq!(winners, 1);
-            let Locked::Held(held) = root.lock(&id, Duration::ZERO).unwrap() else { panic!() };
-            held.remove().unwrap();
+    match State::parse(&bytes) {
+        Parsed::Ours(state) if state.id != id.as_str() => {
+            Err(Error::OtherId { id: id.to_string(), found: state.id, path })
+        }
+        Parsed::Ours(state) => Ok(Loaded::Ours(state)),
+        Parsed::Foreign => Ok(Loaded::Unknown),
+        Parsed::Damaged { why, proxy } => Ok(Loaded::Damaged { path, why, proxy }),
+        Parsed::Unidentified { why } => {
+            Err(unidentified(&format!("it is neither JSON nor recognizable as a state ({why})")))
         }
     }
 }
+
+#[cfg(test)]
+#[path = "state_dir_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use crate::model::hook::Verb;
 use crate::model::lifecycle::{Duty, Phase, Status};
 use crate::model::object::only_objects;
 use crate::model::proxy::Identity;
+use crate::model::salvage::Salvaged;
 use crate::model::signal::{self, Signal};
 use crate::model::spec::{Mount, OCI_VERSION, SpecHooks};
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,15 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub(crate) struct State {
-    pub(crate) oci_version: String,
-    pub(crate) id: String,
+    /// This and what names the proxy stand first: a file that is cut off still says whose it is.
+    pub(crate) role: RecordedRole,
     /// The proxy's pid, 0 while there is none.
     pub(crate) pid: i32,
+    /// Start time of `pid` in clock ticks after boot.
+    #[serde(default)]
+    pub(crate) pid_start_time: u64,
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
     pub(crate) status: Status,
     /// Absolute.
     pub(crate) bundle: String,
@@ -27,10 +33,6 @@ pub(crate) struct State {
     /// RFC 3339.
     pub(crate) created: String,
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Start time of `pid` in clock ticks after boot.
-    #[serde(default)]
-    pub(crate) pid_start_time: u64,
-    pub(crate) role: RecordedRole,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,10 +127,16 @@ pub(crate) struct View<'a> {
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Ours(Box<State>),
-    /// Another runtime's: engines give all runtimes one state root.
+    /// JSON of another runtime's: engines give all runtimes one state root.
     Foreign,
-    /// Cut off, or with fields that do not fit.
+    /// Ours, and cut off or with fields that do not fit.
     Damaged {
+        why: String,
+        /// The proxy, if that much could be read.
+        proxy: Option<Identity>,
+    },
+    /// Neither JSON nor recognizable as ours.
+    Unidentified {
         why: String,
     },
 }
@@ -136,19 +144,18 @@ pub(crate) enum Parsed {
 impl State {
     /// Reads the bytes of a `state.json`.
     pub(crate) fn parse(bytes: &[u8]) -> Parsed {
-        #[derive(Deserialize)]
-        #[serde(remote = "Self", rename_all = "camelCase")]
-        struct Shape {
-            oci_version: Option<serde::de::IgnoredAny>,
-            status: Option<serde::de::IgnoredAny>,
-        }
-        only_objects!(Shape);
-        match serde_json::from_slice::<Self>(bytes) {
-            Ok(state) => Parsed::Ours(Box::new(state)),
-            Err(error) => match serde_json::from_slice::<Shape>(bytes) {
-                Ok(Shape { oci_version: None, .. } | Shape { status: None, .. }) => Parsed::Foreign,
-                Ok(_) | Err(_) => Parsed::Damaged { why: error.to_string() },
-            },
+        let error = match serde_json::from_slice::<Self>(bytes) {
+            Ok(state) => return Parsed::Ours(Box::new(state)),
+            Err(error) => error,
+        };
+        let salvaged = Salvaged::from(bytes);
+        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        if salvaged.is_ours {
+            Parsed::Damaged { why: error.to_string(), proxy: salvaged.proxy() }
+        } else if is_json() {
+            Parsed::Foreign
+        } else {
+            Parsed::Unidentified { why: error.to_string() }
         }
     }
 
@@ -253,7 +260,9 @@ pub(crate) mod tests {
         let bytes = state.to_bytes().unwrap();
         match State::parse(&bytes) {
             Parsed::Ours(read) => assert_eq!(*read, state),
-            Parsed::Foreign | Parsed::Damaged { .. } => panic!("not read as ours"),
+            Parsed::Foreign | Parsed::Damaged { .. } | Parsed::Unidentified { .. } => {
+                panic!("not read as ours")
+            }
         }
     }
 
@@ -272,19 +281,51 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_truncation_is_damage_and_never_half_believed() {
+    fn every_truncation_is_damage_or_cannot_be_identified_and_is_never_half_believed() {
         let bytes = created().to_bytes().unwrap();
+        let ours = r#"{"role":"#.len();
+        let proxy = r#"{"role":"extension","pid":7,"pidStartTime":99,"#.len();
         for len in 0..bytes.len() {
-            assert!(matches!(State::parse(&bytes[..len]), Parsed::Damaged { .. }), "{len}");
+            match State::parse(&bytes[..len]) {
+                Parsed::Damaged { proxy: found, .. } => {
+                    assert!(len >= ours, "{len}");
+                    assert_eq!(found.is_some(), len >= proxy, "{len}");
+                }
+                Parsed::Unidentified { .. } => assert!(len < ours, "{len}"),
+                Parsed::Ours(_) | Parsed::Foreign => panic!("{len}"),
+            }
         }
     }
 
     #[test]
-    fn the_state_of_runc_is_foreign_and_ours_with_wrong_types_is_damaged() {
-        let runc = br#"{"id":"x","init_process_pid":1,"config":{}}"#;
-        assert!(matches!(State::parse(runc), Parsed::Foreign));
-        let damaged = br#"{"ociVersion":"1.0.0","id":"x","status":"created","pid":"7"}"#;
-        assert!(matches!(State::parse(damaged), Parsed::Damaged { .. }));
+    fn whose_a_state_is_depends_on_the_keys_that_only_ours_has() {
+        for foreign in [
+            r#"{"id":"x","init_process_pid":1,"config":{}}"#,
+            r#"{"ociVersion":"1.0.0","id":"x","status":"created","pid":7}"#,
+            r#"{"config":{"role":"extension"}}"#,
+            "[]",
+            "{}",
+            "7",
+        ] {
+            assert!(matches!(State::parse(foreign.as_bytes()), Parsed::Foreign), "{foreign}");
+        }
+        for damaged in [
+            r#"{"ociVersion":"1.0.0","id":"x","status":"created","pid":"7","role":"extension"}"#,
+            r#"{"role":"extension"}"#,
+            r#"{"pidStartTime":1}"#,
+            r#"{"pidStartTime":1}x"#,
+        ] {
+            assert!(
+                matches!(State::parse(damaged.as_bytes()), Parsed::Damaged { .. }),
+                "{damaged}"
+            );
+        }
+        for neither in ["", "\0\0\0", "{", r#"{"id":"x","sta"#, "garbage", "\u{1}{\"role\":1}"] {
+            assert!(
+                matches!(State::parse(neither.as_bytes()), Parsed::Unidentified { .. }),
+                "{neither}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
 
 use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks, sweep};
-use super::{Context, Outcome, listed, observe};
+use super::{Context, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::bundle::{self, Bundle};
 use crate::host::container_log::{ContainerLog, Reader};
@@ -12,6 +12,7 @@ use crate::host::state_dir::{self, Held};
 use crate::host::{atomic_file, cgroup, clock, console, descriptor, net_namespace, store};
 use crate::model::cause::chain;
 use crate::model::cgroup::{self as cgroup_path};
+use crate::model::container_id::ContainerId;
 use crate::model::extension::{self, NotAnExtension, Role};
 use crate::model::hook::{self as image_hook, Unpassable, Verb};
 use crate::model::lifecycle::{Phase, Status};
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a container was not created.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     #[error(transparent)]
@@ -69,9 +70,47 @@ struct NotUndone {
     then: String,
 }
 
-pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
-    let (plan, spec) = prepare(context, request)?;
-    let (held, leftover) = context.root.reserve(&request.id).map_err(Error::State)?;
+/// A create that failed, and whether it had the id.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Nothing was touched. The id may be that of a container which is there.
+    WithoutTheId(Error),
+    /// What it did was taken back.
+    WithTheId(Box<dyn std::error::Error>),
+}
+
+impl Failed {
+    pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        match self {
+            Self::WithoutTheId(error) => error,
+            Self::WithTheId(error) => &**error,
+        }
+    }
+
+    /// Whether another container may have the id: of that one the failure says nothing.
+    pub(super) fn may_be_of_another(&self, context: &Context<'_>, id: &ContainerId) -> bool {
+        match self {
+            Self::WithoutTheId(Error::State(error)) if error.is_of_another() => true,
+            // What cannot be seen may be there.
+            Self::WithoutTheId(_) => context.root.has_folder(id).unwrap_or(true),
+            Self::WithTheId(_) => false,
+        }
+    }
+}
+
+impl From<Failed> for Box<dyn std::error::Error> {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::WithoutTheId(error) => error.into(),
+            Failed::WithTheId(error) => error,
+        }
+    }
+}
+
+pub(super) fn create(context: &Context<'_>, request: &Create) -> Result<Option<String>, Failed> {
+    let (plan, spec) = prepare(context, request).map_err(Failed::WithoutTheId)?;
+    let reserved = context.root.reserve(&request.id);
+    let (held, leftover) = reserved.map_err(|error| Failed::WithoutTheId(Error::State(error)))?;
     let mut making = Making {
         context,
         held,
@@ -87,7 +126,7 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
         context
             .log
             .warn("an earlier create or delete of this container did not finish; taking over");
-        clear(context, &leftover)?;
+        clear(context, &leftover).map_err(Failed::WithTheId)?;
         sweep(context, request.id.as_str(), making.held.lock());
         making.leftover = Some(leftover);
     }
@@ -97,7 +136,7 @@ pub(super) fn create(context: &Context<'_>, request: &Create) -> Outcome {
     });
     match making.make(&spec, request) {
         Ok(pid) => Ok(Some(format!("created with proxy {pid}, rootfs {}", making.state.rootfs))),
-        Err(first) => Err(making.undo(first)),
+        Err(first) => Err(Failed::WithTheId(making.undo(first))),
     }
 }
 
@@ -117,11 +156,6 @@ fn clear(context: &Context<'_>, leftover: &State) -> Result<(), Box<dyn std::err
         }
     }
     Ok(())
-}
-
-/// Whether a create failed because the id is another's, of which nothing may be said then.
-pub(super) fn is_of_another(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref::<Error>(), Some(Error::State(state_dir::Error::Exists { .. })))
 }
 
 /// What is known before anything is touched.

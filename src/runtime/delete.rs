@@ -6,8 +6,9 @@ use super::{Context, Error as Common, Outcome, listed, observe, state as state_v
 use crate::cli::runtime::Whose;
 use crate::host::cgroup;
 use crate::host::container_log::ContainerLog;
+use crate::host::lookalikes;
 use crate::host::operator::{self, Ends};
-use crate::host::process::{Process, Waited};
+use crate::host::process::{self, Process, Waited};
 use crate::host::proxy;
 use crate::host::rootfs;
 use crate::host::state_dir::{self, Held, Loaded, Locked};
@@ -15,6 +16,7 @@ use crate::model::cause::chain;
 use crate::model::container_id::ContainerId;
 use crate::model::hook::Verb;
 use crate::model::lifecycle::{Duty, Insistence, Phase, Status, can_delete};
+use crate::model::proxy::Identity;
 use crate::model::signal::Signal;
 use crate::model::state::{RecordedRole, State};
 use std::io;
@@ -77,19 +79,52 @@ pub(super) fn delete(
             }
             Insistence::Plain => Err(Common::Unknown { id: id.to_string() }.into()),
         },
-        Loaded::Damaged { path, why } => match (insistence, whose) {
+        Loaded::Damaged { path, why, proxy } => match (insistence, whose) {
             (Insistence::Force, Whose::Anybodys) => {
-                context.log.warn(&format!(
-                    "the state was damaged ({path:?}: {why}): nothing is known of a proxy, a hook or a cgroup"
-                ));
-                held.remove().map_err(Common::State)?;
-                Ok(Some("forgot a container whose state was damaged".to_owned()))
+                let damage = format!("the state was damaged ({path:?}: {why})");
+                forget_damaged(context, held, id, &damage, proxy)
             }
             (Insistence::Plain, _) | (_, Whose::OfRun { .. }) => {
                 Err(Common::Damaged { id: id.to_string(), path, why }.into())
             }
         },
     }
+}
+
+/// Removes a state that says no more of the container than its proxy, if that. A process that only looks like
+/// the proxy is named and left alone.
+fn forget_damaged(
+    context: &Context<'_>,
+    held: Held,
+    id: &ContainerId,
+    damage: &str,
+    proxy: Option<Identity>,
+) -> Outcome {
+    let failed = |source| Common::Proxy { id: id.to_string(), source };
+    let about = match proxy {
+        Some(identity) => match process::find_proxy(id.as_str(), identity).map_err(failed)? {
+            Some(process) => {
+                proxy::kill(&process).map_err(Error::Proxy)?;
+                format!("its proxy {} was killed", process.pid())
+            }
+            None => "its proxy has ended".to_owned(),
+        },
+        None => match lookalikes::proxies(id.as_str()).map_err(failed)?.as_slice() {
+            [] => "no process looks like its proxy".to_owned(),
+            pids => {
+                let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+                format!(
+                    "which process its proxy is cannot be determined; these may be: {} (end them with kill)",
+                    pids.join(", ")
+                )
+            }
+        },
+    };
+    held.remove().map_err(Common::State)?;
+    context
+        .log
+        .warn(&format!("{damage}: it is removed; no hook ran, and a cgroup may be left; {about}"));
+    Ok(Some("deleted a container whose state was damaged".to_owned()))
 }
 
 /// Refuses at once what must be refused, without waiting for a lock.

@@ -1,14 +1,27 @@
-//! `list`: the containers under the state root. What is not this runtime's is passed over.
+//! `list`: the containers under the state roots. What is not this runtime's is passed over.
 
 use super::{Context, Error, Outcome, observe, print, print_json};
 use crate::cli::runtime::ListFormat;
-use crate::host::state_dir::Loaded;
+use crate::host::state_dir::{Loaded, StateRoot};
+use crate::model::cause::chain;
 use crate::model::lifecycle::Status;
 use crate::model::state::State;
 use std::fmt::Write as _;
 
-pub(super) fn list(context: &Context<'_>, format: ListFormat) -> Outcome {
-    let containers = gather(context)?;
+/// `second` is another root whose containers are shown too.
+pub(super) fn list(
+    context: &Context<'_>,
+    second: Option<&StateRoot>,
+    format: ListFormat,
+) -> Outcome {
+    let mut containers = gather(context, &context.root)?;
+    if let Some(second) = second {
+        match gather(context, second) {
+            Ok(more) => containers.extend(more),
+            Err(error) => context.log.warn(&chain(&error)),
+        }
+        containers.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+    }
     match format {
         ListFormat::Ids => {
             let ids: String =
@@ -24,22 +37,22 @@ pub(super) fn list(context: &Context<'_>, format: ListFormat) -> Outcome {
     }
 }
 
-/// One damaged state must not hide the others: it is told in the log.
-fn gather(context: &Context<'_>) -> Result<Vec<(Box<State>, Status)>, Error> {
+/// A state that is damaged, or not believed, must not hide the others: the log has a warning of it.
+fn gather(context: &Context<'_>, root: &StateRoot) -> Result<Vec<(Box<State>, Status)>, Error> {
     let mut containers = Vec::new();
-    for id in context.root.ids()? {
-        match context.root.load(&id) {
+    for id in root.ids()? {
+        match root.load(&id) {
             Ok(Loaded::Ours(state)) => {
                 let (_, status) = observe(&state)?;
                 containers.push((state, status));
             }
             Ok(Loaded::Unknown) => {}
-            Ok(Loaded::Damaged { path, why }) => {
+            Ok(Loaded::Damaged { path, why, .. }) => {
                 context
                     .log
                     .warn(&format!("the state of container {id} is damaged ({path:?}: {why})"));
             }
-            Err(error) => context.log.warn(&crate::model::cause::chain(&error)),
+            Err(error) => context.log.warn(&chain(&error)),
         }
     }
     Ok(containers)

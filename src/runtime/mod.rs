@@ -8,6 +8,7 @@ mod kill;
 mod list;
 mod ps;
 mod record;
+mod roots;
 mod run;
 mod start;
 mod state;
@@ -24,6 +25,7 @@ use crate::model::deploy;
 use crate::model::lifecycle::Status;
 use crate::model::log::{Fact, Format, Level};
 use crate::model::state::{ProxyIs, State};
+use roots::Roots;
 use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::ffi::OsString;
@@ -32,11 +34,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// The state root without `--root` and `XDG_RUNTIME_DIR`.
-const DEFAULT_ROOT: &str = "/run";
 /// How long the reader of an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-const ROOT_NAME: &str = "balena-extension-runtime";
+const NAME: &str = "balena-extension-runtime";
 
 /// What every verb works with.
 struct Context<'a> {
@@ -73,7 +73,7 @@ enum Error {
     Print { source: io::Error },
     #[error("{verb} is not supported: {why}")]
     Unsupported { verb: &'static str, why: &'static str },
-    #[error("there is no command {topic:?}: see {ROOT_NAME} --help")]
+    #[error("there is no command {topic:?}: see {NAME} --help")]
     NoTopic { topic: String },
     #[error("write JSON")]
     Json { source: serde_json::Error },
@@ -165,56 +165,58 @@ fn dispatch(
     let (globals, command) = parse(words).map_err(Error::Usage)?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     reaper::keep_statuses().map_err(|source| Error::Statuses { source })?;
-    let root = globals.root.unwrap_or_else(|| {
-        let base = runtime_dir.clone().filter(|path| !path.is_empty());
-        let base = base.unwrap_or(DEFAULT_ROOT.into());
-        PathBuf::from(base).join(ROOT_NAME)
-    });
+    let roots = Roots { given: globals.root, runtime_dir: runtime_dir.clone() };
     let docker_root = globals.docker_root;
-    let context =
-        Context { log, root: StateRoot::new(root), docker_root, ran, heard: RefCell::default() };
+    let with = |root| Context { log, root, docker_root, ran, heard: RefCell::default() };
     let told = match command {
         Command::Create(request) => {
             begin(log, "create", &request.id)?;
+            let context = with(roots.of_new(log)?);
             let told = create::create(&context, &request);
-            if !told.as_ref().is_err_and(|error| create::is_of_another(&**error)) {
-                record::step(&context, "create", &request.id, &told, None);
+            if !told.as_ref().is_err_and(|error| error.may_be_of_another(&context, &request.id)) {
+                let told = told.as_ref().map(drop).map_err(|error| error.cause());
+                record::step(&context, "create", &request.id, told, None);
             }
             told?
         }
         Command::Start { id } => {
             begin(log, "start", &id)?;
+            let context = with(roots.of_existing(log, &id)?);
             let started = start::start(&context, &id);
             let refusal = started.as_ref().ok().and_then(start::Started::refusal).cloned();
             let told = started.map(|started| Some(started.sentence()));
-            record::step(&context, "start", &id, &told, refusal.as_ref());
+            record::step(&context, "start", &id, record::outcome(&told), refusal.as_ref());
             told?
         }
         Command::Kill { id, signal, audience } => {
             begin(log, "kill", &id)?;
+            let context = with(roots.of_existing(log, &id)?);
             kill::kill(&context, &id, signal, audience)?
         }
         Command::Delete { id, insistence, whose } => {
             begin(log, "delete", &id)?;
+            let context = with(roots.of_existing(log, &id)?);
             let told = delete::delete(&context, &id, insistence, &whose);
-            record::step(&context, "delete", &id, &told, None);
+            record::step(&context, "delete", &id, record::outcome(&told), None);
             told?
         }
         Command::Run { create, afterwards } => {
             begin(log, "run", &create.id)?;
+            let context = with(roots.of_new(log)?);
             run::run(&context, words, runtime_dir.as_deref(), &create, afterwards)?
         }
         Command::State { id } => {
             name(log, "state", Some(&id));
-            state::state(&context, &id)?
+            state::state(&with(roots.of_existing(log, &id)?), &id)?
         }
         Command::List { format } => {
             name(log, "list", None);
-            list::list(&context, format)?
+            let (first, second) = roots.all(log)?;
+            list::list(&with(first), second.as_ref(), format)?
         }
         Command::Ps { id, format } => {
             name(log, "ps", Some(&id));
-            ps::ps(&context, &id, format)?
+            ps::ps(&with(roots.of_existing(log, &id)?), &id, format)?
         }
         Command::Features => features::features()?,
         Command::Update => None,
@@ -223,7 +225,7 @@ fn dispatch(
             return Err(Error::Unsupported { verb, why }.into());
         }
         Command::Help { topic } => print(help_text(topic)?)?,
-        Command::Version => print(&crate::version::text(ROOT_NAME))?,
+        Command::Version => print(&crate::version::text(NAME))?,
     };
     Ok(told)
 }

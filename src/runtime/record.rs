@@ -11,22 +11,29 @@ use crate::model::lifecycle::Refused;
 use crate::model::refusal::Refusal;
 use std::path::Path;
 
+type Cause = dyn std::error::Error + 'static;
+
+/// Whether a verb succeeded, without its sentence.
+pub(super) fn outcome(told: &Outcome) -> Result<(), &Cause> {
+    told.as_ref().map(drop).map_err(|error| &**error)
+}
+
 /// Adds what `verb` did and said to the record of the container. A call that was refused did nothing to the
 /// container; a delete that has nothing to say tells nothing that its start did not.
 pub(super) fn step(
     context: &Context<'_>,
     verb: &str,
     id: &ContainerId,
-    told: &Outcome,
+    told: Result<(), &Cause>,
     refusal: Option<&Refusal>,
 ) {
-    if told.as_ref().is_err_and(|error| is_refusal(&**error)) {
+    if told.is_err_and(is_refusal) {
         return;
     }
     let step = Step {
         verb: verb.to_owned(),
         time: clock::now(),
-        error: told.as_ref().err().map(|error| chain(&**error)),
+        error: told.err().map(chain),
         refused: refusal.map(ToString::to_string),
         warnings: context.log.take_warnings(),
         hooks: context.heard.take(),
@@ -44,8 +51,11 @@ pub(super) fn step(
     }
 }
 
-/// Whether nothing was done to the container.
-fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    let common = error.downcast_ref::<Error>();
-    error.is::<Refused>() || matches!(common, Some(Error::Unknown { .. } | Error::Busy { .. }))
+/// Whether nothing was done to the container, or it is another's.
+fn is_refusal(error: &Cause) -> bool {
+    let is_common = |error: &Error| {
+        matches!(error, Error::Unknown { .. } | Error::Busy { .. })
+            || matches!(error, Error::State(error) if error.is_of_another())
+    };
+    error.is::<Refused>() || error.downcast_ref().is_some_and(is_common)
 }

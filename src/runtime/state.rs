@@ -22,6 +22,6 @@ pub(super) fn known(id: &ContainerId, loaded: Loaded) -> Result<Box<State>, Erro
     match loaded {
         Loaded::Ours(state) => Ok(state),
         Loaded::Unknown => Err(Error::Unknown { id }),
-        Loaded::Damaged { path, why } => Err(Error::Damaged { id, path, why }),
+        Loaded::Damaged { path, why, .. } => Err(Error::Damaged { id, path, why }),
     }
 }

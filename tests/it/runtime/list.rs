@@ -99,7 +99,7 @@ fn one_damaged_state_does_not_hide_the_others() {
     let container = Container::created();
     let damaged = container.root().join("damaged");
     std::fs::create_dir(&damaged).unwrap();
-    std::fs::write(damaged.join("state.json"), r#"{"ociVersion":"1.0.0","id":"dam"#).unwrap();
+    std::fs::write(damaged.join("state.json"), r#"{"role":"extension","id":"dam"#).unwrap();
     let finished = container.call(&["list", "-q"]).ok();
     assert_eq!(finished.out, format!("{}\n", container.id));
     assert!(finished.warnings().contains("damaged"), "{finished}");

@@ -32,4 +32,5 @@ mod spec_hooks;
 mod start;
 mod state;
 mod story;
+mod trust;
 mod unsupported;
