@@ -33,7 +33,10 @@ pub(crate) fn stream(
 ) -> io::Result<()> {
     let Some(writer) = Writer::of(io::stdout().as_fd()) else { return Ok(()) };
     let mut stdout = io::BufWriter::new(Answer { writer, limit });
-    match write(&mut stdout).and_then(|()| stdout.flush()) {
+    let written = write(&mut stdout).and_then(|()| stdout.flush());
+    // Dropped as it is, it would try once more, and wait as long again.
+    drop(stdout.into_parts());
+    match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

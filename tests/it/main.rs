@@ -28,3 +28,4 @@ mod process;
 mod runtime;
 mod seen;
 mod tidy;
+mod unread;

@@ -7,6 +7,7 @@ mod cleanup;
 mod deactivate;
 mod faults;
 mod host;
+mod huge;
 mod podman;
 mod recorded;
 mod same_plan;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::container::Container;
 use crate::process;
+use crate::unread::Full;
 
 /// Everything a hook can start: in its group, in a session of its own, orphaned.
 const FAMILY: &str = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &); trap '' TERM INT HUP; echo still here; wait; wait";
@@ -24,6 +25,31 @@ fn an_image_hook_is_killed_with_all_it_started_after_60_seconds() {
     assert!(error.contains("hooks/create timed out") && error.contains("60 s"), "{error}");
     assert!(error.contains("still here"), "the last lines help most here: {error}");
     container.left_nothing();
+}
+
+#[test]
+fn an_answer_that_nobody_reads_fails_after_30_seconds() {
+    let container = Container::created();
+    let id = container.id.as_str();
+    let full = Full::new();
+    let verbs = [&["state", id][..], &["list"], &["ps", id], &["features"], &["--help"]];
+    let errors = verbs.map(|_| tempfile::NamedTempFile::new().unwrap());
+    let began = Instant::now();
+    let mut started: Vec<process::Started> = std::iter::zip(verbs, &errors)
+        .map(|(words, error)| {
+            let mut command = std::process::Command::new(process::binary());
+            command.env_clear().arg("--root").arg(container.root()).args(words);
+            process::start(command.stdout(full.end()).stderr(error.reopen().unwrap()))
+        })
+        .collect();
+    for ((words, error), started) in std::iter::zip(verbs, &errors).zip(&mut started) {
+        let limit = Duration::from_secs(45);
+        process::wait_for_within(limit, words[0], || (!started.runs()).then_some(()));
+        assert_eq!(started.wait(), 1, "{words:?}");
+        let error = std::fs::read_to_string(error.path()).unwrap();
+        assert!(error.contains("its reader has taken nothing for 30 s"), "{words:?}: {error}");
+    }
+    assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod environment;
 mod features;
 mod hook_output;
 mod hostile;
+mod huge;
 mod kill;
 mod labels;
 mod lifecycle;

@@ -1,0 +1,141 @@
+//! An engine that says too much, or too slowly, and a reader of errors that never reads.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::host::Host;
+use super::recorded::{Answer, Engine};
+use super::store::{Container, Store, labels};
+use crate::finished::Finished;
+use crate::process;
+use crate::unread::Full;
+
+const MEBIBYTE: usize = 1024 * 1024;
+/// An error, with what a log line has before and behind it.
+const LINE_MAX: usize = 9 * 1024;
+
+#[track_caller]
+fn is_brief(finished: &Finished) {
+    for line in finished.err.lines().chain(finished.out.lines()) {
+        let begin: String = line.chars().take(200).collect();
+        assert!(line.len() < LINE_MAX, "a line of {} bytes: {begin}", line.len());
+    }
+}
+
+#[test]
+fn a_mebibyte_that_an_engine_answers_is_reported_in_a_few_words() {
+    let text = "v v ".repeat(MEBIBYTE / 4);
+    let raw = |head: String| Answer::Raw(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").into());
+    type Respond = Box<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
+    let list = |path: &str| path.contains("/containers/json");
+    let (a, b, c, d, e) = (text.clone(), text.clone(), text.clone(), text.clone(), text);
+    let answers: [(&str, Respond); 5] = [
+        (
+            "message",
+            Box::new(move |path| list(path).then(|| Answer::Json(500, json!({ "message": a })))),
+        ),
+        ("header", Box::new(move |path| list(path).then(|| raw(format!("X: {b}"))))),
+        (
+            "version",
+            Box::new(move |path| (path == "/_ping").then(|| raw(format!("Api-Version: {c}")))),
+        ),
+        (
+            "item",
+            Box::new(move |path| list(path).then(|| Answer::Json(200, json!([{ "Id": [&d] }])))),
+        ),
+        (
+            "id",
+            Box::new(move |path| {
+                list(path).then(|| Answer::Json(200, json!([{ "Id": &e, "State": 1 }])))
+            }),
+        ),
+    ];
+    for (what, respond) in answers {
+        let host = Host::new();
+        let _engine = host.engine_but(&Store::default(), move |_, path| respond(path));
+        for words in [&["cleanup"][..], &["status"], &["list"]] {
+            let finished = host.manager(words);
+            assert!(finished.code == 1 || words != ["cleanup"], "{what}: {words:?}");
+            is_brief(&finished);
+        }
+    }
+}
+
+#[test]
+fn what_a_container_says_of_itself_is_cut_in_tables_and_errors() {
+    let text = "v v \u{1b}[2J".repeat(MEBIBYTE / 8);
+    let claims = labels(&[("io.balena.image.kernel-version", text.as_str())]);
+    let store = Store::of(&[
+        Container { labels: claims, ..Container::new("stale") },
+        Container { error: Box::leak(text.into_boxed_str()), ..Container::new("failed") },
+    ]);
+    let host = Host::new();
+    let _engine = host.engine(&store);
+    is_brief(&host.manager(&["status"]));
+    is_brief(&host.manager(&["cleanup", "--stale-os", "--force", "--dry-run"]));
+    is_brief(&host.manager(&["cleanup"]));
+}
+
+/// Answers every request with these bytes, one by one.
+fn drip(host: &Host, bytes: &'static [u8]) {
+    let listener = UnixListener::bind(host.socket()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            std::thread::spawn(move || {
+                let _request = stream.read(&mut [0; 4096]);
+                for byte in bytes.iter().chain(std::iter::repeat(&b' ')) {
+                    std::thread::sleep(Duration::from_millis(20));
+                    if stream.write_all(&[*byte]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_drips_is_given_up_at_the_requests_limit() {
+    for bytes in
+        [&b""[..], b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n["]
+    {
+        let host = Host::new();
+        drip(&host, bytes);
+        let begun = Instant::now();
+        let finished = host.manager(&["cleanup", "--request-timeout", "2"]);
+        assert_eq!(finished.code, 1, "{finished}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn an_image_that_drips_is_given_up_when_the_time_is_up() {
+    let host = Host::new();
+    let dripping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\n";
+    drip(&host, dripping);
+    let begun = Instant::now();
+    let finished = host.manager(&["check", "image", "--timeout", "2"]);
+    assert_ne!(finished.code, 0, "{finished}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn errors_that_nobody_reads_are_dropped_after_30_seconds() {
+    let store =
+        Store::of(&["a", "b", "c"].map(|id| Container { error: "no", ..Container::new(id) }));
+    let host = Host::new();
+    let _engine: Engine = host.engine_but(&store, |method, _| {
+        (method == "DELETE").then(|| Answer::Json(500, json!({ "message": "no" })))
+    });
+    let full = Full::new();
+    let mut command = host.command(&["cleanup"]);
+    command.stdout(std::process::Stdio::null()).stderr(full.end());
+    let mut started = process::start(&mut command);
+    let limit = Duration::from_secs(50);
+    process::wait_for_within(limit, "the end", || (!started.runs()).then_some(()));
+    assert_eq!(started.wait(), 1);
+}
