@@ -3,7 +3,8 @@
 
 pub(crate) use crate::model::labels::Labels;
 
-use crate::model::cause::sentence;
+use crate::model::cause::on_one_line;
+use crate::model::cut;
 use crate::model::sharing::ForeignMount;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -229,7 +230,7 @@ impl Collector {
                 "list the containers: the engine does not name the mounts of {}",
                 listed.id
             );
-            self.inventory.unreadable.push(sentence(&told));
+            self.inventory.unreadable.push(on_one_line(cut::values(&told)));
         }
         let mounts = listed.mounts.unwrap_or_default();
         let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
@@ -301,7 +302,7 @@ impl Collector {
                     "list the {what}s: an item of the engine's answer is not what its API describes: \
                      {error}: {begin}"
                 );
-                self.inventory.unreadable.push(sentence(&told));
+                self.inventory.unreadable.push(on_one_line(cut::values(&told)));
                 None
             }
         }

@@ -53,7 +53,12 @@ pub(crate) fn respell_quoted(sentence: &str) -> String {
 
 fn replaced<'a>(text: Cow<'a, str>, respellings: &[Respelling]) -> Cow<'a, str> {
     let mut text = text;
+    // Most texts have none of them.
+    let lower: String = text.chars().map(folded).collect();
     for (phrase, replacement) in respellings {
+        if !lower.contains(phrase) {
+            continue;
+        }
         while let Some(start) = position(&text, phrase) {
             let len: usize = text
                 .get(start..)
