@@ -22,10 +22,12 @@ use crate::host::guard::Report;
 use crate::model::cause::chain;
 use crate::model::cgroup;
 use crate::model::container_id::ContainerId;
+use crate::model::cut;
 use crate::model::hook::{self, PATH};
 use crate::model::hook_failure::{Unrunnable, elf_machine, interpreter, quote};
 use crate::model::lifecycle::Status;
 use crate::model::log::{Fact, Format, Level, line};
+use crate::model::phrase;
 use crate::model::proxy::{self, Life, Stat};
 use crate::model::signal::Signal;
 use crate::model::spec::{Mount, Network, Spec, SpecHooks, Terminal};
@@ -389,11 +391,21 @@ pub fn log_line(bytes: &[u8]) {
 
 /// An error is one line of printable text wherever it is written.
 fn assert_one_line(error: &(dyn Error + 'static)) {
-    assert_printable(&chain(error));
+    assert_fit(&chain(error));
 }
 
 fn assert_printable(text: &str) {
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// What an error must be, whatever it quotes: engines read it.
+fn assert_fit(text: &str) {
+    assert_printable(text);
+    assert!(text.len() <= cut::SENTENCE_MAX, "{} bytes", text.len());
+    let lower = text.to_lowercase();
+    for phrase in phrase::anywhere() {
+        assert!(!lower.contains(phrase), "{phrase:?} in {text}");
+    }
 }
 
 fn assert_one_component(text: &str) {

@@ -254,7 +254,11 @@ impl<'a> Report<'a> {
                     summary.keep += 1;
                 }
                 Some("not-tried") => summary.not_tried += 1,
-                _ => summary.bytes += row.object.bytes.unwrap_or_default(),
+                // An engine may say anything of a size.
+                _ => {
+                    let bytes = row.object.bytes.unwrap_or_default();
+                    summary.bytes = summary.bytes.saturating_add(bytes);
+                }
             }
         }
         summary

@@ -91,15 +91,20 @@ fn folded(found: char) -> char {
     }
 }
 
-#[cfg(test)]
-pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    ANYWHERE.iter().chain(&OURS).map(|(phrase, _)| *phrase)
+/// The phrases that no error of ours has, in lower case.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn anywhere() -> impl Iterator<Item = &'static str> {
+    ANYWHERE.iter().map(|(phrase, _)| *phrase)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn all() -> impl Iterator<Item = &'static str> {
+        ANYWHERE.iter().chain(&OURS).map(|(phrase, _)| *phrase)
+    }
 
     /// As Go lowers it, and as Podman's `(?i)` reads it.
     fn lowered(text: &str) -> String {
@@ -149,7 +154,7 @@ mod tests {
                 prop_assert!(!respelled.contains(phrase), "{} in {}", phrase, respelled);
             }
             let sentence = lowered(&respell_quoted(&text));
-            for (phrase, _) in ANYWHERE {
+            for phrase in anywhere() {
                 prop_assert!(!sentence.contains(phrase), "{} in {}", phrase, sentence);
             }
         }

@@ -18,6 +18,7 @@ type Shared = fn(&Docker);
 const ON_THE_SHARED_DAEMON: [(&str, Shared); 8] = [
     ("a_delete_hook_of_a_minute_leaves_a_container_that_starts_and_goes", delete_hook_of_a_minute),
     ("an_image_without_the_label_says_where_it_was_looked_for", no_label),
+    ("a_class_of_100_kilobytes_is_refused_at_once", huge_class),
     ("labels_come_from_the_container_store", labels_from_the_store),
     ("rm_force_during_a_start_hook_leaves_nothing", rm_during_start),
     ("created_containers_can_be_stopped_and_removed", created_containers),
@@ -71,6 +72,18 @@ fn no_label(docker: &Docker) {
         store.display()
     ));
     extension.remove();
+}
+
+/// More than the pipe holds that nobody reads before create has returned.
+fn huge_class(docker: &Docker) {
+    let extension = Deployment::of(Image::extension(), docker);
+    let begin = Instant::now();
+    let label = format!("io.balena.image.class={}", "v".repeat(100_000));
+    let failed = extension.run(&["--label", &label]).fails_with(125);
+    failed.says("unsupported io.balena.image.class=\"vvv").says("must be \"overlay\": unknown");
+    assert_no_proxy(&extension.id());
+    extension.remove();
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
 fn labels_from_the_store(docker: &Docker) {

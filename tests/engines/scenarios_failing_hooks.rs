@@ -11,13 +11,14 @@ use crate::witness::{assert_gone, assert_no_proxy};
 
 type Scenario = fn(&dyn Engine);
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 7] = [
     ("a_failing_create_hook_is_quoted_and_can_be_mended", failing_create),
     ("a_failing_start_hook_is_quoted_and_can_be_mended", failing_start),
     ("a_failing_delete_hook_spoils_nothing", failing_delete),
     ("a_hook_killed_by_a_signal_is_reported_as_such", killed_hook),
     ("a_hook_that_cannot_be_executed_is_reported_as_such", unexecutable_hook),
     ("an_image_of_another_class_is_refused", another_class),
+    ("the_words_of_a_hook_do_not_pose_as_the_engines", misleading_words),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
@@ -96,4 +97,24 @@ fn another_class(engine: &dyn Engine) {
     let failed = extension.run(&[]).fails_with(engine.failure_code());
     failed.says("unsupported io.balena.image.class=\"volume\", must be \"overlay\"");
     assert!(!extension.image.note("ran").exists(), "a hook ran");
+}
+
+/// Engines report these as a missing or forbidden command, or ask about mounts.
+fn misleading_words(engine: &dyn Engine) {
+    for (printed, respelled) in [
+        ("cp: /x: No such file or directory", "cp: /x: ENOENT"),
+        ("mount: /x: Permission denied", "mount: /x: EACCES"),
+        ("ls: /x: Not a directory", "ls: /x: ENOTDIR"),
+        ("chown: Operation not permitted", "chown: EPERM"),
+    ] {
+        let hook = format!("echo '{printed}'; exit 1");
+        let extension = Deployment::of(Image::extension().hook("create", &hook), engine);
+        let failed = extension.run(&[]).fails_with(engine.failure_code());
+        let reason = format!("hook hooks/create exited with status 1: {respelled}");
+        let text = failed.says(&engine.error("create", &reason)).to_string();
+        for guess in ["mount a directory onto a file", "not found", printed] {
+            assert!(!text.contains(guess), "{guess:?} in {text}");
+        }
+        extension.remove();
+    }
 }

@@ -18,7 +18,7 @@ impl Full {
     pub(crate) fn new() -> Self {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         fill(Path::new(&format!("/proc/self/fd/{}", write.as_raw_fd())));
-        Self { read: read, write }
+        Self { read, write }
     }
 
     pub(crate) fn end(&self) -> Stdio {

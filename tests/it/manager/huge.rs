@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::host::Host;
 use super::recorded::{Answer, Engine};
-use super::store::{Container, Store, labels};
+use super::store::{Container, Contents, Store, labels};
 use crate::finished::Finished;
 use crate::process;
 use crate::unread::Full;
@@ -121,6 +121,23 @@ fn an_image_that_drips_is_given_up_when_the_time_is_up() {
     let finished = host.manager(&["check", "image", "--timeout", "2"]);
     assert_ne!(finished.code, 0, "{finished}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn sizes_that_no_disk_has_add_up_to_the_most_there_is() {
+    let stale = labels(&[("io.balena.image.kernel-version", "5.10.0")]);
+    let images = ["a", "b", "c"].map(|id| (id.to_owned(), stale.clone())).to_vec();
+    let store = Store::new(Contents { images, ..Contents::default() });
+    let host = Host::new();
+    let _engine = host.engine_but(&store.clone(), move |method, path| {
+        let Answer::Json(200, mut list) = store.answer(method, path) else { return None };
+        for image in list.as_array_mut().filter(|_| path.contains("/images/json"))? {
+            image["Size"] = i64::MAX.into();
+        }
+        Some(Answer::Json(200, list))
+    });
+    let finished = host.manager(&["cleanup", "--stale-os", "--force"]).ok();
+    assert!(finished.out.contains("3 removed") && finished.out.contains("TB freed"), "{finished}");
 }
 
 #[test]
