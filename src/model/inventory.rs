@@ -3,8 +3,7 @@
 
 pub(crate) use crate::model::labels::Labels;
 
-use crate::model::cause::on_one_line;
-use crate::model::cut;
+use crate::model::cause::sentence;
 use crate::model::sharing::ForeignMount;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -230,7 +229,7 @@ impl Collector {
                 "list the containers: the engine does not name the mounts of {}",
                 listed.id
             );
-            self.inventory.unreadable.push(on_one_line(cut::values(&told)));
+            self.unreadable(&told);
         }
         let mounts = listed.mounts.unwrap_or_default();
         let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
@@ -293,6 +292,14 @@ impl Collector {
         self.inventory
     }
 
+    /// Notes an item that makes no sense. A list may have millions of them, and the first say it all.
+    fn unreadable(&mut self, told: &str) {
+        const MOST: usize = 100;
+        if self.inventory.unreadable.len() < MOST {
+            self.inventory.unreadable.push(sentence(told));
+        }
+    }
+
     fn read<'a, T: Deserialize<'a>>(&mut self, what: &str, item: &'a RawValue) -> Option<T> {
         match serde_json::from_str(item.get()) {
             Ok(read) => Some(read),
@@ -302,7 +309,7 @@ impl Collector {
                     "list the {what}s: an item of the engine's answer is not what its API describes: \
                      {error}: {begin}"
                 );
-                self.inventory.unreadable.push(on_one_line(cut::values(&told)));
+                self.unreadable(&told);
                 None
             }
         }
