@@ -199,6 +199,7 @@ pub fn deploy_record(bytes: &[u8]) {
         verb: "start".to_owned(),
         time: "2026-01-02T03:04:05Z".to_owned(),
         error: Some(String::from_utf8_lossy(bytes).into_owned()),
+        refused: None,
         warnings: vec![String::from_utf8_lossy(bytes).into_owned(); 20],
         hooks: vec![heard; 20],
     };
