@@ -2,7 +2,7 @@
 //! What follows from it is decided in `model/rollback.rs`.
 
 use crate::host::grubenv;
-use crate::host::host_root::HostRoot;
+use crate::host::host_root::{HostRoot, is_absence};
 use crate::model::cause::{chain, in_words};
 use crate::model::grubenv::{Block, Invalid};
 use crate::model::mounts;
@@ -70,8 +70,20 @@ fn other_mounts(host: &HostRoot) -> Vec<String> {
 
 fn others(host: &HostRoot) -> Vec<BootMount> {
     let mounted = other_mounts(host);
-    let labels = LABELS.iter().flat_map(|folder| host.names(folder).unwrap_or_default());
+    let mut unreadable = Vec::new();
+    let mut labels = Vec::new();
+    for folder in LABELS {
+        match host.names(folder) {
+            Ok(names) => labels.extend(names),
+            Err(error) if is_absence(&error) => {}
+            Err(error) => {
+                let why = format!("look into {:?}: {}", host.shown(folder), in_words(&error));
+                unreadable.push(BootMount::Unreadable { why });
+            }
+        }
+    }
     let mut not_mounted: Vec<String> = labels
+        .iter()
         .filter_map(|label| Some(label.to_str()?.strip_prefix(PREFIX)?.to_owned()))
         .map(|name| format!("{MOUNTS}/{name}"))
         .filter(|folder| folder != BOOT && !mounted.contains(folder))
@@ -79,7 +91,7 @@ fn others(host: &HostRoot) -> Vec<BootMount> {
     not_mounted.sort();
     not_mounted.dedup();
     let folders = mounted.into_iter().chain(not_mounted);
-    folders.map(|folder| look(host, &folder)).collect()
+    unreadable.into_iter().chain(folders.map(|folder| look(host, &folder))).collect()
 }
 
 fn look(host: &HostRoot, folder: &str) -> BootMount {

@@ -101,7 +101,9 @@ mod tests {
     }
 
     fn record(id: &str, class: &str) -> String {
-        format!(r#"{{"ID":"{id}","Config":{{"Labels":{{"io.balena.image.class":"{class}"}}}}}}"#)
+        format!(
+            r#"{{"ID":"{id}","State":{{}},"Config":{{"Labels":{{"io.balena.image.class":"{class}"}}}}}}"#
+        )
     }
 
     #[test]

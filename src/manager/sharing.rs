@@ -23,7 +23,9 @@ pub(super) fn shared_volumes(inventory: &Inventory) -> BTreeMap<String, String> 
         let unread = inventory.unreadable.first();
         let unread = unread.map(|item| format!("something may use the volume, too: {item}"));
         let why = unread.or_else(|| match look(&mount.source) {
-            Ok(Some(folder)) => why_shared(volume, &folder, foreign.iter().zip(&sources)),
+            Ok(Some(folder)) => {
+                why_shared(volume, (&mount.source, &folder), foreign.iter().zip(&sources))
+            }
             // Without the folder there is nothing to run.
             Ok(None) => None,
             Err(why) => Some(why),

@@ -199,6 +199,17 @@ pub(crate) struct ListedMount {
 }
 
 impl ListedMount {
+    /// Whether it may be of any folder of the host.
+    fn is_of_unknown_source(&self) -> bool {
+        let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        match self.kind.as_deref() {
+            Some("volume") => is_empty(&self.name) && is_empty(&self.source),
+            Some("bind") | None => is_empty(&self.source),
+            // A tmpfs, or another filesystem of its own.
+            Some(_) => false,
+        }
+    }
+
     pub(crate) fn into_mounted(self) -> Mounted {
         let is_volume = self.kind.as_deref() == Some("volume");
         Mounted {
@@ -224,7 +235,10 @@ impl Collector {
         let Some(listed) = self.read::<ListedContainer>("container", item) else { return };
         let image_id = self.text(listed.image_id.unwrap_or_default());
         let is_extension = listed.labels.is_extension();
-        if !is_extension && listed.mounts.is_none() {
+        let mut mounts = listed.mounts.iter().flatten();
+        if !is_extension
+            && (listed.mounts.is_none() || mounts.any(ListedMount::is_of_unknown_source))
+        {
             let told = format!(
                 "list the containers: the engine does not name the mounts of {}",
                 listed.id

@@ -1,7 +1,7 @@
 //! Which volumes of extensions a container that is no extension uses, too. Whoever may write to the top of a
 //! volume may put a `deactivate` there, which would run on the host as root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A folder of the host as it is, whatever path leads to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) type Source = Result<Option<Folder>, String>;
 /// has the engine's own data, and whoever may write there is root already.
 pub(crate) fn why_shared<'a>(
     volume: &str,
-    folder: &Folder,
+    (given, folder): (&str, &Folder),
     foreign: impl IntoIterator<Item = (&'a ForeignMount, &'a Source)>,
 ) -> Option<String> {
     foreign.into_iter().find_map(|(mount, source)| {
@@ -37,7 +37,13 @@ pub(crate) fn why_shared<'a>(
         if mount.volume.as_deref() == Some(volume) {
             return Some(format!("container {container}, which is no extension, uses the volume, too"));
         }
+        // An engine with a mount namespace of its own may see there what is not here.
+        let is_below = !given.is_empty() && Path::new(&mount.source).starts_with(given);
         match source {
+            Ok(None) if is_below => Some(format!(
+                "container {container}, which is no extension, uses its folder, too ({:?})",
+                mount.source
+            )),
             Ok(None) => None,
             Ok(Some(source)) => {
                 let is_same = source.identity == folder.identity;
@@ -76,9 +82,11 @@ mod tests {
             (mount(None, "/link"), Ok(Some(folder("/d/v/_data", 7))), "(\"/link\")"),
             (mount(None, "/bound"), Ok(Some(folder("/bound", 7))), "uses its folder"),
             (mount(None, "/d/v/_data/x"), Ok(Some(folder("/d/v/_data/x", 8))), "uses its folder"),
+            (mount(None, "/given/x"), Ok(None), "uses its folder, too (\"/given/x\")"),
             (mount(None, "/x"), Err("why".to_owned()), "cannot be told whether container app"),
         ] {
-            let told = why_shared("v", &folder("/d/v/_data", 7), [(&mount, &source)]).unwrap();
+            let volume = folder("/d/v/_data", 7);
+            let told = why_shared("v", ("/given", &volume), [(&mount, &source)]).unwrap();
             assert!(told.contains(expected), "{told}");
         }
         for (mount, source) in [
@@ -87,7 +95,8 @@ mod tests {
             (mount(None, "/d/v/_data2"), Ok(Some(folder("/d/v/_data2", 9)))),
             (mount(None, "/d"), Ok(Some(folder("/d", 2)))),
         ] {
-            assert_eq!(why_shared("v", &folder("/d/v/_data", 7), [(&mount, &source)]), None);
+            let volume = folder("/d/v/_data", 7);
+            assert_eq!(why_shared("v", ("/given", &volume), [(&mount, &source)]), None);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::model::inventory::{Container, Detail, Labels, Mounted, Outcome, Phase};
 use serde::Deserialize;
+use serde::de::Error as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -60,10 +61,11 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Line and column where the JSON is no such record.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error> {
     let raw: Raw = serde_json::from_slice(bytes)?;
-    let config = raw.config.unwrap_or_default();
+    let config = raw.config.ok_or_else(|| serde_json::Error::custom("it has no Config"))?;
     if !config.labels.is_extension() {
         return Ok(None);
     }
+    let is_told = raw.state.is_some();
     let state = raw.state.unwrap_or_default();
     let phase = phase(&state);
     let outcome = Outcome {
@@ -91,7 +93,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error
         phase,
         labels: Arc::new(config.labels),
         mounts: mounts.collect(),
-        detail: Detail::Known(Box::new(outcome)),
+        detail: match is_told {
+            true => Detail::Known(Box::new(outcome)),
+            false => Detail::Unreadable("the engine's record of it has no State".to_owned()),
+        },
     }))
 }
 
@@ -150,6 +155,9 @@ mod tests {
         assert_eq!((outcome.exit_code, outcome.error.as_deref()), (Some(128), Some("no")));
         assert!(record("{}", "volume").is_none());
         assert!(parse(b"{").is_err());
-        assert!(parse(b"{}").is_err(), "a record without an id");
+        for text in ["{}", r#"{"ID":"a"}"#, r#"{"ID":"a","Config":null}"#] {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(matches!(record("null", "overlay").unwrap().detail, Detail::Unreadable(_)));
     }
 }

@@ -247,7 +247,6 @@ fn exit(
     host: &Host,
 ) -> Option<(Code, String)> {
     let is = |code, sentence: &str| Some((code, sentence.to_owned()));
-    let recorded = known.record.is_ok_and(|record| record.is_some());
     if container.phase == Phase::Created {
         return match (&outcome.error, known.record) {
             (None, Err(why)) => Some((Code::RecordUnreadable, why.to_owned())),
@@ -259,11 +258,8 @@ fn exit(
             (_, _) => is(Code::NeverStarted, "it was created and never started"),
         };
     }
-    // Whatever its process did, no hook has run; but at boot it may have been layered all the same.
-    if known.ran_by == RanBy::Another && !recorded {
-        let text =
-            format!("it was run with another runtime, {:?}, so no hook ran", outcome.runtime);
-        return (!is_layered(container, outcome, host)).then_some((Code::OtherRuntime, text));
+    if known.ran_by == RanBy::Another && known.record.is_ok_and(|record| record.is_none()) {
+        return by_another(container, outcome, known, host);
     }
     match outcome.exit_code {
         Some(0) => None,
@@ -279,6 +275,28 @@ fn exit(
         Some(code) => Some((Code::BadExit, format!("it ended with exit status {code}"))),
         None => is(Code::NotInspected, "the engine does not say how it ended"),
     }
+}
+
+/// Whatever its process did, no hook has run; but at boot it may have been layered all the same.
+fn by_another(
+    container: &Container,
+    outcome: &Outcome,
+    known: Known<'_>,
+    host: &Host,
+) -> Option<(Code, String)> {
+    let layering = match &host.layering {
+        Ok(layering) => layering,
+        Err(why) => return Some((Code::MountsUnreadable, why.clone())),
+    };
+    if is_layered(container, outcome, host) {
+        return None;
+    }
+    let is_unnamed = !layering.unnamed.is_empty() || outcome.layers.is_none();
+    if layering.root && is_unnamed && known.since_boot != Some(true) {
+        return Some(before_boot(outcome, layering));
+    }
+    let text = format!("it was run with another runtime, {:?}, so no hook ran", outcome.runtime);
+    Some((Code::OtherRuntime, text))
 }
 
 fn is_layered(container: &Container, outcome: &Outcome, host: &Host) -> bool {

@@ -333,6 +333,13 @@ fn what_another_runtime_ran_is_applied_only_if_the_boot_has_layered_it() {
     }
     let outcome = layered("layer");
     assert_eq!(Case { ran_by, outcome, ..earlier() }.find().code, Code::Layered);
+    // What cannot be seen may be layered, and a record that cannot be read may know better.
+    let blind = Host { layering: Err("why".to_owned()), ..host() };
+    assert_eq!(Case { ran_by, host: blind, ..earlier() }.find().code, Code::MountsUnreadable);
+    let outcome = Outcome { layers: None, ..exiting(0) };
+    assert_eq!(Case { ran_by, outcome, ..earlier() }.find().code, Code::LayersUnnamed);
+    let unread = Case { ran_by, record: Err("why".to_owned()), ..earlier() };
+    assert_eq!(unread.find().code, Code::RecordUnreadable);
     // A wrapper with a name of its own: the record knows better.
     assert_eq!(Case { ran_by, ..sound() }.find().code, Code::HooksRan);
 }
