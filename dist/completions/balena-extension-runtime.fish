@@ -55,7 +55,7 @@ complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_s
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l no-new-keyring -d 'accepted without effect'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand create" -l detach -d 'accepted without effect'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand kill" -s a -l all -d 'the same, but silent when the container has stopped'
-complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand delete" -s f -l force -d 'in any status: end what is under way and kill the proxy first. An unknown ID is a silent success. A damaged state is removed, too; a proxy that it does not identify is named, not killed. What cannot be identified as a state of this runtime is kept'
+complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand delete" -s f -l force -d 'in any status: end what is under way, or was left by a killed command, and kill the proxy first. An unknown ID is a silent success. A damaged state is removed, too; a proxy that it does not identify is named, not killed. What cannot be identified as a state of this runtime is kept'
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand ps" -s f -l format -d 'table or json [table]' -r -f
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand run" -s b -l bundle -d 'the OCI bundle [the working directory]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-runtime -n "__fish_balena_extension_runtime_using_subcommand run" -l pid-file -d 'write the proxy\'s pid' -r -F

@@ -259,8 +259,7 @@ fn run(
 fn not_started(program: &str, error: &io::Error) -> Report {
     let errno = error.raw_os_error().unwrap_or_default();
     if matches!(errno, EPERM | EAGAIN | ENOSYS) {
-        let call = if errno == EAGAIN { "fork" } else { "execve" };
-        return Report::Refused(refusal(call, "start the hook", error));
+        return Report::Refused(refusal("fork/execve", "start the hook", error));
     }
     Report::NotStarted(why_unrunnable(program, errno))
 }

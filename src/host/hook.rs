@@ -9,7 +9,7 @@ use crate::host::{process, reaper};
 use crate::model::hook_failure::{Exit, quote};
 use crate::model::phrase::respell;
 use crate::model::proxy::PROGRAM;
-use crate::model::system_call::Refusal;
+use crate::model::system_call::{Refusal, explained};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
@@ -105,8 +105,9 @@ pub(crate) fn run(
 ) -> Result<Option<String>, Error> {
     let name = || call.name.to_owned();
     // Should the guard be killed, what it guards comes to this process.
-    reaper::adopt_orphans().map_err(|source| Error::Guard { name: name(), source })?;
-    let mine = reaper::children().map_err(|source| Error::Guard { name: name(), source })?;
+    let failed = |source| Error::Guard { name: name(), source };
+    reaper::adopt_orphans().map_err(named("prctl")).map_err(failed)?;
+    let mine = reaper::children().map_err(failed)?;
     let mut running =
         Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
     let report = running.attend(call.limit + GUARD_GRACE, log);
@@ -139,6 +140,14 @@ pub(crate) fn run(
     }
 }
 
+/// The error of `call` in the words of [`explained`].
+fn named(call: &str) -> impl Fn(io::Error) -> io::Error {
+    move |error| match error.raw_os_error() {
+        Some(errno) => explained(call, errno),
+        None => error,
+    }
+}
+
 /// A hook under way.
 struct Running {
     control: OwnedFd,
@@ -157,14 +166,18 @@ impl Running {
                 rustix::fs::open("/dev/null", flags, Mode::empty())?
             }
         };
-        let (out, out_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (err, err_end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let pipe = || {
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+                .map_err(|error| named("pipe2")(error.into()))
+        };
+        let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
         for read in [&out, &err] {
             let flags = rustix::fs::fcntl_getfl(read)?;
             rustix::fs::fcntl_setfl(read, flags | OFlags::NONBLOCK)?;
         }
         let (control, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| named("socketpair")(error.into()))?;
         let limit = call.limit.as_millis().to_string();
         let mut descriptors = vec![
             (input.as_fd(), 0),
@@ -196,7 +209,8 @@ impl Running {
             environment: call.environment,
             descriptors: &descriptors,
             blocked: SigSet::empty(),
-        })?;
+        })
+        .map_err(named("fork/execve"))?;
         Ok(Self { control, guard, out: Some(out), err: Some(err), kept: Vec::new() })
     }
 
@@ -307,7 +321,8 @@ fn read_one(read: &mut Option<OwnedFd>, stream: &mut Stream, kept: &mut Vec<u8>)
 
 /// A file without a name that holds `bytes`: a hook that does not read its input cannot block on it.
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)?;
+    let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)
+        .map_err(|error| named("memfd_create")(error.into()))?;
     let mut left = bytes;
     while !left.is_empty() {
         let written = rustix::io::write(&file, left)?;

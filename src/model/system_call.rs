@@ -51,7 +51,7 @@ pub(crate) fn why(call: &str, errno: i32) -> String {
             "open_tree is refused (EINVAL): the mount is unbindable, or in another mount namespace"
                 .to_owned()
         }
-        (EAGAIN, _) if call == "fork" => {
+        (EAGAIN, _) if call.starts_with("fork") => {
             "no more processes can be started (EAGAIN): see `ulimit -u` and pids.max of the cgroup"
                 .to_owned()
         }
@@ -61,11 +61,10 @@ pub(crate) fn why(call: &str, errno: i32) -> String {
     }
 }
 
-/// The same as an error. Only a call that is refused has its words replaced, so that whoever looks at the
-/// kind of any other error still finds it.
+/// The same as an error. Only of a call that is refused, or that lacks something, is the kind lost.
 pub(crate) fn explained(call: &str, errno: i32) -> io::Error {
     match errno {
-        EPERM | ENOSYS => io::Error::other(why(call, errno)),
+        EPERM | ENOSYS | EAGAIN => io::Error::other(why(call, errno)),
         errno => io::Error::from_raw_os_error(errno),
     }
 }

@@ -20,6 +20,7 @@
 mod bundle;
 mod conformance;
 mod container;
+mod filter;
 mod finished;
 mod intruder;
 mod leftovers;

@@ -6,6 +6,7 @@ use super::host::{Host, script};
 use super::recorded::Answer;
 use super::store::{Container, Store};
 use crate::process;
+use crate::runtime::mount_namespace::Machine;
 use std::path::Path;
 
 /// A stale container with a volume that has this `deactivate`.
@@ -260,4 +261,51 @@ fn a_dry_run_names_each_program_that_would_be_run() {
     assert_eq!(document["objects"][0]["deactivated"][0]["program"], program);
     let plain = host.manager(&["cleanup", "--dry-run"]).ok();
     assert!(!plain.out.contains("runs"), "{plain}");
+}
+
+#[test]
+fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
+    let machine = Machine::new("slave");
+    let host = Host::new();
+    let (own, both) = (host.path("own"), host.path("both"));
+    let target = host.path("target");
+    for folder in [&own, &both, &target] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let mount = format!("mount -t tmpfs own {}", own.display());
+    machine.shell(machine.engine, &mount).ok();
+    let text = format!("echo $EXTENSION_ROOTFS >> {0}/seen; umount {0}/mounted", target.display());
+    for (volume, id) in [(&own, "own"), (&both, "both")] {
+        let path = host.path(id).with_extension("script");
+        script(&path, &text);
+        let copy = format!("cp -p {} {}/deactivate", path.display(), volume.display());
+        machine.shell(machine.engine, &copy).ok();
+    }
+    // Each takes off what process 1 has mounted.
+    let mounted = target.join("mounted");
+    std::fs::create_dir(&mounted).unwrap();
+    let mount = format!("mount -t tmpfs x {0}; mount -t tmpfs x {0}", mounted.display());
+    machine.shell(machine.host, &mount).ok();
+    let volume = |id: &str, path: &Path| Container {
+        volumes: vec![(format!("v-of-{id}"), path.to_str().unwrap().to_owned())],
+        ..stale(id)
+    };
+    let store = Store::of(&[volume("a", &own), volume("b", &both)]);
+    let _engine = host.engine(&store);
+    let words = host.command(&["cleanup", "--stale-os"]);
+    let mut command = std::process::Command::new("bash");
+    // The program is told from the runtime by its name.
+    command.args(["-c", "exec -a \"$0\" \"$@\"", "balena-extension-manager"]);
+    command.arg(words.get_program()).args(words.get_args());
+    crate::finished::run(&mut machine.command(machine.engine, &command)).ok();
+    let seen = std::fs::read_to_string(target.join("seen")).unwrap();
+    let mut seen: Vec<&str> = seen.lines().collect();
+    seen.sort_unstable();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert!(seen[0].starts_with("/run/balena-extension-runtime-rootfs/@deactivate-"), "{seen:?}");
+    assert_eq!(seen[1], both.to_str().unwrap());
+    let left =
+        machine.shell(machine.host, &format!("grep {} /proc/1/mountinfo", mounted.display()));
+    assert_eq!(left.out, "", "both were taken off");
+    machine.is_clean();
 }

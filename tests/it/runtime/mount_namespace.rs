@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::libc;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::SeccompAction;
 use serde_json::json;
 
 use crate::container::Container;
+use crate::filter::with_filter;
 use crate::finished::Finished;
 use crate::process::{self, Started};
 
@@ -21,16 +22,16 @@ const PROCESS_1: &str = r#"
     unshare --mount --propagation slave sleep 601 &
     wait"#;
 
-struct Machine {
-    host: i32,
-    engine: i32,
+pub(crate) struct Machine {
+    pub(crate) host: i32,
+    pub(crate) engine: i32,
     container: i32,
     _process: Started,
 }
 
 impl Machine {
     /// One whose engine has mounts of its own with this propagation.
-    fn new(propagation: &str) -> Self {
+    pub(crate) fn new(propagation: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         command.args(["--propagation", "private", "sh", "-c", PROCESS_1, "sh", propagation]);
@@ -47,7 +48,7 @@ impl Machine {
     }
 
     /// `command` in the namespaces of the process `pid`.
-    fn command(&self, pid: i32, command: &Command) -> Command {
+    pub(crate) fn command(&self, pid: i32, command: &Command) -> Command {
         let mut entering = Command::new("nsenter");
         entering.args(["--mount", "--pid", "--target", &pid.to_string(), "--"]);
         entering.arg(command.get_program()).args(command.get_args());
@@ -56,7 +57,7 @@ impl Machine {
 
     /// Runs a shell script there.
     #[track_caller]
-    fn shell(&self, pid: i32, script: &str) -> Finished {
+    pub(crate) fn shell(&self, pid: i32, script: &str) -> Finished {
         crate::finished::run(&mut self.command(pid, Command::new("sh").arg("-c").arg(script)))
     }
 
@@ -83,7 +84,7 @@ impl Machine {
 
     /// Fails the test unless nothing is left of a hook's mounts.
     #[track_caller]
-    fn is_clean(&self) {
+    pub(crate) fn is_clean(&self) {
         for pid in [self.host, self.engine, self.container] {
             let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
             assert!(!mounts.contains(FOLDER), "{mounts}");
@@ -256,23 +257,6 @@ fn a_container_with_a_slave_view_of_the_host_never_sees_the_rootfs() {
     machine.is_clean();
 }
 
-/// Runs `command` with a kernel that does `what` to whoever makes this system call. Stands for the seccomp
-/// profile of an engine, and for a SIGKILL at that very call.
-fn with_filter(call: libc::c_long, what: SeccompAction, command: &mut Command) -> Finished {
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let rules = [(call, Vec::new())].into();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, what, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // Of this thread alone, and of what it starts.
-            seccompiler::apply_filter(&program).unwrap();
-            crate::finished::run(command)
-        });
-        thread.join().unwrap()
-    })
-}
-
 /// The system calls that a guard needs only for another namespace.
 const CALLS: [(&str, libc::c_long); 8] = [
     ("open_tree", libc::SYS_open_tree),
@@ -367,7 +351,9 @@ fn a_guard_that_its_hook_kills_is_named_and_leaves_nothing() {
 fn a_hook_that_outlives_runtime_and_guard_is_ended_by_a_forced_delete() {
     let machine = Machine::new("slave");
     let container = mounted(&machine);
-    let script = "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID; exec sleep 600.5";
+    // The guard is stopped first, or it would see that the runtime is dead and kill the hook.
+    let script = "runtime=$(cut -d ' ' -f 4 /proc/$PPID/stat); kill -STOP $PPID; kill -9 $runtime; \
+                  kill -9 $PPID; exec sleep 600.5";
     hook(&container, "start", script);
     machine.create(&container).ok();
     let killed = machine.call(&container, &["start"]);
@@ -401,7 +387,8 @@ fn where_it_cannot_be_told_the_hook_runs_and_log_and_record_say_so() {
     assert_eq!(std::fs::read_to_string(seen).unwrap().trim(), rootfs.to_str().unwrap());
     let record = format!("cat /run/balena-extension-runtime-deploys/{}.json", container.id);
     let record = machine.shell(machine.engine, &record).json();
-    assert_eq!(record["steps"][0]["hooks"][0]["mountNamespace"], "unknown", "{record}");
+    let steps = record["steps"].as_array().unwrap();
+    assert_eq!(steps.last().unwrap()["hooks"][0]["mountNamespace"], "unknown", "{record}");
     machine.call(&container, &["delete"]).ok();
 }
 
