@@ -53,12 +53,12 @@ pub(crate) fn respell_quoted(sentence: &str) -> String {
 
 fn replaced<'a>(text: Cow<'a, str>, respellings: &[Respelling]) -> Cow<'a, str> {
     let mut text = text;
-    // Most texts have none of them.
-    let lower: String = text.chars().map(folded).collect();
-    for (phrase, replacement) in respellings {
-        if !lower.contains(phrase) {
-            continue;
-        }
+    // Most texts have none of them. A replacement may make another phrase, with what stands beside it; that
+    // ends, because each makes the text shorter or takes a backquote away.
+    loop {
+        let lower: String = text.chars().map(folded).collect();
+        let found = respellings.iter().find(|(phrase, _)| lower.contains(phrase));
+        let Some((phrase, replacement)) = found else { return text };
         while let Some(start) = position(&text, phrase) {
             let len: usize = text
                 .get(start..)
@@ -70,7 +70,6 @@ fn replaced<'a>(text: Cow<'a, str>, respellings: &[Respelling]) -> Cow<'a, str> 
             text.to_mut().replace_range(start..start + len, replacement);
         }
     }
-    text
 }
 
 /// Where `phrase` stands in `text`, in letters of any case.
@@ -123,6 +122,8 @@ mod tests {
             }
         }
         assert_eq!(respell("No such fİle or directory"), "ENOENT");
+        // Two that make a third.
+        assert_eq!(respell("open executablno such file or directory"), "open programNOENT");
     }
 
     #[test]
