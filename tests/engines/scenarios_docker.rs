@@ -15,7 +15,7 @@ use crate::witness::{assert_gone, assert_no_proxy, end_noted, processes_of};
 
 type Shared = fn(&Docker);
 
-const ON_THE_SHARED_DAEMON: [(&str, Shared); 8] = [
+const ON_THE_SHARED_DAEMON: [(&str, Shared); 9] = [
     ("a_delete_hook_of_a_minute_leaves_a_container_that_starts_and_goes", delete_hook_of_a_minute),
     ("an_image_without_the_label_says_where_it_was_looked_for", no_label),
     ("a_class_of_100_kilobytes_is_refused_at_once", huge_class),
