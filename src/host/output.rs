@@ -5,8 +5,8 @@
 //! has returned.
 
 use crate::host::unblocked::Writer;
+use rustix::stdio::{stderr as standard_error, stdout as standard_output};
 use std::io::{self, Write};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 /// How long errors and warnings wait for their reader, all of a call together.
@@ -31,7 +31,7 @@ pub(crate) fn stream(
     limit: Duration,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let Some(writer) = Writer::of(io::stdout().as_fd()) else { return Ok(()) };
+    let Some(writer) = Writer::standard(standard_output()) else { return Ok(()) };
     let mut stdout = io::BufWriter::new(Answer { writer, limit });
     let written = write(&mut stdout).and_then(|()| stdout.flush());
     // Dropped as it is, it would try once more, and wait as long again.
@@ -73,7 +73,7 @@ pub(crate) fn complain(line: &str) {
 
 /// The same for one line of several, which wait for `patience` together.
 pub(crate) fn complain_within(line: &str, patience: &mut Duration) {
-    if let Some(writer) = Writer::of(io::stderr().as_fd()) {
+    if let Some(writer) = Writer::standard(standard_error()) {
         let _ = writer.write_all(format!("{line}\n").as_bytes(), patience);
     }
 }

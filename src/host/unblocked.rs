@@ -19,20 +19,35 @@ pub(crate) enum Writer {
     /// A description of its own, non-blocking without an effect on anybody else's.
     Opened(OwnedFd),
     /// A file shares its position with whoever else writes it, and never blocks.
-    File(OwnedFd),
+    File(Stream),
     /// A socket cannot be opened again; a flag of each call makes it non-blocking.
-    Socket(OwnedFd),
+    Socket(Stream),
     /// It could not be opened again, for want of `/proc` or of permission. Written to in small pieces when
     /// poll(2) says that there is room.
-    Shared(OwnedFd),
+    Shared(Stream),
+}
+
+/// The stream itself.
+pub(crate) enum Stream {
+    Duplicate(OwnedFd),
+    /// Standard output or standard error, which takes no further descriptor: there may be none left.
+    Standard(BorrowedFd<'static>),
 }
 
 impl Writer {
-    /// For one of this process's own streams; `None` if it is closed.
+    /// For standard output or standard error; `None` if it is closed.
+    pub(crate) fn standard(stream: BorrowedFd<'static>) -> Option<Self> {
+        Self::own(stream, || Ok(Stream::Standard(stream)))
+    }
+
+    /// For another of this process's own streams; `None` if it is closed, or if there is no descriptor left.
     pub(crate) fn of(stream: BorrowedFd<'_>) -> Option<Self> {
+        Self::own(stream, || rustix::io::fcntl_dupfd_cloexec(stream, 0).map(Stream::Duplicate))
+    }
+
+    fn own(stream: BorrowedFd<'_>, keep: impl Fn() -> rustix::io::Result<Stream>) -> Option<Self> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(stream).ok()?.st_mode);
-        let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
-        Self::by(kind, &path, || rustix::io::fcntl_dupfd_cloexec(stream, 0)).ok()
+        Self::by(kind, &format!("/proc/self/fd/{}", stream.as_raw_fd()), keep).ok()
     }
 
     /// For the stream at `path` below `/proc`, of which `duplicate` makes another descriptor.
@@ -44,17 +59,17 @@ impl Writer {
         duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
     ) -> rustix::io::Result<Self> {
         let kind = FileType::from_raw_mode(rustix::fs::stat(path)?.st_mode);
-        Self::by(kind, path, duplicate)
+        Self::by(kind, path, || duplicate().map(Stream::Duplicate))
     }
 
     fn by(
         kind: FileType,
         path: &str,
-        duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
+        keep: impl Fn() -> rustix::io::Result<Stream>,
     ) -> rustix::io::Result<Self> {
         match kind {
-            FileType::RegularFile => duplicate().map(Self::File),
-            FileType::Socket => duplicate().map(Self::Socket),
+            FileType::RegularFile => keep().map(Self::File),
+            FileType::Socket => keep().map(Self::Socket),
             FileType::Fifo
             | FileType::CharacterDevice
             | FileType::BlockDevice
@@ -64,7 +79,7 @@ impl Writer {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 match rustix::fs::open(path, flags, Mode::empty()) {
                     Ok(own) => Ok(Self::Opened(own)),
-                    Err(error) => duplicate().map(Self::Shared).map_err(|_| error),
+                    Err(error) => keep().map(Self::Shared).map_err(|_| error),
                 }
             }
         }
@@ -76,7 +91,8 @@ impl Writer {
     /// write(2)'s; `EAGAIN` if there is no room at all.
     pub(crate) fn write(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         match self {
-            Self::Opened(stream) | Self::File(stream) => rustix::io::write(stream, bytes),
+            Self::Opened(stream) => rustix::io::write(stream, bytes),
+            Self::File(stream) => rustix::io::write(stream, bytes),
             Self::Socket(stream) => {
                 rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
             }
@@ -123,10 +139,17 @@ impl Writer {
 impl AsFd for Writer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Opened(stream)
-            | Self::File(stream)
-            | Self::Socket(stream)
-            | Self::Shared(stream) => stream.as_fd(),
+            Self::Opened(stream) => stream.as_fd(),
+            Self::File(stream) | Self::Socket(stream) | Self::Shared(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Duplicate(stream) => stream.as_fd(),
+            Self::Standard(stream) => *stream,
         }
     }
 }
@@ -154,7 +177,7 @@ mod tests {
         is_given_up(&Writer::of(pipe.as_fd()).unwrap());
         assert!(!rustix::fs::fcntl_getfl(&pipe).unwrap().contains(OFlags::NONBLOCK));
         let (_read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        is_given_up(&Writer::Shared(pipe));
+        is_given_up(&Writer::Shared(Stream::Duplicate(pipe)));
         let (_peer, socket) = std::os::unix::net::UnixStream::pair().unwrap();
         is_given_up(&Writer::of(socket.as_fd()).unwrap());
     }

@@ -63,3 +63,13 @@ fn an_argument_is_one_too_many() {
         finished::run(std::process::Command::new(process::binary()).args(["features", "x"]));
     finished.fails(&["features", "\"x\""]);
 }
+
+#[test]
+fn an_answer_needs_no_descriptor_of_its_own() {
+    let mut limited = std::process::Command::new("prlimit");
+    limited.args(["--nofile=3:3", "--"]).arg(process::binary()).arg("features");
+    assert!(finished::run(&mut limited).ok().out.contains("ociVersionMin"));
+    let mut limited = std::process::Command::new("prlimit");
+    limited.args(["--nofile=3:3", "--"]).arg(process::binary()).arg("frob");
+    assert!(finished::run(&mut limited).err.contains("frob"));
+}
