@@ -1,9 +1,8 @@
 //! The processes that look like the proxy of a container, for when its state does not say which one it is. None
 //! of them is signalled: another state root may have a container of the same id.
 
-use crate::host::listing;
+use crate::host::process;
 use crate::model::proxy::command_line;
-use rustix::fs::{Mode, OFlags};
 use std::io;
 
 /// The pids of all processes with the command line of container `id`'s proxy, in ascending order.
@@ -12,15 +11,11 @@ use std::io;
 /// `/proc` cannot be read.
 pub(crate) fn proxies(id: &str) -> io::Result<Vec<i32>> {
     let line = command_line(id);
-    let mut pids = Vec::new();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    for name in listing::names(rustix::fs::open("/proc", flags, Mode::empty())?)? {
-        let Some(pid) = name.to_str().ok().and_then(|name| name.parse().ok()) else { continue };
-        // One that has ended meanwhile has no command line.
-        if std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line) {
-            pids.push(pid);
-        }
-    }
+    let mut pids = process::pids()?;
+    // One that has ended meanwhile has no command line.
+    pids.retain(|pid| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line)
+    });
     pids.sort_unstable();
     Ok(pids)
 }

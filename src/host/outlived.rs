@@ -61,13 +61,8 @@ fn family(all: &BTreeMap<i32, Relative>, sessions: &BTreeSet<i32>) -> BTreeSet<i
 }
 
 fn processes() -> io::Result<BTreeMap<i32, Relative>> {
-    let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        all.extend(look(pid).map(|relative| (pid, relative)));
-    }
-    Ok(all)
+    let pids = process::pids()?;
+    Ok(pids.into_iter().filter_map(|pid| look(pid).map(|relative| (pid, relative))).collect())
 }
 
 /// `None` if the process has ended.

@@ -129,10 +129,7 @@ pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
 /// # Errors
 /// It cannot be listed.
 pub(crate) fn pids() -> io::Result<Vec<i32>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open("/proc", flags, Mode::empty())?;
-    let names = listing::names(&folder)?;
-    Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
+    Ok(listing::numbers("/proc")?)
 }
 
 /// The signals that this process ignores, as [`signal::ignored`] has them; `None` if that cannot be known.

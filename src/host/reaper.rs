@@ -2,6 +2,7 @@
 //! them. Children are the only processes whose pid cannot be recycled unseen.
 #![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
+use crate::host::listing;
 use crate::host::process::{self, Process};
 use crate::model::hook_failure::Exit;
 use crate::model::signal;
@@ -151,8 +152,8 @@ pub(crate) fn children() -> io::Result<Vec<Pid>> {
 /// The children as the kernel lists them, one list for each thread (proc_pid_task(5)).
 fn listed_children() -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let listed = std::fs::read_to_string(task?.path().join("children"))?;
+    for task in listing::numbers("/proc/self/task")? {
+        let listed = std::fs::read_to_string(format!("/proc/self/task/{task}/children"))?;
         let pids = listed.split_ascii_whitespace().map(|pid| Pid::from_raw(pid.parse().ok()?));
         children.extend(pids.flatten());
     }
