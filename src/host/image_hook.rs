@@ -1,5 +1,5 @@
 //! A hook of an image, found in its rootfs and ready to be run in the mount namespace of process 1
-//! (docs/contract, §7): what `hooks/create`, `hooks/start`, `hooks/delete` and `deactivate` share.
+//! (docs/engines.md, "Mount namespaces"): what `hooks/create`, `hooks/start`, `hooks/delete` and `deactivate` share.
 
 use crate::host::attached;
 use crate::host::hook::{Call, Guest, Place};

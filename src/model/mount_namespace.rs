@@ -1,5 +1,5 @@
 //! Whether a process is in the mount namespace of process 1, whose mounts are the host's. Hooks of an
-//! image run there (docs/contract, §7); `host/mount_namespace.rs` reads what is compared here.
+//! image run there (docs/engines.md, "Mount namespaces"); `host/mount_namespace.rs` reads what is compared here.
 
 /// How the mount namespace of a process relates to that of process 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
