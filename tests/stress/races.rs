@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const CREATES: usize = 16;
 
 /// The words with which a verb may be refused because another one was quicker.
-const REFUSALS: [&str; 11] = [
+const REFUSALS: [&str; 12] = [
     "already exists",
     "does not exist",
     "container not running",
@@ -27,7 +27,8 @@ const REFUSALS: [&str; 11] = [
     "it is being deleted",
     "that is not stopped",
     // Of a create whose proxy a kill has reached: it takes everything back.
-    "ended before it was ready",
+    "before it was ready",
+    "ended before it was complete",
 ];
 
 fn rounds(extent: Extent, full: usize) -> usize {
