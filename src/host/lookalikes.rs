@@ -5,17 +5,30 @@ use crate::host::process;
 use crate::model::proxy::command_line;
 use std::io;
 
-/// The pids of all processes with the command line of container `id`'s proxy, in ascending order.
+/// The processes with the command line of a proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Lookalikes {
+    /// Their pids, in ascending order.
+    pub(crate) pids: Vec<i32>,
+    /// Why one of the others may be a proxy too: its command line could not be read.
+    pub(crate) unread: Option<io::Error>,
+}
+
+/// All processes with the command line of container `id`'s proxy.
 ///
 /// # Errors
-/// `/proc` cannot be read.
-pub(crate) fn proxies(id: &str) -> io::Result<Vec<i32>> {
+/// `/proc` cannot be listed.
+pub(crate) fn proxies(id: &str) -> io::Result<Lookalikes> {
+    process::check_proc()?;
     let line = command_line(id);
-    let mut pids = process::pids()?;
-    // One that has ended meanwhile has no command line.
-    pids.retain(|pid| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == line)
-    });
-    pids.sort_unstable();
-    Ok(pids)
+    let mut found = Lookalikes::default();
+    for pid in process::pids()? {
+        match process::read_proc(pid, "cmdline") {
+            Ok(read) if read.as_ref() == Some(&line) => found.pids.push(pid),
+            Ok(_) => {}
+            Err(error) => found.unread = Some(error),
+        }
+    }
+    found.pids.sort_unstable();
+    Ok(found)
 }

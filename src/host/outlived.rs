@@ -3,6 +3,7 @@
 
 use crate::host::process;
 use crate::model::outlived::{self, Relative};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,26 +16,32 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 /// background does not, unless it made a session of its own.
 ///
 /// # Errors
-/// `/proc` cannot be read, or a process cannot be killed.
+/// `/proc` cannot be read, or a process cannot be killed; those that can be are killed nevertheless.
 pub(crate) fn end(rootfs: &[&str]) -> io::Result<usize> {
     let deadline = Instant::now() + END_LIMIT;
     let mut sessions = BTreeSet::new();
     let mut ended = BTreeSet::new();
     loop {
-        let all = processes()?;
-        for (&pid, relative) in &all {
-            if relative.session == pid && outlived::is_of(&environment(pid), rootfs) {
-                sessions.insert(pid);
+        // What cannot be read may be the hook.
+        let mut unread = None;
+        let all = processes(&mut unread)?;
+        for (&pid, _) in all.iter().filter(|(pid, relative)| relative.session == **pid) {
+            match environment(pid) {
+                Ok(environment) if outlived::is_of(&environment, rootfs) => {
+                    sessions.insert(pid);
+                }
+                Ok(_) => {}
+                Err(error) => unread = Some(error),
             }
         }
         let doomed = family(&all, &sessions);
         if doomed.is_empty() || Instant::now() >= deadline {
-            return Ok(ended.len());
+            return unread.map_or(Ok(ended.len()), Err);
         }
         for &pid in &doomed {
             let Some(process) = process::open(pid)? else { continue };
             // Only now does the pid stay the same process's.
-            if look(pid) == all.get(&pid).copied() {
+            if look(pid)? == all.get(&pid).copied() {
                 process.kill()?;
                 ended.insert(pid);
             }
@@ -60,17 +67,31 @@ fn family(all: &BTreeMap<i32, Relative>, sessions: &BTreeSet<i32>) -> BTreeSet<i
     }
 }
 
-fn processes() -> io::Result<BTreeMap<i32, Relative>> {
-    let pids = process::pids()?;
-    Ok(pids.into_iter().filter_map(|pid| look(pid).map(|relative| (pid, relative))).collect())
+fn processes(unread: &mut Option<io::Error>) -> io::Result<BTreeMap<i32, Relative>> {
+    let mut found = BTreeMap::new();
+    for pid in process::pids()? {
+        match look(pid) {
+            Ok(Some(relative)) => {
+                found.insert(pid, relative);
+            }
+            Ok(None) => {}
+            Err(error) => *unread = Some(error),
+        }
+    }
+    Ok(found)
 }
 
 /// `None` if the process has ended.
-fn look(pid: i32) -> Option<Relative> {
-    std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| outlived::parse_stat(&stat))
+fn look(pid: i32) -> io::Result<Option<Relative>> {
+    Ok(process::read_proc(pid, "stat")?.and_then(|stat| outlived::parse_stat(&stat)))
 }
 
-/// Empty for a process that has ended, and for one that this process may not look into.
-fn environment(pid: i32) -> Vec<u8> {
-    std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+/// Empty for a process that has ended.
+fn environment(pid: i32) -> io::Result<Vec<u8>> {
+    match std::fs::read(format!("/proc/{pid}/environ")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // It ended between open and read.
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(Vec::new()),
+        read => read,
+    }
 }

@@ -155,7 +155,11 @@ fn raise_to_zero(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
+/// The first bytes of a file in the folder of a process; `None` if the process has ended.
+///
+/// # Errors
+/// `/proc` does not show the process or its file to this one.
+pub(crate) fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut bytes = [0; READ_MAX];
     let read = rustix::fs::open(format!("/proc/{pid}/{file}"), flags, Mode::empty())

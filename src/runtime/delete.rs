@@ -6,7 +6,7 @@ use super::{Context, Error as Common, Outcome, listed, observe, state as state_v
 use crate::cli::runtime::Whose;
 use crate::host::cgroup;
 use crate::host::container_log::ContainerLog;
-use crate::host::lookalikes;
+use crate::host::lookalikes::{self, Lookalikes};
 use crate::host::operator::{self, Ends};
 use crate::host::process::{self, Process, Waited};
 use crate::host::proxy;
@@ -109,22 +109,34 @@ fn forget_damaged(
             }
             None => "its proxy has ended".to_owned(),
         },
-        None => match lookalikes::proxies(id.as_str()).map_err(failed)?.as_slice() {
-            [] => "no process looks like its proxy".to_owned(),
-            pids => {
-                let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
-                format!(
-                    "which process its proxy is cannot be determined; these may be: {} (end them with kill)",
-                    pids.join(", ")
-                )
-            }
-        },
+        None => describe(&lookalikes::proxies(id.as_str())),
     };
     held.remove().map_err(Common::State)?;
     context
         .log
         .warn(&format!("{damage}: it is removed; no hook ran, and a cgroup may be left; {about}"));
     Ok(Some("deleted a container whose state was damaged".to_owned()))
+}
+
+/// What is known of a proxy that the state does not name. Not to know must not keep a damaged container.
+fn describe(found: &io::Result<Lookalikes>) -> String {
+    let undetermined = "which process its proxy is cannot be determined";
+    match found {
+        Err(error) => format!("{undetermined}: {}", chain(error)),
+        Ok(Lookalikes { pids, unread: Some(error) }) if pids.is_empty() => {
+            format!(
+                "{undetermined}: the command lines of some processes cannot be read: {}",
+                chain(error)
+            )
+        }
+        Ok(Lookalikes { pids, .. }) if pids.is_empty() => {
+            "no process looks like its proxy".to_owned()
+        }
+        Ok(Lookalikes { pids, .. }) => {
+            let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+            format!("{undetermined}; these may be: {} (end them with kill)", pids.join(", "))
+        }
+    }
 }
 
 /// Refuses at once what must be refused, without waiting for a lock.

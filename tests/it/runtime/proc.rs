@@ -51,6 +51,23 @@ fn without_the_proc_of_this_pid_namespace_no_live_proxy_counts_as_gone() {
     }
 }
 
+#[test]
+fn a_process_whose_command_line_cannot_be_read_may_be_the_proxy_of_a_damaged_state() {
+    let container = Container::created();
+    let pid = container.pid();
+    let state = container.root().join(&container.id).join("state.json");
+    std::fs::write(state, r#"{"role":"extension","pid":"lost"#).unwrap();
+    let script = "mount -t proc -o hidepid=1,gid=65534 proc /proc && \
+        exec setpriv --reuid 0 --bounding-set -sys_ptrace --inh-caps -sys_ptrace \"$@\"";
+    let unshare = ["--mount", "--propagation=private", "sh", "-c", script, "sh"];
+    let finished = behind(&unshare, &container, &["delete", "--force", container.id.as_str()]).ok();
+    let expected = "its proxy is cannot be determined: the command lines of some";
+    assert!(finished.warnings().contains(expected), "{finished}");
+    assert!(process::is_alive(pid));
+    process::end(pid);
+    container.left_nothing();
+}
+
 /// The kernel of this machine has the lists; in a copy of the program their name is changed.
 fn without_lists_of_children(container: &Container) -> std::path::PathBuf {
     let mut program = std::fs::read(process::binary()).unwrap();
