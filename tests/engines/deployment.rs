@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::command::{Finished, Started, wait_for};
 use crate::engine::{Engine, Status};
 use crate::image::Image;
-use crate::witness;
+use crate::processes;
 
 pub(crate) struct Deployment<'engine> {
     pub(crate) engine: &'engine dyn Engine,
@@ -89,7 +89,7 @@ impl<'engine> Deployment<'engine> {
     pub(crate) fn remove(self) {
         let id = self.id();
         self.engine.remove(&self.name).ok();
-        witness::assert_gone(&id);
+        processes::assert_gone(&id);
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::cgroups::{below, hierarchies};
 use crate::command::attempt;
+use crate::processes::processes;
 use crate::sandbox::SCRATCH;
-use crate::witness::processes;
 
 pub(crate) struct Snapshot {
     mounts: BTreeSet<String>,

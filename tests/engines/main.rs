@@ -22,30 +22,31 @@
     reason = "a test fails by panicking, prints what it saw, and owns the files it writes"
 )]
 
-mod archives;
 mod cgroups;
 mod command;
 mod cri;
 mod ctr;
 mod deployment;
 mod docker;
-mod document;
 mod engine;
+mod engines_document;
+mod feature_table;
+mod generated_archives;
 mod image;
 mod interrupts;
 mod leftovers;
-mod matrix;
 mod podman;
+mod processes;
 mod rows;
 mod sandbox;
-mod scenarios_crash;
+mod scenarios_command_lines;
 mod scenarios_cri;
 mod scenarios_ctr;
-mod scenarios_direct;
 mod scenarios_docker;
 mod scenarios_every_engine;
 mod scenarios_failing_hooks;
 mod scenarios_killed;
+mod scenarios_killed_shim;
 mod scenarios_manager;
 mod scenarios_manager_check;
 mod scenarios_manager_load;
@@ -54,15 +55,14 @@ mod scenarios_mounts;
 mod scenarios_network;
 mod scenarios_podman;
 mod scenarios_podman_stores;
-mod suite;
-mod witness;
+mod test_list;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use engine::Engines;
 use libtest_mimic::Arguments;
-use suite::Suite;
+use test_list::Suite;
 
 fn main() -> ExitCode {
     match std::env::var(sandbox::STAGE).as_deref() {
@@ -87,7 +87,7 @@ fn run_tests() -> ExitCode {
     scenarios_every_engine::add_to(&mut suite, &engines);
     scenarios_failing_hooks::add_to(&mut suite, &engines);
     scenarios_docker::add_to(&mut suite, &engines);
-    scenarios_crash::add_to(&mut suite);
+    scenarios_killed_shim::add_to(&mut suite);
     scenarios_killed::add_to(&mut suite, &engines);
     scenarios_mounts::add_to(&mut suite, &engines);
     scenarios_network::add_to(&mut suite);
@@ -95,7 +95,7 @@ fn run_tests() -> ExitCode {
     scenarios_podman_stores::add_to(&mut suite);
     scenarios_ctr::add_to(&mut suite, &engines);
     scenarios_cri::add_to(&mut suite, &engines);
-    scenarios_direct::add_to(&mut suite);
+    scenarios_command_lines::add_to(&mut suite);
     scenarios_manager::add_to(&mut suite);
     scenarios_manager_check::add_to(&mut suite, &engines);
     scenarios_manager_load::add_to(&mut suite);
@@ -111,7 +111,7 @@ fn run_tests() -> ExitCode {
     let mut after = Suite::of_this_row();
     after.test("nothing_is_left_of_all_this", move || before.compare());
     let swept = libtest_mimic::run(&Arguments::default(), after.into_trials());
-    document::leave(&passed.lock().unwrap());
+    engines_document::leave(&passed.lock().unwrap());
     if conclusion.has_failed() || swept.has_failed() {
         return ExitCode::from(101);
     }

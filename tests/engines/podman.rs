@@ -11,8 +11,8 @@ use crate::command::{Finished, Started, attempt, run, start, wait_for};
 use crate::engine::{Engine, Status};
 use crate::image::Image;
 use crate::leftovers::unmount_below;
+use crate::processes::assert_gone;
 use crate::sandbox::RUNTIME;
-use crate::witness::assert_gone;
 
 pub(crate) struct Podman {
     dir: TempDir,

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cgroups::Version;
-use crate::document;
+use crate::engines_document;
 use crate::interrupts::Interrupts;
 use crate::sandbox::{self, Outcome};
 
@@ -69,7 +69,7 @@ pub(crate) fn run_all() -> ExitCode {
         println!("docs/engines.md was not compared with this run, which is not a whole one");
         return result;
     }
-    match document::check(&results) {
+    match engines_document::check(&results) {
         Ok(()) => println!("test the_table_in_docs_engines_md_is_what_was_seen ... ok"),
         Err(reason) => {
             println!("test the_table_in_docs_engines_md_is_what_was_seen ... FAILED\n\n{reason}\n");

@@ -15,7 +15,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::cgroups::{Cgroups, Hierarchy, Version};
-use crate::document::{self, Results};
+use crate::engines_document::{self, Results};
 use crate::interrupts::Interrupts;
 use crate::rows::Row;
 
@@ -86,7 +86,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
         Outcome::Passed(if listed {
             None
         } else {
-            Some(document::collect(row.name, results.path())?)
+            Some(engines_document::collect(row.name, results.path())?)
         })
     } else {
         Outcome::Failed(format!("the tests ended with {status}"))
@@ -170,7 +170,7 @@ fn build_machine() {
     mount(&["--rbind", "/dev", "/mnt/root/dev"]);
     mount(&["-t", "tmpfs", "-o", "mode=755", "run", "/mnt/root/run"]);
     mount_cgroups(&hierarchies);
-    let place = format!("/mnt/root{}", document::RESULTS);
+    let place = format!("/mnt/root{}", engines_document::RESULTS);
     fs::create_dir(&place).unwrap();
     mount(&["--bind", &results, &place]);
 

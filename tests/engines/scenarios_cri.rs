@@ -9,8 +9,8 @@ use crate::command::wait_for;
 use crate::cri::{Cri, Network, Pod};
 use crate::engine::Engines;
 use crate::image::Image;
-use crate::suite::Suite;
-use crate::witness::{assert_gone, proxy_of};
+use crate::processes::{assert_gone, proxy_of};
+use crate::test_list::Suite;
 
 type Scenario = fn(&Cri);
 

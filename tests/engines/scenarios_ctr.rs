@@ -12,8 +12,8 @@ use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::engine::{Engines, Status};
 use crate::image::{Image, touch};
-use crate::suite::Suite;
-use crate::witness::{assert_gone, proxy_of};
+use crate::processes::{assert_gone, proxy_of};
+use crate::test_list::Suite;
 
 type Scenario = fn(&Containerd);
 

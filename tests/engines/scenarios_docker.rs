@@ -10,8 +10,8 @@ use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines, Status};
 use crate::image::{Image, touch};
-use crate::suite::Suite;
-use crate::witness::{assert_gone, assert_no_proxy, end_noted, processes_of};
+use crate::processes::{assert_gone, assert_no_proxy, end_noted, processes_of};
+use crate::test_list::Suite;
 
 type Shared = fn(&Docker);
 

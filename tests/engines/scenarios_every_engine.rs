@@ -13,8 +13,8 @@ use crate::command::Finished;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Engines, Kind, Status};
 use crate::image::{Image, touch};
-use crate::suite::Suite;
-use crate::witness::{assert_gone, end_noted, proxy_of};
+use crate::processes::{assert_gone, end_noted, proxy_of};
+use crate::test_list::Suite;
 
 type Scenario = fn(&dyn Engine);
 

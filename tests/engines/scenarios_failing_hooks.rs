@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Engines, Kind};
 use crate::image::Image;
-use crate::suite::Suite;
-use crate::witness::{assert_gone, assert_no_proxy};
+use crate::processes::{assert_gone, assert_no_proxy};
+use crate::test_list::Suite;
 
 type Scenario = fn(&dyn Engine);
 

@@ -16,9 +16,9 @@ use crate::docker::Docker;
 use crate::engine::{Engine, Engines, Kind};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
+use crate::processes::{Process, assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
-use crate::witness::{Process, assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
+use crate::test_list::Suite;
 
 /// A hook that says where it runs and then waits, unless the note `go` is there.
 const WAITING: &str = "[ -e $NOTES/go ] || { pwd -P > $NOTES/waiting; \

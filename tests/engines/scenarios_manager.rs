@@ -14,7 +14,7 @@ use crate::docker::Docker;
 use crate::engine::Engine as _;
 use crate::image::Image;
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
 const ABI: &str = "io.balena.image.kernel-abi-id";

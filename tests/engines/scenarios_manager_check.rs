@@ -11,7 +11,7 @@ use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines};
 use crate::image::Image;
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 type Shared = fn(&Docker);
 

@@ -8,11 +8,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::archives::{Generated, Numbers, generate};
 use crate::command::run;
 use crate::docker::Docker;
+use crate::generated_archives::{Generated, Numbers, generate};
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("check::an_error_layer_is_found_exactly_where_docker_load_refuses", || {

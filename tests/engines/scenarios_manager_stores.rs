@@ -12,7 +12,7 @@ use crate::docker::Docker;
 use crate::engine::Engine as _;
 use crate::image::Image;
 use crate::scenarios_manager::{KERNEL, OS, json, labelled, manager};
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("manager::a_dry_run_of_generated_stores_is_the_real_run".to_owned(), || {

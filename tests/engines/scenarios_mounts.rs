@@ -15,7 +15,7 @@ use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::sandbox::RUNTIME;
 use crate::scenarios_manager::{KERNEL, json, labelled, manager};
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 const KINDS: [(&str, Mounts); 3] =
     [("slave", Mounts::Slave), ("private", Mounts::Private), ("shared", Mounts::Shared)];

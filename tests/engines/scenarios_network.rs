@@ -7,8 +7,8 @@ use crate::deployment::Deployment;
 use crate::docker::{Docker, Mounts};
 use crate::engine::Engine as _;
 use crate::image::{Image, touch};
-use crate::suite::Suite;
-use crate::witness::proxy_of;
+use crate::processes::proxy_of;
+use crate::test_list::Suite;
 
 /// A host such as extensions run on: an uplink with both kinds of addresses and a default route.
 const UPLINK: &str = "

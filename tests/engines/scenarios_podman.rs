@@ -15,9 +15,9 @@ use crate::deployment::Deployment;
 use crate::engine::{Engine as _, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
+use crate::processes::{Process, assert_gone, processes, proxy_of};
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
-use crate::witness::{Process, assert_gone, processes, proxy_of};
+use crate::test_list::Suite;
 
 type Scenario = fn(&Podman);
 

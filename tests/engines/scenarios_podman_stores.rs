@@ -9,7 +9,7 @@ use crate::deployment::Deployment;
 use crate::engine::Engine as _;
 use crate::image::Image;
 use crate::podman::Podman;
-use crate::suite::Suite;
+use crate::test_list::Suite;
 
 const SCENARIOS: [(&str, fn()); 7] = [
     ("labels_come_from_an_additional_image_store", additional_store),

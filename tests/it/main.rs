@@ -20,13 +20,13 @@
 mod bundle;
 mod conformance;
 mod container;
-mod filter;
 mod finished;
+mod full_pipe;
 mod intruder;
 mod leftovers;
 mod manager;
+mod proc_fs;
 mod process;
 mod runtime;
-mod seen;
+mod seccomp_filter;
 mod tidy;
-mod unread;

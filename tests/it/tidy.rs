@@ -3,7 +3,7 @@
 
 mod files;
 mod imports;
-mod paths;
+mod used_paths;
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! What must hold after whatever has happened: no process but the recorded proxy, no file but the
 //! known ones, no mount, no cgroup, and a `state` that tells the truth about all of that.
 
+use crate::container::{Call, World, mounts, names};
 use crate::processes::{self, End, Finished};
-use crate::world::{Call, World, mounts, names};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -228,7 +228,7 @@ pub(crate) fn parse_state(finished: &Finished) -> Result<Seen, String> {
 
 /// The steps of the container's record, as far as there is one.
 pub(crate) fn recorded_steps(world: &World) -> Vec<serde_json::Value> {
-    let path = crate::inside::records().join(format!("{}.json", world.id));
+    let path = crate::trial_process::records().join(format!("{}.json", world.id));
     let text = fs::read_to_string(path).unwrap_or_default();
     let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     record["steps"].as_array().cloned().unwrap_or_default()
@@ -237,7 +237,7 @@ pub(crate) fn recorded_steps(world: &World) -> Vec<serde_json::Value> {
 /// Every record of a deploy is whole, also one that a kill left under the name it was prepared under, and
 /// there is nothing else beside them.
 fn records() -> Result<(), String> {
-    let folder = crate::inside::records();
+    let folder = crate::trial_process::records();
     let file = |name: &String| folder.join(name).is_file();
     for name in names(&folder).into_iter().filter(file) {
         let text = fs::read_to_string(folder.join(&name)).unwrap_or_default();

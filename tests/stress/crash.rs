@@ -1,16 +1,16 @@
 //! SIGKILL of a verb at every system call, before and after it; and of every process that the verb
 //! starts, at every system call of that.
 
+use crate::actual_state;
 use crate::bundle::Kind;
 use crate::checks;
+use crate::container::{Call, World};
 use crate::fault;
 use crate::processes::End;
 use crate::report::Report;
-use crate::scenario::{Verb, refused};
+use crate::swept_verbs::{Verb, refused};
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
-use crate::truth;
-use crate::world::{Call, World};
 use serde_json::Value;
 
 /// What is done after a crash.
@@ -95,7 +95,7 @@ fn goes_on_from(told: &[Value], now: &[Value]) -> Result<(), String> {
 fn after_crash(world: &World, verb: Verb, recovery: Recovery) -> Result<(), String> {
     let seen = world.settle()?;
     seen.one_of(verb.statuses_after_a_kill())?;
-    truth::compare(world)?;
+    actual_state::compare(world)?;
     match recovery {
         Recovery::Force => world.force()?,
         Recovery::Resume => resume(world, verb, seen.status())?,

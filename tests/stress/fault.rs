@@ -1,16 +1,16 @@
 //! A fault at every system call of a verb: no space, I/O error, no memory, no descriptor, interrupted.
 //! The verb either gets along or says clearly what is wrong, and leaves everything as it was.
 
+use crate::actual_state;
 use crate::bundle::Kind;
-use crate::calls::{self, Call as SystemCall};
+use crate::container::World;
 use crate::crash::role;
 use crate::processes::{self, End};
 use crate::report::Report;
-use crate::scenario::Verb;
+use crate::swept_verbs::Verb;
+use crate::system_calls::{self, Call as SystemCall};
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
-use crate::truth;
-use crate::world::World;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::process::Command;
@@ -177,7 +177,7 @@ fn after_fault(
         End::Status(0) => verb.check_success(world)?,
         End::Status(1) => {
             is_clear(world, traced)?;
-            truth::compare(world)?;
+            actual_state::compare(world)?;
             verb.check_failure(world)?;
         }
         End::Killed(_) | End::Status(_) if starting => verb.check_failure(world)?,
@@ -228,12 +228,12 @@ fn start_up_calls(world: &mut World, verb: Verb) -> usize {
     };
     verb.prepare(world).unwrap_or_else(|why| panic!("prepare {verb:?}: {why}"));
     let ours = numbers(&mut world.command(verb.call()));
-    let mut version = Command::new(crate::inside::runtime());
+    let mut version = Command::new(crate::trial_process::runtime());
     let other = numbers(version.env_clear().env("PATH", "/usr/bin:/bin").arg("--version"));
     let common = ours.iter().zip(&other).take_while(|(own, other)| own == other).count();
     processes::kill_all();
     // The allocator's first call is main's already.
     let mine = |name: &str| matches!(name, "mmap" | "brk" | "close_range" | "geteuid");
-    let trailing = ours[..common].iter().rev().take_while(|&&call| mine(&calls::name(call)));
+    let trailing = ours[..common].iter().rev().take_while(|&&call| mine(&system_calls::name(call)));
     common - trailing.count()
 }

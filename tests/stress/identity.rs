@@ -4,12 +4,12 @@
 
 use crate::bundle::Kind;
 use crate::bystander::{Bystander, proxy_line};
+use crate::container::{Call, World};
 use crate::processes::{self, End, Finished};
 use crate::report::Report;
-use crate::scenario::Verb;
+use crate::swept_verbs::Verb;
 use crate::tracer::{Deed, When, Whom, trace};
 use crate::trials::Extent;
-use crate::world::{Call, World};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ fn recycle_before(
     if words.is_empty() {
         finished.ok()?;
     } else {
-        crate::scenario::refused(&finished, words)?;
+        crate::swept_verbs::refused(&finished, words)?;
     }
     afterwards(world, bystander)
 }
@@ -204,7 +204,7 @@ fn write_forged(world: &World, pid: i64, start_time: u64, status: &str) -> Resul
 /// Who else has the container's folder locked is not ended for it, whatever it looks like.
 pub(crate) fn lock_holders(extent: Extent, report: &mut Report) {
     let mut world = World::new("w", Kind::Bare);
-    let runtime = crate::inside::runtime().to_string_lossy().into_owned();
+    let runtime = crate::trial_process::runtime().to_string_lossy().into_owned();
     let start = ["start".to_owned(), world.id.clone()];
     let lines: [Vec<String>; 3] = [
         vec!["innocent".to_owned()],
@@ -241,7 +241,7 @@ fn hold_and_force(world: &mut World, line: &[String]) -> Result<(Finished, Durat
     let took = since.elapsed();
     bystander.is_untouched()?;
     if !finished.succeeded() {
-        crate::scenario::refused(&finished, "is held by a process")?;
+        crate::swept_verbs::refused(&finished, "is held by a process")?;
     }
     afterwards(world, bystander)?;
     Ok((finished, took))

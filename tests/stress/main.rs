@@ -1,8 +1,8 @@
 //! Unbreakable: the runtime killed at every system call, with a fault injected at every system call,
 //! raced against itself, and shown pids that are not its own.
 //!
-//! One program in two stages. The outer one, [`outside`], starts each trial of [`trials`] in a pid and a
-//! mount namespace of its own. The inner one, [`inside`], is process 1 there: whatever the runtime
+//! One program in two stages. The outer one, [`trial_runner`], starts each trial of [`trials`] in a pid and a
+//! mount namespace of its own. The inner one, [`trial_process`], is process 1 there: whatever the runtime
 //! leaves running becomes its child, and when it ends, however it ends, the kernel takes everything
 //! along. So "no process is left" is a statement about all processes, not about those one thought of.
 //!
@@ -26,28 +26,28 @@
               children in one place"
 )]
 
-mod between;
+mod actual_state;
 mod bundle;
 mod bystander;
-mod calls;
 mod checks;
+mod concurrent_calls;
+mod container;
 mod crash;
-mod crowd;
-mod deed;
+mod deploy_records;
 mod fault;
-mod fleet;
 mod identity;
-mod inside;
-mod outside;
+mod many_containers;
+mod paused_verb;
 mod processes;
 mod races;
-mod records;
 mod report;
-mod scenario;
+mod strike;
+mod swept_verbs;
+mod system_calls;
 mod tracer;
+mod trial_process;
+mod trial_runner;
 mod trials;
-mod truth;
-mod world;
 
 use std::process::ExitCode;
 
@@ -55,8 +55,8 @@ fn main() -> ExitCode {
     if std::env::var_os(bystander::BYSTANDER).is_some() {
         return bystander::main();
     }
-    match std::env::var(inside::TRIAL) {
-        Ok(name) => inside::run(&name),
-        Err(_) => outside::run_all(),
+    match std::env::var(trial_process::TRIAL) {
+        Ok(name) => trial_process::run(&name),
+        Err(_) => trial_runner::run_all(),
     }
 }

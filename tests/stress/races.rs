@@ -3,11 +3,11 @@
 
 use crate::bundle::{Kind, write_hook};
 use crate::checks;
-use crate::crowd::{Crowd, Ended};
+use crate::concurrent_calls::{Crowd, Ended};
+use crate::container::{Call, World};
 use crate::processes::{self, End, Finished};
 use crate::report::Report;
 use crate::trials::Extent;
-use crate::world::{Call, World};
 use nix::sys::signal::{Signal, kill};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -2,9 +2,9 @@
 //! strikes at the one that it is told. The rest of the family runs untraced, at full speed.
 #![expect(unsafe_code, reason = "PTRACE_TRACEME has to be called between fork and exec")]
 
-use crate::calls::{self, Call};
-pub(crate) use crate::deed::{Deed, Traced, When, Whom};
 use crate::processes::{End, LIMIT, Output, Watchdog, describe, pid_of};
+pub(crate) use crate::strike::{Deed, Traced, When, Whom};
+use crate::system_calls::{self, Call};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Event, Options};
@@ -205,7 +205,7 @@ impl Tracer<'_> {
 
     fn leaving(&mut self, pid: Pid) {
         if let Some(errno) = self.pending.take() {
-            let _ = calls::fail(pid, errno);
+            let _ = system_calls::fail(pid, errno);
         }
         // The first exit is that of the execve before the first counted call.
         if self.when == When::After(self.calls.len())
@@ -225,7 +225,7 @@ impl Tracer<'_> {
                     return;
                 }
                 // close(2) releases the descriptor even if it reports an error.
-                if call.is_close() || calls::cancel(pid).is_ok() {
+                if call.is_close() || system_calls::cancel(pid).is_ok() {
                     self.pending = Some(*errno);
                 }
             }

@@ -2,8 +2,10 @@
 
 use crate::bundle::Kind;
 use crate::report::Report;
-use crate::scenario::Verb;
-use crate::{between, crash, fault, fleet, identity, races, records, truth};
+use crate::swept_verbs::Verb;
+use crate::{
+    actual_state, crash, deploy_records, fault, identity, many_containers, paused_verb, races,
+};
 
 /// What a trial does in its namespaces.
 type Run = Box<dyn FnOnce(&mut Report)>;
@@ -78,15 +80,15 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
     }
     type Sweep = fn(Extent, &mut Report);
     let others: [(&str, Sweep); 13] = [
-        ("race::between", between::sweep),
+        ("race::paused_verb", paused_verb::sweep),
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
         ("race::chaos", races::chaos),
         ("race::dying_creates", races::dying_creates),
         ("race::hanging_hooks", races::hanging_hooks),
-        ("truth::starts", truth::starts),
-        ("records::obstacles", records::obstacles),
-        ("fleet::lifecycles", fleet::lifecycles),
+        ("actual_state::starts", actual_state::starts),
+        ("deploy_records::obstacles", deploy_records::obstacles),
+        ("many_containers::lifecycles", many_containers::lifecycles),
         ("identity::recycled", identity::recycled),
         ("identity::recycled_meanwhile", identity::recycled_meanwhile),
         ("identity::forged", identity::forged),

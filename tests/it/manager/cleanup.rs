@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::host::{BLOCK, BOOT, Host};
-use super::recorded::Answer;
-use super::store::{CLASS, Container, Contents, KERNEL, OS, Store, labels};
+use super::recorded_engine::Answer;
+use super::recorded_store::{CLASS, Container, Contents, KERNEL, OS, Store, labels};
 use crate::process;
 
 fn failed(id: &str) -> Container {

@@ -3,8 +3,8 @@
 
 use super::cleanup::stale;
 use super::host::{Host, script};
-use super::recorded::Answer;
-use super::store::{Container, Store};
+use super::recorded_engine::Answer;
+use super::recorded_store::{Container, Store};
 use crate::process;
 use crate::runtime::mount_namespace::Machine;
 use std::path::Path;

@@ -7,8 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::recorded::{Answer, Engine};
-use super::store::Store;
+use super::recorded_engine::{Answer, Engine};
+use super::recorded_store::Store;
 use crate::finished::{Finished, run};
 use crate::process;
 

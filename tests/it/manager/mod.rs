@@ -1,15 +1,15 @@
 //! The manager, on a recorded engine: a small server on a unix socket, which can be brought into states
 //! that a real engine cannot. What a real engine can do is tested on one (`tests/engines`).
 
-mod at_the_limit;
+mod aborted_deactivate;
 mod check;
 mod cleanup;
 mod deactivate;
-mod faults;
+mod dry_run;
+mod faulty_engine;
 mod host;
-mod huge;
+mod oversized_answers;
 mod podman;
-mod recorded;
-mod same_plan;
-mod store;
-mod telling;
+mod recorded_engine;
+mod recorded_store;
+mod reports;

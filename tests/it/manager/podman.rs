@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::host::Host;
-use super::recorded::Answer;
-use super::store::{Container, Store};
+use super::recorded_engine::Answer;
+use super::recorded_store::{Container, Store};
 
 #[test]
 fn podmans_failures_go_by_the_runtimes_record_and_stay_without_one() {

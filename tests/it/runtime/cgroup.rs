@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::container::Container;
 use crate::leftovers::cgroups;
-use crate::seen::Process;
+use crate::proc_fs::Process;
 
 fn with_cgroup() -> Container {
     let container = Container::new();

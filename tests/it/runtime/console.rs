@@ -10,8 +10,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serde_json::json;
 
 use crate::container::Container;
+use crate::proc_fs::Process;
 use crate::process;
-use crate::seen::Process;
 
 /// A container with a terminal, and the socket an engine listens on.
 fn with_terminal() -> (Container, UnixListener) {

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::bundle::executable;
 use crate::container::Container;
+use crate::proc_fs::{signals, strings};
 use crate::process;
-use crate::seen::{signals, strings};
 
 const VERBS: [&str; 3] = ["create", "start", "delete"];
 
@@ -228,7 +228,7 @@ fn hooks_run_on_the_host_and_not_in_a_namespace() {
         );
     }
     live(&container);
-    let own = crate::seen::Process(i32::try_from(std::process::id()).unwrap());
+    let own = crate::proc_fs::Process(i32::try_from(std::process::id()).unwrap());
     let host: Vec<String> = ["net", "pid", "mnt", "uts", "ipc"]
         .iter()
         .map(|kind| own.namespace(kind).to_str().unwrap().to_owned())

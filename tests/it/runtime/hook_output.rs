@@ -229,7 +229,7 @@ fn behind_a_gap_output_goes_on_while_the_hook_runs_and_nobody_spins() {
     // What there was in the pipe and behind it has been read.
     std::thread::sleep(Duration::from_millis(500));
     let ticks = || {
-        let process = crate::seen::Process(start.pid());
+        let process = crate::proc_fs::Process(start.pid());
         process.stat(14) + process.stat(15)
     };
     let before = ticks();

@@ -172,7 +172,7 @@ mod only_ours {
         let path = container.beside("balena-extension-runtime");
         bundle::executable(&path, &std::fs::read("/bin/sleep").unwrap());
         let mut bystander = process::start(std::process::Command::new(path).arg("100"));
-        let start_time = crate::seen::Process(bystander.pid()).stat(22);
+        let start_time = crate::proc_fs::Process(bystander.pid()).stat(22);
         forge(&container, |state| {
             state["pid"] = bystander.pid().into();
             state["pidStartTime"] = start_time.into();

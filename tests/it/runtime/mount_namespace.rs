@@ -10,9 +10,9 @@ use seccompiler::SeccompAction;
 use serde_json::json;
 
 use crate::container::Container;
-use crate::filter::with_filter;
 use crate::finished::Finished;
 use crate::process::{self, Started};
+use crate::seccomp_filter::with_filter;
 
 const FOLDER: &str = "/run/balena-extension-runtime-rootfs";
 /// What process 1 does: it never looks at the words behind, which name the test's folders.

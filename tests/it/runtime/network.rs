@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::container::Container;
+use crate::proc_fs::Process;
 use crate::process;
-use crate::seen::Process;
 
 fn with_network(entry: Value) -> Container {
     let container = Container::new();

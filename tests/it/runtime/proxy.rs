@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use crate::container::Container;
+use crate::proc_fs::Process;
 use crate::process;
-use crate::seen::Process;
 
 /// A container created by a caller with blocked and ignored signals, open descriptors and secrets.
 fn among_hostiles() -> Container {

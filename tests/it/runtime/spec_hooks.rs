@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::container::Container;
+use crate::proc_fs::strings;
 use crate::process;
-use crate::seen::strings;
 
 const LISTS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];

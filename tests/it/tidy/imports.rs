@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Source;
-use super::paths::{module, used};
+use super::used_paths::{module, used};
 
 /// What a layer may use. Everything of `std` unless it is pure; crates by name.
 struct Layer {

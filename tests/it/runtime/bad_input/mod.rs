@@ -3,12 +3,12 @@
 //! mend, in no words that engines react to; and nothing half-done is left.
 //!
 //! Command lines that are wrong are in `command_line.rs`, stores in `labels.rs`, hooks that hang for a
-//! minute in `at_the_limit.rs`, those that print or leave children and *succeed* in `hook_output.rs`.
+//! minute in `aborted_after_timeout.rs`, those that print or leave children and *succeed* in `hook_output.rs`.
 
 mod bundle;
+mod caller_and_paths;
 mod config;
 mod hook;
-mod place;
 mod state;
 
 use crate::container::Container;

@@ -1,8 +1,8 @@
 //! One container's world: its bundle, state root, pid file and log, and the verbs on it.
 
 use crate::bundle::{self, Kind};
-use crate::inside;
 use crate::processes::{self, Finished};
+use crate::trial_process;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -38,15 +38,15 @@ pub(crate) enum Call {
 impl World {
     /// A world whose bundle is of `kind`, in the folder `name` of the scratch space.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
-        let folder = inside::scratch().join(name);
-        let cgroup = format!("{}-{name}", inside::cgroup_prefix());
+        let folder = trial_process::scratch().join(name);
+        let cgroup = format!("{}-{name}", trial_process::cgroup_prefix());
         bundle::write(&folder.join("bundle"), kind, &cgroup);
         let mut world = Self {
             kind,
             id: "x".to_owned(),
             cgroup,
             folder,
-            runtime: inside::runtime(),
+            runtime: trial_process::runtime(),
             console: None,
             mounts: String::new(),
         };
@@ -63,7 +63,7 @@ impl World {
             let _ = fs::remove_dir(path);
         }
         let own = ["root", "pids", "log", "console"].map(|name| self.folder.join(name));
-        for path in own.into_iter().chain([inside::records()]) {
+        for path in own.into_iter().chain([trial_process::records()]) {
             let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
         }
         fs::create_dir(self.pid_file().parent().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::matrix::{Cell, ENGINES, features};
+use crate::feature_table::{Cell, ENGINES, features};
 use crate::rows;
 
 /// Where a row's tests leave their results, in the sandbox.

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::container::Container;
+use crate::proc_fs::Process;
 use crate::process;
-use crate::seen::Process;
 
 const HOOK: &str = "echo from the hook; echo and its error >&2";
 

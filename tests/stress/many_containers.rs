@@ -1,11 +1,11 @@
 //! Many containers at once: none fails, and none is slower for the others.
 
 use crate::bundle::Kind;
-use crate::crowd::Crowd;
+use crate::concurrent_calls::Crowd;
+use crate::container::{Call, World};
 use crate::processes;
 use crate::report::Report;
 use crate::trials::Extent;
-use crate::world::{Call, World};
 use std::time::{Duration, Instant};
 
 const IN_FLIGHT: usize = 64;

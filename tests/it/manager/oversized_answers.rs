@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::host::Host;
-use super::recorded::{Answer, Engine};
-use super::store::{Container, Contents, Store, labels};
+use super::recorded_engine::{Answer, Engine};
+use super::recorded_store::{Container, Contents, Store, labels};
 use crate::finished::Finished;
+use crate::full_pipe::Full;
 use crate::process;
-use crate::unread::Full;
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// An error, with what a log line has before and behind it.

@@ -1,11 +1,11 @@
 //! The record of a deploy is a courtesy: where it cannot be kept, every verb does its work as always.
 
 use crate::bundle::{Kind, write_hook};
-use crate::inside;
+use crate::container::{Call, World};
 use crate::processes::{self, Finished};
 use crate::report::Report;
+use crate::trial_process;
 use crate::trials::Extent;
-use crate::world::{Call, World};
 use nix::sys::stat::Mode;
 use std::fs;
 use std::path::Path;
@@ -54,19 +54,19 @@ fn live_with(obstacle: Obstacle, fails: Option<&str>) -> Result<(), String> {
     if let Some(verb) = fails {
         write_hook(&hooks.join(verb), "#!/bin/sh\necho this hook fails\nexit 1\n");
     }
-    let mounted = crate::world::mounts();
-    let outcome = obstacle(&inside::records(), &world.id).and_then(|()| {
-        world.mounts = crate::world::mounts();
+    let mounted = crate::container::mounts();
+    let outcome = obstacle(&trial_process::records(), &world.id).and_then(|()| {
+        world.mounts = crate::container::mounts();
         live(&world, fails)
     });
-    if crate::world::mounts() != mounted {
+    if crate::container::mounts() != mounted {
         command("umount", &["/run"])?;
     }
     outcome
 }
 
 fn live(world: &World, fails: Option<&str>) -> Result<(), String> {
-    let says = |finished: &Finished| crate::scenario::refused(finished, "this hook fails");
+    let says = |finished: &Finished| crate::swept_verbs::refused(finished, "this hook fails");
     let created = world.run(Call::Create);
     if fails == Some("create") {
         says(&created)?;

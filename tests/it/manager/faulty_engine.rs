@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::host::{Host, bare};
-use super::recorded::{Answer, Engine};
-use super::store::{Container, Store, labels};
+use super::recorded_engine::{Answer, Engine};
+use super::recorded_store::{Container, Store, labels};
 use crate::finished::run;
 use crate::process;
 
@@ -44,7 +44,7 @@ fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_ma
     std::os::unix::fs::symlink(words.get_program(), host.path("balena-extension-manager")).unwrap();
     unit.args(crate::intruder::AS_THE_UNIT).arg(host.path("balena-extension-manager"));
     let mut started = process::start(unit.args(words.get_args()));
-    let manager = crate::seen::Process(started.pid());
+    let manager = crate::proc_fs::Process(started.pid());
     process::wait_for("the question", || (!engine.requests().is_empty()).then_some(()));
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(manager.status(set), "0".repeat(16), "{set}");

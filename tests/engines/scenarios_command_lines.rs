@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::command::{Finished, attempt, run, wait_for};
 use crate::image::Image;
+use crate::processes::{assert_gone, proxy_of};
 use crate::sandbox::RUNTIME;
-use crate::suite::Suite;
-use crate::witness::{assert_gone, proxy_of};
+use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("direct::every_command_works_without_an_environment", without_environment);

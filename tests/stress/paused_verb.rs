@@ -1,14 +1,14 @@
 //! A verb stands still at one of its system calls, each in turn, while another works on the same
 //! container: every point at which the one may find what the other has done.
 
+use crate::actual_state::{self, Truth};
 use crate::bundle::Kind;
+use crate::container::{Call, World};
 use crate::processes::{self, End, Finished, LIMIT, Output, describe, pid_of};
 use crate::races::is_known_outcome;
 use crate::report::Report;
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
-use crate::truth::{self, Truth};
-use crate::world::{Call, World};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::process::Command;
@@ -121,7 +121,7 @@ fn judge(
     is_known_outcome(stands, stood)?;
     is_known_outcome(passes, passed)?;
     let seen = world.settle()?;
-    truth::compare(world)?;
+    actual_state::compare(world)?;
     let both = format!("{stood}; {passed}");
     match (stands, passes) {
         (Call::Create, Call::Create) => {

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::container::Container;
+use crate::full_pipe::Full;
 use crate::process;
-use crate::unread::Full;
 
 /// Everything a hook can start: in its group, in a session of its own, orphaned.
 const FAMILY: &str = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &); trap '' TERM INT HUP; echo still here; wait; wait";

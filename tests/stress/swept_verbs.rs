@@ -1,8 +1,8 @@
 //! The verbs that are swept: what comes before each, and what may be the case after it was disturbed.
 
 use crate::checks::Seen;
+use crate::container::{Call, World};
 use crate::processes::Finished;
-use crate::world::{Call, World};
 
 /// A verb under the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

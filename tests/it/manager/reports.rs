@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::host::{BLOCK, Host};
-use super::store::{Container, KERNEL, Store, labels};
+use super::recorded_store::{Container, KERNEL, Store, labels};
 
 fn verdict(host: &Host, id: &str) -> (String, String) {
     let document = host.manager(&["status", "--format", "json", id]).ok().json();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cleanup::stale;
 use super::host::{Host, script};
-use super::store::{Container, Store};
+use super::recorded_store::{Container, Store};
 use crate::process;
 
 /// It is a child of the thread that works on the container, not of the first one.

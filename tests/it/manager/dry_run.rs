@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::host::Host;
 use crate::finished::Finished;
 
-use super::store::{Container, Contents, KERNEL, OS, Store, labels};
+use super::recorded_store::{Container, Contents, KERNEL, OS, Store, labels};
 
 /// A generator of numbers that gives the same ones every time (Knuth's MMIX).
 struct Numbers(u64);

@@ -4,12 +4,12 @@
 
 use crate::bundle::{Kind, write_hook};
 use crate::checks::{self, Seen};
+use crate::container::{Call, World};
 use crate::processes::{self, End, Finished, LIMIT, Output, describe, pid_of};
 use crate::report::Report;
-use crate::scenario::refused;
+use crate::swept_verbs::refused;
 use crate::tracer::{Deed, When, Whom, trace};
 use crate::trials::Extent;
-use crate::world::{Call, World};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};

@@ -5,7 +5,7 @@ use nix::libc;
 use seccompiler::SeccompAction;
 
 use crate::container::Container;
-use crate::filter::with_filter;
+use crate::seccomp_filter::with_filter;
 
 /// What an error says of a refused call.
 const CAUSE: &str = "seccomp profile";

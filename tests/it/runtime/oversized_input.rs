@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::container::Container;
 use crate::finished::ENGINES_REACT_TO;
+use crate::full_pipe::{Full, fill};
 use crate::process::{self, Started};
-use crate::unread::{Full, fill};
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// The longest argument that execve(2) takes has 128 KiB.

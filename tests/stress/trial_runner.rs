@@ -1,7 +1,7 @@
 //! The outer stage: every trial in a process and in namespaces of its own, two at a time, and a look
 //! at the cgroups afterwards, which no namespace takes away.
 
-use crate::inside;
+use crate::trial_process;
 use crate::trials::{self, Extent};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{SigSet, Signal};
@@ -43,9 +43,9 @@ fn run(name: &str) -> Result<(), Failed> {
     let mut child = Command::new("unshare")
         .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "--"])
         .arg(std::env::current_exe()?)
-        .env(inside::TRIAL, name)
-        .env(inside::RUNTIME, runtime_under_test()?)
-        .env(inside::CGROUP, &prefix)
+        .env(trial_process::TRIAL, name)
+        .env(trial_process::RUNTIME, runtime_under_test()?)
+        .env(trial_process::CGROUP, &prefix)
         .stdin(Stdio::piped())
         .stdout(said.try_clone()?)
         .stderr(said.try_clone()?)

@@ -8,8 +8,8 @@ use crate::command::wait_for;
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::image::{Image, touch};
-use crate::suite::Suite;
-use crate::witness::{assert_gone, proxy_of, shim_of};
+use crate::processes::{assert_gone, proxy_of, shim_of};
+use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("docker::a_shim_killed_during_a_create_hook_leaves_nothing", shim_in_create);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
-use super::recorded::Answer;
+use super::recorded_engine::Answer;
 
 pub(crate) const CLASS: &str = "io.balena.image.class";
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
