@@ -17,16 +17,15 @@
     reason = "a test fails by panicking, says what it saw, and owns the files it writes"
 )]
 
-mod bundle;
 mod conformance;
 mod container;
-mod finished;
 mod full_pipe;
 mod intruder;
-mod leftovers;
 mod manager;
-mod proc_fs;
-mod process;
 mod runtime;
 mod seccomp_filter;
+#[path = "../support/mod.rs"]
+mod support;
 mod tidy;
+
+use support::{bundle, finished, leftovers, proc_fs, process};

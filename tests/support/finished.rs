@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::process;
+use super::process;
 
 /// What engines do when they find one of these in an error: exit status 127 or 126 instead of 125, a
 /// question about mounts, or silence (engines search in lower case).

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::process;
+use super::process;
 
 /// The processes whose command line or environment has `name`.
 pub(crate) fn processes(name: &str) -> Vec<i32> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::process;
+use super::process;
 
 /// A bundle in a directory of its own.
 pub(crate) struct Bundle {

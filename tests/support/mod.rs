@@ -1,0 +1,8 @@
+//! The harness that all test suites share: bundles, processes, results of calls, and what they leave behind.
+#![allow(dead_code, reason = "each suite uses only some of it")]
+
+pub(crate) mod bundle;
+pub(crate) mod finished;
+pub(crate) mod leftovers;
+pub(crate) mod proc_fs;
+pub(crate) mod process;
