@@ -40,7 +40,7 @@ help: ## list the targets
 build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=musl|glibc|auto]
 	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
-demo: build ## take the sample extension through its life [ENGINE=docker: with a real dockerd]
+demo: | $(BINARY) ## deploy and remove the sample extension with the built binary [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
 test: build unit it packaging stress fuzz e2e ## everything: unit, black-box, packaging, stress, fuzz and engine tests
