@@ -1,34 +1,34 @@
 # shellcheck shell=sh
-# What the hooks of this extension share. They run on the host, so they find
-# this file through EXTENSION_ROOTFS, the host's path of the image's files:
+# Shared by the hooks of this extension. Hooks run on the host, so they find this
+# file through EXTENSION_ROOTFS, the path of the image's files on the host:
 #
 #     . "$EXTENSION_ROOTFS/hooks/lib.sh"
 #
-# Use only what every host has. An immutable system often brings busybox: plain
-# POSIX sh, and no options that only the GNU tools know.
+# Use only tools that every host has. Immutable systems often have busybox: write
+# POSIX sh, and use no options that only GNU tools have.
 
-# Names the overlay mount, so that a later run can tell its own from others.
+# The name of the overlay mount, by which a later run recognizes its own.
 NAME=sample-extension
 
-# What this extension ships, relative to the rootfs: files, or whole directories
-# that belong to it alone. It is a list on purpose. Engines put files of their
-# own into the rootfs (Docker: empty etc/hosts, etc/hostname, etc/resolv.conf,
-# a link etc/mtab, dev, proc, sys); copying all of it would hide the host's.
+# The files of this extension, relative to the rootfs, and whole directories that
+# belong to it alone. This is a list because engines put files of their own into the
+# rootfs (Docker: empty etc/hosts, etc/hostname, etc/resolv.conf, a link etc/mtab,
+# dev, proc, sys), and a copy of the whole rootfs would hide the host's.
 # shellcheck disable=SC2034 # used by create and start
 CONTENT='etc/sample-extension.conf
 etc/udev/rules.d
 usr/bin/sample-tool'
 
-# The engine's umask is anything; the copies below are for every user.
+# The engine's umask is not known. The copies must be readable by every user.
 umask 022
 
-# What a hook prints lands in the container's log: `docker logs` shows it.
+# The output of a hook goes to the container's log, which `docker logs` shows.
 say() {
     printf '%s: %s\n' "$NAME" "$*"
 }
 
-# The last lines a failing hook printed become part of the error that the user
-# sees, so say what is wrong and what to do about it, in one line.
+# The last lines that a failing hook prints become part of the error message, so
+# say in one line what is wrong and what to do about it.
 fail() {
     printf '%s: %s\n' "$NAME" "$*" >&2
     exit 1
@@ -36,14 +36,14 @@ fail() {
 
 # Sets `target` and `store` from the container's mounts, or fails. A mount with
 # the destination /target reaches a hook as EXTENSION_VOLUME_TARGET = the path
-# on the host. This is the only way to hand a hook a setting at run time:
-# `docker run --env` does not get here.
+# on the host. This is the only way to pass a setting to a hook at run time:
+# `docker run --env` has no effect.
 find_volumes() {
     [ -n "${EXTENSION_VOLUME_TARGET:-}" ] ||
-        fail "no target: say which host directory to extend, with -v /host/dir:/target"
+        fail "no target: name the host directory to extend with -v /host/dir:/target"
     [ -n "${EXTENSION_VOLUME_STORE:-}" ] ||
-        fail "no store: give a volume for the files, with -v some-name:/store"
-    # The kernel lists mounts by their real path; a symlink would never match.
+        fail "no store: name a volume for the files with -v some-name:/store"
+    # The kernel lists mounts by their real path, so a symlink would never match.
     target=$(readlink -f "$EXTENSION_VOLUME_TARGET" || true)
     [ -d "$target" ] ||
         fail "target $EXTENSION_VOLUME_TARGET is not a directory on the host"
@@ -52,17 +52,17 @@ find_volumes() {
         fail "store $EXTENSION_VOLUME_STORE is not a directory on the host"
 }
 
-# Waits until no other hook works on the store: a killed engine may leave a hook
-# behind that still runs when the next one begins. The lock belongs to open file
-# 9, and so goes with the last process that has it, however that ends.
+# Waits until no other hook uses the store: a killed engine may leave a hook behind
+# that still runs when the next one begins. The kernel releases the lock when the
+# last process that has file descriptor 9 exits.
 lock_store() {
     exec 9<"$store"
     flock 9
 }
 
-# One line for each mount at the directory $1, the topmost last: "type source
-# options". See proc_pid_mountinfo(5): the mount point is field 5; type, source
-# and options follow a lone dash, which has no fixed place.
+# Prints one line per mount on the directory $1, the topmost last: "type source
+# options". See proc_pid_mountinfo(5): field 5 is the mount point; type, source and
+# options follow a single dash, whose position varies.
 mounts_at() {
     awk -v at="$1" '$5 == at {
         for (i = 7; $i != "-"; i++);
