@@ -9,8 +9,9 @@ SHELL := /bin/bash
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
-BINARY  := balena-extension-runtime
-MANAGER := balena-extension-manager
+RUNTIME  := balena-extension-runtime
+MANAGER  := balena-extension-manager
+PROGRAMS := $(RUNTIME) $(MANAGER)
 
 VERSION ?=
 LIBC    ?= auto
@@ -25,8 +26,9 @@ CARGO   ?= cargo
 HOST := $(shell uname -m)-unknown-linux-gnu
 TEST := $(CARGO) test --locked --target $(HOST)
 
-# The suite runs on what ships, unless the caller names another runtime.
-export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(BINARY)
+# The suite runs on what ships, unless the caller names other programs.
+export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
+export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
 .PHONY: help build demo test unit it packaging stress fuzz e2e vet bench bench-manager install deb documents clean
 # The tests of one target would disturb those of another, and the engine tests come last.
@@ -37,7 +39,7 @@ help: ## list the targets
 	@echo
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
 
-build: ## build ./balena-extension-runtime and its second name [VERSION= LIBC=musl|glibc|auto]
+build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSION= LIBC=musl|glibc|auto]
 	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
 demo: | $(BINARY) ## deploy and remove the sample extension with the built binary [ENGINE=docker: with a real dockerd]
@@ -49,7 +51,7 @@ unit: ## unit tests alone
 	@tools/need 'make test' $(CC_NEEDS)
 	$(TEST) --lib
 
-it: build ## black-box tests alone, on the built binary [RUNTIME_UNDER_TEST=another binary]
+it: build ## black-box tests alone, on the built programs [RUNTIME_UNDER_TEST= MANAGER_UNDER_TEST=]
 	@tools/need 'make test' $(IT_NEEDS)
 	$(TEST) --test it
 
@@ -74,24 +76,23 @@ bench: ## time, memory, instructions and system calls against runc, crun and the
 bench-manager: ## requests, time and memory of the manager, with 1,000 containers on a real dockerd and 10,000 recorded [N=runs]
 	@CARGO='$(CARGO)' N='$(N)' tools/bench-manager
 
-install: | $(BINARY) ## put both names under $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
-	install -D -m 0755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/$(BINARY)'
-	@# A hard link costs no space; a file system without them gets a relative symlink.
-	cd '$(DESTDIR)$(PREFIX)/bin' && { ln -f $(BINARY) $(MANAGER) 2>/dev/null || ln -sfn $(BINARY) $(MANAGER); }
+install: | $(PROGRAMS) ## put both programs under $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 0755 $(PROGRAMS) '$(DESTDIR)$(PREFIX)/bin'
 
-deb: | $(BINARY) ## a Debian package of the built binary, at the top of the checkout
+deb: | $(PROGRAMS) ## a Debian package of the built programs, at the top of the checkout
 	@tools/deb
 
 documents: ## make the man pages, completions and list of crates in dist/ anew
 	WRITE_DOCUMENTS=1 $(TEST) --lib -- cli::documents
 
-# Only when there is none: `sudo make install` must not build again, as another user.
-$(BINARY):
+# Only when they are missing: `sudo make install` must not build again, as another user.
+$(PROGRAMS) &:
 	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
 clean: ## remove everything that was built
 	$(CARGO) clean
-	rm -f $(BINARY) $(MANAGER) $(BINARY)_*.deb
+	rm -f $(PROGRAMS) $(RUNTIME)_*.deb
 
 # What has to be there, and the Debian package that brings it (see tools/need).
 CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev

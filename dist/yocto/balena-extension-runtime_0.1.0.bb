@@ -17,15 +17,12 @@ S = "${WORKDIR}/git"
 # `--version` says what was built; engines read it.
 export BALENA_VERSION = "${PV}"
 
-# Only the program: no tests, no benchmarks.
-CARGO_BUILD_FLAGS += "--bin ${BPN}"
+# Only the two programs: no tests, no benchmarks.
+CARGO_BUILD_FLAGS += "--bins"
 
 SYSTEMD_SERVICE:${PN} = "balena-extension-cleanup.service"
 
 do_install:append() {
-    # The manager is the same file under its second name.
-    ln -sf ${BPN} ${D}${bindir}/balena-extension-manager
-
     install -D -m 0644 ${S}/dist/systemd/balena-extension-cleanup.service \
         ${D}${systemd_system_unitdir}/balena-extension-cleanup.service
     # For the update mechanism of the OS to call: see the file.

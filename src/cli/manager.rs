@@ -24,8 +24,7 @@ use std::time::Duration;
     subcommand_required = true,
     arg_required_else_help = false,
     max_term_width = 100,
-    after_help = "This is balena-extension-runtime under its second name. docs/manager.md explains \
-                  every verdict."
+    after_help = "docs/manager.md explains every verdict."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -4,7 +4,7 @@ use rustix::fs::{Access, StatVfsMountFlags};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Free bytes for whoever is not root, and all bytes, of the filesystem that has `path`.
 ///
@@ -26,6 +26,14 @@ pub(crate) fn can_write(folder: &Path) -> io::Result<()> {
         return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
     }
     Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// The path of the file `name` in the directory of this program.
+///
+/// # Errors
+/// `/proc` does not show where this program is.
+pub(crate) fn beside_this_program(name: &str) -> io::Result<PathBuf> {
+    std::fs::read_link("/proc/self/exe").map(|own| own.with_file_name(name))
 }
 
 /// Whether two paths lead to one file, or to two with the same content.

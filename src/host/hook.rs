@@ -203,6 +203,7 @@ impl Running {
         let mut arguments =
             vec![PROGRAM, guard::COMMAND, &limit, entering, name, call.folder, call.path];
         arguments.extend(call.arguments);
+        // Called by the runtime's name by the manager too, so that `ps` shows all guards alike.
         let guard = spawn(&Program {
             path: "/proc/self/exe",
             arguments: &arguments,

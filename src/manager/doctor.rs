@@ -123,12 +123,17 @@ fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
 /// called like it.
 fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Leads)> {
     let mut found = Vec::new();
+    let own = disk::beside_this_program(PROGRAM);
     for (name, runtime) in info.runtimes.iter().flatten() {
         let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
             continue;
         };
         let file = context.host.find(path).unwrap_or_else(|_| context.host.shown(path));
-        let leads = match disk::is_same_file(Path::new("/proc/self/exe"), &file) {
+        let leads = match own
+            .as_ref()
+            .map_err(drop)
+            .and_then(|own| disk::is_same_file(own, &file).map_err(drop))
+        {
             Ok(true) => Leads::Here,
             Ok(false) => Leads::Elsewhere,
             Err(_) => Leads::Nowhere,

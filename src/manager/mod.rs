@@ -23,7 +23,7 @@ use crate::host::engine::{self, Client, Engine};
 use crate::host::host_root::HostRoot;
 use crate::host::log::Log;
 use crate::host::stop::Stop;
-use crate::host::{descriptor, operation_lock, output, privilege, reaper, sandbox};
+use crate::host::{descriptor, guard, operation_lock, output, privilege, reaper, sandbox};
 use crate::model::cause::chain;
 use crate::model::check::rule::Severity;
 use crate::model::cut;
@@ -181,10 +181,19 @@ impl Context {
     }
 }
 
-/// The main of `balena-extension-manager`. `words` is the command line without the program's name,
-/// `docker_host` the value of `DOCKER_HOST`.
+/// The main of `balena-extension-manager`. `command_line` begins with the name by which the program was
+/// called; `docker_host` is the value of `DOCKER_HOST`.
 #[must_use]
-pub fn main(words: Vec<OsString>, docker_host: Option<OsString>) -> ExitCode {
+pub fn main(
+    command_line: impl Iterator<Item = OsString>,
+    docker_host: Option<OsString>,
+) -> ExitCode {
+    let words: Vec<OsString> = command_line.skip(1).collect();
+    // The manager starts itself as the guard of a `deactivate`, as the runtime does for its hooks.
+    match words.split_first() {
+        Some((word, rest)) if word == guard::COMMAND => return guard::main(rest),
+        _ => {}
+    }
     if let Err(source) = sandbox::close_manager() {
         output::complain(&chain(&Failure::Close { source }));
         return Exit::Failed.into();

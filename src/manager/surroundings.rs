@@ -98,16 +98,9 @@ fn registered(host: &HostRoot, runtime: &RegisteredRuntime) -> Option<Registered
     if !path.is_absolute() {
         return Some(Registered::Another);
     }
-    // It may have any name; and beside this program stands the runtime, if they are two files.
+    // It may have any name; the runtime of this build stands beside this program.
     let file = host.find(path).ok()?;
-    let own = Path::new("/proc/self/exe");
-    let beside = std::fs::read_link(own).ok().map(|own| own.with_file_name(PROGRAM));
-    let is_own = [Some(own), beside.as_deref()].into_iter().flatten();
-    let is_own = is_own.map(|own| disk::is_same_file(own, &file));
-    let is_own: Vec<bool> = is_own.filter_map(Result::ok).collect();
-    match is_own.as_slice() {
-        [] => None,
-        seen if seen.contains(&true) => Some(Registered::This),
-        _ => Some(Registered::Another),
-    }
+    let own = disk::beside_this_program(PROGRAM).ok()?;
+    let is_own = disk::is_same_file(&own, &file).ok()?;
+    Some(if is_own { Registered::This } else { Registered::Another })
 }

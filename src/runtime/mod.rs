@@ -30,13 +30,15 @@ use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// How long the reader of an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const NAME: &str = "balena-extension-runtime";
+/// The other program. It was once this file under a second name, and links from then may be left.
+const MANAGER: &str = "balena-extension-manager";
 
 /// What every verb works with.
 struct Context<'a> {
@@ -71,6 +73,10 @@ enum Error {
     Statuses { source: io::Error },
     #[error("write the answer to standard output")]
     Print { source: io::Error },
+    #[error(
+        "this is {NAME}, and {MANAGER} is a separate program: install it in place of this link"
+    )]
+    CalledAsManager,
     #[error("{verb} is not supported: {why}")]
     Unsupported { verb: &'static str, why: &'static str },
     #[error("there is no command {topic:?}: see {NAME} --help")]
@@ -85,15 +91,24 @@ enum Error {
     Usage(#[from] UsageError),
 }
 
-/// The main of `balena-extension-runtime`. `words` is the command line without the program's name,
-/// `runtime_dir` the value of `XDG_RUNTIME_DIR`.
+/// The main of `balena-extension-runtime`. `command_line` begins with the name by which the program was
+/// called; `runtime_dir` is the value of `XDG_RUNTIME_DIR`.
 #[must_use]
-pub fn main(words: Vec<OsString>, runtime_dir: Option<OsString>) -> ExitCode {
+pub fn main(
+    mut command_line: impl Iterator<Item = OsString>,
+    runtime_dir: Option<OsString>,
+) -> ExitCode {
+    let called = command_line.next().unwrap_or_default();
+    let words: Vec<OsString> = command_line.collect();
     // The two processes that the runtime starts of itself come first: they are to cost little.
     match words.split_first() {
         Some((word, _)) if word == "proxy" => return proxy::main(),
         Some((word, rest)) if word == guard::COMMAND => return guard::main(rest),
         _ => {}
+    }
+    if Path::new(&called).file_name().is_some_and(|name| name == MANAGER) {
+        output::complain(&chain(&Error::CalledAsManager));
+        return ExitCode::FAILURE;
     }
     let started = Instant::now();
     let log = match open_log(&log_options(&words)) {

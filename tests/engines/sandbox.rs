@@ -29,11 +29,12 @@ pub(crate) const TESTS: &str = "tests";
 pub(crate) const ROW: &str = "ENGINES_ROW";
 const ROOT: &str = "ENGINES_ROOT";
 const CGROUPS: &str = "ENGINES_CGROUPS";
-const BINARY: &str = "ENGINES_BINARY";
+const BINARIES: [&str; 2] = ["ENGINES_RUNTIME", "ENGINES_MANAGER"];
 const RESULTS: &str = "ENGINES_RESULTS";
 
-/// The runtime's place in the sandbox.
+/// The places of both programs in the sandbox.
 pub(crate) const RUNTIME: &str = "/run/under-test/balena-extension-runtime";
+pub(crate) const MANAGER: &str = "/run/under-test/balena-extension-manager";
 /// Where engines and images live: in memory, and short enough for socket paths.
 pub(crate) const SCRATCH: &str = "/run/scratch";
 
@@ -50,7 +51,8 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     if !rustix::process::geteuid().is_root() {
         return Err("the engine tests need root: engines, mounts and namespaces do".to_owned());
     }
-    let binary = runtime_under_test()?;
+    let runtime = under_test("RUNTIME_UNDER_TEST", "balena-extension-runtime")?;
+    let manager = under_test("MANAGER_UNDER_TEST", "balena-extension-manager")?;
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let results = tempfile::tempdir().map_err(|error| error.to_string())?;
     let cgroups = Cgroups::create();
@@ -65,7 +67,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
         .args(std::env::args_os().skip(1))
         .envs([(STAGE, INIT), (ROW, row.name), (CGROUPS, row.cgroups.name())])
         .env(ROOT, &row.root)
-        .env(BINARY, binary)
+        .envs(BINARIES.into_iter().zip([runtime, manager]))
         .env(RESULTS, results.path())
         // The lifeline: process 1 ends when it closes, also because this process was killed.
         .stdin(Stdio::piped())
@@ -93,12 +95,11 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     })
 }
 
-fn runtime_under_test() -> Result<PathBuf, String> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("balena-extension-runtime");
-    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(default, PathBuf::from);
-    path.canonicalize().map_err(|error| {
-        format!("the runtime under test, {}: {error} (run make build)", path.display())
-    })
+fn under_test(variable: &str, name: &str) -> Result<PathBuf, String> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let path = std::env::var_os(variable).map_or(default, PathBuf::from);
+    path.canonicalize()
+        .map_err(|error| format!("{variable}, {}: {error} (run make build)", path.display()))
 }
 
 /// The middle stage: builds the machine, starts the tests, and reaps whatever nobody else does.
@@ -146,14 +147,14 @@ fn end_at_once() -> ! {
 
 fn build_machine() {
     let lower = std::env::var(ROOT).unwrap();
-    let binary = std::env::var(BINARY).unwrap();
     let results = std::env::var(RESULTS).unwrap();
     let version = std::env::var(CGROUPS).unwrap();
     let version = Version::ALL.into_iter().find(|known| known.name() == version).unwrap();
     let hierarchies = version.hierarchies();
     let elsewhere = if lower == "/" { other_filesystems() } else { Vec::new() };
     // Opened before the root changes: they may be out of reach afterwards.
-    let runtime = fs::read(&binary).expect("read the runtime under test");
+    let binaries = BINARIES
+        .map(|name| fs::read(std::env::var(name).unwrap()).expect("read the program under test"));
     let this = fs::read("/proc/self/exe").expect("read this program");
 
     mount(&["-t", "tmpfs", "-o", "mode=755", "engines", "/mnt"]);
@@ -186,7 +187,9 @@ fn build_machine() {
 
     fs::create_dir_all(SCRATCH).unwrap();
     fs::create_dir_all("/run/under-test").unwrap();
-    install(RUNTIME, &runtime);
+    for (place, binary) in [RUNTIME, MANAGER].iter().zip(&binaries) {
+        install(place, binary);
+    }
     install("/run/under-test/engines", &this);
 }
 

@@ -3,7 +3,6 @@
 //!
 //! Each scenario has a daemon of its own: cleanup would take the failures of other tests away.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -13,7 +12,7 @@ use crate::command::{Finished, run};
 use crate::docker::Docker;
 use crate::engine::Engine as _;
 use crate::image::Image;
-use crate::sandbox::RUNTIME;
+use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
 
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
@@ -44,9 +43,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
 #[track_caller]
 pub(crate) fn manager(docker: &Docker, arguments: &[&str]) -> Finished {
     let socket = format!("unix://{}", docker.socket().display());
-    let mut manager = Command::new(RUNTIME);
-    manager.arg0("balena-extension-manager").args(["--host", &socket]).args(arguments);
-    run(&mut manager)
+    run(Command::new(MANAGER).args(["--host", &socket]).args(arguments))
 }
 
 #[track_caller]

@@ -1,7 +1,6 @@
 //! The manager's `check` on what a real dockerd hands out. Its archives change with its version: layers
 //! named by their own id in 20.10, an OCI layout beside the old manifest in later ones.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use crate::command::{Finished, run};
 use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines};
 use crate::image::Image;
-use crate::sandbox::RUNTIME;
+use crate::sandbox::MANAGER;
 use crate::test_list::Suite;
 
 type Shared = fn(&Docker);
@@ -31,9 +30,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
 #[track_caller]
 fn check(docker: &Docker, arguments: &[&str]) -> Finished {
     let socket = format!("unix://{}", docker.socket().display());
-    let mut manager = Command::new(RUNTIME);
-    manager.arg0("balena-extension-manager").args(["--host", &socket, "check"]).args(arguments);
-    run(&mut manager)
+    run(Command::new(MANAGER).args(["--host", &socket, "check"]).args(arguments))
 }
 
 fn path(path: &Path) -> &str {

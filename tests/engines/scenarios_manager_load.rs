@@ -3,7 +3,6 @@
 //!
 //! Sixty archives; with `STRESS=full` eight hundred.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use serde_json::Value;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use crate::command::run;
 use crate::docker::Docker;
 use crate::generated_archives::{Generated, Numbers, generate};
-use crate::sandbox::RUNTIME;
+use crate::sandbox::MANAGER;
 use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
@@ -42,9 +41,7 @@ fn compare(docker: &Docker, archive: &Generated, serial: usize, major: u32) -> b
     if !refuses {
         docker.docker(&["rmi", "--force", "generated:1"]).ok();
     }
-    let mut manager = Command::new(RUNTIME);
-    manager.arg0("balena-extension-manager").args(["check", "--format", "json", path]);
-    let checked = run(&mut manager);
+    let checked = run(Command::new(MANAGER).args(["check", "--format", "json", path]));
     let story = format!("archive {serial}: {}\n{loaded}\n{checked}", archive.story);
     assert_ne!(checked.code(), 1, "{story}");
     let report: Value = serde_json::from_str(&checked.out).expect(&story);

@@ -16,7 +16,7 @@ use crate::engine::{Engine as _, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::processes::{Process, assert_gone, processes, proxy_of};
-use crate::sandbox::RUNTIME;
+use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
 
 type Scenario = fn(&Podman);
@@ -59,9 +59,7 @@ impl Service {
     }
 
     fn manager(&self, arguments: &[&str]) -> Finished {
-        let mut manager = Command::new(RUNTIME);
-        manager.arg0("balena-extension-manager").arg("--host").arg(&self.socket);
-        run(manager.args(arguments))
+        run(Command::new(MANAGER).arg("--host").arg(&self.socket).args(arguments))
     }
 
     /// `verdict reason` of a container.

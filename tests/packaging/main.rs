@@ -41,11 +41,9 @@ fn run(command: &mut Command) -> (bool, String) {
     (status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Runs the built program under its second name.
+/// Runs the built manager.
 fn manager(words: &[&str]) -> (bool, String) {
-    use std::os::unix::process::CommandExt as _;
-    let binary = top().join("balena-extension-runtime");
-    run(Command::new(binary).arg0("balena-extension-manager").args(words))
+    run(Command::new(top().join("balena-extension-manager")).args(words))
 }
 
 /// Runs a command that must succeed.

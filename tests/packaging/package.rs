@@ -71,12 +71,11 @@ fn the_same_sources_make_the_same_package() {
 }
 
 #[test]
-fn apt_installs_it_and_both_names_work() {
+fn apt_installs_both_programs_and_they_work() {
     let script = format!(
         "{INSTALL} >/dev/null
         balena-extension-runtime --version
         balena-extension-manager --version
-        [ \"$(readlink /usr/bin/balena-extension-manager)\" = balena-extension-runtime ] && echo one file
         systemctl --root=/ is-enabled {UNIT}
         systemd-analyze verify /lib/systemd/system/{UNIT} >/tmp/verify 2>&1
         # A setting that systemd does not know is a warning with status 0.
@@ -90,7 +89,6 @@ fn apt_installs_it_and_both_names_work() {
     for expected in [
         "balena-extension-runtime version ",
         "balena-extension-manager version ",
-        "one file",
         "\nenabled\n",
         "unit is fine",
         "/man8/balena-extension-runtime.8.gz",

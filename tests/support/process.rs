@@ -6,7 +6,7 @@
 //! to wait for; all else is reaped here, and its status kept until somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,16 +18,25 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// How often something is looked at that is waited for.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The program under test.
+/// The runtime under test.
 pub(crate) fn binary() -> PathBuf {
-    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/balena-extension-runtime");
-    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(PathBuf::from(ours), PathBuf::from);
+    under_test("RUNTIME_UNDER_TEST", "balena-extension-runtime")
+}
+
+/// The manager under test.
+pub(crate) fn manager() -> PathBuf {
+    under_test("MANAGER_UNDER_TEST", "balena-extension-manager")
+}
+
+fn under_test(variable: &str, name: &str) -> PathBuf {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let path = std::env::var_os(variable).map_or(ours, PathBuf::from);
     let path = path.canonicalize().unwrap_or_else(|error| {
-        panic!("{path:?}: {error} (`make build` makes it; RUNTIME_UNDER_TEST names another)")
+        panic!("{path:?}: {error} (`make build` makes it; {variable} names another)")
     });
     assert!(
         rustix::process::geteuid().is_root(),
-        "the runtime works as root only, and so its tests"
+        "both programs work as root only, and so do their tests"
     );
     path
 }

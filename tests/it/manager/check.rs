@@ -24,8 +24,7 @@ const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca49599
 
 /// A call of the manager.
 fn manager(words: &[&str]) -> Finished {
-    use std::os::unix::process::CommandExt as _;
-    run(Command::new(process::binary()).arg0("balena-extension-manager").args(words))
+    run(Command::new(process::manager()).args(words))
 }
 
 /// The findings of a check, `rule path` each.
@@ -386,9 +385,8 @@ fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
 #[test]
 fn an_archive_may_come_from_standard_input() {
     let (_folder, path) = Image::good().save();
-    let script = "exec -a balena-extension-manager \"$0\" check - <\"$1\"";
-    let mut bash = Command::new("bash");
-    run(bash.arg("-c").arg(script).arg(process::binary()).arg(path)).ok();
+    let script = "exec \"$0\" check - <\"$1\"";
+    run(Command::new("sh").arg("-c").arg(script).arg(process::manager()).arg(path)).ok();
 }
 
 #[test]

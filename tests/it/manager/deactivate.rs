@@ -153,9 +153,7 @@ fn root_of_a_user_namespace_cleans_nothing_up() {
     let engine = host.engine(&store);
     let words = host.command(&["cleanup", "--stale-os"]);
     let mut command = std::process::Command::new("unshare");
-    // The program is told from the runtime by its name.
-    command.args(["--user", "--map-root-user", "bash", "-c", "exec -a \"$0\" \"$@\""]);
-    command.arg("balena-extension-manager").arg(words.get_program()).args(words.get_args());
+    command.args(["--user", "--map-root-user"]).arg(words.get_program()).args(words.get_args());
     let finished = crate::finished::run(&mut command);
     assert_eq!(finished.code, 1, "{finished}");
     assert!(finished.err.contains("must run as root of the host"), "{finished}");
@@ -293,11 +291,7 @@ fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
     let store = Store::of(&[volume("a", &own), volume("b", &both)]);
     let _engine = host.engine(&store);
     let words = host.command(&["cleanup", "--stale-os"]);
-    let mut command = std::process::Command::new("bash");
-    // The program is told from the runtime by its name.
-    command.args(["-c", "exec -a \"$0\" \"$@\"", "balena-extension-manager"]);
-    command.arg(words.get_program()).args(words.get_args());
-    crate::finished::run(&mut machine.command(machine.engine, &command)).ok();
+    crate::finished::run(&mut machine.command(machine.engine, &words)).ok();
     let seen = std::fs::read_to_string(target.join("seen")).unwrap();
     let mut seen: Vec<&str> = seen.lines().collect();
     seen.sort_unstable();

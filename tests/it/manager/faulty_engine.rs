@@ -41,8 +41,7 @@ fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_ma
     let engine = host.engine_but(&Store::default(), |_, _| Some(Answer::Hang));
     let mut unit = std::process::Command::new("setpriv");
     let words = host.command(&["cleanup"]);
-    std::os::unix::fs::symlink(words.get_program(), host.path("balena-extension-manager")).unwrap();
-    unit.args(crate::intruder::AS_THE_UNIT).arg(host.path("balena-extension-manager"));
+    unit.args(crate::intruder::AS_THE_UNIT).arg(words.get_program());
     let mut started = process::start(unit.args(words.get_args()));
     let manager = crate::proc_fs::Process(started.pid());
     process::wait_for("the question", || (!engine.requests().is_empty()).then_some(()));
@@ -200,19 +199,10 @@ fn an_answer_without_end_is_cut_off() {
     let finished = run(std::process::Command::new("prlimit")
         .arg("--as=60000000")
         .arg("--")
-        .arg("sh")
-        .args(["-c", "exec \"$0\" \"$@\""])
-        .arg(manager_link(&host))
+        .arg(process::manager())
         .args(host.command(&["cleanup"]).get_args()));
     assert_eq!(finished.code, 1, "{finished}");
     assert!(finished.err.contains("more than 67108864 bytes"), "{finished}");
-}
-
-/// The program under its second name, for callers that cannot set `argv[0]`.
-fn manager_link(host: &Host) -> std::path::PathBuf {
-    let link = host.path("balena-extension-manager");
-    std::os::unix::fs::symlink(process::binary(), &link).unwrap();
-    link
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! A host for the manager: a folder that stands for `/`, and the engine's socket in it.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,8 +98,8 @@ impl Host {
 
 /// A call of the manager, without a word about where the engine is.
 pub(crate) fn bare(words: &[&str]) -> Command {
-    let mut command = Command::new(process::binary());
-    command.arg0("balena-extension-manager").args(words).env_remove("DOCKER_HOST");
+    let mut command = Command::new(process::manager());
+    command.args(words).env_remove("DOCKER_HOST");
     command
 }
 

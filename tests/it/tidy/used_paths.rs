@@ -33,7 +33,7 @@ pub(crate) fn used(source: &Source) -> BTreeSet<String> {
 pub(crate) fn module(path: &str) -> String {
     let stem = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     match stem {
-        "lib" | "main" => "crate".to_owned(),
+        "lib" => "crate".to_owned(),
         stem => format!("crate::{}", stem.replace('/', "::")),
     }
 }
