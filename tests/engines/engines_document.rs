@@ -1,7 +1,7 @@
 //! docs/engines.md: its table is made from the results of the rows, and every run compares.
 //!
-//! `WRITE_ENGINES_MD=1` writes it: the lines of the rows that ran, and what is said of tests. Compared are engines, features and marks;
-//! not the versions, which change with every update of the system.
+//! `WRITE_ENGINES_MD=1` writes the lines of the rows that ran, and the list of the features that do not apply.
+//! The comparison leaves out versions, which change with every update of the system.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -139,20 +139,19 @@ fn render(results: &[Results], old: &str) -> Result<String, String> {
             text.push('\n');
         }
     }
-    for (place, (engine, title)) in ENGINES.iter().enumerate() {
-        writeln!(
-            text,
-            "\n### {title}: what shows it\n\n| Feature | Tests `{engine}::…` |\n|---|---|"
-        )
-        .unwrap();
+    text.push_str("\nn/a means:\n\n| Engine | Feature | Why it does not apply |\n|---|---|---|\n");
+    for (place, (_, title)) in ENGINES.iter().enumerate() {
+        // In the order of the columns; features with the same reason share a line.
+        let mut lines: Vec<(&str, Vec<&str>)> = Vec::new();
         for (feature, cells) in &features {
-            let cell = match cells[place] {
-                Cell::NotApplicable(reason) => format!("n/a: {reason}"),
-                Cell::Shown(tests) => {
-                    tests.iter().map(|test| format!("`{test}`")).collect::<Vec<_>>().join(" ")
-                }
-            };
-            writeln!(text, "| {feature} | {cell} |").unwrap();
+            let Cell::NotApplicable(reason) = cells[place] else { continue };
+            match lines.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, names)) => names.push(feature),
+                None => lines.push((reason, vec![feature])),
+            }
+        }
+        for (reason, names) in lines {
+            writeln!(text, "| {title} | {} | {reason} |", names.join(", ")).unwrap();
         }
     }
     text.push('\n');

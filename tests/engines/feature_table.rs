@@ -43,7 +43,7 @@ const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_men
 const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_mended_by_force"];
 const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_mended_by_force"];
 const PODMAN_BRIDGES: &[&str] = &["the_host_keeps_its_network_whatever_the_bridge"];
-const STORE_OF_DOCKER: Cell = Na("it has one place for images");
+const STORE_OF_DOCKER: Cell = Na("Docker has one place for images");
 const NO_STORE: Cell = Na("labels come as annotations");
 const SHIM_OF_CRI: Cell = Na("the same shim as under `ctr`");
 const DAEMON_OF_CRI: Cell = Na("the same daemon and shim as under `ctr`");
@@ -117,7 +117,7 @@ pub(crate) fn features() -> Vec<Feature> {
             [
                 Shown(&["restart_policies_deploy_again_and_again"]),
                 Na("`ctr` has none"),
-                Na("the kubelet's affair, which creates a new container"),
+                Na("the kubelet restarts pods, by creating a new container"),
                 Shown(&["restart_always_goes_on_although_conmon_blocks_sigusr1"]),
             ],
         ),
@@ -138,7 +138,7 @@ pub(crate) fn features() -> Vec<Feature> {
             "network bridge",
             [
                 Shown(DOCKER_NETWORKS),
-                Na("`ctr` makes none without CNI plugins; with them it is the CRI's case"),
+                Na("`ctr` makes none without CNI plugins; with them, see the CRI"),
                 Shown(CRI_POD),
                 Shown(PODMAN_BRIDGES),
             ],
@@ -229,7 +229,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 Shown(DAEMON_IN_DELETE),
                 Shown(DAEMON_IN_DELETE),
                 DAEMON_OF_CRI,
-                Na("no Podman runs then: conmon's exit command deletes"),
+                Na("conmon's exit command deletes; no Podman process is running then"),
             ],
         ),
         (
