@@ -42,7 +42,7 @@ help: ## list the targets
 build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSION= LIBC=musl|glibc|auto]
 	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
-demo: | $(BINARY) ## deploy and remove the sample extension with the built binary [ENGINE=docker: with a real dockerd]
+demo: | $(PROGRAMS) ## deploy and remove the sample extension with the built runtime [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
 test: build unit it packaging stress fuzz e2e ## everything: unit, black-box, packaging, stress, fuzz and engine tests
