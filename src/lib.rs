@@ -5,13 +5,16 @@
 //! targets alone, `fuzzing`).
 
 mod cli;
-#[cfg(fuzzing)]
-pub mod fuzzing;
-mod host;
-mod manager;
-mod model;
 mod runtime;
+mod manager;
+mod check;
+mod model;
+mod host;
 mod version;
+
+#[cfg(fuzzing)]
+#[path = "../fuzz/properties/mod.rs"]
+pub mod fuzzing;
 
 pub use manager::main as manager_main;
 pub use runtime::main as runtime_main;

@@ -1,7 +1,7 @@
 //! What `--version` says. Engines read it: Docker takes the last word of the line with `version`, and
 //! the line that starts with `commit:`.
 
-use crate::model::spec::OCI_VERSION;
+use crate::model::container::spec::OCI_VERSION;
 
 /// The version that the build was given, or the package's.
 pub(crate) const VERSION: &str = match option_env!("BALENA_VERSION") {

@@ -1,7 +1,7 @@
 //! The command line of `balena-extension-manager check`.
 
-use crate::model::check::machine::{self, Machine};
-use crate::model::check::rule::{self, Allowed};
+use crate::check::rules::machine::{self, Machine};
+use crate::check::rules::rule::{self, Allowed};
 use std::path::PathBuf;
 
 /// Find out, before it is shipped, what would go wrong with an extension.

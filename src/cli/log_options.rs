@@ -2,7 +2,7 @@
 //! error in the rest reaches the log too.
 
 use crate::cli::commands::is_command;
-use crate::model::log::{Format, Level};
+use crate::model::text::log::{Format, Level};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;

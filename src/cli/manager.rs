@@ -2,7 +2,7 @@
 //! and completions come from the same definition.
 
 use crate::cli::check::Check;
-use crate::model::log::Level;
+use crate::model::text::log::Level;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -4,10 +4,10 @@
 use crate::cli::commands::is_command;
 use crate::cli::log_options::log_format;
 use crate::cli::unsupported;
-use crate::model::container_id::{self, ContainerId};
-use crate::model::lifecycle::{Audience, Insistence};
-use crate::model::log::Level;
-use crate::model::signal::{self, Signal};
+use crate::model::container::id::{self, ContainerId};
+use crate::model::container::lifecycle::{Audience, Insistence};
+use crate::model::container::signal::{self, Signal};
+use crate::model::text::log::Level;
 use lexopt::prelude::*;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -94,15 +94,15 @@ pub(crate) enum Afterwards {
 /// What is wrong with a command line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
-    #[error("no command given: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    #[error("no command given: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
     NoCommand,
-    #[error("unknown command {name:?}: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    #[error("unknown command {name:?}: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
     UnknownCommand { name: String },
-    #[error("unknown flag {flag} before the command: see {program} --help", program = crate::model::proxy::PROGRAM)]
+    #[error("unknown flag {flag} before the command: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
     UnknownGlobal { flag: String },
-    #[error("unknown flag {flag} of {command}: see {program} {command} --help", program = crate::model::proxy::PROGRAM)]
+    #[error("unknown flag {flag} of {command}: see {program} {command} --help", program = crate::model::container::proxy::PROGRAM)]
     UnknownFlag { flag: String, command: String },
-    #[error("{command} needs a container id: see {program} {command} --help", program = crate::model::proxy::PROGRAM)]
+    #[error("{command} needs a container id: see {program} {command} --help", program = crate::model::container::proxy::PROGRAM)]
     NoId { command: String },
     #[error("{command} has one argument too many: {word:?}")]
     TooMany { command: String, word: String },
@@ -115,7 +115,7 @@ pub(crate) enum UsageError {
     #[error("an argument is not UTF-8: {word:?}")]
     NotUtf8 { word: OsString },
     #[error(transparent)]
-    Id(#[from] container_id::Invalid),
+    Id(#[from] id::Invalid),
     #[error(transparent)]
     Signal(#[from] signal::Unknown),
 }

@@ -1,7 +1,7 @@
 //! The commands that an extension, which has no process of its own, cannot serve. Their flags are many
 //! and none matters, but the log is to say for which container one was asked.
 
-use crate::model::container_id::ContainerId;
+use crate::model::container::id::ContainerId;
 use std::ffi::OsString;
 
 /// The commands, and why not.

@@ -1,49 +1,7 @@
-//! The edge: files, processes, sockets. Nothing is decided here; the module of the same name in
+//! The edge: files, processes, sockets. Nothing is decided here; the file of the same wing in
 //! `model` does that.
 
-pub(crate) mod atomic_file;
-pub(crate) mod attached;
-pub(crate) mod boot_mounts;
-pub(crate) mod bundle;
-pub(crate) mod cgroup;
-pub(crate) mod clock;
-pub(crate) mod console;
-pub(crate) mod container_log;
-pub(crate) mod container_store;
-pub(crate) mod containers_storage;
-pub(crate) mod deploy;
-pub(crate) mod descriptor;
-pub(crate) mod disk;
+pub(crate) mod os;
+pub(crate) mod container;
 pub(crate) mod engine;
-pub(crate) mod engine_process;
-pub(crate) mod grubenv;
-pub(crate) mod guard;
-pub(crate) mod hook;
-pub(crate) mod host_root;
-pub(crate) mod image;
-pub(crate) mod image_hook;
 pub(crate) mod kernel;
-pub(crate) mod layer_links;
-pub(crate) mod listing;
-pub(crate) mod log;
-pub(crate) mod lookalikes;
-pub(crate) mod mount_namespace;
-pub(crate) mod net_namespace;
-pub(crate) mod operation_lock;
-pub(crate) mod operator;
-pub(crate) mod os_release;
-pub(crate) mod outlived;
-pub(crate) mod output;
-pub(crate) mod privilege;
-pub(crate) mod process;
-pub(crate) mod proxy;
-pub(crate) mod reaper;
-pub(crate) mod rootfs;
-pub(crate) mod sandbox;
-pub(crate) mod spawn;
-pub(crate) mod state_dir;
-pub(crate) mod stop;
-pub(crate) mod store;
-pub(crate) mod trusted;
-pub(crate) mod unblocked;
-pub(crate) mod unit;

@@ -1,16 +1,16 @@
 //! `check`: reads what is to be checked, and what of the host decides; the rules are in
-//! `model/check`.
+//! `check/rules`.
 
+use crate::check::read::archive::{self, Archive};
+use crate::check::read::{folder, saved};
+use crate::check::rules::machine::Machine;
+use crate::check::rules::report::{self, Report};
+use crate::check::rules::rule::{Rule, Severity};
+use crate::check::rules::{self, Image, Origin, Subject, against};
 use crate::cli::check::{Check, Format};
-use crate::host::bundle;
-use crate::host::image::archive::{self, Archive};
-use crate::host::image::{folder, saved};
-use crate::host::rootfs::{self, Rootfs};
-use crate::model::cause::chain;
-use crate::model::check::machine::Machine;
-use crate::model::check::report::{self, Report};
-use crate::model::check::rule::{Rule, Severity};
-use crate::model::check::{self, Image, Origin, Subject, against};
+use crate::host::container::bundle;
+use crate::host::container::rootfs::{self, Rootfs};
+use crate::model::text::cause::chain;
 use std::error::Error as Cause;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -208,7 +208,7 @@ fn judge(subject: &Subject, own: Option<Machine>, request: &Check) -> Result<Rep
         Some(machine) => machine.clone(),
         None => own.or_else(|| root.and_then(machine_of)).unwrap_or_else(this_machine),
     };
-    Ok(check::check(subject, host.as_ref(), Some(&machine), &request.allow))
+    Ok(rules::check(subject, host.as_ref(), Some(&machine), &request.allow))
 }
 
 fn machine_of(root: &Path) -> Option<Machine> {

@@ -1,4 +1,4 @@
-//! `cleanup`: gather, plan, apply. What goes and why is decided in `model/cleanup.rs`.
+//! `cleanup`: gather, plan, apply. What goes and why is decided in `model/engine/cleanup.rs`.
 
 use super::apply::{Became, Deactivated, Done, NotGone, apply};
 use super::gather::{self, Breadth, brief};
@@ -8,15 +8,17 @@ use super::records::Records;
 use super::sharing::shared_volumes;
 use super::{Context, Each, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Cleanup, Format};
-use crate::host::engine::Client;
-use crate::host::operation_lock::OperationLock;
-use crate::host::{boot_mounts, kernel, privilege};
-use crate::model::bytes;
-use crate::model::cause::{chain, on_one_line};
-use crate::model::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
-use crate::model::inspection::Errors;
-use crate::model::inventory::{Container, Detail, Inventory, Outcome, Phase};
-use crate::model::rollback::Rollback;
+use crate::host::engine::client::Client;
+use crate::host::kernel::boot_mounts;
+use crate::host::kernel::operation_lock::OperationLock;
+use crate::host::kernel::release;
+use crate::host::os::privilege;
+use crate::model::engine::cleanup::{Decision, Fate, Kind, Object, Plan, Window, plan};
+use crate::model::engine::inspection::Errors;
+use crate::model::engine::inventory::{Container, Detail, Inventory, Outcome, Phase};
+use crate::model::kernel::rollback::Rollback;
+use crate::model::text::bytes;
+use crate::model::text::cause::{chain, on_one_line};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub(super) fn cleanup(context: &Context, request: &Cleanup) -> Result<Exit, Fail
     if !request.force {
         refuse_before_commit(context, request)?;
     }
-    let running = request.stale_os.then(|| kernel::running(&context.host));
+    let running = request.stale_os.then(|| release::running(&context.host));
     let window = running.as_ref().map_or(Window::RollbackPossible, Window::Committed);
     let (inventory, plan) = decide(context, &client, window)?;
     let plan = Arc::new(plan);

@@ -1,17 +1,22 @@
 //! `doctor`: looks whether this host is set up for extensions. What is judged how is in
-//! `model/doctor.rs`.
+//! `model/engine/doctor.rs`.
 
 use super::surroundings::data_root;
 use super::{Context, Exit, Failure, print_by, print_json};
 use crate::cli::manager::{Doctor, Format};
-use crate::host::container_store::DataRoot;
-use crate::host::host_root::HostRoot;
-use crate::host::{boot_mounts, disk, engine_process, kernel, mount_namespace, unit};
-use crate::model::cause::{chain, in_words, on_one_line};
-use crate::model::doctor::{EngineInfo, EngineProcess, Facts, Leads, Level, Line, judge};
-use crate::model::mount_namespace::Relation;
-use crate::model::proxy::PROGRAM;
-use crate::model::rollback::Rollback;
+use crate::host::container::mount_namespace;
+use crate::host::engine::process;
+use crate::host::engine::stored_containers::DataRoot;
+use crate::host::kernel::boot_mounts;
+use crate::host::kernel::release;
+use crate::host::os::disk;
+use crate::host::os::host_root::HostRoot;
+use crate::host::os::systemd;
+use crate::model::container::mount_namespace::Relation;
+use crate::model::container::proxy::PROGRAM;
+use crate::model::engine::doctor::{EngineInfo, EngineProcess, Facts, Leads, Level, Line, judge};
+use crate::model::kernel::rollback::Rollback;
+use crate::model::text::cause::{chain, in_words, on_one_line};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -79,13 +84,13 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
         mounts: mounts(context),
         state_root: state_root(context),
         boot_environment: boot_environment(host),
-        units: UNITS.map(|name| (name, unit::is_enabled(host, name))).into(),
+        units: UNITS.map(|name| (name, systemd::is_enabled(host, name))).into(),
         disk: space
             .map(|(free, all)| (free, all, path.clone()))
             .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
         overlay: overlay(context),
         missing_namespaces: missing_namespaces(host),
-        kernel_release: kernel::release(host),
+        kernel_release: release::release(host),
     })
 }
 
@@ -95,7 +100,7 @@ fn mounts(context: &Context) -> Result<(EngineProcess, Relation), String> {
         return Err("the processes of another root are not looked at".to_owned());
     }
     let socket = context.socket.as_ref().map_err(|error| chain(error))?;
-    let process = engine_process::find(&context.host, socket)?;
+    let process = process::find(&context.host, socket)?;
     let relation = mount_namespace::relation(process.pid);
     Ok((process, relation))
 }
@@ -163,7 +168,7 @@ fn overlay(context: &Context) -> Result<bool, String> {
     if known.lines().any(|line| line.split_ascii_whitespace().last() == Some("overlay")) {
         return Ok(true);
     }
-    let release = kernel::release(&context.host)?;
+    let release = release::release(&context.host)?;
     let modules = format!("/lib/modules/{release}/kernel/fs/overlayfs");
     context.host.has_folder(&modules).map_err(|error| {
         format!("look for {:?}: {}", context.host.shown(&modules), in_words(&error))

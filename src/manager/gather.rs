@@ -3,12 +3,15 @@
 use super::parallel::{self, Ended};
 use super::surroundings::{Surroundings, data_root};
 use super::{Context, Failure};
-use crate::host::container_store;
-use crate::host::engine::{Client, Error};
-use crate::model::cause::chain;
-use crate::model::engine::in_path;
-use crate::model::inspection::InspectedContainer;
-use crate::model::inventory::{Collector, Container, Detail, Inventory, ListedVolumes, Outcome};
+use crate::host::engine::client::Client;
+use crate::host::engine::error::Error;
+use crate::host::engine::stored_containers;
+use crate::model::engine::api::in_path;
+use crate::model::engine::inspection::InspectedContainer;
+use crate::model::engine::inventory::{
+    Collector, Container, Detail, Inventory, ListedVolumes, Outcome,
+};
+use crate::model::text::cause::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -188,7 +191,7 @@ fn or_from_store<T>(
 
 fn from_store(context: &Context, down: &Error) -> Result<Vec<Container>, Failure> {
     let root = data_root(context);
-    match container_store::load(&root) {
+    match stored_containers::load(&root) {
         Ok(stored) => {
             let (told, root) = (chain(down), root.host.shown(&root.path));
             context.log.warn(&format!("{told}; told from the container store {root:?} instead"));

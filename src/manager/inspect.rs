@@ -5,8 +5,8 @@ use super::status::{HostView, View};
 use super::surroundings::Surroundings;
 use super::{Context, Exit, Failure, print_json, resolve};
 use crate::cli::manager::Inspect;
-use crate::model::deploy::Record;
-use crate::model::inventory::Detail;
+use crate::model::container::deploy_record::Record;
+use crate::model::engine::inventory::Detail;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -5,9 +5,9 @@ use super::gather;
 use super::records::Records;
 use super::{Context, Exit, Failure, print, resolve};
 use crate::cli::manager::Logs;
-use crate::host::deploy;
-use crate::model::cause::{chain, on_one_line};
-use crate::model::deploy::Record;
+use crate::host::container::deploy_record;
+use crate::model::container::deploy_record::Record;
+use crate::model::text::cause::{chain, on_one_line};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ pub(super) fn logs(context: &Context, request: &Logs) -> Result<Exit, Failure> {
     let records = Records::find(&context.host);
     let folder = records.folder().map_err(|why| Failure::Records { why })?;
     let recorded = match folder {
-        Some(folder) => deploy::ids(folder)?,
+        Some(folder) => deploy_record::ids(folder)?,
         None => Vec::new(),
     };
     let id = if recorded.contains(&request.id) {

@@ -18,16 +18,24 @@ mod status;
 mod surroundings;
 
 use self::socket::UnusableHost;
+use crate::check::rules::rule::Severity;
 use crate::cli::manager::{Arguments, Command, Globals, parse};
-use crate::host::engine::{self, Client, Engine};
-use crate::host::host_root::HostRoot;
-use crate::host::log::Log;
-use crate::host::stop::Stop;
-use crate::host::{descriptor, guard, operation_lock, output, privilege, reaper, sandbox};
-use crate::model::cause::chain;
-use crate::model::check::rule::Severity;
-use crate::model::cut;
-use crate::model::log::Format;
+use crate::host::container::guard;
+use crate::host::container::sandbox;
+use crate::host::engine::client::Client;
+use crate::host::engine::error::Error as EngineError;
+use crate::host::engine::socket::Engine;
+use crate::host::kernel::operation_lock;
+use crate::host::os::descriptor;
+use crate::host::os::host_root::HostRoot;
+use crate::host::os::log::Log;
+use crate::host::os::privilege;
+use crate::host::os::reaper;
+use crate::host::os::signals::Stop;
+use crate::host::os::stdio;
+use crate::model::text::cause::chain;
+use crate::model::text::cut;
+use crate::model::text::log::Format;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -75,7 +83,7 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Engine(#[from] engine::Error),
+    Engine(#[from] EngineError),
     #[error(transparent)]
     Host(#[from] UnusableHost),
     #[error("{engine}; and its store on disk does not help: {store}")]
@@ -106,7 +114,7 @@ enum Failure {
     )]
     NoRecord { name: String },
     #[error(transparent)]
-    Record(#[from] crate::host::deploy::Error),
+    Record(#[from] crate::host::container::deploy_record::Error),
     #[error("{why}")]
     Records { why: String },
     #[error(transparent)]
@@ -195,7 +203,7 @@ pub fn main(
         _ => {}
     }
     if let Err(source) = sandbox::close_manager() {
-        output::complain(&chain(&Failure::Close { source }));
+        stdio::complain(&chain(&Failure::Close { source }));
         return Exit::Failed.into();
     }
     let arguments = match parse(&words) {
@@ -205,7 +213,7 @@ pub fn main(
     match run(arguments, docker_host) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            output::complain(&chain(&failure));
+            stdio::complain(&chain(&failure));
             failure.exit().into()
         }
     }
@@ -215,7 +223,7 @@ pub fn main(
 fn tell(answer: &clap::Error) -> Exit {
     if answer.use_stderr() {
         let text = answer.to_string();
-        output::complain(&cut::middle(text.trim_end(), 0, cut::SENTENCE_MAX));
+        stdio::complain(&cut::middle(text.trim_end(), 0, cut::SENTENCE_MAX));
         return Exit::Usage;
     }
     let text = if answer.kind() == clap::error::ErrorKind::DisplayVersion {
@@ -223,10 +231,10 @@ fn tell(answer: &clap::Error) -> Exit {
     } else {
         answer.to_string()
     };
-    match output::print(&text, ANSWER_LIMIT) {
+    match stdio::print(&text, ANSWER_LIMIT) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            output::complain(&chain(&error));
+            stdio::complain(&chain(&error));
             Exit::Failed
         }
     }
@@ -271,17 +279,17 @@ fn saved_image(
     image: &str,
 ) -> Result<impl io::Read + use<>, Box<dyn std::error::Error>> {
     let client = context.connect()?;
-    let path = format!("/images/{}/get", crate::model::engine::in_path(image));
+    let path = format!("/images/{}/get", crate::model::engine::api::in_path(image));
     Ok(client.download(&path, &format!("save image {image:?}"))?)
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    output::print(text, ANSWER_LIMIT).map_err(|source| Failure::Print { source })
+    stdio::print(text, ANSWER_LIMIT).map_err(|source| Failure::Print { source })
 }
 
 /// Prints an answer piece by piece, without ever having all of it in memory.
 fn print_by(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<(), Failure> {
-    output::stream(ANSWER_LIMIT, write).map_err(|source| Failure::Print { source })
+    stdio::stream(ANSWER_LIMIT, write).map_err(|source| Failure::Print { source })
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {

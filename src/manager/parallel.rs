@@ -4,8 +4,8 @@
 //! Not std's channels: their thread-local variables would not fit into what the C library has in its
 //! data for the first thread, and every start of this program would pay with a mapping of its own.
 
-use crate::host::engine::PARALLEL;
-use crate::host::stop::Stop;
+use crate::host::engine::client::PARALLEL;
+use crate::host::os::signals::Stop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

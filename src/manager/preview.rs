@@ -1,10 +1,10 @@
 //! What a dry run says of the `deactivate` of volumes: which programs would be run. Nothing is run.
 
 use super::apply::Deactivated;
-use crate::host::rootfs::{self, Rootfs};
-use crate::model::cause::chain;
-use crate::model::cleanup::{Deactivation, Decision, Fate, Removal};
-use crate::model::hook::Verb;
+use crate::host::container::rootfs::{self, Rootfs};
+use crate::model::engine::cleanup::{Deactivation, Decision, Fate, Removal};
+use crate::model::extension::hook::Verb;
+use crate::model::text::cause::chain;
 
 /// Looks into the volumes of a container that would be removed.
 pub(super) fn look(decision: &Decision) -> Vec<Deactivated> {

@@ -1,10 +1,10 @@
 //! The runtime's records of deploys, for whoever judges containers by them.
 
-use crate::host::deploy;
-use crate::host::host_root::{HostRoot, is_absence};
-use crate::model::cause::{chain, in_words};
-use crate::model::container_id::ContainerId;
-use crate::model::deploy::Record;
+use crate::host::container::deploy_record;
+use crate::host::os::host_root::{HostRoot, is_absence};
+use crate::model::container::deploy_record::Record;
+use crate::model::container::id::ContainerId;
+use crate::model::text::cause::{chain, in_words};
 use std::path::{Path, PathBuf};
 
 /// Where the records are; `None` while nothing was deployed since the host booted.
@@ -12,12 +12,14 @@ pub(super) struct Records(Result<Option<PathBuf>, String>);
 
 impl Records {
     pub(super) fn find(host: &HostRoot) -> Self {
-        Self(match host.find(deploy::FOLDER) {
+        Self(match host.find(deploy_record::FOLDER) {
             Ok(folder) => Ok(Some(folder)),
             Err(error) if is_absence(&error) => Ok(None),
-            Err(error) => {
-                Err(format!("look into {:?}: {}", host.shown(deploy::FOLDER), in_words(&error)))
-            }
+            Err(error) => Err(format!(
+                "look into {:?}: {}",
+                host.shown(deploy_record::FOLDER),
+                in_words(&error)
+            )),
         })
     }
 
@@ -31,7 +33,9 @@ impl Records {
     /// A sentence that says what cannot be read.
     pub(super) fn of(&self, id: &str) -> Result<Option<Record>, String> {
         match (self.folder()?, ContainerId::parse(id)) {
-            (Some(folder), Ok(id)) => deploy::load(folder, &id).map_err(|error| chain(&error)),
+            (Some(folder), Ok(id)) => {
+                deploy_record::load(folder, &id).map_err(|error| chain(&error))
+            }
             // No container has such an id, so there is no such record.
             (None, _) | (_, Err(_)) => Ok(None),
         }
@@ -50,7 +54,7 @@ impl Records {
     /// Removes the record of a container that is gone.
     pub(super) fn remove(&self, id: &str) {
         if let (Ok(Some(folder)), Ok(id)) = (self.folder(), ContainerId::parse(id)) {
-            deploy::remove(folder, &id);
+            deploy_record::remove(folder, &id);
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Looking at the folders of volumes: which of them others use, too. What follows is decided in
-//! `model/sharing.rs`.
+//! `model/engine/sharing.rs`.
 
-use crate::model::cause::in_words;
-use crate::model::inventory::Inventory;
-use crate::model::sharing::{Folder, Source, why_shared};
+use crate::model::engine::inventory::Inventory;
+use crate::model::engine::sharing::{Folder, Source, why_shared};
+use crate::model::text::cause::in_words;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,7 +1,7 @@
 //! Which engine is asked: its socket, from `--host`, `DOCKER_HOST` or the usual places.
 
 use crate::cli::manager::socket_of;
-use crate::host::host_root::{HostRoot, is_absence};
+use crate::host::os::host_root::{HostRoot, is_absence};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

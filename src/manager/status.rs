@@ -1,17 +1,19 @@
-//! `status`: what became of every extension, and why. The verdicts are given in `model/verdict.rs`.
+//! `status`: what became of every extension, and why. The verdicts are given in `model/engine/verdict.rs`.
 
 use super::gather::{self, Source, brief};
 use super::records::Records;
 use super::surroundings::{Surroundings, initramfs_log};
 use super::{Context, Each, Exit, Failure, print_by, print_json, resolve};
 use crate::cli::manager::{Format, Status};
-use crate::host::{boot_mounts, clock, kernel};
-use crate::model::cause::{chain, on_one_line};
-use crate::model::deploy::Record;
-use crate::model::grubenv;
-use crate::model::inventory::{Container, Detail, Mounted, Phase};
-use crate::model::runtimes::{RanBy, Runtimes};
-use crate::model::verdict::{self, ClaimView, Finding, Host, Known, OVERRIDE, Verdict};
+use crate::host::kernel::boot_mounts;
+use crate::host::kernel::release;
+use crate::host::os::clock;
+use crate::model::container::deploy_record::Record;
+use crate::model::engine::inventory::{Container, Detail, Mounted, Phase};
+use crate::model::engine::runtimes::{RanBy, Runtimes};
+use crate::model::engine::verdict::{self, ClaimView, Finding, Host, Known, OVERRIDE, Verdict};
+use crate::model::kernel::block;
+use crate::model::text::cause::{chain, on_one_line};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -95,7 +97,7 @@ impl HostView {
     pub(super) fn read(context: &Context, surroundings: Surroundings) -> Self {
         let root = &context.host;
         let arm = match boot_mounts::block(root) {
-            Ok(block) => Ok(block.and_then(|block| block.value(grubenv::ARM).map(str::to_owned))),
+            Ok(block) => Ok(block.and_then(|block| block.value(block::ARM).map(str::to_owned))),
             Err(error) => Err(chain(&error)),
         };
         let rejected = root.read_if_there(REJECTED).and_then(|text| match text {
@@ -106,7 +108,7 @@ impl HostView {
         });
         let Surroundings { layering, runtimes } = surroundings;
         let host = Host {
-            running: kernel::running(root),
+            running: release::running(root),
             layering,
             arm,
             rejected,
@@ -114,7 +116,7 @@ impl HostView {
             runtime: runtimes.own_name().map(str::to_owned),
         };
         let records = Records::find(root);
-        Self { host, runtimes, booted: kernel::boot_time(root), records }
+        Self { host, runtimes, booted: release::boot_time(root), records }
     }
 
     pub(super) fn host(&self) -> &Host {

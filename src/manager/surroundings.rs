@@ -1,15 +1,16 @@
 //! What a verdict needs beside the containers: what the host has layered, and what the engine says of itself.
 
 use super::Context;
-use crate::host::container_store::DataRoot;
-use crate::host::engine::Client;
-use crate::host::host_root::HostRoot;
-use crate::host::{disk, kernel};
-use crate::model::cause::chain;
-use crate::model::doctor::{EngineInfo, RegisteredRuntime};
-use crate::model::mounts::Layering;
-use crate::model::proxy::PROGRAM;
-use crate::model::runtimes::{Registered, Runtimes};
+use crate::host::engine::client::Client;
+use crate::host::engine::stored_containers::DataRoot;
+use crate::host::kernel::release;
+use crate::host::os::disk;
+use crate::host::os::host_root::HostRoot;
+use crate::model::container::proxy::PROGRAM;
+use crate::model::engine::doctor::{EngineInfo, RegisteredRuntime};
+use crate::model::engine::runtimes::{Registered, Runtimes};
+use crate::model::kernel::mounts::Layering;
+use crate::model::text::cause::chain;
 use std::path::{Path, PathBuf};
 
 /// Where engines keep their data.
@@ -46,7 +47,7 @@ impl Surroundings {
         let root = info.as_ref().and_then(|info| info.docker_root_dir.as_deref());
         stores.extend(root.map(|root| on_host(context, root)));
         Self {
-            layering: kernel::layering(&context.host, &stores),
+            layering: release::layering(&context.host, &stores),
             runtimes: info.map(|info| runtimes(context, &info)).unwrap_or_default(),
         }
     }

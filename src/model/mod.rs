@@ -1,49 +1,8 @@
 //! Values and decisions: bytes in, values out. No file, process, socket, environment or clock is
-//! touched here; the module of the same name in `host` does that.
+//! touched here; the file of the same wing in `host` does that.
 
-pub(crate) mod bytes;
-pub(crate) mod cause;
-pub(crate) mod cgroup;
-pub(crate) mod check;
-pub(crate) mod claim;
-pub(crate) mod cleanup;
-pub(crate) mod container_id;
-pub(crate) mod containers_storage;
-pub(crate) mod cut;
-pub(crate) mod deploy;
-pub(crate) mod doctor;
-pub(crate) mod engine;
+pub(crate) mod text;
 pub(crate) mod extension;
-pub(crate) mod glob;
-pub(crate) mod go_json;
-pub(crate) mod grubenv;
-pub(crate) mod hook;
-pub(crate) mod hook_failure;
-pub(crate) mod image;
-pub(crate) mod inspection;
-pub(crate) mod inventory;
-pub(crate) mod labels;
-pub(crate) mod lifecycle;
-pub(crate) mod log;
-pub(crate) mod mount_namespace;
-pub(crate) mod mounts;
-pub(crate) mod object;
-pub(crate) mod operator;
-pub(crate) mod os_release;
-pub(crate) mod outlived;
-pub(crate) mod ownership;
-pub(crate) mod phrase;
-pub(crate) mod proxy;
-pub(crate) mod refusal;
-pub(crate) mod rollback;
-pub(crate) mod runtimes;
-pub(crate) mod salvage;
-pub(crate) mod sharing;
-pub(crate) mod signal;
-pub(crate) mod spec;
-pub(crate) mod state;
-pub(crate) mod store;
-pub(crate) mod stored;
-pub(crate) mod system_call;
-pub(crate) mod tar_header;
-pub(crate) mod verdict;
+pub(crate) mod container;
+pub(crate) mod engine;
+pub(crate) mod kernel;

@@ -3,21 +3,28 @@
 use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks, sweep};
 use super::{Context, listed, observe};
 use crate::cli::runtime::{Create, Terminals};
-use crate::host::bundle::{self, Bundle};
-use crate::host::container_log::{ContainerLog, Reader};
-use crate::host::containers_storage::Hints;
-use crate::host::proxy::{self, Spawned, Stdio};
-use crate::host::rootfs::{self, Rootfs};
-use crate::host::state_dir::{self, Held};
-use crate::host::{atomic_file, cgroup, clock, console, descriptor, net_namespace, store};
-use crate::model::cause::chain;
-use crate::model::cgroup::{self as cgroup_path};
-use crate::model::container_id::ContainerId;
-use crate::model::extension::{self, NotAnExtension, Role};
-use crate::model::hook::{self as image_hook, Unpassable, Verb};
-use crate::model::lifecycle::{Phase, Status};
-use crate::model::spec::{Network, Spec, SpecHooks, Terminal};
-use crate::model::state::{RecordedRole, StartOutput, State};
+use crate::host::container::bundle::{self, Bundle};
+use crate::host::container::cgroup;
+use crate::host::container::console;
+use crate::host::container::log::{ContainerLog, Reader};
+use crate::host::container::net_namespace;
+use crate::host::container::proxy::{self, Spawned, Stdio};
+use crate::host::container::rootfs::{self, Rootfs};
+use crate::host::container::state_dir::{self, Held};
+use crate::host::engine::containers_storage::Hints;
+use crate::host::engine::label_sources;
+use crate::host::os::atomic_file;
+use crate::host::os::clock;
+use crate::host::os::descriptor;
+use crate::model::container::cgroup::{self as cgroup_path};
+use crate::model::container::environment::{self, Unpassable};
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::{Phase, Status};
+use crate::model::container::spec::{Network, Spec, SpecHooks, Terminal};
+use crate::model::container::state::{RecordedRole, StartOutput, State};
+use crate::model::extension::hook::Verb;
+use crate::model::extension::role::{self, NotAnExtension, Role};
+use crate::model::text::cause::chain;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -175,7 +182,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
         format!("bundle {bundle}: rootfs {rootfs}, {annotations} annotations, {mounts} mounts")
     });
     let mut source = "the annotations of config.json".to_owned();
-    let role = extension::role(&spec.annotations, || {
+    let role = role::role(&spec.annotations, || {
         let sources = spec.mounts.iter().map(|mount| Path::new(&mount.source));
         let hints = Hints {
             id,
@@ -183,7 +190,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
             bundle: Path::new(&bundle),
             files: request.pid_file.as_deref().into_iter().chain(sources).collect(),
         };
-        let lookup = store::look_up(context.docker_root.as_deref(), &hints);
+        let lookup = label_sources::look_up(context.docker_root.as_deref(), &hints);
         source = lookup.path().to_owned();
         lookup
     })?;
@@ -191,7 +198,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
     let (role, labels, image) = match role {
         Role::Extension { labels, image } => {
             // Refused here, before the state is touched, for the hooks of all verbs.
-            image_hook::environment(rootfs.path(), &labels, &spec.mounts)?;
+            environment::environment(rootfs.path(), &labels, &spec.mounts)?;
             (RecordedRole::Extension, labels, image)
         }
         Role::Sandbox => (RecordedRole::Sandbox, Default::default(), None),
@@ -211,7 +218,7 @@ fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Erro
     };
     let cgroup = spec.cgroups_path.as_deref().map(cgroup_path::leaf).transpose()?;
     let state = State {
-        oci_version: crate::model::spec::OCI_VERSION.to_owned(),
+        oci_version: crate::model::container::spec::OCI_VERSION.to_owned(),
         id: id.to_owned(),
         pid: 0,
         status: Status::Creating,

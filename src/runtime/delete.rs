@@ -4,21 +4,21 @@
 use super::hooks::{self, end_outlived, rootfs_of, run_image_hook, run_poststop, sweep};
 use super::{Context, Error as Common, Outcome, listed, observe, state as state_verb};
 use crate::cli::runtime::Whose;
-use crate::host::cgroup;
-use crate::host::container_log::ContainerLog;
-use crate::host::lookalikes::{self, Lookalikes};
-use crate::host::operator::{self, Ends};
-use crate::host::process::{self, Process, Waited};
-use crate::host::proxy;
-use crate::host::rootfs;
-use crate::host::state_dir::{self, Held, Loaded, Locked};
-use crate::model::cause::chain;
-use crate::model::container_id::ContainerId;
-use crate::model::hook::Verb;
-use crate::model::lifecycle::{Duty, Insistence, Phase, Status, can_delete};
-use crate::model::proxy::Identity;
-use crate::model::signal::Signal;
-use crate::model::state::{RecordedRole, State};
+use crate::host::container::cgroup;
+use crate::host::container::lock_holder::{self, Ends};
+use crate::host::container::log::ContainerLog;
+use crate::host::container::lookalikes::{self, Lookalikes};
+use crate::host::container::proxy;
+use crate::host::container::rootfs;
+use crate::host::container::state_dir::{self, Held, Loaded, Locked};
+use crate::host::os::process::{self, Process, Waited};
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::{Duty, Insistence, Phase, Status, can_delete};
+use crate::model::container::proxy::Identity;
+use crate::model::container::signal::Signal;
+use crate::model::container::state::{RecordedRole, State};
+use crate::model::extension::hook::Verb;
+use crate::model::text::cause::chain;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -196,12 +196,12 @@ fn hold(
     };
     let folder = context.root.folder_path(id);
     let failed = |source| Error::Operator { id: id.to_string(), source };
-    let end = |ends| operator::end(id.as_str(), &folder, ends).map_err(failed);
+    let end = |ends| lock_holder::end(id.as_str(), &folder, ends).map_err(failed);
     if !deleting {
         context.log.warn("another command works on the container: ending it");
         // Another forced delete may have ended that one already and have the lock by now.
         end(Ends::NoDelete)?;
-        operator::end_unrecorded_proxy(id.as_str(), &folder).map_err(failed)?;
+        lock_holder::end_unrecorded_proxy(id.as_str(), &folder).map_err(failed)?;
     }
     if let ControlFlow::Break(held) = lock(DELETE_PATIENCE)? {
         return Ok(held);

@@ -1,7 +1,7 @@
 //! `features`: what is supported, honestly (runtime-spec features.md and features-linux.md).
 
 use super::{Outcome, print_json};
-use crate::model::spec::OCI_VERSION;
+use crate::model::container::spec::OCI_VERSION;
 use serde_json::json;
 
 /// The oldest `ociVersion` that is accepted.

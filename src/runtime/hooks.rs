@@ -1,20 +1,20 @@
 //! Running the hooks of a moment: the image's own, and those of the spec.
 
 use super::Context;
-use crate::host::attached;
-use crate::host::container_log::ContainerLog;
-use crate::host::hook::{self, Call, Place, folder_or_root};
-use crate::host::image_hook::{self, Bring, Image};
-use crate::host::net_namespace;
-use crate::host::outlived;
-use crate::host::process::Process;
-use crate::host::rootfs::{self, Rootfs};
-use crate::model::cause::chain;
-use crate::model::deploy::{self, MountNamespace};
-use crate::model::hook::{Verb, limit_of};
-use crate::model::lifecycle::Status;
-use crate::model::spec::SpecHook;
-use crate::model::state::State;
+use crate::host::container::attached;
+use crate::host::container::hook::{self, Call, Place, folder_or_root};
+use crate::host::container::image_hook::{self, Bring, Image};
+use crate::host::container::log::ContainerLog;
+use crate::host::container::net_namespace;
+use crate::host::container::outlived;
+use crate::host::container::rootfs::{self, Rootfs};
+use crate::host::os::process::Process;
+use crate::model::container::deploy_record::{self, MountNamespace};
+use crate::model::container::lifecycle::Status;
+use crate::model::container::spec::SpecHook;
+use crate::model::container::state::State;
+use crate::model::extension::hook::{Verb, limit_of};
+use crate::model::text::cause::chain;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -210,7 +210,7 @@ fn run(
     let begun = Instant::now();
     let done = hook::run(call, lock, log, &mut heard);
     let took = super::millis(begun.elapsed());
-    context.heard.borrow_mut().push(deploy::Heard::new(name, &heard, namespace));
+    context.heard.borrow_mut().push(deploy_record::Heard::new(name, &heard, namespace));
     context.ran.borrow_mut().push((name.to_owned(), took));
     context.log.debug(|| match &done {
         Ok(Some(said)) => format!("{name} took {took:.3} ms, and said: {said}"),

@@ -2,9 +2,9 @@
 //! does not hold it up.
 
 use super::{Context, Error, Outcome, observe, state};
-use crate::model::container_id::ContainerId;
-use crate::model::lifecycle::{Audience, Delivery, can_kill};
-use crate::model::signal::Signal;
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::{Audience, Delivery, can_kill};
+use crate::model::container::signal::Signal;
 
 pub(super) fn kill(
     context: &Context<'_>,

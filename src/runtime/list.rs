@@ -2,10 +2,10 @@
 
 use super::{Context, Error, Outcome, observe, print, print_json};
 use crate::cli::runtime::ListFormat;
-use crate::host::state_dir::{Loaded, StateRoot};
-use crate::model::cause::chain;
-use crate::model::lifecycle::Status;
-use crate::model::state::State;
+use crate::host::container::state_dir::{Loaded, StateRoot};
+use crate::model::container::lifecycle::Status;
+use crate::model::container::state::State;
+use crate::model::text::cause::chain;
 use std::fmt::Write as _;
 
 /// `second` is another root whose containers are shown too.

@@ -16,15 +16,21 @@ mod state;
 use crate::cli::help;
 use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
-use crate::host::log::{Log, Told};
-use crate::host::state_dir::{self, StateRoot};
-use crate::host::{descriptor, guard, output, privilege, process, proxy, reaper};
-use crate::model::cause::chain;
-use crate::model::container_id::ContainerId;
-use crate::model::deploy;
-use crate::model::lifecycle::Status;
-use crate::model::log::{Fact, Format, Level};
-use crate::model::state::{ProxyIs, State};
+use crate::host::container::guard;
+use crate::host::container::proxy;
+use crate::host::container::state_dir::{self, StateRoot};
+use crate::host::os::descriptor;
+use crate::host::os::log::{Log, Told};
+use crate::host::os::privilege;
+use crate::host::os::process;
+use crate::host::os::reaper;
+use crate::host::os::stdio;
+use crate::model::container::deploy_record;
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::Status;
+use crate::model::container::state::{ProxyIs, State};
+use crate::model::text::cause::chain;
+use crate::model::text::log::{Fact, Format, Level};
 use roots::Roots;
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -48,7 +54,7 @@ struct Context<'a> {
     /// The hooks that have run, with the milliseconds each took.
     ran: &'a RefCell<Vec<(String, f64)>>,
     /// What they printed.
-    heard: RefCell<Vec<deploy::Heard>>,
+    heard: RefCell<Vec<deploy_record::Heard>>,
 }
 
 /// What a verb did, in one sentence for the log; `None` where there is nothing to tell.
@@ -107,14 +113,14 @@ pub fn main(
         _ => {}
     }
     if Path::new(&called).file_name().is_some_and(|name| name == MANAGER) {
-        output::complain(&chain(&Error::CalledAsManager));
+        stdio::complain(&chain(&Error::CalledAsManager));
         return ExitCode::FAILURE;
     }
     let started = Instant::now();
     let log = match open_log(&log_options(&words)) {
         Ok(log) => log,
         Err(error) => {
-            output::complain(&chain(&error));
+            stdio::complain(&chain(&error));
             return ExitCode::FAILURE;
         }
     };
@@ -139,7 +145,7 @@ pub fn main(
 /// Without a file, what is logged lands on standard error: warnings and errors, and at `create`, where
 /// that is the container's own log, errors alone, unless somebody asks for more. So it does where the file
 /// cannot be used and the verb can do without.
-fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
+fn open_log(options: &LogOptions) -> Result<Log, crate::host::os::log::Unusable> {
     let format = options.format.unwrap_or(Format::Text);
     match &options.file {
         Some(path) => {
@@ -154,7 +160,7 @@ fn open_log(options: &LogOptions) -> Result<Log, crate::host::log::Unusable> {
             };
             match (Log::to_file(path, format, level, told), options.need) {
                 (Err(error), Need::Wanted) => {
-                    output::complain(&format!("{}; going on without it", chain(&error)));
+                    stdio::complain(&format!("{}; going on without it", chain(&error)));
                     // Text: nobody expects JSON here.
                     Ok(Log::to_stderr(Format::Text, options.level.unwrap_or(Level::Warn)))
                 }
@@ -278,7 +284,7 @@ fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
 
 /// Prints the answer of a command that only asks.
 fn print(text: &str) -> Result<Option<String>, Error> {
-    output::print(text, ANSWER_LIMIT).map(|()| None).map_err(|source| Error::Print { source })
+    stdio::print(text, ANSWER_LIMIT).map(|()| None).map_err(|source| Error::Print { source })
 }
 
 /// Prints indented JSON, as runc does.

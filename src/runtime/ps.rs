@@ -2,7 +2,7 @@
 
 use super::{Context, Outcome, observe, print, print_json, state};
 use crate::cli::runtime::PsFormat;
-use crate::model::container_id::ContainerId;
+use crate::model::container::id::ContainerId;
 
 pub(super) fn ps(context: &Context<'_>, id: &ContainerId, format: PsFormat) -> Outcome {
     let state = state::load(context, id)?;

@@ -3,12 +3,13 @@
 //! image has hooks. A record that cannot be written stops nothing.
 
 use super::{Context, Error, Outcome};
-use crate::host::{clock, deploy};
-use crate::model::cause::chain;
-use crate::model::container_id::ContainerId;
-use crate::model::deploy::{Record, Step};
-use crate::model::lifecycle::Refused;
-use crate::model::refusal::Refusal;
+use crate::host::container::deploy_record;
+use crate::host::os::clock;
+use crate::model::container::deploy_record::{Record, Step};
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::Refused;
+use crate::model::container::refusal::Refusal;
+use crate::model::text::cause::chain;
 use std::path::Path;
 
 type Cause = dyn std::error::Error + 'static;
@@ -38,13 +39,13 @@ pub(super) fn step(
         warnings: context.log.take_warnings(),
         hooks: context.heard.take(),
     };
-    let folder = Path::new(deploy::FOLDER);
+    let folder = Path::new(deploy_record::FOLDER);
     if verb == "delete" && !step.says_something() {
         return;
     }
     // One that cannot be read is begun anew.
-    let known = deploy::load(folder, id).ok().flatten();
-    let written = deploy::save(folder, id, &Record::after(known, id.as_str(), step));
+    let known = deploy_record::load(folder, id).ok().flatten();
+    let written = deploy_record::save(folder, id, &Record::after(known, id.as_str(), step));
     if let Err(error) = written {
         let told = || format!("nothing is recorded of this {verb}: {}", chain(&error));
         context.log.debug(told);

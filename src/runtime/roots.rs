@@ -2,10 +2,10 @@
 //! what is not found below that directory is looked for below `/run` too.
 
 use super::Error;
-use crate::host::log::Log;
-use crate::host::state_dir::{Loaded, StateRoot};
-use crate::model::cause::chain;
-use crate::model::container_id::ContainerId;
+use crate::host::container::state_dir::{Loaded, StateRoot};
+use crate::host::os::log::Log;
+use crate::model::container::id::ContainerId;
+use crate::model::text::cause::chain;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

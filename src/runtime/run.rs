@@ -6,15 +6,15 @@
 
 use super::{Context, Outcome, observe};
 use crate::cli::runtime::{Afterwards, Command, Create, parse};
-use crate::host::clock;
-use crate::host::reaper::{self, First, Interrupts};
-use crate::host::spawn::{Pid, Program, SigSet, spawn};
-use crate::host::state_dir::Loaded;
-use crate::model::cause::chain;
-use crate::model::container_id::ContainerId;
-use crate::model::hook_failure::Exit;
-use crate::model::lifecycle::Duty;
-use crate::model::proxy::PROGRAM;
+use crate::host::container::state_dir::Loaded;
+use crate::host::os::clock;
+use crate::host::os::reaper::{self, First, Interrupts};
+use crate::host::os::spawn::{Pid, Program, SigSet, spawn};
+use crate::model::container::exit::Exit;
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::Duty;
+use crate::model::container::proxy::PROGRAM;
+use crate::model::text::cause::chain;
 use std::ffi::{OsStr, OsString};
 use std::io;
 

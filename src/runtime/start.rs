@@ -2,19 +2,19 @@
 
 use super::hooks::{self, rootfs_of, run_image_hook, run_spec_hooks, sweep};
 use super::{Context, Error as Common, observe, state as state_verb};
-use crate::host::container_log::ContainerLog;
-use crate::host::net_namespace;
-use crate::host::process::{Process, Waited};
-use crate::host::proxy;
-use crate::host::rootfs::{self, Rootfs};
-use crate::host::state_dir::{self, Held, Locked};
-use crate::model::cause::chain;
-use crate::model::claim::Claims;
-use crate::model::container_id::ContainerId;
-use crate::model::hook::Verb;
-use crate::model::lifecycle::{Duty, Phase, Refused, Status, can_start};
-use crate::model::refusal::Refusal;
-use crate::model::state::{RecordedRole, StartOutput, State};
+use crate::host::container::log::ContainerLog;
+use crate::host::container::net_namespace;
+use crate::host::container::proxy;
+use crate::host::container::rootfs::{self, Rootfs};
+use crate::host::container::state_dir::{self, Held, Locked};
+use crate::host::os::process::{Process, Waited};
+use crate::model::container::id::ContainerId;
+use crate::model::container::lifecycle::{Duty, Phase, Refused, Status, can_start};
+use crate::model::container::refusal::Refusal;
+use crate::model::container::state::{RecordedRole, StartOutput, State};
+use crate::model::extension::claim::Claims;
+use crate::model::extension::hook::Verb;
+use crate::model::text::cause::chain;
 use std::io;
 use std::time::Duration;
 

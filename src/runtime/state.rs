@@ -1,9 +1,9 @@
 //! `state ID`: the OCI state, as it truly is.
 
 use super::{Context, Error, Outcome, observe, print_json};
-use crate::host::state_dir::Loaded;
-use crate::model::container_id::ContainerId;
-use crate::model::state::State;
+use crate::host::container::state_dir::Loaded;
+use crate::model::container::id::ContainerId;
+use crate::model::container::state::State;
 
 pub(super) fn state(context: &Context<'_>, id: &ContainerId) -> Outcome {
     let state = load(context, id)?;

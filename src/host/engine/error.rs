@@ -1,7 +1,7 @@
 //! What can go wrong between the manager and the engine. Every error says which question it was.
 
-use super::Engine;
-use crate::model::engine::NoCommonVersion;
+use crate::host::engine::socket::Engine;
+use crate::model::engine::api::NoCommonVersion;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

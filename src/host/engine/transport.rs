@@ -1,7 +1,7 @@
 //! A unix socket under ureq, which speaks HTTP over it. Every wait ends at the request's deadline, and
 //! at once when the program is asked to end.
 
-use crate::host::stop::Stop;
+use crate::host::os::signals::Stop;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -91,7 +91,7 @@ impl UnixTransport {
         let mut descriptors =
             [PollFd::new(&self.stream, what), PollFd::new(&*self.stop, PollFlags::IN)];
         let left = deadline.saturating_duration_since(Instant::now());
-        crate::host::process::poll(&mut descriptors, left)?;
+        crate::host::os::process::poll(&mut descriptors, left)?;
         let [stream, stop] = &descriptors;
         if !stop.revents().is_empty() {
             return Err(stopped());

@@ -72,7 +72,7 @@ fn a_file_that_is_too_long_is_found() {
 #[test]
 fn a_name_that_says_nothing_is_found() {
     let paths =
-        ["src/host/utils.rs", "src/common/mod.rs", "src/host/process.rs", "src/database.rs"];
+        ["src/host/utils.rs", "src/common/mod.rs", "src/host/os/process.rs", "src/database.rs"];
     let found = named_for_nothing(&paths.map(|path| Source::planted(path, "")));
     assert_eq!(found.len(), 2, "{found:?}");
 }

@@ -6,82 +6,86 @@ use super::Source;
 use super::used_paths::{module, used};
 
 /// What a layer may use. Everything of `std` unless it is pure; crates by name.
+#[derive(Clone, Copy)]
 struct Layer {
+    /// A path of modules below the crate.
     name: &'static str,
     /// Other parts of this crate.
     own: &'static [&'static str],
-    crates: &'static [&'static str],
     std: Std,
+    /// Whether it may make system calls.
+    system: bool,
+    /// Crates, beside those for values.
+    crates: &'static [&'static str],
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Std {
     All,
     /// What computes, and does not look at the world or change it.
     Pure,
 }
 
-/// The table of the house. `lib` holds no logic, so it has no line.
-const LAYERS: [Layer; 8] = [
-    Layer {
-        name: "model",
-        own: &[],
-        crates: &["serde", "serde_json", "thiserror"],
-        std: Std::Pure,
-    },
-    Layer {
-        name: "cli",
-        own: &["model"],
-        crates: &["lexopt", "clap", "thiserror"],
-        std: Std::Pure,
-    },
-    Layer {
-        name: "host",
-        own: &["model"],
-        crates: &[
-            "rustix",
-            "nix",
-            "seccompiler",
-            "humantime",
-            "serde",
-            "serde_json",
-            "thiserror",
-            "ureq",
-            "flate2",
-            "ruzstd",
-            "sha2",
+/// The table of the house: a wing may use itself, and what its line names. `lib` holds no logic, so it has no
+/// line. The program of a verb must not contain the engine's HTTP API, archives and the linter, so `runtime`
+/// names the wings of `host` that it may use.
+const LAYERS: &[Layer] = &[
+    pure("model::text", &[]),
+    pure("model::extension", &["model::text"]),
+    pure("model::container", &["model::text", "model::extension"]),
+    pure("model::kernel", &["model::text"]),
+    pure("model::engine", &["model"]),
+    pure("check::rules", &["model"]),
+    Layer { crates: &["lexopt", "clap", "thiserror"], ..pure("cli", &["model", "check::rules"]) },
+    pure("version", &["model"]),
+    edge("host::os", &["model"], &["humantime"]),
+    edge("host::container", &["model", "host::os"], &["seccompiler"]),
+    edge("host::kernel", &["model", "host::os", "host::engine"], &[]),
+    edge("host::engine", &["model", "host::os"], &["ureq"]),
+    edge("check::read", &["model", "host::os", "check::rules"], &["flate2", "ruzstd", "sha2"]),
+    shell(
+        "runtime",
+        &[
+            "model",
+            "host::os",
+            "host::container",
+            "host::engine::label_sources",
+            "host::engine::containers_storage",
+            "cli",
+            "version",
         ],
-        std: Std::All,
-    },
-    Layer { name: "version", own: &["model"], crates: &[], std: Std::Pure },
-    Layer {
-        name: "runtime",
-        own: &["model", "host", "cli", "version"],
-        crates: &["serde", "serde_json", "thiserror"],
-        std: Std::All,
-    },
-    Layer {
-        name: "manager",
-        own: &["model", "host", "cli", "version"],
-        // Of clap only what its parser answers.
-        crates: &["serde", "serde_json", "thiserror", "clap"],
-        std: Std::All,
-    },
+        &[],
+    ),
+    // Of clap only the answer of its parser.
+    shell("manager", &["model", "host", "check", "cli", "version"], &["clap"]),
     // The programs, which only choose an allocator and call their main in the library.
-    Layer {
-        name: "bin",
-        own: &[],
-        crates: &["balena_extension_runtime", "dlmalloc"],
-        std: Std::All,
-    },
-    // Compiled for the fuzz targets alone; nothing knows it.
-    Layer {
-        name: "fuzzing",
-        own: &["model", "host", "cli"],
-        crates: &["lexopt", "serde", "serde_json"],
-        std: Std::All,
-    },
+    shell("bin", &[], &["balena_extension_runtime", "dlmalloc"]),
 ];
+
+/// What a wing of values may use.
+const VALUES: [&str; 3] = ["serde", "serde_json", "thiserror"];
+/// What a wing that touches the machine may use besides.
+const SYSTEM: [&str; 2] = ["rustix", "nix"];
+
+const fn pure(name: &'static str, own: &'static [&'static str]) -> Layer {
+    Layer { name, own, std: Std::Pure, system: false, crates: &[] }
+}
+
+const fn shell(
+    name: &'static str,
+    own: &'static [&'static str],
+    crates: &'static [&'static str],
+) -> Layer {
+    Layer { name, own, std: Std::All, system: false, crates }
+}
+
+const fn edge(
+    name: &'static str,
+    own: &'static [&'static str],
+    crates: &'static [&'static str],
+) -> Layer {
+    Layer { name, own, std: Std::All, system: true, crates }
+}
 
 /// Crates that may be named at all, so that a new one needs a place in the table.
 const STD: [&str; 3] = ["std", "core", "alloc"];
@@ -113,12 +117,11 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
         let own = module(&source.path);
-        let layer = own.split("::").nth(1).unwrap_or_default();
-        if own == "crate" || is_test(&source.path) {
+        if is_test(&source.path) || is_list_of_modules(source) {
             continue;
         }
-        let Some(layer) = LAYERS.iter().find(|known| known.name == layer) else {
-            found.push(format!("{}: there is no layer {layer} in the table", source.path));
+        let Some(layer) = layer_of(&own) else {
+            found.push(format!("{}: the table has no line for it", source.path));
             continue;
         };
         let bad = used(source).into_iter().filter(|path| !layer.allows(path));
@@ -129,27 +132,46 @@ pub(crate) fn violations(sources: &[Source]) -> Vec<String> {
 
 impl Layer {
     fn allows(&self, path: &str) -> bool {
-        let mut parts = path.split("::");
-        let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let first = path.split("::").next().unwrap_or_default();
         match first {
-            "crate" => second == self.name || self.own.contains(&second) || !is_module(second),
+            "crate" => {
+                let mut allowed = self.own.iter().chain([&self.name]);
+                allowed.any(|own| is_below(path, &format!("crate::{own}")))
+                    || layer_of(path).is_none()
+            }
             "std" if self.std == Std::Pure => is_pure(path),
             _ if STD.contains(&first) => true,
             // A type, an enum's variant or a generic parameter.
             _ if !first.starts_with(|letter: char| letter.is_ascii_lowercase()) => true,
             // A module of the same file or folder, a primitive type, or a crate.
-            _ => self.crates.contains(&first) || !is_crate(first),
+            _ => {
+                self.crates.contains(&first)
+                    || VALUES.contains(&first)
+                    || self.system && SYSTEM.contains(&first)
+                    || !is_crate(first)
+            }
         }
     }
+}
+
+/// The line of the table for a path of modules.
+fn layer_of(path: &str) -> Option<&'static Layer> {
+    LAYERS.iter().find(|layer| is_below(path, &format!("crate::{}", layer.name)))
+}
+
+fn is_below(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Whether a file only says which modules there are: those of the crate, of a floor, and of a wing.
+fn is_list_of_modules(source: &Source) -> bool {
+    source.path == "src/lib.rs"
+        || source.path.ends_with("mod.rs") && layer_of(&module(&source.path)).is_none()
 }
 
 /// Files that their parents compile for tests alone.
 fn is_test(path: &str) -> bool {
     path.ends_with("_tests.rs") || path == "src/cli/documents.rs"
-}
-
-fn is_module(name: &str) -> bool {
-    LAYERS.iter().any(|layer| layer.name == name)
 }
 
 fn is_crate(name: &str) -> bool {
@@ -158,13 +180,10 @@ fn is_crate(name: &str) -> bool {
 }
 
 fn is_pure(path: &str) -> bool {
-    let is_below = |parent: &str| {
-        path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-    };
     // The module `std::io` may be imported for the sake of its errors.
     path == "std::io"
-        || PURE.iter().any(|pure| is_below(pure))
-        || !IMPURE.iter().any(|impure| is_below(impure))
+        || PURE.iter().any(|pure| is_below(path, pure))
+        || !IMPURE.iter().any(|impure| is_below(path, impure))
 }
 
 /// Circles of imports: between layers, and between the files of one layer. A folder's `mod.rs` and
@@ -176,9 +195,10 @@ pub(crate) fn cycles(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let own = module(&source.path);
         for path in used(source).iter().filter(|path| path.starts_with("crate::")) {
-            let (from, to) = (layer_of(&own), layer_of(path));
-            if from != to && own != "crate" && is_module(to) {
-                layers.entry(from.to_owned()).or_default().insert(to.to_owned());
+            if let (Some(from), Some(to)) = (layer_of(&own), layer_of(path))
+                && from.name != to.name
+            {
+                layers.entry(from.name.to_owned()).or_default().insert(to.name.to_owned());
             }
             let is_in = |file: &&String| path == *file || path.starts_with(&format!("{file}::"));
             let target = files.iter().filter(is_in).max_by_key(|file| file.len());
@@ -191,10 +211,6 @@ pub(crate) fn cycles(sources: &[Source]) -> Vec<String> {
         }
     }
     [layers, modules].iter().filter_map(cycle).collect()
-}
-
-fn layer_of(path: &str) -> &str {
-    path.split("::").nth(1).unwrap_or_default()
 }
 
 /// A circle in a graph, told as the way around.
@@ -243,29 +259,29 @@ fn the_model_may_not_look_at_the_world() {
         "use std::process;",
         "use rustix::fs::open;",
         "fn f() { nix::unistd::fork(); }",
-        "use crate::host::clock;",
-        "use super::super::cli::help;",
+        "use crate::host::os::clock;",
+        "use super::super::super::cli::help;",
         "use lexopt::Parser;",
     ] {
-        assert_eq!(found("src/model/x.rs", text).len(), 1, "{text}");
+        assert_eq!(found("src/model/container/x.rs", text).len(), 1, "{text}");
     }
 }
 
 #[test]
 fn the_model_may_compute() {
     let text = "use serde::{Deserialize, de};\nuse std::collections::BTreeMap;\nuse std::io;\nuse std::time::Duration;\nuse std::sync::Arc;\n\
-                use crate::model::state::State;\nuse super::hook::Verb;\nuse std::path::{Path, PathBuf};\n\
+                use crate::model::container::state::State;\nuse super::hook::Verb;\nuse std::path::{Path, PathBuf};\n\
                 fn f(e: io::Error) { let _ = (e.kind() == io::ErrorKind::NotFound, u32::MAX, Self::A, str::len); }\n\
                 #[cfg(test)]\nmod tests { use proptest::prelude::*; use std::fs; }";
-    assert_eq!(found("src/model/x.rs", text), [""; 0]);
+    assert_eq!(found("src/model/container/x.rs", text), [""; 0]);
 }
 
 #[test]
 fn the_command_line_knows_the_model_alone() {
-    assert_eq!(found("src/cli/x.rs", "use crate::host::log::Log;").len(), 1);
+    assert_eq!(found("src/cli/x.rs", "use crate::host::os::log::Log;").len(), 1);
     assert_eq!(found("src/cli/x.rs", "use std::fs;").len(), 1);
     assert_eq!(
-        found("src/cli/x.rs", "use crate::model::log::Level;\nuse lexopt::prelude::*;").len(),
+        found("src/cli/x.rs", "use crate::model::text::log::Level;\nuse lexopt::prelude::*;").len(),
         0
     );
 }
@@ -273,12 +289,16 @@ fn the_command_line_knows_the_model_alone() {
 #[test]
 fn the_host_knows_the_model_alone() {
     for own in ["cli::runtime", "runtime::create", "manager", "version"] {
-        assert_eq!(found("src/host/x.rs", &format!("use crate::{own};")).len(), 1, "{own}");
+        assert_eq!(
+            found("src/host/container/x.rs", &format!("use crate::{own};")).len(),
+            1,
+            "{own}"
+        );
     }
     assert_eq!(
         found(
-            "src/host/x.rs",
-            "use crate::model::hook::Verb;\nuse rustix::fs::open;\nuse std::fs;"
+            "src/host/container/x.rs",
+            "use crate::model::extension::hook::Verb;\nuse rustix::fs::open;\nuse std::fs;"
         )
         .len(),
         0
@@ -288,11 +308,13 @@ fn the_host_knows_the_model_alone() {
 #[test]
 fn the_runtime_and_the_manager_know_neither_each_other_nor_system_calls() {
     assert_eq!(found("src/runtime/x.rs", "use crate::manager::main;").len(), 1);
+    assert_eq!(found("src/runtime/x.rs", "use crate::host::engine::client::Client;").len(), 1);
+    assert_eq!(found("src/runtime/x.rs", "use crate::check::rules::report;").len(), 1);
     assert_eq!(found("src/manager/x.rs", "use crate::runtime::main;").len(), 1);
     assert_eq!(found("src/runtime/mod.rs", "fn f() { rustix::process::geteuid(); }").len(), 1);
     assert_eq!(found("src/runtime/x.rs", "fn f() { nix::libc::fork(); }").len(), 1);
     assert_eq!(
-        found("src/runtime/x.rs", "use crate::host::log::Log;\nuse super::Context;").len(),
+        found("src/runtime/x.rs", "use crate::host::os::log::Log;\nuse super::Context;").len(),
         0
     );
 }
@@ -305,14 +327,14 @@ fn a_layer_that_is_not_in_the_table_is_found() {
 #[test]
 fn a_circle_between_files_is_found() {
     let sources = [
-        Source::planted("src/host/a.rs", "use crate::host::b::B;"),
-        Source::planted("src/host/b.rs", "fn f() { super::c::run(); }"),
-        Source::planted("src/host/c.rs", "use crate::host::{a, d};"),
-        Source::planted("src/host/d.rs", ""),
+        Source::planted("src/host/os/a.rs", "use crate::host::os::b::B;"),
+        Source::planted("src/host/os/b.rs", "fn f() { super::c::run(); }"),
+        Source::planted("src/host/os/c.rs", "use crate::host::os::{a, d};"),
+        Source::planted("src/host/os/d.rs", ""),
     ];
     assert_eq!(
         cycles(&sources),
-        ["crate::host::a -> crate::host::b -> crate::host::c -> crate::host::a"]
+        ["crate::host::os::a -> crate::host::os::b -> crate::host::os::c -> crate::host::os::a"]
     );
     assert_eq!(cycles(&sources[1..]), [""; 0]);
 }
@@ -320,8 +342,8 @@ fn a_circle_between_files_is_found() {
 #[test]
 fn a_circle_between_layers_is_found() {
     let sources = [
-        Source::planted("src/host/a.rs", "use crate::runtime::x;"),
-        Source::planted("src/runtime/y.rs", "use crate::host::b;"),
+        Source::planted("src/host/os/a.rs", "use crate::runtime::x;"),
+        Source::planted("src/runtime/y.rs", "use crate::host::os::b;"),
     ];
-    assert_eq!(cycles(&sources), ["host -> runtime -> host"]);
+    assert_eq!(cycles(&sources), ["host::os -> runtime -> host::os"]);
 }

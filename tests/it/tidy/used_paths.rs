@@ -29,7 +29,7 @@ pub(crate) fn used(source: &Source) -> BTreeSet<String> {
     paths
 }
 
-/// The module path of a file: `src/host/hook.rs` is `crate::host::hook`.
+/// The module path of a file: `src/host/container/hook.rs` is `crate::host::hook`.
 pub(crate) fn module(path: &str) -> String {
     let stem = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     match stem {

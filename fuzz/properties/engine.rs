@@ -1,0 +1,290 @@
+//! The entry points for what the engine says, and for what is decided by it.
+
+use super::{assert_no_prefix, assert_one_line, assert_printable};
+use crate::model::container::deploy_record::Record;
+use crate::model::engine::api;
+use crate::model::engine::cleanup::{Decision, Fate, Kind, Removal, Window, plan};
+use crate::model::engine::inspection::{Errors, InspectedContainer};
+use crate::model::engine::inventory::{Collector, Inventory, ListedVolumes};
+use crate::model::engine::runtimes::RanBy;
+use crate::model::engine::stored_container;
+use crate::model::engine::verdict::{self, Host, Known};
+use crate::model::extension::claim::{Running, abi_of};
+use crate::model::extension::role::CLASS;
+use crate::model::kernel::mounts::{Layering, Overlays};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+
+/// One answer of the engine, as any of those that are asked for (`model/engine/inventory.rs`,
+/// `model/engine/api.rs`, `model/engine/stored_container.rs`).
+pub fn engine_answer(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(message) = api::message(bytes) {
+        assert!(!message.is_empty() && message.chars().count() <= 601);
+    }
+    if let Err(error) = api::negotiate(Some(&text)) {
+        assert_one_line(&error);
+    }
+    let path = api::in_path(&text);
+    assert!(path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte)));
+    assert_eq!(unescaped(&path), text.as_bytes());
+
+    // The parsers do not look into what they do not need; this reader does, and knows no other texts.
+    if std::str::from_utf8(bytes).is_err() {
+        return;
+    }
+    let value = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+    if let Some(items) = decoded::<Vec<Box<RawValue>>>(bytes) {
+        let collected = |take: fn(&mut Collector, &RawValue)| {
+            let mut collector = Collector::default();
+            items.iter().for_each(|item| take(&mut collector, item));
+            collector.inventory()
+        };
+        let containers = collected(Collector::container);
+        containers.unreadable.iter().for_each(|told| assert_printable(told));
+        if containers.unreadable.is_empty() {
+            check_containers(&containers, &value);
+        }
+        let images = collected(Collector::image);
+        images.unreadable.iter().for_each(|told| assert_printable(told));
+        let listed = ids(&value, "Id");
+        assert!(images.images.iter().all(|image| listed.contains(&image.id)));
+        if images.unreadable.is_empty() && images.parents.is_empty() {
+            assert_eq!(images.images.len(), listed.len());
+        }
+    }
+    if let Some(listed) = decoded::<ListedVolumes>(bytes) {
+        let mut collector = Collector::default();
+        collector.volumes(&listed);
+        let inventory = collector.inventory();
+        inventory.unreadable.iter().for_each(|told| assert_printable(told));
+        let found: Vec<String> = inventory.volumes.into_iter().map(|volume| volume.name).collect();
+        let told = inventory.unreadable.is_empty() && !value["Volumes"].is_null();
+        assert!(!told || found == ids(&value["Volumes"], "Name"));
+    }
+    if let Some(inspected) = decoded::<InspectedContainer>(bytes)
+        && let Ok(told) = inspected.told(Errors::Kept)
+    {
+        let mut container = one_container();
+        told.complete(&mut container);
+        assert!(container.volumes().all(|volume| !volume.is_empty()));
+    }
+    match stored_container::parse(bytes) {
+        Ok(Some(container)) => {
+            assert_eq!(value["Config"]["Labels"][CLASS], "overlay");
+            assert_eq!(value["ID"], container.id);
+            assert_no_prefix(bytes, |prefix| stored_container::parse(prefix).is_ok());
+        }
+        Ok(None) => {}
+        Err(error) => assert_one_line(&error),
+    }
+}
+
+/// None for what is refused, which is told in one line; cut off, nothing is taken for a whole answer.
+fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match serde_json::from_slice(bytes) {
+        Ok(decoded) => {
+            assert_no_prefix(bytes, |prefix| serde_json::from_slice::<T>(prefix).is_ok());
+            Some(decoded)
+        }
+        Err(error) => {
+            assert_one_line(&error);
+            None
+        }
+    }
+}
+
+/// The extensions in a list, as another reader finds them.
+fn ids(list: &Value, id: &str) -> Vec<String> {
+    let extensions = list.as_array().into_iter().flatten();
+    let extensions = extensions.filter(|one| one["Labels"][CLASS] == "overlay");
+    extensions.map(|one| one[id].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn check_containers(inventory: &Inventory, value: &Value) {
+    // serde reads the fields of an object from a list too, by position, which nobody writes.
+    if !value.as_array().is_some_and(|all| all.iter().all(Value::is_object)) {
+        return;
+    }
+    let found: Vec<&str> = inventory.containers.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(found, ids(value, "Id"));
+    let own = |one: &&Value| one["Labels"][CLASS] == "overlay";
+    let extensions = value.as_array().unwrap().iter().filter(own);
+    for (container, value) in inventory.containers.iter().zip(extensions) {
+        assert_eq!(&*container.image_id, value["ImageID"].as_str().unwrap_or_default());
+        for (name, text) in container.labels.to_map() {
+            assert!(name.starts_with("io.balena."));
+            assert_eq!(value["Labels"][&name], text);
+        }
+    }
+    for other in value.as_array().unwrap().iter().filter(|one| !own(one)) {
+        let image = other["ImageID"].as_str().unwrap_or_default();
+        assert!(inventory.foreign.images.contains(image));
+        for mount in other["Mounts"].as_array().into_iter().flatten().filter(|one| one.is_object())
+        {
+            let name = mount["Name"].as_str().unwrap_or_default();
+            let counts = mount["Type"] == "volume" && !name.is_empty();
+            assert!(!counts || inventory.foreign.volumes.contains(name));
+        }
+    }
+}
+
+fn one_container() -> crate::model::engine::inventory::Container {
+    let mut collector = Collector::default();
+    let listed = serde_json::json!({ "Id": "x", "Labels": { CLASS: "overlay" } });
+    collector.container(&raw(&listed));
+    collector.inventory().containers.remove(0)
+}
+
+fn unescaped(path: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), path.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            plain => plain,
+        });
+    }
+    bytes
+}
+
+/// A whole engine, what it answers to each question under a name: what `cleanup` plans and `status`
+/// says (`model/engine/cleanup.rs`, `model/engine/verdict.rs`).
+pub fn cleanup_plan(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+    let inventory = inventory(&value);
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let told = |name: &str| text(name).ok_or_else(|| format!("{name} was not read"));
+    let running = Running {
+        kernel_release: told("release"),
+        abi: told("cmdline").map(|cmdline| abi_of(&cmdline)),
+        os_version: told("os"),
+    };
+    for window in [Window::RollbackPossible, Window::Committed(&running)] {
+        let plan = plan(&inventory, window);
+        let objects = inventory.containers.len() + inventory.images.len() + inventory.volumes.len();
+        assert_eq!(plan.0.len(), objects);
+        assert!(plan.0.is_sorted_by_key(|decision| decision.object.kind));
+        for (index, decision) in plan.0.iter().enumerate() {
+            check_decision(decision, &inventory, window, index);
+        }
+        assert_nothing_in_use_goes(&plan.0, &inventory);
+    }
+    let host = Host {
+        running,
+        layering: told("mounts").map(|mounts| {
+            let Overlays { layering, links } = Overlays::parse(&mounts);
+            let links = links.into_iter().filter(|link| link.of_root);
+            Layering { unnamed: links.map(|link| link.path).collect(), ..layering }
+        }),
+        arm: told("arm").map(Some),
+        rejected: Ok(text("rejected").into_iter().collect()),
+        initramfs_log: text("log").unwrap_or_default(),
+        runtime: text("runtime"),
+    };
+    let record = Record::parse(value["record"].to_string().as_bytes()).ok();
+    for container in &inventory.containers {
+        for (since_boot, ran_by) in [
+            (None, RanBy::Unknown),
+            (Some(false), RanBy::Unknown),
+            (Some(true), RanBy::This),
+            (Some(true), RanBy::Another),
+        ] {
+            let known = Known { since_boot, record: Ok(record.as_ref()), ran_by };
+            let finding = verdict::find(container, known, &host);
+            // It goes to terminals.
+            assert_printable(&finding.sentence);
+            assert_printable(&finding.next);
+            assert!(!finding.next.is_empty());
+        }
+        assert!(verdict::claims(&container.labels, &host.running).len() <= 3);
+    }
+}
+
+fn inventory(value: &Value) -> Inventory {
+    let mut collector = Collector::default();
+    for listed in value["containers"].as_array().into_iter().flatten() {
+        collector.container(&raw(listed));
+    }
+    for listed in value["images"].as_array().into_iter().flatten() {
+        collector.image(&raw(listed));
+    }
+    if let Ok(listed) = serde_json::from_slice(value["volumes"].to_string().as_bytes()) {
+        collector.volumes(&listed);
+    }
+    let mut inventory = collector.inventory();
+    for container in &mut inventory.containers {
+        let inspected = value["inspected"][&container.id].clone();
+        if let Ok(inspected) = serde_json::from_value::<InspectedContainer>(inspected)
+            && let Ok(told) = inspected.told(Errors::Kept)
+        {
+            told.complete(container);
+        }
+    }
+    inventory
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("a value is JSON")
+}
+
+fn check_decision(decision: &Decision, inventory: &Inventory, window: Window<'_>, index: usize) {
+    let Fate::Remove { reason, how } = &decision.fate else {
+        let Fate::Keep(kept) = &decision.fate else { unreachable!() };
+        return assert_printable(&kept.to_string());
+    };
+    assert_printable(&reason.to_string());
+    // Only an update that has committed makes anything stale.
+    let committed = matches!(window, Window::Committed(_));
+    assert!(committed || reason.code() != "stale");
+    match (decision.object.kind, how) {
+        (Kind::Container, Removal::Container { deactivate }) => {
+            let container = &inventory.containers[index];
+            assert_eq!(container.id, decision.object.id);
+            assert!(container.labels.is_extension());
+            let volumes: Vec<&str> = container.volumes().collect();
+            assert!(deactivate.iter().all(|one| volumes.contains(&one.volume.as_str())));
+        }
+        (Kind::Image, Removal::Image { names }) => {
+            assert!(committed && !names.is_empty());
+            assert!(!inventory.foreign.images.contains(decision.object.id.as_str()));
+        }
+        (Kind::Volume, Removal::Volume) => {
+            assert!(committed);
+            assert!(!inventory.foreign.volumes.contains(&decision.object.id));
+        }
+        (kind, how) => panic!("{kind} is removed as {how:?}"),
+    }
+}
+
+fn assert_nothing_in_use_goes(plan: &[Decision], inventory: &Inventory) {
+    let goes = |image: &str| {
+        plan.iter().any(|decision| {
+            decision.object.kind == Kind::Image
+                && decision.object.id == image
+                && matches!(decision.fate, Fate::Remove { .. })
+        })
+    };
+    let stays = inventory.images.iter().map(|image| &image.id).filter(|image| !goes(image));
+    for child in stays.chain(&inventory.foreign_children) {
+        let parent = inventory.parents.get(child);
+        // Two of one id are nothing that an engine has.
+        assert!(parent.is_none_or(|parent| !goes(parent) || parent == child));
+    }
+    let (mut images, mut volumes) = (BTreeSet::new(), BTreeSet::new());
+    for (container, decision) in inventory.containers.iter().zip(plan) {
+        if matches!(decision.fate, Fate::Keep(_)) {
+            images.insert(&*container.image_id);
+            volumes.extend(container.volumes());
+        }
+    }
+    for decision in plan.iter().filter(|one| matches!(one.fate, Fate::Remove { .. })) {
+        let id = decision.object.id.as_str();
+        assert!(decision.object.kind != Kind::Image || !images.contains(id));
+        assert!(decision.object.kind != Kind::Volume || !volumes.contains(id));
+    }
+}

@@ -1,0 +1,256 @@
+//! What a file's bytes say: which part of each file is worth reading, and what it means. The readers
+//! of `check/read` hand the bytes over, so that one pass over a stream is enough.
+
+use crate::check::rules::tree::{Content, LineEnds};
+use crate::model::container::exit::elf_machine;
+
+/// How many bytes of every file are looked at.
+pub(crate) const HEAD_LEN: usize = 4096;
+/// How much of a script's first line is kept; the kernel reads 256 bytes of it.
+const LINE_MAX: usize = 256;
+/// The part of an ELF header up to `e_version` (elf(5)): enough for type and machine.
+const ELF_KEPT: usize = 20;
+/// The type of a program header that names the dynamic loader (elf(5), `PT_INTERP`).
+const PT_INTERP: u64 = 3;
+/// The type of object files, which kernel modules are (elf(5), `ET_REL`).
+const ET_REL: u16 = 1;
+
+/// What else is wanted of a file beside its first bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// It may be the kernel that the extension brings.
+    pub(crate) sha256: bool,
+    /// It may be a kernel module, which names the release it was built for.
+    pub(crate) module_release: bool,
+}
+
+impl Wanted {
+    /// Whether all of the file must be read.
+    pub(crate) fn is_whole(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// What is wanted of the file at `path`, without a leading slash.
+pub(crate) fn wanted(path: &str) -> Wanted {
+    let path = path.trim_start_matches("./");
+    Wanted {
+        sha256: path.strip_prefix("boot/").is_some_and(|name| !name.contains('/')),
+        module_release: path.ends_with(".ko"),
+    }
+}
+
+/// What is wanted of a file that may have more names than the one it is met by, as a file of an archive
+/// has when a hard link to it comes later.
+pub(crate) fn wanted_by_any_name(path: &str, head: &[u8]) -> Wanted {
+    let module_release = wanted(path).module_release || elf_type(head) == Some(ET_REL);
+    Wanted { sha256: true, module_release }
+}
+
+impl Content {
+    /// What the first bytes of a file say; size and the rest are the reader's to fill in.
+    pub(crate) fn of_head(head: &[u8]) -> Self {
+        let head = head.get(..HEAD_LEN).unwrap_or(head);
+        if elf_machine(head).is_some() {
+            let kept = head.get(..ELF_KEPT).unwrap_or(head).to_vec();
+            return Self { head: kept, loader: loader(head), ..Self::default() };
+        }
+        if !head.starts_with(b"#!") {
+            return Self::default();
+        }
+        let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line_ends = match head.windows(2).any(|pair| pair == b"\r\n") {
+            true => LineEnds::Dos,
+            false => LineEnds::Unix,
+        };
+        // What stands behind an interpreter is cut off without a word (execve(2)).
+        let long_line = line.len() >= LINE_MAX;
+        let kept = line.get(..LINE_MAX).unwrap_or(line).to_vec();
+        Self { head: kept, line_ends, long_line, ..Self::default() }
+    }
+}
+
+/// Whether an ELF file is a program or a library, not an object file: those may be for any machine,
+/// as programs for the kernel's own virtual machine (BPF) are.
+pub(crate) fn is_linked(head: &[u8]) -> bool {
+    matches!(elf_type(head), Some(2 | 3))
+}
+
+/// The field `e_type` of elf(5).
+fn elf_type(head: &[u8]) -> Option<u16> {
+    let pair = <[u8; 2]>::try_from(head.get(16..18)?).ok()?;
+    let order = *head.strip_prefix(b"\x7fELF")?.get(1)?;
+    Some(if order == 2 { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) })
+}
+
+/// The dynamic loader that an ELF program names, if it stands in the first bytes, as it does in
+/// whatever linkers make: the loader's name follows the headers.
+fn loader(head: &[u8]) -> Option<String> {
+    let wide = *head.get(4)? == 2;
+    let big = *head.get(5)? == 2;
+    let number = |at: usize, len: usize| -> Option<u64> {
+        let bytes = head.get(at..at.checked_add(len)?)?;
+        let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        Some(if big { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) })
+    };
+    let size = |value: u64| usize::try_from(value).ok();
+    // The fields of elf(5): Elf32_Ehdr and Elf64_Ehdr, Elf32_Phdr and Elf64_Phdr.
+    let (table, entry_len, count) = match wide {
+        true => (number(32, 8)?, number(54, 2)?, number(56, 2)?),
+        false => (number(28, 4)?, number(42, 2)?, number(44, 2)?),
+    };
+    for index in 0..count {
+        let at = size(table.checked_add(index.checked_mul(entry_len)?)?)?;
+        if number(at, 4)? != PT_INTERP {
+            continue;
+        }
+        let (offset, len) = match wide {
+            true => (number(at.checked_add(8)?, 8)?, number(at.checked_add(32)?, 8)?),
+            false => (number(at.checked_add(4)?, 4)?, number(at.checked_add(16)?, 4)?),
+        };
+        let name = head.get(size(offset)?..size(offset.checked_add(len)?)?)?;
+        let name = name.split(|&byte| byte == 0).next()?;
+        return Some(String::from_utf8_lossy(name).into_owned());
+    }
+    None
+}
+
+/// Finds the release in a kernel module's bytes, which come in pieces. A module has a line
+/// `vermagic=RELEASE FLAGS`, ended by a NUL, among its other properties.
+#[derive(Debug, Default)]
+pub(crate) struct ReleaseSearch {
+    /// The end of what was seen, in which the words may have begun.
+    tail: Vec<u8>,
+    found: Option<String>,
+}
+
+const VERMAGIC: &[u8] = b"vermagic=";
+/// A release has at most 64 characters (uname(2)).
+const RELEASE_MAX: usize = 65;
+
+impl ReleaseSearch {
+    /// Looks into the next piece.
+    pub(crate) fn add(&mut self, piece: &[u8]) {
+        if self.found.is_some() {
+            return;
+        }
+        self.tail.extend_from_slice(piece);
+        self.look(RELEASE_MAX);
+        let keep = VERMAGIC.len() + RELEASE_MAX;
+        if self.tail.len() > keep {
+            self.tail.drain(..self.tail.len() - keep);
+        }
+    }
+
+    /// Looks at complete words only: at least `room` bytes must follow.
+    fn look(&mut self, room: usize) {
+        let starts = self.tail.windows(VERMAGIC.len() + room);
+        let place = starts.into_iter().position(|window| window.starts_with(VERMAGIC));
+        let Some(rest) = place.and_then(|at| self.tail.get(at + VERMAGIC.len()..)) else { return };
+        let word = rest.split(|&byte| byte == b' ' || byte == 0).next().unwrap_or_default();
+        self.found = Some(String::from_utf8_lossy(word).into_owned());
+    }
+
+    /// What was found, all pieces seen.
+    pub(crate) fn finish(mut self) -> Option<String> {
+        if self.found.is_none() {
+            self.look(0);
+        }
+        self.found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A dynamically linked 64-bit little-endian program header with one `PT_INTERP`.
+    pub(crate) fn dynamic_elf(machine: u16, loader: &str) -> Vec<u8> {
+        let mut head = vec![0_u8; 64 + 56];
+        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        head[16] = 3;
+        head[18..20].copy_from_slice(&machine.to_le_bytes());
+        head[32] = 64;
+        head[54] = 56;
+        head[56] = 1;
+        head[64] = 3;
+        head[72] = 120;
+        head[96] = u8::try_from(loader.len() + 1).unwrap();
+        head.extend(loader.bytes());
+        head.push(0);
+        head
+    }
+
+    #[test]
+    fn only_files_that_may_be_a_kernel_or_a_module_are_read_whole() {
+        let kernel = Wanted { sha256: true, module_release: false };
+        assert_eq!(wanted("boot/bzImage"), kernel);
+        assert_eq!(wanted("./boot/bzImage"), kernel);
+        assert!(!wanted("boot/grub/grubenv").is_whole());
+        let module = Wanted { sha256: false, module_release: true };
+        assert_eq!(wanted("lib/modules/6.1.0/a.ko"), module);
+        assert_eq!(wanted("boot/a.ko"), Wanted { sha256: true, module_release: true });
+        assert!(!wanted("usr/bin/x").is_whole());
+    }
+
+    #[test]
+    fn a_file_that_may_get_other_names_may_be_a_kernel_and_an_object_also_a_module() {
+        let object = [&b"\x7fELF\x02\x01"[..], &[0; 10], &[1, 0, 62, 0]].concat();
+        let both = Wanted { sha256: true, module_release: true };
+        assert_eq!(wanted_by_any_name("x", &object), both);
+        assert_eq!(wanted_by_any_name("x.ko", b""), both);
+        let kernel = Wanted { sha256: true, module_release: false };
+        for head in [&b""[..], b"\x7fELF", b"#!/bin/sh with more bytes"] {
+            assert_eq!(wanted_by_any_name("x", head), kernel);
+        }
+    }
+
+    #[test]
+    fn the_loader_of_a_program_is_found_and_nonsense_is_survived() {
+        let head = dynamic_elf(62, "/lib64/ld-linux-x86-64.so.2");
+        let content = Content::of_head(&head);
+        assert_eq!(content.loader.as_deref(), Some("/lib64/ld-linux-x86-64.so.2"));
+        assert_eq!(content.head.len(), ELF_KEPT);
+        assert!(is_linked(&content.head));
+        for len in 0..head.len() {
+            let _ = Content::of_head(&head[..len]);
+        }
+        let mut wild = head;
+        wild[32..40].fill(0xff);
+        assert_eq!(Content::of_head(&wild).loader, None);
+    }
+
+    #[test]
+    fn a_script_keeps_its_first_line_and_how_its_lines_end() {
+        let content = Content::of_head(b"#!/bin/sh -e\necho\n");
+        assert_eq!(content.head, b"#!/bin/sh -e");
+        assert_eq!(content.line_ends, LineEnds::Unix);
+        let content = Content::of_head(b"#!/bin/sh\necho\r\n");
+        assert_eq!(content.line_ends, LineEnds::Dos);
+        assert_eq!(Content::of_head(b"plain\r\n"), Content::default());
+        let line = |len: usize| [&b"#!/bin/sh "[..], &vec![b'x'; len - 10], b"\n"].concat();
+        assert!(!Content::of_head(&line(255)).long_line);
+        assert!(Content::of_head(&line(256)).long_line);
+    }
+
+    #[test]
+    fn the_release_of_a_module_is_found_wherever_the_pieces_are_cut() {
+        let bytes = b"\0license=GPL\0vermagic=6.1.83-yocto SMP preempt mod_unload \0name=x\0";
+        for cut in 0..bytes.len() {
+            for padding in [0, 100, 5000] {
+                let mut search = ReleaseSearch::default();
+                search.add(&vec![b'x'; padding]);
+                search.add(&bytes[..cut]);
+                search.add(&bytes[cut..]);
+                search.add(&vec![0; padding]);
+                assert_eq!(search.finish().as_deref(), Some("6.1.83-yocto"), "{cut} {padding}");
+            }
+        }
+        let mut search = ReleaseSearch::default();
+        search.add(b"nothing");
+        assert_eq!(search.finish(), None);
+        let mut search = ReleaseSearch::default();
+        search.add(b"vermagic=5.10.1");
+        assert_eq!(search.finish().as_deref(), Some("5.10.1"));
+    }
+}

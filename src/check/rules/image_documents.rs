@@ -1,0 +1,450 @@
+//! The documents of an image archive: `manifest.json` of `docker save`, the index and the manifests
+//! of an OCI layout, and an image's configuration (OCI image-spec, config.md). All are read as engines
+//! read them.
+
+use crate::model::text::go_json::{Json, WrongType};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What describes one image: its configuration and its layers, as names in the archive, the lowest
+/// layer first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// The first of its names, if it has one.
+    pub(crate) name: Option<String>,
+    pub(crate) config: String,
+    pub(crate) layers: Vec<String>,
+    /// Whether the names are those of the parts' hashes, which engines compare.
+    pub(crate) is_by_digest: bool,
+}
+
+/// What is read of an image's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Configuration {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) architecture: Option<String>,
+    pub(crate) has_command: bool,
+    pub(crate) has_health_check: bool,
+    /// The hashes of the layers without compression, the lowest first.
+    pub(crate) diff_ids: Vec<String>,
+    os: String,
+    has_rootfs: bool,
+    /// The first time in it that is none.
+    odd_time: Option<String>,
+    /// How many layers its history counts.
+    history: usize,
+}
+
+/// Why an archive is no image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Invalid {
+    #[error("{name} is not what it should be")]
+    Document { name: String, source: serde_json::Error },
+    #[error("{name} is not what it should be")]
+    Type { name: String, source: WrongType },
+    #[error("{name}, which its manifest names, is no JSON document")]
+    NotJson { name: String },
+    #[error("it has no image in it ({name} lists none whose parts are there)")]
+    NoImage { name: &'static str },
+    #[error("it has no image in it ({MANIFEST} is another program's)")]
+    NoManifest,
+    #[error("{name}, which its manifest names, is not in it")]
+    Missing { name: String },
+}
+
+/// What `docker save` writes beside the layers, and `skopeo copy … dir:` as well.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// The entry point of an OCI layout.
+pub(crate) const INDEX: &str = "index.json";
+/// How deep indexes may refer to indexes; engines write two.
+const DEPTH_MAX: usize = 4;
+/// How many layers Moby puts on top of each other.
+const LAYERS_MAX: usize = 125;
+
+/// Reads `manifest.json`: the list of `docker save`, or the one manifest of a `dir:`.
+///
+/// # Errors
+/// It is neither, or something in it is of another type.
+pub(crate) fn manifests(bytes: &[u8]) -> Result<Vec<Manifest>, Invalid> {
+    let in_document = |source| Invalid::Type { name: MANIFEST.to_owned(), source };
+    match Json::parse(bytes) {
+        Ok(Json::List(items)) => {
+            let is_ours = |item: &Json| item.field("Config").is_ok_and(|found| !found.is_empty());
+            if !items.iter().any(is_ours) {
+                return Err(Invalid::NoManifest);
+            }
+            items.iter().map(listed).collect::<Result<_, _>>().map_err(in_document)
+        }
+        Ok(document) => {
+            let parts = parts(&document).map_err(|_| Invalid::NoManifest)?;
+            let (config, layers) = parts.ok_or(Invalid::NoManifest)?;
+            let file = |part: &Descriptor| part.hash().to_owned();
+            let layers = layers.iter().map(file).collect();
+            let config = file(&config);
+            Ok(vec![Manifest { name: None, config, layers, is_by_digest: true }])
+        }
+        Err(source) => {
+            let starts = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+            match starts {
+                Some(b'[') => Err(Invalid::Document { name: MANIFEST.to_owned(), source }),
+                Some(_) | None => Err(Invalid::NoManifest),
+            }
+        }
+    }
+}
+
+fn listed(item: &Json) -> Result<Manifest, WrongType> {
+    Ok(Manifest {
+        name: item.last("RepoTags")?.texts("RepoTags")?.into_iter().next(),
+        config: item.text_of("Config")?.unwrap_or_default().to_owned(),
+        layers: item.last("Layers")?.texts("Layers")?,
+        is_by_digest: false,
+    })
+}
+
+/// What refers to a blob.
+struct Descriptor {
+    digest: String,
+    media_type: String,
+    is_artifact: bool,
+    name: Option<String>,
+}
+
+impl Descriptor {
+    fn of(json: &Json) -> Result<Self, WrongType> {
+        let platform = json.last("platform")?;
+        let unknown = |name| Ok(platform.text_of(name)? == Some("unknown"));
+        let annotations = json.last("annotations")?.fields("annotations")?;
+        let annotation = |wanted: &str| annotations.iter().rev().find(|(name, _)| *name == wanted);
+        let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+        let name = names.iter().find_map(|name| annotation(name));
+        Ok(Self {
+            digest: json.text_of("digest")?.unwrap_or_default().to_owned(),
+            media_type: json.text_of("mediaType")?.unwrap_or_default().to_owned(),
+            // Statements about another image, which builders put beside it.
+            is_artifact: annotation("vnd.docker.reference.type").is_some()
+                || is_artifact_type(json)?
+                || unknown("architecture")? && unknown("os")?,
+            name: name.and_then(|(_, text)| text.text("").ok().flatten()).map(str::to_owned),
+        })
+    }
+
+    /// Where an OCI layout keeps the blob.
+    fn path(&self) -> String {
+        format!("blobs/{}", self.digest.replacen(':', "/", 1))
+    }
+
+    fn hash(&self) -> &str {
+        self.digest.split_once(':').map_or(self.digest.as_str(), |(_, hash)| hash)
+    }
+
+    fn is_configuration(&self) -> bool {
+        self.media_type.is_empty() || CONFIGURATIONS.contains(&self.media_type.as_str())
+    }
+
+    fn is_layer(&self) -> bool {
+        let known = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+        self.media_type.is_empty() || known.iter().any(|kind| self.media_type.starts_with(kind))
+    }
+}
+
+/// The media types of an image's configuration.
+const CONFIGURATIONS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+
+/// Whether a manifest, or what refers to one, says that it is no image (image-spec, manifest.md,
+/// "Guidelines for Artifact Usage"). An image may name the type of its configuration there.
+fn is_artifact_type(json: &Json) -> Result<bool, WrongType> {
+    let kind = json.text_of("artifactType")?.unwrap_or_default();
+    Ok(!kind.is_empty() && !CONFIGURATIONS.contains(&kind))
+}
+
+/// The configuration and the layers of a manifest; `None` if it is that of no image.
+fn parts(manifest: &Json) -> Result<Option<(Descriptor, Vec<Descriptor>)>, WrongType> {
+    let config = manifest.last("config")?;
+    let is_referrer = !matches!(manifest.last("subject")?, Json::Null);
+    if matches!(config, Json::Null) || is_referrer || is_artifact_type(manifest)? {
+        return Ok(None);
+    }
+    let config = Descriptor::of(config)?;
+    let layers = manifest.last("layers")?.list("layers")?.iter().map(Descriptor::of);
+    let layers: Vec<Descriptor> = layers.collect::<Result<_, _>>()?;
+    let is_image = !config.digest.is_empty()
+        && config.is_configuration()
+        && layers.iter().all(Descriptor::is_layer);
+    Ok(is_image.then_some((config, layers)))
+}
+
+/// Finds the images of an OCI layout, whose small documents are in `documents`. Of an image for
+/// several machines those that are there; what is no image is left out.
+///
+/// # Errors
+/// A document is not what it should be, or there is no whole image.
+pub(crate) fn manifests_of_layout(
+    documents: &BTreeMap<String, Vec<u8>>,
+) -> Result<Vec<Manifest>, Invalid> {
+    let mut found = Vec::new();
+    let index = documents.get(INDEX).map(Vec::as_slice).unwrap_or_default();
+    descend(index, INDEX, None, documents, DEPTH_MAX, &mut BTreeSet::new(), &mut found)?;
+    if found.is_empty() { Err(Invalid::NoImage { name: INDEX }) } else { Ok(found) }
+}
+
+fn descend(
+    bytes: &[u8],
+    name: &str,
+    image: Option<String>,
+    documents: &BTreeMap<String, Vec<u8>>,
+    depth: usize,
+    seen: &mut BTreeSet<String>,
+    found: &mut Vec<Manifest>,
+) -> Result<(), Invalid> {
+    let typed = |source| Invalid::Type { name: name.to_owned(), source };
+    let document = parse(bytes, name)?;
+    let children = document.last("manifests").and_then(|list| list.list("manifests"));
+    for child in children.map_err(typed)? {
+        let child = Descriptor::of(child).map_err(typed)?;
+        let path = child.path();
+        // Each is read once: indexes that name each other many times would take for ever.
+        if child.is_artifact || !seen.insert(path.clone()) {
+            continue;
+        }
+        if let (Some(bytes), Some(depth)) = (documents.get(&path), depth.checked_sub(1)) {
+            let image = child.name.or_else(|| image.clone());
+            descend(bytes, &path, image, documents, depth, seen, found)?;
+        }
+    }
+    if let Some((config, layers)) = parts(&document).map_err(typed)?
+        && documents.contains_key(&config.path())
+    {
+        let layers = layers.iter().map(Descriptor::path).collect();
+        let config = config.path();
+        found.push(Manifest { name: image, config, layers, is_by_digest: true });
+    }
+    Ok(())
+}
+
+impl Configuration {
+    /// Reads an image's configuration, in the spelling of the image-spec or in any other that engines
+    /// read.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Self, Invalid> {
+        let document = parse(bytes, name)?;
+        Self::of(&document).map_err(|source| Invalid::Type { name: name.to_owned(), source })
+    }
+
+    fn of(document: &Json) -> Result<Self, WrongType> {
+        let mut config = RunConfig::default();
+        // A field that stands twice is set twice: `null` empties it, an object adds to it.
+        for value in document.field("config")? {
+            if matches!(value, Json::Null) {
+                config = RunConfig::default();
+            }
+            config.set(value)?;
+        }
+        let mut found = Self {
+            labels: config.labels,
+            architecture: document.text_of("architecture")?.map(str::to_owned),
+            has_command: config.has_command || config.has_entrypoint,
+            has_health_check: config.test.first().is_some_and(|first| first != "NONE"),
+            os: document.text_of("os")?.unwrap_or_default().to_owned(),
+            ..Self::default()
+        };
+        found.architecture = found.architecture.filter(|text| !text.is_empty());
+        for value in document.field("rootfs")? {
+            found.has_rootfs = !matches!(value, Json::Null);
+            match value.field("diff_ids")?.pop() {
+                Some(ids) => found.diff_ids = ids.texts("diff_ids")?,
+                None if !found.has_rootfs => found.diff_ids.clear(),
+                None => {}
+            }
+        }
+        for step in document.last("history")?.list("history")? {
+            let is_empty = step.last("empty_layer")?.is_true("empty_layer")?;
+            found.history += usize::from(!is_empty);
+            found.look_at_time(step)?;
+        }
+        found.look_at_time(document)?;
+        Ok(found)
+    }
+
+    fn look_at_time(&mut self, document: &Json) -> Result<(), WrongType> {
+        for time in document.field("created")? {
+            let time = time.text("created")?;
+            let odd = time.filter(|time| !is_time(time)).map(str::to_owned);
+            self.odd_time = self.odd_time.take().or(odd);
+        }
+        Ok(())
+    }
+
+    /// Why an engine would not load it along with so many layers.
+    pub(crate) fn refusal(&self, layers: usize) -> Option<String> {
+        let ids = self.diff_ids.len();
+        if !self.has_rootfs {
+            Some("the configuration has no rootfs".to_owned())
+        } else if layers != ids {
+            Some(format!(
+                "the manifest names {layers} layers, and the configuration {ids} diff_ids"
+            ))
+        } else if self.history > ids {
+            let count = self.history;
+            Some(format!("the history counts {count} layers, and the configuration {ids} diff_ids"))
+        } else if layers > LAYERS_MAX {
+            Some(format!("it has {layers} layers, and engines take no more than {LAYERS_MAX}"))
+        } else if !["", "linux"].contains(&self.os.as_str()) {
+            Some(format!("the configuration says that it is for {:?}, not for linux", self.os))
+        } else {
+            let odd = self.odd_time.as_ref();
+            odd.map(|time| {
+                format!("the configuration says that it was created {time:?}, which is no time")
+            })
+        }
+    }
+}
+
+/// Whether a text has the form of RFC 3339, `2026-11-27T10:00:00.5Z`.
+fn is_time(text: &str) -> bool {
+    let (Some(start), Some(rest)) = (text.get(..19), text.get(19..)) else { return false };
+    let has_form = |text: &str, form: &str| {
+        let fits = |(found, wanted): (u8, u8)| match wanted {
+            b'0' => found.is_ascii_digit(),
+            wanted => found == wanted,
+        };
+        text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
+    };
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|letter: char| letter.is_ascii_digit()),
+        None => rest,
+    };
+    has_form(start, "0000-00-00T00:00:00")
+        && (zone == "Z" || has_form(zone, "+00:00") || has_form(zone, "-00:00"))
+}
+
+/// What containers of the image are given.
+#[derive(Default)]
+struct RunConfig {
+    labels: BTreeMap<String, String>,
+    has_command: bool,
+    has_entrypoint: bool,
+    test: Vec<String>,
+}
+
+impl RunConfig {
+    fn set(&mut self, config: &Json) -> Result<(), WrongType> {
+        for labels in config.field("Labels")? {
+            if matches!(labels, Json::Null) {
+                self.labels.clear();
+            }
+            for (name, text) in labels.fields("Labels")? {
+                let text = text.text("a label")?.unwrap_or_default();
+                self.labels.insert(name.to_owned(), text.to_owned());
+            }
+        }
+        for command in config.field("Cmd")? {
+            self.has_command = has_words(command, "Cmd")?;
+        }
+        for command in config.field("Entrypoint")? {
+            self.has_entrypoint = has_words(command, "Entrypoint")?;
+        }
+        for check in config.field("Healthcheck")? {
+            if matches!(check, Json::Null) {
+                self.test.clear();
+            }
+            for test in check.field("Test")? {
+                self.test = test.texts("Test")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a command has words. One that is a text is one word.
+fn has_words(command: &Json, name: &str) -> Result<bool, WrongType> {
+    Ok(matches!(command, Json::Text(_)) || !command.texts(name)?.is_empty())
+}
+
+fn parse(bytes: &[u8], name: &str) -> Result<Json, Invalid> {
+    Json::parse(bytes).map_err(|source| Invalid::Document { name: name.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_of_docker_lists_its_images() {
+        let text = br#"[{"Config":"c.json","RepoTags":["a:1","a:2"],"Layers":["1/layer.tar"]},
+            {"Config":"d.json","RepoTags":null,"Layers":null}]"#;
+        let found = manifests(text).unwrap();
+        assert_eq!(found[0].name.as_deref(), Some("a:1"));
+        assert_eq!(found[0].layers, ["1/layer.tar"]);
+        assert_eq!((&found[1].name, found[1].layers.len()), (&None, 0));
+        assert!(manifests(b"[]").unwrap_err().to_string().contains("no image"));
+        assert!(matches!(manifests(b"{}"), Err(Invalid::NoManifest)));
+        assert!(matches!(manifests(br#"[{"Config":5}]"#), Err(Invalid::Type { .. })));
+        // Layers as a `dir:` has them.
+        let text = br#"{"config":{"digest":"sha256:c"},"layers":[{"digest":"sha256:l"}]}"#;
+        let found = manifests(text).unwrap();
+        assert_eq!(
+            (found[0].config.as_str(), found[0].layers.as_slice()),
+            ("c", &["l".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn a_layout_is_followed_through_its_indexes_past_what_is_not_there() {
+        let documents = [
+            (
+                INDEX,
+                r#"{"manifests":[{"digest":"sha256:i","annotations":{"io.containerd.image.name":"a:1"}}]}"#,
+            ),
+            (
+                "blobs/sha256/i",
+                r#"{"manifests":[{"digest":"sha256:m"},{"digest":"sha256:elsewhere"},
+                {"digest":"sha256:s","annotations":{"vnd.docker.reference.type":"x"}}]}"#,
+            ),
+            (
+                "blobs/sha256/m",
+                r#"{"config":{"digest":"sha256:c"},"layers":[{"digest":"sha256:l"}]}"#,
+            ),
+            ("blobs/sha256/s", r#"{"config":{"digest":"sha256:c"},"layers":[]}"#),
+            ("blobs/sha256/c", "{}"),
+        ];
+        let mut documents: BTreeMap<String, Vec<u8>> =
+            documents.iter().map(|(name, text)| ((*name).to_owned(), (*text).into())).collect();
+        let found = manifests_of_layout(&documents).unwrap();
+        let manifest = Manifest {
+            name: Some("a:1".to_owned()),
+            config: "blobs/sha256/c".to_owned(),
+            layers: vec!["blobs/sha256/l".to_owned()],
+            is_by_digest: true,
+        };
+        assert_eq!(found, [manifest]);
+        // An index that names itself comes to an end.
+        let ring = br#"{"manifests":[{"digest":"sha256:i"}]}"#;
+        documents.insert("blobs/sha256/i".to_owned(), ring.to_vec());
+        assert!(manifests_of_layout(&documents).is_err());
+        // So does one that names it many times over: without a memory, 5,000 to the fourth readings.
+        let many = vec![r#"{"digest":"sha256:i"}"#; 5000].join(",");
+        let many = format!(r#"{{"manifests":[{many}]}}"#).into_bytes();
+        documents.insert(INDEX.to_owned(), many.clone());
+        documents.insert("blobs/sha256/i".to_owned(), many);
+        assert!(manifests_of_layout(&documents).is_err());
+    }
+
+    #[test]
+    fn a_configuration_says_labels_command_and_machine() {
+        let text = br#"{"architecture":"arm64","config":{"Labels":{"a":"1","b":null},"Cmd":["x"],
+            "Healthcheck":{"Test":["NONE"]},"Env":["A=1"]},"rootfs":{}}"#;
+        let found = Configuration::parse(text, "c").unwrap();
+        assert_eq!(found.labels.len(), 2);
+        assert_eq!(found.architecture.as_deref(), Some("arm64"));
+        assert!(found.has_command && !found.has_health_check);
+        let text =
+            br#"{"config":{"Labels":null,"Entrypoint":[],"Healthcheck":{"Test":["CMD","x"]}}}"#;
+        let found = Configuration::parse(text, "c").unwrap();
+        assert!(!found.has_command && found.has_health_check && found.labels.is_empty());
+        let error = Configuration::parse(b"[]", "c").unwrap_err().to_string();
+        assert_eq!(error, "c is not what it should be");
+    }
+}

@@ -1,0 +1,313 @@
+//! The records of deploys, one file a container, written by the runtime and read by the manager. They are
+//! in `/run`: what they tell of ends with the boot. What is in them is decided in `model/container/deploy_record.rs`.
+
+use crate::host::os::atomic_file;
+use crate::host::os::listing;
+use crate::host::os::process;
+use crate::host::os::read::read_bounded_from;
+use crate::host::os::trusted;
+use crate::model::container::deploy_record::Record;
+use crate::model::container::id::ContainerId;
+use crate::model::container::ownership::Distrust;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where they are. Not in a state root: engines give each its own, and do not tell which.
+pub(crate) const FOLDER: &str = "/run/balena-extension-runtime-deploys";
+/// How many are kept. A container that is made anew at every failure must not fill the memory; but of a
+/// container without a record it is not known any more that its hooks ran. A silent one takes a page.
+const KEPT: usize = 512;
+const RECORD: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A record that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("read the record {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("read the record {path:?}")]
+    Parse { path: PathBuf, source: serde_json::Error },
+    #[error("{path:?} {why}, so nothing is read from it or written to it")]
+    Distrusted { path: PathBuf, why: Distrust },
+    #[error("write a record into {folder:?}")]
+    Write { folder: PathBuf, source: io::Error },
+}
+
+/// Reads the record of a container.
+///
+/// # Errors
+/// It is there and cannot be read, or others may have written it.
+pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<Record>, Error> {
+    let path = folder.join(name(id));
+    let failed = |error: Errno| Error::Read { path: path.clone(), source: error.into() };
+    let Some(opened) = open(folder)? else { return Ok(None) };
+    let flags = RECORD | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = match rustix::fs::openat(&opened, name(id), flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    check(&file, &path)?;
+    let bytes =
+        read_bounded_from(&file).map_err(|source| Error::Read { path: path.clone(), source })?;
+    Record::parse(&bytes).map(Some).map_err(|source| Error::Parse { path, source })
+}
+
+/// The ids of all containers that have a record, sorted.
+///
+/// # Errors
+/// The folder is there and cannot be listed.
+pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
+    let failed = |error: Errno| Error::Read { path: folder.to_owned(), source: error.into() };
+    let mut ids = Vec::new();
+    let Some(opened) = open(folder)? else { return Ok(ids) };
+    for name in listing::names(&opened).map_err(failed)? {
+        let id = name.to_str().ok().and_then(|name| name.strip_suffix(".json"));
+        ids.extend(id.filter(|id| ContainerId::parse(id).is_ok()).map(str::to_owned));
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Replaces the record of a container: a reader sees the old one or the new. Nothing is synced, since no
+/// record outlives the boot.
+///
+/// # Errors
+/// The record is as it was.
+pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
+    let failed = |source| Error::Write { folder: folder.to_owned(), source };
+    let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
+    make(folder).map_err(failed)?;
+    let Some(opened) = open(folder)? else { return Err(failed(Errno::NOENT.into())) };
+    replace(opened.as_fd(), id, &bytes).map_err(failed)?;
+    prune(opened.as_fd()).map_err(failed)
+}
+
+/// Removes the record of a container, if there is one.
+pub(crate) fn remove(folder: &Path, id: &ContainerId) {
+    let Ok(Some(folder)) = open(folder) else { return };
+    // One that stays is overwritten by the next, or ends with the boot.
+    for name in [name(id), prepared(id)] {
+        let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
+    }
+}
+
+fn name(id: &ContainerId) -> String {
+    format!("{id}.json")
+}
+
+/// The name that a record has for an instant, before it replaces another.
+fn prepared(id: &ContainerId) -> String {
+    format!(".{id}.tmp")
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Opens the folder of the records, which only root, or this user, may have made and may change. `None` if there
+/// is none.
+fn open(folder: &Path) -> Result<Option<OwnedFd>, Error> {
+    match rustix::fs::open(folder, RECORD | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(opened) => check(&opened, folder).map(|()| Some(opened)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(Error::Read { path: folder.to_owned(), source: error.into() }),
+    }
+}
+
+fn check(file: impl AsFd, path: &Path) -> Result<(), Error> {
+    let failed = |error: Errno| Error::Read { path: path.to_owned(), source: error.into() };
+    let stat = rustix::fs::fstat(file).map_err(failed)?;
+    let trusted = trusted::ownership(&stat).is_of_root_or(process::effective_user());
+    trusted.map_err(|why| Error::Distrusted { path: path.to_owned(), why })
+}
+
+/// The file has no name until it is complete, so a kill leaves a whole record, if under the wrong name,
+/// which the next one takes over. Two calls for one container may meet here: one's record replaces the
+/// other's, as if it had come later.
+fn replace(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
+    let prepared = PathBuf::from(prepared(id));
+    match prepare_unnamed(folder, &prepared, bytes) {
+        Ok(()) => rename(folder, &prepared, id),
+        // An overlay, or an old filesystem, has no such files.
+        Err(_) => replace_named(folder, id, bytes),
+    }
+}
+
+fn prepare_unnamed(folder: BorrowedFd<'_>, prepared: &Path, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(folder, ".", flags, Mode::from_raw_mode(0o600))?);
+    file.write_all(bytes)?;
+    let mut linked = atomic_file::link(&file, folder, prepared);
+    if linked == Err(Errno::EXIST) {
+        let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
+        linked = atomic_file::link(&file, folder, prepared);
+    }
+    Ok(linked?)
+}
+
+/// The same by a file that has a name before it is complete: this process's own, as another call for the
+/// container must not complete it. A kill leaves it until it is the oldest.
+fn replace_named(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
+    let prepared = PathBuf::from(format!(".{id}.{}.tmp", std::process::id()));
+    let mut file = atomic_file::create(folder, &prepared, Mode::from_raw_mode(0o600))?;
+    match file.write_all(bytes) {
+        Ok(()) => rename(folder, &prepared, id),
+        Err(error) => {
+            let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
+            Err(error)
+        }
+    }
+}
+
+fn rename(folder: BorrowedFd<'_>, prepared: &Path, id: &ContainerId) -> io::Result<()> {
+    match rustix::fs::renameat(folder, prepared, folder, name(id)) {
+        // Not there any more: the other call has given it its name.
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => {
+            let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
+            Err(error.into())
+        }
+    }
+}
+
+/// Removes the oldest records above the number that is kept.
+fn prune(folder: BorrowedFd<'_>) -> io::Result<()> {
+    let names = listing::names(folder)?;
+    let Some(excess) = names.len().checked_sub(KEPT).filter(|&excess| excess > 0) else {
+        return Ok(());
+    };
+    let age = |name: CString| {
+        // One that vanishes meanwhile has been pruned by another call.
+        let found = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(((found.st_mtime, found.st_mtime_nsec), name))
+    };
+    let mut records: Vec<_> = names.into_iter().filter_map(age).collect();
+    records.sort();
+    for (_, name) in records.into_iter().take(excess) {
+        let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::container::deploy_record::Step;
+
+    fn id(text: &str) -> ContainerId {
+        ContainerId::parse(text).unwrap()
+    }
+
+    fn record(text: &str) -> Record {
+        let step = Step {
+            verb: "create".to_owned(),
+            time: String::new(),
+            error: Some("no".to_owned()),
+            refused: None,
+            warnings: Vec::new(),
+            hooks: Vec::new(),
+        };
+        Record::after(None, text, step)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_is_gone_when_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("deploys");
+        assert!(load(&folder, &id("x")).unwrap().is_none());
+        save(&folder, &id("x"), &record("x")).unwrap();
+        save(&folder, &id("x"), &record("x")).unwrap();
+        assert_eq!(load(&folder, &id("x")).unwrap().unwrap(), record("x"));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing beside it");
+        // As a kill leaves it.
+        std::fs::copy(folder.join("x.json"), folder.join(".x.tmp")).unwrap();
+        assert_eq!(ids(&folder).unwrap(), ["x"]);
+        save(&folder, &id("x"), &record("y")).unwrap();
+        assert_eq!(load(&folder, &id("x")).unwrap().unwrap(), record("y"));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "the old one is taken over");
+        std::fs::copy(folder.join("x.json"), folder.join(".x.tmp")).unwrap();
+        remove(&folder, &id("x"));
+        assert!(load(&folder, &id("x")).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+        File::create(folder.join("x.json")).unwrap();
+        assert!(matches!(load(&folder, &id("x")), Err(Error::Parse { .. })));
+    }
+
+    #[test]
+    fn records_are_kept_where_every_file_has_a_name_from_its_beginning() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = File::open(base.path()).unwrap();
+        let bytes = |text| record(text).to_bytes().unwrap();
+        // As a kill leaves it.
+        let left = base.path().join(format!(".x.{}.tmp", std::process::id()));
+        File::create(left).unwrap();
+        for text in ["x", "y"] {
+            replace_named(folder.as_fd(), &id("x"), &bytes(text)).unwrap();
+            assert_eq!(load(base.path(), &id("x")).unwrap().unwrap(), record(text));
+            assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1, "nothing beside it");
+        }
+    }
+
+    #[test]
+    fn what_others_may_have_written_is_neither_believed_nor_written_to() {
+        use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("deploys");
+        let file = folder.join("x.json");
+        save(&folder, &id("x"), &record("x")).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let distrusted = |path: &Path| {
+            let loaded = load(&folder, &id("x"));
+            assert!(
+                matches!(&loaded, Err(Error::Distrusted { path: named, .. }) if named == path),
+                "{loaded:?}"
+            );
+        };
+        mode(&file, 0o666);
+        distrusted(&file);
+        mode(&file, 0o600);
+        chown(&file, Some(65534), None).unwrap();
+        distrusted(&file);
+        for bad in [0o777, 0o1777, 0o770] {
+            mode(&folder, bad);
+            distrusted(&folder);
+            assert!(save(&folder, &id("y"), &record("y")).is_err());
+            remove(&folder, &id("x"));
+        }
+        mode(&folder, 0o700);
+        chown(&folder, Some(65534), None).unwrap();
+        assert!(ids(&folder).is_err());
+        assert!(save(&folder, &id("y"), &record("y")).is_err());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
+        let link = base.path().join("link");
+        symlink(&folder, &link).unwrap();
+        assert!(load(&link, &id("x")).is_err() && save(&link, &id("y"), &record("y")).is_err());
+        chown(&folder, Some(0), None).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        symlink("/etc/hostname", &file).unwrap();
+        assert!(matches!(load(&folder, &id("x")), Err(Error::Read { .. })));
+        std::fs::remove_file(&file).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(matches!(load(&folder, &id("x")), Err(Error::Read { .. })));
+    }
+
+    #[test]
+    fn only_so_many_are_kept_the_newest() {
+        let base = tempfile::tempdir().unwrap();
+        for number in 0..KEPT + 5 {
+            save(base.path(), &id(&format!("c{number}")), &record("c")).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), KEPT);
+        assert!(load(base.path(), &id(&format!("c{}", KEPT + 4))).unwrap().is_some());
+        assert!(load(base.path(), &id("c0")).unwrap().is_none());
+    }
+}

@@ -1,0 +1,178 @@
+//! The process that works on a container at this moment: whoever holds the lock of its folder.
+//! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
+//! end with it; a proxy that is stopped and so cannot is ended by itself.
+
+use crate::host::os::listing;
+use crate::host::os::process::{self, Process, Waited};
+use crate::model::container::lock_holder::{is_delete, names, works_on};
+use crate::model::container::proxy::command_line;
+use crate::model::text::cause::in_words;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Which commands [`end`] ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// All but deletes: one may have taken the lock a moment ago, from the command to be ended.
+    NoDelete,
+    All,
+}
+
+/// Kills the command that holds the lock of `folder`, the folder of container `id`. None, or one that is
+/// gone by now, is fine, and so is a folder that is gone; anything else that holds the lock is left alone.
+///
+/// # Errors
+/// It cannot be determined who holds the lock, or the kernel refuses.
+pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
+    for process in find(id, folder, ends)? {
+        process.kill()?;
+    }
+    Ok(())
+}
+
+/// Kills the proxy of container `id`, should it have `folder` open: it shares the lock of a `create` that has
+/// died, follows it by itself unless somebody has stopped it (SIGSTOP), and is recorded nowhere yet.
+///
+/// # Errors
+/// It cannot be determined whether there is one, or the kernel refuses.
+pub(crate) fn end_unrecorded_proxy(id: &str, folder: &Path) -> io::Result<()> {
+    process::check_proc()?;
+    let Some(folder) = inode(folder)? else { return Ok(()) };
+    for pid in process::pids()? {
+        if cmdline(pid)?.is_none_or(|found| found != command_line(id)) {
+            continue;
+        }
+        let Some(process) = process::open(pid)? else { continue };
+        // Looked at again, for only now does the pid stay the same process's.
+        let is_proxy = || -> io::Result<bool> {
+            Ok(cmdline(pid)?.is_some_and(|found| found == command_line(id))
+                && is_command(pid, id, Ends::All)?
+                && has_open(pid, folder)?)
+        };
+        if holds(&process, is_proxy())? {
+            process.kill()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a command works on the container. The lock alone does not say so: what a dead one has started
+/// may still hold it for a moment.
+///
+/// # Errors
+/// It cannot be determined who holds the lock.
+pub(crate) fn is_at_work(id: &str, folder: &Path) -> io::Result<bool> {
+    Ok(!find(id, folder, Ends::All)?.is_empty())
+}
+
+fn find(id: &str, folder: &Path, ends: Ends) -> io::Result<Vec<Process>> {
+    process::check_proc()?;
+    let Some(folder) = inode(folder)? else { return Ok(Vec::new()) };
+    let locks = std::fs::read_to_string("/proc/locks").map_err(|error| {
+        io::Error::other(format!("/proc/locks names the holders of locks: {}", in_words(&error)))
+    })?;
+    let mut found = Vec::new();
+    for pid in holders(&locks, folder.1) {
+        let Some(process) = process::open(pid)? else { continue };
+        // The lock outlives the process that took it while its children share it; by then the pid
+        // may be another's. This one must be a command on the container and have the folder open.
+        let is_ours = is_command(pid, id, ends)
+            .and_then(|is_command| Ok(is_command && has_open(pid, folder)?));
+        if holds(&process, is_ours)? {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+/// What was found out about a process counts only if it is still there; of one that has ended nothing can be
+/// read, and nothing need be.
+fn holds(process: &Process, found: io::Result<bool>) -> io::Result<bool> {
+    match process.wait_end(Duration::ZERO)? {
+        Waited::Ended => Ok(false),
+        Waited::StillThere => found.map_err(|error| {
+            let (pid, why) = (process.pid(), in_words(&error));
+            io::Error::other(format!(
+                "cannot determine whether process {pid} works on it (without CAP_SYS_PTRACE?): {why}"
+            ))
+        }),
+    }
+}
+
+/// Device and inode; `None` if nothing is there.
+fn inode(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`.
+fn holders(locks: &str, inode: u64) -> Vec<i32> {
+    let mut pids = Vec::new();
+    for line in locks.lines() {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { continue };
+        let same = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
+        pids.extend(pid.parse::<i32>().ok().filter(|_| same));
+    }
+    pids
+}
+
+/// Whether `pid` runs this program, in this or another version, on container `id`.
+fn is_command(pid: i32, id: &str, ends: Ends) -> io::Result<bool> {
+    // First, since everybody may read it.
+    let line = cmdline(pid)?.unwrap_or_default();
+    if !names(&line, id) || (ends == Ends::NoDelete && is_delete(&line)) {
+        return Ok(false);
+    }
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe"));
+    let (theirs, own) = (program(&pid.to_string())?, program("self")?);
+    Ok(works_on(&line, &theirs.to_string_lossy(), &own.to_string_lossy(), id))
+}
+
+/// The command line; `None` of a process that has ended.
+fn cmdline(pid: i32) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(line) => Ok(Some(line)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_open(pid: i32, folder: (u64, u64)) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let table = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty())?;
+    for number in listing::names(&table)? {
+        match rustix::fs::statat(&table, number, AtFlags::empty()) {
+            Ok(found) if (found.st_dev, found.st_ino) == folder => return Ok(true),
+            // NOENT: closed meanwhile.
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_flocks_on_the_folder_count() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 10 00:19:77 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 11 00:19:77 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 14 00:19:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 12 00:19:78 0 EOF\n\
+                     garbage\n\
+                     4: FLOCK  ADVISORY  READ 13 fe:00:77 0 EOF\n";
+        assert_eq!(holders(locks, 77), [10, 13]);
+        assert!(holders("", 77).is_empty());
+    }
+}

@@ -1,0 +1,402 @@
+//! The container's own log, which `docker logs` shows: where the proxy's standard output and error
+//! lead. Writing never blocks: while `create` runs nobody reads the engine's pipes, so a hook that
+//! prints more than they hold would hang the engine for ever.
+
+use crate::host::os::process::Process;
+use crate::host::os::unblocked::Writer;
+use rustix::io::Errno;
+use rustix::process::PidfdGetfdFlags;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// What is written at once into pipes of the usual 64 KiB before they are enlarged.
+const HEAD: usize = 16 * 1024;
+/// The size asked for when a hook prints more, the most the kernel grants (pipe(7)).
+const ENLARGED: usize = 1024 * 1024;
+/// What is written at once into an enlarged pipe. Small writes fill its pages by half only.
+const ENLARGED_HEAD: usize = 480 * 1024;
+/// What is kept of the end, to follow the head.
+const TAIL: usize = 20 * 1024;
+/// What may wait for a reader that is there but slow.
+const BACKLOG: usize = 1024 * 1024;
+/// How long a reader may take no more of the rest when the hook has ended.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one that takes a little at a time may take for all of it; then the end alone follows.
+const HASTE: Duration = Duration::from_secs(2);
+/// How long it may take in all: the container is locked meanwhile.
+const FINISH_LIMIT: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Both streams.
+pub(crate) struct ContainerLog {
+    pub(crate) out: Stream,
+    pub(crate) err: Stream,
+}
+
+/// Whether somebody reads while a hook prints.
+#[derive(Clone, Copy)]
+pub(crate) enum Reader {
+    /// Nobody before `create` has returned: the beginning and the end of the output are kept.
+    Later,
+    /// Yes: all of it goes out.
+    Now,
+}
+
+/// One stream of the container's log.
+pub(crate) struct Stream {
+    writer: Option<Writer>,
+    reader: Reader,
+    /// The rest of a note that stands for a gap; what is pending follows it.
+    note: Vec<u8>,
+    pending: VecDeque<u8>,
+    /// How many bytes may still be written at once.
+    budget: usize,
+    /// How many bytes are missing before what is pending, of which no note tells yet.
+    dropped: usize,
+}
+
+impl ContainerLog {
+    /// The log of the container that `create` is making: its own output, or the container's pty.
+    pub(crate) fn of_this_process(pty: Option<BorrowedFd<'_>>, reader: Reader) -> Self {
+        let stream = |own| Stream::new(Writer::of(pty.unwrap_or(own)), reader);
+        Self { out: stream(io::stdout().as_fd()), err: stream(io::stderr().as_fd()) }
+    }
+
+    /// The log of a container whose proxy waits; and why one of its streams cannot be had, unless that is
+    /// only because nobody reads it any more.
+    pub(crate) fn of_proxy(proxy: &Process) -> (Self, Option<io::Error>) {
+        let mut lost = None;
+        let mut stream = |number: i32| {
+            let path = format!("/proc/{}/fd/{number}", proxy.pid());
+            let duplicate =
+                || rustix::process::pidfd_getfd(proxy, number, PidfdGetfdFlags::empty());
+            let writer = match Writer::at(&path, duplicate) {
+                Ok(writer) => Some(writer),
+                // A pipe without a reader, a terminal that was hung up, a proxy that has ended.
+                Err(Errno::NXIO | Errno::IO | Errno::NOENT | Errno::SRCH) => None,
+                Err(error) => {
+                    lost = Some(error.into());
+                    None
+                }
+            };
+            Stream::new(writer, Reader::Now)
+        };
+        (Self { out: stream(1), err: stream(2) }, lost)
+    }
+
+    /// The standard output of this process, for both streams.
+    pub(crate) fn of_caller() -> Self {
+        let stream = || Stream::new(Writer::of(io::stdout().as_fd()), Reader::Now);
+        Self { out: stream(), err: stream() }
+    }
+
+    /// No log: what is written is dropped.
+    pub(crate) fn nowhere() -> Self {
+        Self { out: Stream::new(None, Reader::Now), err: Stream::new(None, Reader::Now) }
+    }
+
+    /// Writes a line of the runtime's own, which is to reach whoever reads the container's log.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.err.push(format!("{line}\n").as_bytes());
+        self.finish();
+    }
+
+    /// Writes what is left, with a note where something had to be left out. A reader gets some time, but
+    /// not for ever more as long as it takes a little.
+    pub(crate) fn finish(&mut self) {
+        let begun = Instant::now();
+        let mut progress = begun;
+        let patience = match (self.out.reader, self.err.reader) {
+            (Reader::Later, Reader::Later) => Duration::ZERO,
+            (Reader::Now, _) | (_, Reader::Now) => PATIENCE,
+        };
+        while self.out.has_more() || self.err.has_more() {
+            // Both, neither waits for the other.
+            let written = [self.out.write_some(), self.err.write_some()];
+            let wrote = written.iter().flatten().any(|&bytes| bytes > 0);
+            let now = Instant::now();
+            if wrote {
+                progress = now;
+            } else if now >= progress + patience {
+                break;
+            } else {
+                std::thread::sleep(PAUSE);
+            }
+            if now >= begun + FINISH_LIMIT {
+                break;
+            }
+            if now >= begun + HASTE {
+                self.out.keep(TAIL);
+                self.err.keep(TAIL);
+            }
+        }
+        self.out.forget();
+        self.err.forget();
+    }
+}
+
+impl Stream {
+    fn new(writer: Option<Writer>, reader: Reader) -> Self {
+        let budget = match (reader, &writer) {
+            // Nobody has to read a file for it to take more.
+            (Reader::Now, _) | (Reader::Later, Some(Writer::File(_))) => usize::MAX,
+            (
+                Reader::Later,
+                Some(Writer::Opened(_) | Writer::Socket(_) | Writer::Shared(_)) | None,
+            ) => HEAD,
+        };
+        Self { writer, reader, note: Vec::new(), pending: VecDeque::new(), budget, dropped: 0 }
+    }
+
+    /// Whether output waits that [`Self::pump`] would write as soon as there is room. Whoever polls for
+    /// room that nothing is written to never sleeps.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.has_more() && self.may_write() && self.budget > 0
+    }
+
+    /// Whether there is anything left to write, and somewhere to write it.
+    fn has_more(&self) -> bool {
+        let anything = !self.pending.is_empty() || !self.note.is_empty() || self.dropped > 0;
+        self.writer.is_some() && anything
+    }
+
+    /// Whether what is pending may go out before the hook has ended. Behind a gap that nobody was there
+    /// to prevent, only the end of the output follows: `finish` writes it.
+    fn may_write(&self) -> bool {
+        match self.reader {
+            Reader::Later => self.dropped == 0,
+            Reader::Now => true,
+        }
+    }
+
+    /// The descriptor to poll for writing.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.writer.as_ref().map(Writer::as_fd)
+    }
+
+    /// Takes output and writes what can be written now.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        if self.writer.is_none() {
+            return;
+        }
+        self.pending.extend(bytes);
+        self.pump();
+        let room = match self.reader {
+            Reader::Later => TAIL,
+            Reader::Now => BACKLOG,
+        };
+        self.keep(room);
+    }
+
+    /// Leaves out all that is pending but its last `room` bytes.
+    fn keep(&mut self, room: usize) {
+        let excess = self.pending.len().saturating_sub(room);
+        self.pending.drain(..excess);
+        self.dropped += excess;
+    }
+
+    fn forget(&mut self) {
+        self.note.clear();
+        self.pending.clear();
+        self.dropped = 0;
+    }
+
+    /// Writes what can be written now.
+    pub(crate) fn pump(&mut self) {
+        while self.has_more() && self.may_write() {
+            if self.budget == 0 && !self.enlarge() {
+                return;
+            }
+            match self.write_some() {
+                Some(written) if written > 0 => self.budget -= written.min(self.budget),
+                _ => return,
+            }
+        }
+    }
+
+    /// Makes room once for more than the pipe's usual size.
+    fn enlarge(&mut self) -> bool {
+        let Some(Writer::Opened(descriptor)) = &self.writer else { return false };
+        let size = rustix::pipe::fcntl_getpipe_size(descriptor);
+        if size.is_ok_and(|size| size < ENLARGED)
+            && rustix::pipe::fcntl_setpipe_size(descriptor, ENLARGED).is_ok()
+        {
+            self.budget = ENLARGED_HEAD;
+            return true;
+        }
+        false
+    }
+
+    /// The number of bytes written; `None` when nothing can be written now or ever.
+    fn write_some(&mut self) -> Option<usize> {
+        let writer = self.writer.as_ref()?;
+        let (front, _) = self.pending.as_slices();
+        let chunk = front.get(..front.len().min(self.budget.max(TAIL)))?;
+        // A note counts what is missing at the moment when there is room for it.
+        let fresh = match (self.note.is_empty(), self.dropped) {
+            (true, 1..) => format!("\n[{} bytes of output left out]\n", self.dropped).into_bytes(),
+            (true, 0) | (false, _) => Vec::new(),
+        };
+        let (bytes, is_note) = match (self.note.is_empty(), fresh.is_empty()) {
+            (false, _) => (self.note.as_slice(), true),
+            (true, false) => (fresh.as_slice(), true),
+            (true, true) if chunk.is_empty() => return None,
+            (true, true) => (chunk, false),
+        };
+        match writer.write(bytes) {
+            Ok(written) => {
+                if !fresh.is_empty() {
+                    self.note = fresh;
+                    self.dropped = 0;
+                }
+                if is_note {
+                    self.note.drain(..written);
+                } else {
+                    self.pending.drain(..written);
+                }
+                Some(written)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(_) => {
+                // The reader has gone away.
+                self.writer = None;
+                self.forget();
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn pipe(reader: Reader) -> (std::fs::File, Stream) {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let stream = Stream::new(Writer::of(write.as_fd()), reader);
+        drop(write);
+        (read.into(), stream)
+    }
+
+    fn finish(stream: Stream) -> Stream {
+        let mut log = ContainerLog { out: stream, err: Stream::new(None, Reader::Now) };
+        log.finish();
+        log.out
+    }
+
+    fn read_all(mut read: std::fs::File, stream: Stream) -> Vec<u8> {
+        drop(stream);
+        let mut bytes = Vec::new();
+        read.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_little_output_arrives_as_it_is() {
+        let (read, mut stream) = pipe(Reader::Later);
+        stream.push(b"one\n");
+        stream.push(b"two\n");
+        assert_eq!(read_all(read, finish(stream)), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn of_megabytes_that_nobody_reads_the_beginning_and_the_end_are_kept_without_blocking() {
+        for chunk in [1, 100, 65_536] {
+            let (read, mut stream) = pipe(Reader::Later);
+            let output: Vec<u8> = (0..3_000_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+            let output = &output[..2_000_000];
+            output.chunks(chunk).for_each(|chunk| stream.push(chunk));
+            let seen = read_all(read, finish(stream));
+            assert!(seen.starts_with(&output[..HEAD]), "chunks of {chunk}");
+            assert!(seen.ends_with(&output[output.len() - TAIL..]), "chunks of {chunk}");
+            let text = String::from_utf8_lossy(&seen);
+            assert!(text.contains("bytes of output left out]"), "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn with_a_reader_nothing_is_left_out() {
+        let (read, mut stream) = pipe(Reader::Now);
+        let output: Vec<u8> = (0..200_000_u32).flat_map(|n| n.to_le_bytes()).collect();
+        let expected = output.clone();
+        let reader = std::thread::spawn(move || {
+            let (mut read, mut bytes) = (read, Vec::new());
+            read.read_to_end(&mut bytes).map(|_| bytes).unwrap()
+        });
+        output.chunks(10_000).for_each(|chunk| stream.push(chunk));
+        drop(finish(stream));
+        assert!(reader.join().unwrap() == expected);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_away_is_no_error() {
+        let (read, mut stream) = pipe(Reader::Now);
+        drop(read);
+        stream.push(b"x");
+        stream.push(b"y");
+        assert!(!finish(stream).wants_to_write());
+    }
+
+    #[test]
+    fn behind_a_gap_output_goes_on_with_a_note_as_soon_as_there_is_room() {
+        let (mut read, mut stream) = pipe(Reader::Now);
+        stream.push(&vec![b'x'; 3 * BACKLOG]);
+        let mut seen = Vec::new();
+        let mut make_room = || {
+            let mut bytes = [0; 4096];
+            read.read_exact(&mut bytes).unwrap();
+            seen.extend(bytes);
+        };
+        // Whoever reads is told of the gap and gets what is behind it before the hook has ended.
+        while stream.wants_to_write() {
+            make_room();
+            stream.pump();
+        }
+        make_room();
+        stream.push(b"after\n");
+        assert!(!stream.wants_to_write(), "there is nothing to wait for any more");
+        seen.extend(read_all(read, stream));
+        let text = String::from_utf8(seen).unwrap();
+        assert!(text.ends_with("xafter\n"));
+        assert_eq!(text.matches("bytes of output left out]\n").count(), 1);
+        let note = text.lines().nth(1).unwrap();
+        let missing: usize =
+            note.trim_start_matches('[').split(' ').next().unwrap().parse().unwrap();
+        let arrived = text.bytes().filter(|&byte| byte == b'x').count();
+        assert_eq!(arrived + missing, 3 * BACKLOG, "{note}");
+    }
+
+    #[test]
+    fn a_stream_that_nobody_reads_yet_is_not_waited_for() {
+        let (_read, mut stream) = pipe(Reader::Later);
+        // A pipe that was nearly full before, or a terminal, holds less than what is written at once.
+        stream.pending.extend(vec![b'x'; TAIL]);
+        stream.keep(TAIL - 1);
+        assert!(!stream.wants_to_write());
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_little_at_a_time_gets_the_end() {
+        let (read, mut stream) = pipe(Reader::Now);
+        stream.push(&vec![b'x'; BACKLOG]);
+        stream.push(b"the end\n");
+        let reader = std::thread::spawn(move || {
+            let (mut read, mut seen, mut bytes) = (read, Vec::new(), [0; 4096]);
+            loop {
+                match read.read(&mut bytes).unwrap() {
+                    0 => return String::from_utf8(seen).unwrap(),
+                    len => seen.extend(&bytes[..len]),
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let begun = Instant::now();
+        drop(finish(stream));
+        assert!(begun.elapsed() < FINISH_LIMIT + PATIENCE, "{:?}", begun.elapsed());
+        let seen = reader.join().unwrap();
+        assert!(seen.ends_with("the end\n") && seen.contains("bytes of output left out]"));
+    }
+}

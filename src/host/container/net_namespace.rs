@@ -1,0 +1,119 @@
+//! Network namespaces: which one a child is born into. A proxy left in the host's namespace would
+//! make Docker rewrite the host's interfaces and routes (network_namespaces(7)).
+
+use crate::host::os::process::{Process, Waited};
+use crate::model::container::spec::Network;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::io;
+use std::time::Duration;
+
+const OWN: &str = "/proc/self/ns/net";
+
+/// A failure around namespaces.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("open the network namespace {path:?}")]
+    Open { path: String, source: io::Error },
+    #[error("open the network namespace {path:?} of the proxy (is CAP_SYS_PTRACE missing?)")]
+    Look { path: String, source: io::Error },
+    #[error("join the network namespace {path:?}")]
+    Join { path: String, source: io::Error },
+    #[error("create a network namespace (the proxy must not stay in the host's)")]
+    Create { source: io::Error },
+    #[error("return to the runtime's own network namespace")]
+    Return { source: io::Error },
+}
+
+/// A namespace that is held open: it is the same one still when the process it was opened by has ended.
+pub(crate) struct Held {
+    path: String,
+    file: File,
+}
+
+impl Held {
+    /// The namespace of `process`; `None` if it has ended.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn of(process: &Process) -> Result<Option<Self>, Error> {
+        let path = format!("/proc/{}/ns/net", process.pid());
+        let opened = open(&path);
+        // A pid may be another's by now; what was opened is this process's only if it is still there.
+        let looked = process.wait_end(Duration::ZERO);
+        match looked.map_err(|source| Error::Open { path: path.clone(), source })? {
+            Waited::Ended => Ok(None),
+            Waited::StillThere => match opened {
+                Ok(file) => Ok(Some(Self { file, path })),
+                Err(Error::Open { path, source })
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    Err(Error::Look { path, source })
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Runs `action` in it and returns to the own one.
+    ///
+    /// # Errors
+    /// Those of [`within`].
+    pub(crate) fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T, Error> {
+        away(|| self.join(), action)
+    }
+
+    fn join(&self) -> Result<(), Error> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Error::Join { path: self.path.clone(), source: error.into() })
+    }
+}
+
+/// Runs `action` in the namespace that `network` names and returns to the own one.
+///
+/// # Errors
+/// `action` did not run, unless the way back failed: then what it did stands, and the caller must
+/// not go on in this process but to clean up.
+pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result<T, Error> {
+    match network {
+        Network::Inherited => Ok(action()),
+        Network::New => {
+            let enter = || unshare(CloneFlags::CLONE_NEWNET);
+            away(|| enter().map_err(|error| Error::Create { source: error.into() }), action)
+        }
+        Network::Joined(path) => Held { path: path.clone(), file: open(path)? }.within(action),
+    }
+}
+
+fn away<T>(
+    enter: impl FnOnce() -> Result<(), Error>,
+    action: impl FnOnce() -> T,
+) -> Result<T, Error> {
+    let home = open(OWN)?;
+    enter()?;
+    let result = action();
+    setns(&home, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| Error::Return { source: error.into() })?;
+    Ok(result)
+}
+
+/// The name of the network namespace of `pid`, as the kernel has it: `net:[4026531840]`.
+pub(crate) fn name_of(pid: i32) -> String {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/net"));
+    link.map_or_else(|_| "unknown".to_owned(), |name| name.display().to_string())
+}
+
+/// A path that is no namespace must not hang the call, as a FIFO would.
+fn open(path: &str) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open(path)
+        .map_err(|source| Error::Open { path: path.to_owned(), source })
+}

@@ -1,0 +1,343 @@
+//! The proxy: the process that gives the engine a PID between create and start, and its making.
+//!
+//! The two ends of a socket pair tie it to `create`: the proxy says when it is ready, and ends when
+//! `create` ends without having said that it is complete, however that happened. Until then it also
+//! holds the container's lock, so whoever gets the lock knows that no such proxy is left.
+
+#![expect(unsafe_code, reason = "signal(2) and sigtimedwait(3) have no safe wrappers")]
+
+use crate::host::container::sandbox;
+use crate::host::os::descriptor;
+use crate::host::os::process::{self, Process, Waited};
+use crate::host::os::reaper;
+use crate::host::os::spawn::{Program, spawn as spawn_program};
+use crate::model::container::exit::Exit;
+use crate::model::container::proxy::{Identity, PROGRAM, Refusal, Step};
+use crate::model::extension::hook::PATH;
+use crate::model::text::system_call::why;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Where the proxy finds its end of the socket pair, and the lock.
+const CONTROL: RawFd = 3;
+const LOCK: RawFd = 4;
+const READY: u8 = b'r';
+const COMPLETE: u8 = b'c';
+/// A proxy is ready within a millisecond; a machine that swaps may take long.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a killed process may take to end.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for whoever reaps a killed proxy. Engines refuse to delete it before.
+const REAP_LIMIT: Duration = Duration::from_millis(200);
+
+const SIGKILL: i32 = 9;
+/// On every machine that this is built for.
+const SIGSYS: i32 = 31;
+
+/// A failure around the proxy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("start the proxy process")]
+    Spawn { source: io::Error },
+    #[error("the proxy process ended before it was complete")]
+    NotReady,
+    #[error("the proxy process {}", ended_in_words(exit.as_ref()))]
+    Ended { exit: Option<Exit> },
+    #[error("the proxy process could not {}: {}", step.in_words(), why(step.call(), *errno))]
+    Refused { step: Step, errno: i32 },
+    #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
+    Slow,
+    #[error("watch the proxy process")]
+    Watch { source: io::Error },
+    #[error("kill the proxy process {pid}")]
+    Kill { pid: i32, source: io::Error },
+    #[error("the proxy process {pid} is still there {} s after SIGKILL", END_LIMIT.as_secs())]
+    Immortal { pid: i32 },
+}
+
+/// A proxy whose `create` is not complete yet.
+pub(crate) struct Spawned {
+    identity: Identity,
+    process: Process,
+    control: OwnedFd,
+}
+
+/// What the proxy's standard input, output and error are.
+#[derive(Clone, Copy)]
+pub(crate) enum Stdio<'a> {
+    /// Those of `create`, which are the container's.
+    Inherited,
+    /// The slave of the container's pty.
+    Pty(BorrowedFd<'a>),
+    /// The standard input of `create`, and for the two others this descriptor of `/dev/null`.
+    Silent(BorrowedFd<'a>),
+}
+
+/// Starts the proxy of container `id`.
+///
+/// # Errors
+/// No process is left.
+pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<Spawned, Error> {
+    // Without it this program cannot be started again, nor the proxy watched.
+    process::check_proc().map_err(|source| Error::Spawn { source })?;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (control, theirs) = pair.map_err(|error| Error::Spawn { source: error.into() })?;
+    let mut descriptors = vec![(theirs.as_fd(), CONTROL), (lock, LOCK)];
+    match stdio {
+        Stdio::Inherited => {}
+        Stdio::Pty(slave) => descriptors.extend([(slave, 0), (slave, 1), (slave, 2)]),
+        Stdio::Silent(null) => descriptors.extend([(null, 1), (null, 2)]),
+    }
+    let pid = spawn_program(&Program {
+        path: "/proc/self/exe",
+        arguments: &[PROGRAM, "proxy", "--id", id],
+        environment: &[PATH.to_owned()],
+        descriptors: &descriptors,
+        // Inherited over exec, so that a signal which comes early waits.
+        blocked: signals(),
+    })
+    .map_err(|source| Error::Spawn { source })?;
+    // An unreaped child keeps its pid, so these cannot meet another process.
+    let watch = |source| Error::Watch { source };
+    let ended = || Error::Ended { exit: reaper::wait(pid).ok() };
+    let number = pid.as_raw_nonzero().get();
+    let process = process::open(number).map_err(watch)?.ok_or_else(ended)?;
+    let stat = process.stat().map_err(watch)?.ok_or_else(ended)?;
+    let pid = number;
+    Ok(Spawned { identity: Identity { pid, start_time: stat.start_time }, process, control })
+}
+
+impl Spawned {
+    /// The identity to record.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The process itself.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    fn wait_ready(&self) -> Result<(), Error> {
+        let mut descriptors = [PollFd::new(&self.control, PollFlags::IN)];
+        let ready = process::poll(&mut descriptors, READY_LIMIT)
+            .map_err(|source| Error::Watch { source })?;
+        if ready == 0 {
+            return Err(Error::Slow);
+        }
+        let mut word = [0; Refusal::LEN];
+        match rustix::io::read(&self.control, &mut word) {
+            Ok(1) if word.starts_with(&[READY]) => Ok(()),
+            Ok(len) => Err(refused(word.get(..len)).unwrap_or_else(|| self.ended())),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// How a proxy ended that has closed its end of the socket pair.
+    fn ended(&self) -> Error {
+        let Some(pid) = rustix::process::Pid::from_raw(self.identity.pid) else {
+            return Error::NotReady;
+        };
+        match self.process.wait_end(END_LIMIT) {
+            Ok(Waited::Ended) => Error::Ended { exit: reaper::wait(pid).ok() },
+            Ok(Waited::StillThere) | Err(_) => Error::NotReady,
+        }
+    }
+
+    /// What the proxy says of its own end, if it has ended because the kernel refused it a step: the cause
+    /// of whatever could not be done with it.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let (mut word, flags) = ([0; Refusal::LEN], RecvFlags::DONTWAIT);
+        let (len, _) = rustix::net::recv(&self.control, &mut word[..], flags).ok()?;
+        refused(word.get(..len))
+    }
+
+    /// Waits until the proxy is ready and lets it live on without `create`.
+    ///
+    /// # Errors
+    /// It has ended, or takes too long.
+    pub(crate) fn complete(&self) -> Result<(), Error> {
+        self.wait_ready()?;
+        match rustix::net::send(&self.control, &[COMPLETE], rustix::net::SendFlags::NOSIGNAL) {
+            Ok(1) => Ok(()),
+            Ok(_) | Err(_) => Err(Error::NotReady),
+        }
+    }
+
+    /// Kills the proxy and waits until it has ended. It is this process's own child.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub(crate) fn kill(self) -> Result<(), Error> {
+        let pid = self.identity.pid;
+        end(&self.process)?;
+        // Not to leave a zombie behind in a caller that goes on, as `run` does.
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+        }
+        Ok(())
+    }
+}
+
+/// The status of a child is all that is known of its end.
+fn ended_in_words(exit: Option<&Exit>) -> String {
+    let how = exit.map_or_else(|| "ended".to_owned(), ToString::to_string);
+    let why = match exit {
+        Some(Exit::Signal(SIGKILL)) => {
+            ": somebody killed it, or the kernel for want of memory (see `dmesg`)"
+        }
+        Some(Exit::Signal(SIGSYS)) => {
+            ": a seccomp profile around the engine kills it for a system call that it needs"
+        }
+        Some(Exit::Status(_) | Exit::Signal(_) | Exit::OverLimit(_)) | None => "",
+    };
+    format!("{how} before it was ready{why}")
+}
+
+fn refused(word: Option<&[u8]>) -> Option<Error> {
+    let Refusal { step, errno } = Refusal::parse(word?)?;
+    Some(Error::Refused { step, errno })
+}
+
+/// Kills a proxy found by its identity and waits until it has ended and, if somebody reaps it, gone.
+///
+/// # Errors
+/// It is still there.
+pub(crate) fn kill(process: &Process) -> Result<(), Error> {
+    end(process)?;
+    process.wait_reaped(REAP_LIMIT);
+    Ok(())
+}
+
+fn end(process: &Process) -> Result<(), Error> {
+    let pid = process.pid();
+    process.kill().map_err(|source| Error::Kill { pid, source })?;
+    match process.wait_end(END_LIMIT).map_err(|source| Error::Watch { source })? {
+        Waited::Ended => Ok(()),
+        Waited::StillThere => Err(Error::Immortal { pid }),
+    }
+}
+
+/// The signals that the proxy waits for, with the exit status each ends it with.
+const ANSWERS: [(Signal, u8); 4] =
+    [(Signal::SIGUSR1, 0), (Signal::SIGUSR2, 1), (Signal::SIGTERM, 0), (Signal::SIGINT, 0)];
+
+fn signals() -> SigSet {
+    ANSWERS.iter().map(|(signal, _)| *signal).collect()
+}
+
+/// The proxy process itself.
+pub(crate) fn main() -> ExitCode {
+    match wait_for_signal() {
+        Ok(status) => ExitCode::from(status),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn wait_for_signal() -> io::Result<u8> {
+    let control = descriptor::take(CONTROL)?;
+    let lock = descriptor::take(LOCK)?;
+    // Re-executed through `/proc/self/exe`, it would be called "exe".
+    let _ = rustix::thread::set_name(c"balena-extensio");
+    let waiter = match prepare() {
+        Ok(waiter) => waiter,
+        Err((step, error)) => {
+            let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
+            let flags = rustix::net::SendFlags::NOSIGNAL;
+            // Nobody may be there any more to hear it.
+            let _ = rustix::net::send(&control, &refusal.to_bytes(), flags);
+            return Err(error);
+        }
+    };
+    rustix::io::write(&control, &[READY])?;
+    let mut word = [0];
+    loop {
+        match rustix::io::read(&control, &mut word) {
+            Ok(1) if word == [COMPLETE] => break,
+            // `create` has ended without completing: nobody would ever end this process.
+            Ok(_) => return Ok(1),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    drop(lock);
+    drop(control);
+    let signal = waiter.wait()?;
+    let answer = ANSWERS.iter().find(|(known, _)| Signal::try_from(signal) == Ok(*known));
+    answer.map(|(_, status)| *status).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// How the proxy waits for its signals, which are blocked.
+enum Waiter {
+    /// By rt_sigtimedwait(2), as long as nothing has come.
+    Call,
+    /// The same, when something came before the call was tried.
+    Came(i32),
+    /// By a signalfd(2), where the call is refused, mostly by a seccomp profile around the engine.
+    Descriptor(SignalFd),
+}
+
+impl Waiter {
+    /// Tries the call without waiting: a proxy that cannot wait must not begin to.
+    fn try_out() -> io::Result<Self> {
+        let now = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        match wait_call(Some(&now)) {
+            Ok(signal) => Ok(Self::Came(signal)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Self::Call),
+            Err(_) => {
+                Ok(Self::Descriptor(SignalFd::with_flags(&signals(), SfdFlags::SFD_CLOEXEC)?))
+            }
+        }
+    }
+
+    /// Waits for a signal, and returns its number.
+    fn wait(&self) -> io::Result<i32> {
+        match self {
+            Self::Call => wait_call(None),
+            Self::Came(signal) => Ok(*signal),
+            Self::Descriptor(descriptor) => loop {
+                match descriptor.read_signal() {
+                    Ok(Some(signal)) => {
+                        return i32::try_from(signal.ssi_signo).map_err(io::Error::other);
+                    }
+                    Ok(None) | Err(nix::Error::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            },
+        }
+    }
+}
+
+/// sigtimedwait(3) for the signals of the proxy, without a limit if there is none.
+fn wait_call(limit: Option<&nix::libc::timespec>) -> io::Result<i32> {
+    let (signals, limit) = (signals(), limit.map_or(std::ptr::null(), std::ptr::from_ref));
+    loop {
+        // SAFETY: both pointers are valid for the call or null, which it accepts; nothing is written.
+        let signal =
+            unsafe { nix::libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), limit) };
+        if signal > 0 {
+            return Ok(signal);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn prepare() -> Result<Waiter, (Step, io::Error)> {
+    sandbox::forbid_inspection().map_err(|error| (Step::Inspection, error))?;
+    // SAFETY: no handler is set. Rust's start-up ignores the signal.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
+        .map_err(|error| (Step::Signals, error.into()))?;
+    rustix::process::chdir("/").map_err(|error| (Step::Folder, error.into()))?;
+    let waiter = Waiter::try_out().map_err(|error| (Step::Waiting, error))?;
+    sandbox::enter()?;
+    Ok(waiter)
+}

@@ -1,0 +1,261 @@
+//! The engine's HTTP API over its unix socket. ureq does the HTTP; here are the socket, the limits in
+//! time and size, and errors that name the request and say what the engine said.
+
+use crate::host::engine::each::each;
+use crate::host::engine::error::Error;
+use crate::host::engine::socket::Engine;
+use crate::host::engine::transport::{NoNames, UnixConnector};
+use crate::host::os::signals::Stop;
+use crate::model::engine::api::{self, ApiVersion};
+use crate::model::engine::inspection::Errors;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use ureq::http::{Response, Uri};
+use ureq::{Agent, Body, BodyReader};
+
+/// How many requests are under way at once. More gain nothing: the engine is the bottleneck.
+pub(crate) const PARALLEL: usize = 4;
+/// The largest answer to a question about one thing.
+pub(crate) const ONE: u64 = 8 * 1024 * 1024;
+/// The largest list. Ten thousand containers take some 15 MB.
+pub(crate) const LIST: u64 = 64 * 1024 * 1024;
+/// How much of an error's text is read.
+const MESSAGE: u64 = 64 * 1024;
+const BUFFER: usize = 16 * 1024;
+/// By this header of its answer to a ping Podman is known.
+const PODMAN: &str = "libpod-api-version";
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// As long as one request may.
+    Patience,
+    /// As long as all of them may.
+    Deadline,
+}
+
+/// A conversation with an engine that has answered. Threads share it; idle connections are kept.
+pub(crate) struct Client {
+    agent: Agent,
+    engine: Engine,
+    api: ApiVersion,
+    errors: Errors,
+    sent: AtomicUsize,
+}
+
+impl Client {
+    /// Asks the engine which version of the API it speaks.
+    ///
+    /// # Errors
+    /// The engine is not there, does not answer, or speaks another language.
+    pub(crate) fn connect(engine: Engine, stop: &Arc<Stop>) -> Result<Self, Error> {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent("balena-extension-manager")
+            .input_buffer_size(BUFFER)
+            .output_buffer_size(BUFFER)
+            .max_idle_connections(PARALLEL)
+            .max_idle_connections_per_host(PARALLEL)
+            .build();
+        let connector = UnixConnector { socket: engine.socket.clone(), stop: Arc::clone(stop) };
+        let agent = Agent::with_parts(config, connector, NoNames);
+        let sent = AtomicUsize::new(0);
+        let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
+        let mut client = Self { agent, engine, api, errors, sent };
+        let what = "ask the engine for its API version";
+        let answer = client.exchange("GET", "/_ping", what, Limit::Patience)?;
+        let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
+        if answer.headers().contains_key(PODMAN) {
+            client.errors = Errors::NotKept;
+        }
+        let socket = client.engine.socket.clone();
+        client.api = api::negotiate(header).map_err(|source| Error::Api { socket, source })?;
+        Ok(client)
+    }
+
+    /// The version that both sides speak.
+    pub(crate) fn api(&self) -> ApiVersion {
+        self.api
+    }
+
+    /// Whether the engine keeps why a container failed.
+    pub(crate) fn errors(&self) -> Errors {
+        self.errors
+    }
+
+    /// How many requests were sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Asks about one thing. `path` follows the API's version; `what` is what the question is for.
+    ///
+    /// # Errors
+    /// No answer, an error as an answer, or one that the API does not describe.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
+        // Whole: it is small, and many times faster to read than byte by byte.
+        self.decode(answer, ONE, what, |mut reader| {
+            let mut bytes = Vec::with_capacity(BUFFER);
+            reader.read_to_end(&mut bytes).map_err(serde_json::Error::io)?;
+            serde_json::from_slice(&bytes)
+        })
+    }
+
+    /// Asks for one document that may be as long as a list, and reads it as it arrives.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
+        self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))
+    }
+
+    /// Asks for a list and hands its items on one by one, so that a long one is never in memory.
+    ///
+    /// # Errors
+    /// As `ask`; items may have been handed on before.
+    pub(crate) fn each(
+        &self,
+        path: &str,
+        what: &str,
+        item: impl FnMut(&RawValue),
+    ) -> Result<(), Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
+        self.decode(answer, LIST, what, |reader| each(reader, item))
+    }
+
+    /// Asks for bytes of any number, such as an image: `GET`, streamed. It may take as long as all requests
+    /// together.
+    ///
+    /// # Errors
+    /// No answer, or an error as an answer. What fails later is an error of the reader.
+    pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Deadline)?;
+        Ok(Download {
+            body: answer.into_body().into_with_config().limit(u64::MAX).reader(),
+            what: what.to_owned(),
+            engine: self.engine.clone(),
+        })
+    }
+
+    /// Removes something.
+    ///
+    /// # Errors
+    /// It may still be there.
+    pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
+        let mut answer = self.exchange("DELETE", &self.versioned(path), what, Limit::Patience)?;
+        // Read to its end, so that the connection can be used again. The removal has been done.
+        let mut body = answer.body_mut().with_config().limit(ONE).reader();
+        let _ = io::copy(&mut body, &mut io::sink());
+        Ok(())
+    }
+
+    fn versioned(&self, path: &str) -> String {
+        format!("/v{}{path}", self.api)
+    }
+
+    /// Sends a request and reads the head of its answer; an error as an answer is an error.
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        what: &str,
+        limit: Limit,
+    ) -> Result<Response<Body>, Error> {
+        let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
+        let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
+        let mut answer = match self.send(method, &uri, limit) {
+            // The engine may close an idle connection in the very moment it is used again. Both
+            // methods can be repeated: a second removal finds nothing.
+            Err(error) if is_closed(&error) => self.send(method, &uri, limit),
+            answer => answer,
+        }
+        .map_err(|source| self.failed(what, source))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let mut body = Vec::new();
+        let reader = answer.body_mut().with_config().limit(MESSAGE).reader();
+        // An error without a readable text is told by its number.
+        let _ = reader.take(MESSAGE).read_to_end(&mut body);
+        let message = api::message(&body).unwrap_or_default();
+        Err(Error::Refused { what: what.to_owned(), status: status.as_u16(), message })
+    }
+
+    fn send(&self, method: &str, uri: &Uri, limit: Limit) -> Result<Response<Body>, ureq::Error> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let left = self.engine.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ureq::Error::Timeout(ureq::Timeout::Global));
+        }
+        let limit = Some(match limit {
+            Limit::Patience => left.min(self.engine.patience),
+            Limit::Deadline => left,
+        });
+        match method {
+            "DELETE" => self.agent.delete(uri).config().timeout_global(limit).build().call(),
+            _ => self.agent.get(uri).config().timeout_global(limit).build().call(),
+        }
+    }
+
+    fn decode<T>(
+        &self,
+        mut answer: Response<Body>,
+        limit: u64,
+        what: &str,
+        decode: impl FnOnce(BufReader<BodyReader<'_>>) -> serde_json::Result<T>,
+    ) -> Result<T, Error> {
+        let body = answer.body_mut().with_config().limit(limit).reader();
+        // By its own type and by value: only so std has a short way for each single byte. All readers
+        // go to the end of the framing, so that the connection can be used again.
+        let body = BufReader::with_capacity(BUFFER, body);
+        decode(body).map_err(|error| self.undecodable(what, limit, error))
+    }
+
+    /// Why the body could not be read to its end as JSON.
+    fn undecodable(&self, what: &str, limit: u64, error: serde_json::Error) -> Error {
+        if !error.is_io() {
+            return Error::Garbage { what: what.to_owned(), source: error };
+        }
+        let source = ureq::Error::from(io::Error::from(error));
+        if matches!(source, ureq::Error::BodyExceedsLimit(_)) {
+            return Error::TooLarge { what: what.to_owned(), limit };
+        }
+        self.failed(what, source)
+    }
+
+    fn failed(&self, what: &str, source: ureq::Error) -> Error {
+        Error::of_exchange(what, &self.engine, source)
+    }
+}
+
+/// An answer that is read as it arrives. Its errors say which request it was.
+struct Download<R> {
+    body: R,
+    what: String,
+    engine: Engine,
+}
+
+impl<R: Read> Read for Download<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer).map_err(|error| {
+            let source = ureq::Error::from(error);
+            io::Error::other(Error::of_exchange(&self.what, &self.engine, source))
+        })
+    }
+}
+
+/// Whether the connection was closed before anything was answered.
+fn is_closed(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error, ureq::Error::Io(error)
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+}

@@ -1,0 +1,137 @@
+//! The engine's process, by its pid file or its unit. Who has the other end of the socket does not tell: where
+//! systemd listens for the engine, that is process 1.
+
+use crate::host::os::host_root::HostRoot;
+use crate::model::engine::doctor::{EngineProcess, serves_an_engine, units_of_engine};
+use std::path::Path;
+
+/// Where the cgroups of units are, for each way in which cgroups are mounted.
+const SLICES: [&str; 3] = [
+    "/sys/fs/cgroup/system.slice",
+    "/sys/fs/cgroup/systemd/system.slice",
+    "/sys/fs/cgroup/unified/system.slice",
+];
+
+/// Finds the process of the engine that has this socket. Its pid file has the socket's name, as those of Docker
+/// and balenaEngine have.
+///
+/// # Errors
+/// Where it was looked for, and what could not be read.
+pub(crate) fn find(host: &HostRoot, socket: &Path) -> Result<EngineProcess, String> {
+    let pid_file = socket.with_extension("pid").display().to_string();
+    let mut problems = Vec::new();
+    match by_pid_file(host, &pid_file) {
+        Ok(Some(process)) => return Ok(process),
+        Ok(None) => {}
+        Err(problem) => problems.push(problem),
+    }
+    let name = socket.file_stem().unwrap_or_default().to_string_lossy();
+    let units = units_of_engine(&name);
+    for unit in &units {
+        match by_unit(host, unit) {
+            Ok(Some(process)) => return Ok(process),
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let units = units.join(" or ");
+    let tried = format!("neither the pid file {pid_file} nor {units} leads to its process");
+    Err(problems.iter().fold(tried, |text, problem| format!("{text}; {problem}")))
+}
+
+fn by_pid_file(host: &HostRoot, path: &str) -> Result<Option<EngineProcess>, String> {
+    let Some(text) = host.read_if_there(path)? else { return Ok(None) };
+    let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 0);
+    let pid = pid.ok_or_else(|| format!("{path} has no process id"))?;
+    match process(host, pid, path)? {
+        Ok(process) => Ok(Some(process)),
+        // What a daemon leaves that was killed.
+        Err(None) => Err(format!("process {pid} of {path} has ended")),
+        Err(Some(other)) => {
+            Err(format!("process {pid} of {path} is {other:?}, which is no engine"))
+        }
+    }
+}
+
+fn by_unit(host: &HostRoot, unit: &str) -> Result<Option<EngineProcess>, String> {
+    for slice in SLICES {
+        let Some(pids) = host.read_if_there(&format!("{slice}/{unit}/cgroup.procs"))? else {
+            continue;
+        };
+        for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+            if let Ok(process) = process(host, pid, unit)? {
+                return Ok(Some(process));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The process if it is an engine; otherwise what it is called, `None` if it is not there.
+fn process(
+    host: &HostRoot,
+    pid: i32,
+    by: &str,
+) -> Result<Result<EngineProcess, Option<String>>, String> {
+    let Some(name) = host.read_if_there(&format!("/proc/{pid}/comm"))? else {
+        return Ok(Err(None));
+    };
+    let name = name.trim().to_owned();
+    if !serves_an_engine(&name) {
+        return Ok(Err(Some(name)));
+    }
+    Ok(Ok(EngineProcess { pid, name, by: by.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn with(files: &[(&str, &str)]) -> Self {
+            let machine = Self(tempfile::tempdir().unwrap());
+            for (name, text) in files {
+                let path = machine.0.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+            }
+            machine
+        }
+
+        fn find(&self) -> Result<(i32, String), String> {
+            let host = HostRoot::new(self.0.path().to_owned());
+            let found = find(&host, Path::new("/run/docker.sock"))?;
+            Ok((found.pid, found.by))
+        }
+    }
+
+    const DOCKERD: (&str, &str) = ("proc/7/comm", "dockerd\n");
+    const UNIT: (&str, &str) =
+        ("sys/fs/cgroup/systemd/system.slice/docker.service/cgroup.procs", "5\n7\n");
+
+    #[test]
+    fn the_pid_file_leads_to_the_engine_and_so_does_its_unit() {
+        let by_file = Machine::with(&[DOCKERD, ("run/docker.pid", "7")]);
+        assert_eq!(by_file.find(), Ok((7, "/run/docker.pid".to_owned())));
+        let shim = ("proc/5/comm", "containerd-shim\n");
+        let by_unit = Machine::with(&[DOCKERD, UNIT, shim]);
+        assert_eq!(by_unit.find(), Ok((7, "docker.service".to_owned())));
+        let in_spite = Machine::with(&[DOCKERD, UNIT, ("run/docker.pid", "6")]);
+        assert_eq!(in_spite.find(), Ok((7, "docker.service".to_owned())));
+    }
+
+    #[test]
+    fn what_leads_to_no_engine_is_named() {
+        let why = |files: &[(&str, &str)]| Machine::with(files).find().unwrap_err();
+        let nothing = why(&[]);
+        assert!(nothing.contains("/run/docker.pid nor docker.service"), "{nothing}");
+        let ended = why(&[("run/docker.pid", "7")]);
+        assert!(ended.contains("process 7 of /run/docker.pid has ended"), "{ended}");
+        let other = why(&[("run/docker.pid", "7"), ("proc/7/comm", "sleep\n")]);
+        assert!(other.contains("is \"sleep\", which is no engine"), "{other}");
+        assert!(why(&[("run/docker.pid", "x")]).contains("no process id"));
+    }
+}

@@ -1,0 +1,133 @@
+//! The engine's container store on disk, whole: for when the engine is down. `model/engine/stored_container.rs` reads a
+//! record; which layers a container has stands beside the records, in the layer store.
+
+use crate::host::os::host_root::HostRoot;
+use crate::model::engine::inventory::{Container, Detail};
+use crate::model::engine::stored_container;
+use crate::model::text::cause::in_words;
+use std::io;
+use std::path::PathBuf;
+
+/// Where an engine keeps its data.
+#[derive(Clone, Debug)]
+pub(crate) struct DataRoot {
+    pub(crate) host: HostRoot,
+    /// On that host; absolute.
+    pub(crate) path: PathBuf,
+}
+
+/// What the store has.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) containers: Vec<Container>,
+    /// Records that cannot be read: a sentence each.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// The store cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+#[error("read the container store {path:?} (is --docker-root right?)")]
+pub(crate) struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Reads all extensions of the store.
+///
+/// # Errors
+/// The folder of the records cannot be listed.
+pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
+    let folder = root.path.join("containers");
+    let failed = |source| Unreadable { path: root.host.shown(&folder), source };
+    let mut stored = Stored::default();
+    for name in root.host.names(&folder).map_err(failed)? {
+        let path = folder.join(name).join("config.v2.json");
+        let why = match root.host.bytes(&path) {
+            Ok(bytes) => match stored_container::parse(&bytes) {
+                Ok(Some(mut container)) => {
+                    if let Detail::Known(outcome) = &mut container.detail {
+                        outcome.layers = layers(root, &container.id);
+                    }
+                    stored.containers.push(container);
+                    continue;
+                }
+                Ok(None) => continue,
+                Err(error) => error.to_string(),
+            },
+            // A folder of something else, or of a container that was just removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => in_words(&error),
+        };
+        stored.unreadable.push(format!("{:?}: {why}", root.host.shown(path)));
+    }
+    Ok(stored)
+}
+
+/// The container's own layer and the topmost one of its image. `None` where the layer store does not name
+/// its own: then nothing is concluded from layers.
+fn layers(root: &DataRoot, id: &str) -> Option<Vec<String>> {
+    let database = root.path.join("image/overlay2/layerdb");
+    let text = |path: PathBuf| -> Option<String> {
+        let text = String::from_utf8(root.host.bytes(path).ok()?).ok()?;
+        // It becomes part of a path, or a name to compare with.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b':' || byte == b'-';
+        let text = text.trim();
+        (!text.is_empty() && text.bytes().all(is_plain)).then(|| text.to_owned())
+    };
+    let mount = database.join("mounts").join(id);
+    let own = text(mount.join("mount-id"))?;
+    let parent = text(mount.join("parent"));
+    let topmost = parent.and_then(|parent| {
+        let (kind, digest) = parent.split_once(':')?;
+        text(database.join(kind).join(digest).join("cache-id"))
+    });
+    Some(std::iter::once(own).chain(topmost).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::path::Path;
+
+    fn data_root(folder: &tempfile::TempDir) -> DataRoot {
+        DataRoot { host: HostRoot::new(folder.path().to_owned()), path: "/".into() }
+    }
+
+    fn write(root: &Path, name: &str, text: &str) {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn record(id: &str, class: &str) -> String {
+        format!(
+            r#"{{"ID":"{id}","State":{{}},"Config":{{"Labels":{{"io.balena.image.class":"{class}"}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn extensions_and_their_layers_are_read_and_broken_records_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "containers/a/config.v2.json", &record("a", "overlay"));
+        write(root.path(), "containers/b/config.v2.json", &record("b", "volume"));
+        write(root.path(), "containers/c/config.v2.json", "{");
+        write(root.path(), "containers/d/hostconfig.json", "{}");
+        write(root.path(), "image/overlay2/layerdb/mounts/a/mount-id", "own\n");
+        write(root.path(), "image/overlay2/layerdb/mounts/a/parent", "sha256:0f");
+        write(root.path(), "image/overlay2/layerdb/sha256/0f/cache-id", "top");
+        let stored = load(&data_root(&root)).unwrap();
+        assert_eq!(stored.containers.len(), 1);
+        let Detail::Known(outcome) = &stored.containers[0].detail else { panic!() };
+        assert_eq!(outcome.layers, Some(vec!["own".to_owned(), "top".to_owned()]));
+        assert_eq!(stored.unreadable.len(), 1);
+        assert!(stored.unreadable[0].contains("containers/c/config.v2.json"));
+    }
+
+    #[test]
+    fn a_store_that_is_not_there_is_an_error_that_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        let error = load(&data_root(&root)).unwrap_err();
+        assert!(error.to_string().contains("/containers\""), "{error}");
+    }
+}

@@ -1,0 +1,143 @@
+//! The files of boot loaders on the boot partition, of which `model/kernel/block.rs` and `model/kernel/rollback.rs` read
+//! the bytes. They are only read here, under the shared lock that their writers respect.
+
+use crate::host::os::host_root::{HostRoot, is_absence};
+use crate::model::kernel::block::MAX_LEN;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a writer may hold the file: it writes it at once. Longer, and it is somebody who only holds the
+/// lock, for which permission to read is enough.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the file must stay the same to be taken without the lock.
+const APART: Duration = Duration::from_millis(50);
+
+/// Why the file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("read the boot environment {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the boot environment {path:?} is locked by another program, and is being written")]
+    Locked { path: PathBuf },
+}
+
+/// Reads a file, up to one byte more than it may have. `None` if it is missing.
+///
+/// # Errors
+/// It may be there, and what it says is not known.
+pub(crate) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    let shown = host.shown(path);
+    let failed = |source| Error::Read { path: shown.clone(), source };
+    let file = match host.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+        Ok(file) => File::from(file),
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    read_open(&file, &shown).map(Some)
+}
+
+/// Reads the file under the lock, or without it if somebody keeps the lock: then twice, since a file that
+/// is being written changes.
+fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
+    let once = || read_once(file);
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    if lock(file).map_err(failed)? {
+        return once().map_err(failed);
+    }
+    let first = once().map_err(failed)?;
+    std::thread::sleep(APART);
+    match once().map_err(failed)? == first {
+        true => Ok(first),
+        false => Err(Error::Locked { path: path.to_owned() }),
+    }
+}
+
+fn read_once(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(MAX_LEN).unwrap_or(u64::MAX).saturating_add(1);
+    file.rewind()?;
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Waits for the shared lock; whether it was had.
+fn lock(file: &File) -> io::Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Ok(false),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn host_with(text: &str) -> (tempfile::TempDir, HostRoot) {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        File::create(host.shown("/bootenv")).unwrap().write_all(text.as_bytes()).unwrap();
+        (folder, host)
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_a_missing_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        File::create(host.shown("/file")).unwrap().write_all(b"text").unwrap();
+        std::fs::create_dir(host.shown("/folder")).unwrap();
+        nix::unistd::mkfifo(&host.shown("/fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(read(&host, "/file").unwrap().unwrap(), b"text");
+        for path in ["/missing", "/file/below"] {
+            assert!(read(&host, path).unwrap().is_none(), "{path}");
+        }
+        for path in ["/folder", "/fifo"] {
+            assert!(matches!(read(&host, path), Err(Error::Read { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn whoever_only_holds_the_lock_keeps_nobody_from_reading() {
+        let (_folder, root) = host_with("text");
+        let holder = File::open(root.shown("/bootenv")).unwrap();
+        rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
+        let begun = Instant::now();
+        assert_eq!(read(&root, "/bootenv").unwrap().unwrap(), b"text");
+        assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < 3 * PATIENCE);
+    }
+
+    #[test]
+    fn a_block_that_somebody_writes_under_the_lock_is_not_believed() {
+        let block = |value: u32| format!("# GRUB Environment Block\nx={value}\n###");
+        let (_folder, root) = host_with(&block(1_000_000));
+        let writer = File::options().write(true).open(root.shown("/bootenv")).unwrap();
+        rustix::fs::flock(&writer, FlockOperation::LockExclusive).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let writing = std::thread::spawn(move || {
+            let pause = Duration::from_millis(5);
+            for value in 1_000_001.. {
+                if is_done.recv_timeout(pause) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                    break;
+                }
+                let text = block(value);
+                std::os::unix::fs::FileExt::write_all_at(&writer, text.as_bytes(), 0).unwrap();
+            }
+        });
+        let loaded = read(&root, "/bootenv");
+        drop(done);
+        writing.join().unwrap();
+        assert!(matches!(loaded, Err(Error::Locked { .. })), "{loaded:?}");
+    }
+}

@@ -1,0 +1,236 @@
+//! The boot mounts: what the files say in which boot loaders keep whether an OS update can still roll back.
+//! What follows from it is decided in `model/kernel/rollback.rs`.
+
+use crate::host::kernel::block;
+use crate::host::os::host_root::{HostRoot, is_absence};
+use crate::model::kernel::block::{Block, Invalid};
+use crate::model::kernel::mounts;
+use crate::model::kernel::rollback::{self, BootFile, BootMount, FILES, Rollback};
+use crate::model::text::cause::{chain, in_words};
+use std::path::{Path, PathBuf};
+
+/// Where the boot partition is mounted.
+const BOOT: &str = "/mnt/boot";
+/// Where balenaOS mounts its partitions, each in a folder of its own.
+const MOUNTS: &str = "/mnt";
+/// Where udev has a link for each partition by its label.
+const LABELS: [&str; 2] = ["/dev/disk/by-state", "/dev/disk/by-label"];
+/// What the label of an unencrypted boot partition begins with; the rest names its folder in `/mnt`.
+const PREFIX: &str = "balena-";
+
+/// The block in which a kernel is armed.
+const BLOCK: &str = "bootenv";
+
+/// Why the block is not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "the boot partition is not mounted at {folder:?}, so the boot environment is out of reach"
+    )]
+    NotMounted { folder: PathBuf },
+    #[error(transparent)]
+    Read(#[from] block::Error),
+    #[error("the boot environment {path:?} is damaged")]
+    Invalid { path: PathBuf, source: Invalid },
+}
+
+/// Reads the boot environment block. `None` if the host boots in another way.
+///
+/// # Errors
+/// The block may be there, and is not known.
+pub(crate) fn block(host: &HostRoot) -> Result<Option<Block>, Error> {
+    for folder in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
+        let path = format!("{folder}/{BLOCK}");
+        if let Some(bytes) = block::read(host, &path)? {
+            let path = host.shown(&path);
+            let block = Block::parse(&bytes);
+            return block.map(Some).map_err(|source| Error::Invalid { path, source });
+        }
+    }
+    // Either there is none, or what it is on is not there.
+    if host.lacks_mount(BOOT) {
+        return Err(Error::NotMounted { folder: host.shown(BOOT) });
+    }
+    Ok(None)
+}
+
+/// Reads whether an update can roll back, wherever that may be.
+pub(crate) fn rollback(host: &HostRoot) -> Rollback {
+    Rollback::judge(&look(host, BOOT), &others(host))
+}
+
+/// Where else than in `/mnt/boot` a boot partition may be. A device with an encrypted one keeps the boot
+/// loader's files on another, which is not: `/mnt/efi`, `/mnt/imx`, `/mnt/rpi`, by its label.
+fn other_mounts(host: &HostRoot) -> Vec<String> {
+    let mounts = host.read("/proc/mounts").unwrap_or_default();
+    let mut folders = mounts::points_in(&mounts, MOUNTS);
+    folders.retain(|folder| folder != BOOT);
+    folders
+}
+
+fn others(host: &HostRoot) -> Vec<BootMount> {
+    let mounted = other_mounts(host);
+    let mut unreadable = Vec::new();
+    let mut labels = Vec::new();
+    for folder in LABELS {
+        match host.names(folder) {
+            Ok(names) => labels.extend(names),
+            Err(error) if is_absence(&error) => {}
+            Err(error) => {
+                let why = format!("look into {:?}: {}", host.shown(folder), in_words(&error));
+                unreadable.push(BootMount::Unreadable { why });
+            }
+        }
+    }
+    let mut not_mounted: Vec<String> = labels
+        .iter()
+        .filter_map(|label| Some(label.to_str()?.strip_prefix(PREFIX)?.to_owned()))
+        .map(|name| format!("{MOUNTS}/{name}"))
+        .filter(|folder| folder != BOOT && !mounted.contains(folder))
+        .collect();
+    not_mounted.sort();
+    not_mounted.dedup();
+    let folders = mounted.into_iter().chain(not_mounted);
+    unreadable.into_iter().chain(folders.map(|folder| look(host, &folder))).collect()
+}
+
+fn look(host: &HostRoot, folder: &str) -> BootMount {
+    let shown = host.shown(folder).display().to_string();
+    match host.has_folder(folder) {
+        Ok(true) => {}
+        Ok(false) => match host.dangling(folder) {
+            Some(link) => return BootMount::Unreadable { why: nowhere(&link) },
+            None => return BootMount::Absent,
+        },
+        Err(error) => {
+            let why = format!("look at {shown:?}: {}", in_words(&error));
+            return BootMount::Unreadable { why };
+        }
+    }
+    match host.is_mount_point(folder) {
+        Ok(true) => {}
+        Ok(false) => return BootMount::NotMounted { folder: shown },
+        Err(why) => return BootMount::Unreadable { why },
+    }
+    let files = FILES.iter().filter_map(|(name, form)| {
+        let path = format!("{folder}/{name}");
+        let can_roll_back = match block::read(host, &path) {
+            Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes)
+                .map_err(|error| format!("read {:?}: {}", host.shown(&path), chain(&error))),
+            Ok(None) => Err(nowhere(&host.dangling(&path)?)),
+            Err(error) => Err(chain(&error)),
+        };
+        Some(BootFile { path: host.shown(&path).display().to_string(), can_roll_back })
+    });
+    BootMount::Mounted { folder: shown, files: files.collect() }
+}
+
+fn nowhere(link: &Path) -> String {
+    format!("{link:?} is a link that leads nowhere")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    const CLOSED: &str = "# GRUB Environment Block\nupgrade_available=1\n###";
+    const OPEN: &str = "# GRUB Environment Block\n###";
+    const MOUNTED: &str = "/dev/sda1 /mnt/boot vfat rw 0 0\n";
+
+    /// A host with these files; the text of a folder is empty.
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        for (path, text) in [&[("/proc/mounts", "")], files].concat() {
+            let shown = host.shown(path);
+            match path.ends_with('/') {
+                true => std::fs::create_dir_all(shown).unwrap(),
+                false => {
+                    std::fs::create_dir_all(shown.parent().unwrap()).unwrap();
+                    File::create(shown).unwrap().write_all(text.as_bytes()).unwrap();
+                }
+            }
+        }
+        (folder, host)
+    }
+
+    fn word(host: &HostRoot) -> &'static str {
+        match rollback(host) {
+            Rollback::Impossible => "impossible",
+            Rollback::Possible { .. } => "possible",
+            Rollback::Unknown { .. } => "unknown",
+        }
+    }
+
+    #[test]
+    fn every_boot_loader_of_every_boot_mount_is_asked() {
+        let mounts = ("/proc/mounts", MOUNTED);
+        let both = ("/proc/mounts", "/a /mnt/boot ext4 rw 0 0\n/b /mnt/efi vfat rw 0 0\n");
+        let label = ("/dev/disk/by-label/balena-efi", "");
+        for (files, expected) in [
+            (&[][..], "impossible"),
+            (&[("/mnt/boot/", "")], "unknown"),
+            (&[("/mnt/boot/bootenv", OPEN)], "unknown"),
+            (&[mounts, ("/mnt/boot/", "")], "unknown"),
+            (&[mounts, ("/mnt/boot/bootenv", OPEN)], "impossible"),
+            (&[mounts, ("/mnt/boot/bootenv", CLOSED)], "possible"),
+            (&[mounts, ("/mnt/boot/bootenv", "torn")], "unknown"),
+            (&[mounts, ("/mnt/boot/bootenv/", "")], "unknown"),
+            (&[mounts, ("/mnt/boot/grubenv", CLOSED)], "possible"),
+            (&[mounts, ("/mnt/boot/EFI/BOOT/grubenv", CLOSED)], "possible"),
+            (&[mounts, ("/mnt/boot/grub/grubenv", CLOSED)], "possible"),
+            (&[mounts, ("/mnt/boot/resinOS_uEnv.txt", "upgrade_available=1\n")], "possible"),
+            (&[mounts, ("/mnt/boot/resinOS_uEnv.txt", "upgrade_available=0\n")], "impossible"),
+            (
+                &[mounts, ("/mnt/boot/bootenv", OPEN), ("/mnt/boot/grub/grubenv", CLOSED)],
+                "possible",
+            ),
+            (&[mounts, ("/mnt/boot/bootenv", OPEN), ("/mnt/boot/grubenv", "")], "unknown"),
+            // A device with an encrypted boot partition, and one that has none, with the same OS.
+            (&[both, ("/mnt/boot/x", ""), ("/mnt/efi/bootenv", CLOSED)], "possible"),
+            (&[both, ("/mnt/boot/x", ""), ("/mnt/efi/bootenv", OPEN)], "impossible"),
+            (&[mounts, ("/mnt/boot/bootenv", OPEN), ("/mnt/efi/", ""), label], "unknown"),
+            (&[mounts, ("/mnt/boot/bootenv", OPEN), ("/mnt/efi/", "")], "impossible"),
+        ] {
+            let (_folder, host) = host(files);
+            assert_eq!(word(&host), expected, "{files:?}: {:?}", rollback(&host));
+        }
+        let (_folder, host) = host(&[("/mnt/boot/bootenv", OPEN)]);
+        std::fs::remove_file(host.shown("/proc/mounts")).unwrap();
+        assert_eq!(word(&host), "unknown", "what is mounted cannot be read");
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_mounted_is_not_a_missing_file() {
+        let (_folder, host) = host(&[("/proc/mounts", MOUNTED), ("/mnt/boot/bootenv", OPEN)]);
+        assert_eq!(word(&host), "impossible");
+        symlink("/mnt/efi/EFI", host.shown("/mnt/boot/EFI")).unwrap();
+        let Rollback::Unknown { why } = rollback(&host) else { panic!() };
+        assert!(why.contains("mnt/boot/EFI\" is a link that leads nowhere"), "{why}");
+    }
+
+    #[test]
+    fn a_block_is_read_where_it_is_and_a_damaged_one_is_an_error() {
+        let (_folder, root) = host(&[("/mnt/boot/bootenv", CLOSED)]);
+        assert!(block(&root).unwrap().unwrap().can_roll_back());
+        let (_folder, root) = host(&[("/mnt/boot/bootenv", "nonsense")]);
+        assert!(matches!(block(&root), Err(Error::Invalid { .. })));
+        let mounts = "/a /mnt/boot ext4 rw 0 0\n/b /mnt/imx vfat rw 0 0\n";
+        let (_folder, root) =
+            host(&[("/proc/mounts", mounts), ("/mnt/boot/", ""), ("/mnt/imx/bootenv", CLOSED)]);
+        assert!(block(&root).unwrap().unwrap().can_roll_back());
+    }
+
+    #[test]
+    fn no_boot_partition_is_no_block_and_an_unmounted_one_is_an_error() {
+        let (_folder, root) = host(&[]);
+        assert!(block(&root).unwrap().is_none());
+        let (_folder, root) = host(&[("/mnt/boot/", "")]);
+        assert!(matches!(block(&root), Err(Error::NotMounted { .. })));
+        let (_folder, root) = host(&[("/mnt/boot/", ""), ("/proc/mounts", MOUNTED)]);
+        assert!(block(&root).unwrap().is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! Where the host's files are: below `/`, or below a folder in which a copy of them is looked at, such as
+//! the mounted disk of a device that does not boot. In a copy every link is followed as if the folder were
+//! `/` (openat2(2), RESOLVE_IN_ROOT): an absolute one would otherwise lead to this machine's own files.
+
+use crate::host::os::listing;
+use crate::host::os::read::read_bounded_from;
+use crate::model::kernel::mounts;
+use crate::model::text::cause::in_words;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+/// The folder that stands for the host's `/`.
+#[derive(Clone, Debug)]
+pub(crate) struct HostRoot(PathBuf);
+
+/// The most that is read of a file that the kernel makes up, whose length it does not tell.
+const PROC_MAX: u64 = 4 * 1024 * 1024;
+/// A file that is opened so may be a FIFO or a terminal.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+/// No link is followed, because none is left, or leads out of a copy.
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+impl HostRoot {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// The path of a file of the host, to be shown to people. It is not for use: a link on it may lead out
+    /// of a copy. `path` is absolute.
+    pub(crate) fn shown(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Opens a file of the host.
+    ///
+    /// # Errors
+    /// openat2(2)'s.
+    pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        if self.is_own() {
+            return Ok(rustix::fs::open(path.as_ref(), flags, Mode::empty())?);
+        }
+        let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&self.0, root, Mode::empty())?;
+        loop {
+            match rustix::fs::openat2(&root, path.as_ref(), flags, Mode::empty(), INSIDE) {
+                // Something was renamed meanwhile (openat2(2)).
+                Err(rustix::io::Errno::AGAIN) => {}
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
+    /// The path by which this process can use a file of the host: it has no links any more.
+    ///
+    /// # Errors
+    /// It is missing, or cannot be reached.
+    pub(crate) fn find(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let found = self.open(path, OFlags::PATH)?;
+        std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+    }
+
+    /// Whether there is a folder.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub(crate) fn has_folder(&self, path: impl AsRef<Path>) -> io::Result<bool> {
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => Ok(true),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names in a folder of the host, sorted.
+    ///
+    /// # Errors
+    /// It is missing, no folder, or cannot be listed.
+    pub(crate) fn names(&self, folder: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
+        let folder = self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let names = listing::names(folder)?.into_iter();
+        let mut names: Vec<_> = names.map(|name| OsString::from_vec(name.into_bytes())).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Where a link of the host leads, as it says. The folder that has it is found as if by [`Self::open`].
+    ///
+    /// # Errors
+    /// It is missing, cannot be reached, or no link.
+    pub(crate) fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let target = rustix::fs::readlinkat(link, "", Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+
+    /// Reads a file of the host, as far as it has a sane size.
+    ///
+    /// # Errors
+    /// It is missing, no regular file, too large, or cannot be read.
+    pub(crate) fn bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+        let made_up = path.as_ref().starts_with("/proc");
+        let file = File::from(self.open(path, READ)?);
+        if made_up { read_made_up(&file) } else { read_bounded_from(&file) }
+    }
+
+    /// Reads a text of the host.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the cause.
+    pub(crate) fn read(&self, path: &str) -> Result<String, String> {
+        self.text(path).map_err(|error| self.unread(path, &error))
+    }
+
+    /// Reads a text of the host that need not be there. Only a file that is missing is none: one that
+    /// cannot be reached may well be there.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the cause.
+    pub(crate) fn read_if_there(&self, path: &str) -> Result<Option<String>, String> {
+        match self.text(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.dangling(path) {
+                Some(link) => Err(format!("{link:?} is a link that leads nowhere")),
+                None => Ok(None),
+            },
+            Err(error) => Err(self.unread(path, &error)),
+        }
+    }
+
+    /// The link on the way to a missing file that leads nowhere. What it is to lead to may exist: on a
+    /// partition that is not mounted.
+    pub(crate) fn dangling(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        let path = path.as_ref();
+        let mut ways: Vec<&Path> = path.ancestors().collect();
+        // The uppermost first: below it there is nothing to be found.
+        ways.reverse();
+        let is_missing = |way: &&&Path| self.open(way, OFlags::PATH).is_err();
+        let way = ways.iter().find(is_missing)?;
+        self.link(way).is_ok().then(|| self.shown(way))
+    }
+
+    /// Whether something is mounted on a folder of the host.
+    ///
+    /// # Errors
+    /// A sentence that names the file and the cause.
+    pub(crate) fn is_mount_point(&self, folder: &str) -> Result<bool, String> {
+        self.read("/proc/mounts").map(|mounts| mounts::is_mount_point(&mounts, folder))
+    }
+
+    /// Whether there is a folder for a partition, and nothing is known to be mounted on it: what is not
+    /// found in it may well exist.
+    pub(crate) fn lacks_mount(&self, point: &str) -> bool {
+        self.has_folder(point).unwrap_or(true) && !self.is_mount_point(point).unwrap_or(false)
+    }
+
+    fn is_own(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    fn text(&self, path: &str) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.bytes(path)?).into_owned())
+    }
+
+    fn unread(&self, path: &str, error: &io::Error) -> String {
+        format!("read {:?}: {}", self.shown(path), in_words(error))
+    }
+}
+
+/// Whether a file is missing for sure.
+pub(crate) fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn read_made_up(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(PROC_MAX + 1).read_to_end(&mut bytes)?;
+    // Half of it would be believed.
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > PROC_MAX {
+        return Err(io::Error::other(format!("it has more than {PROC_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_a_missing_file_is_none_and_half_a_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = HostRoot::new(folder.path().to_owned());
+        assert_eq!(root.read_if_there("/a/b"), Ok(None));
+        assert!(root.read("/a/b").unwrap_err().contains("a/b\": it is missing"));
+        std::fs::create_dir_all(root.shown("/proc/folder")).unwrap();
+        std::fs::create_dir(root.shown("/a")).unwrap();
+        assert!(root.read_if_there("/a").unwrap_err().contains("not a regular file"));
+        let most = usize::try_from(PROC_MAX).unwrap();
+        let mut mounts = File::create(root.shown("/proc/mounts")).unwrap();
+        mounts.write_all(&vec![b'x'; most]).unwrap();
+        assert_eq!(root.read("/proc/mounts").unwrap().len(), most);
+        mounts.write_all(b"x").unwrap();
+        assert!(root.read("/proc/mounts").unwrap_err().contains("more than"));
+    }
+
+    #[test]
+    fn no_link_leads_out_of_a_copy_of_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        File::create(outside.join("file")).unwrap().write_all(b"outside").unwrap();
+        let root = HostRoot::new(folder.path().join("disk"));
+        std::fs::create_dir_all(root.shown("/etc")).unwrap();
+        std::fs::create_dir_all(root.shown(&outside)).unwrap();
+        File::create(root.shown(outside.join("file"))).unwrap().write_all(b"inside").unwrap();
+        symlink(outside.join("file"), root.shown("/etc/file")).unwrap();
+        symlink(&outside, root.shown("/folder")).unwrap();
+        symlink("../../../outside", root.shown("/etc/up")).unwrap();
+        assert_eq!(root.read("/etc/file").unwrap(), "inside");
+        assert_eq!(root.read("/folder/file").unwrap(), "inside");
+        assert_eq!(root.names("/folder").unwrap(), ["file"]);
+        let found = root.find("/folder/file").unwrap();
+        assert_eq!(std::fs::read_to_string(found).unwrap(), "inside");
+        assert_eq!(root.link("/etc/file").unwrap(), outside.join("file"));
+        for path in ["/etc/up", "/etc/up/file"] {
+            assert!(is_absence(&root.find(path).unwrap_err()), "{path}");
+            let why = root.read_if_there(path).unwrap_err();
+            assert!(why.contains("etc/up\" is a link that leads nowhere"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_own_links_are_followed_as_everybody_does() {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("file")).unwrap().write_all(b"text").unwrap();
+        symlink(folder.path().join("file"), folder.path().join("link")).unwrap();
+        let root = HostRoot::new("/".into());
+        let link = folder.path().join("link");
+        assert_eq!(root.bytes(&link).unwrap(), b"text");
+        assert_eq!(root.find(&link).unwrap(), folder.path().canonicalize().unwrap().join("file"));
+    }
+}

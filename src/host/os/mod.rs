@@ -1,0 +1,19 @@
+//! The operating system, without knowledge of extensions: files, processes, signals, streams.
+
+pub(crate) mod descriptor;
+pub(crate) mod clock;
+pub(crate) mod unblocked;
+pub(crate) mod stdio;
+pub(crate) mod log;
+pub(crate) mod read;
+pub(crate) mod listing;
+pub(crate) mod trusted;
+pub(crate) mod host_root;
+pub(crate) mod atomic_file;
+pub(crate) mod disk;
+pub(crate) mod process;
+pub(crate) mod privilege;
+pub(crate) mod signals;
+pub(crate) mod reaper;
+pub(crate) mod spawn;
+pub(crate) mod systemd;

@@ -1,0 +1,44 @@
+//! Whether this process is root of the host. Root of a user namespace (rootless Podman and Docker) passes for
+//! root by its user id, but what its hooks change is not the host.
+
+use crate::host::os::process;
+use rustix::io::Errno;
+use std::io;
+
+/// The inode of the initial user namespace (PROC_USER_INIT_INO of linux/proc_ns.h).
+const INITIAL: u64 = 0xEFFF_FFFD;
+const USER_NAMESPACE: &str = "/proc/self/ns/user";
+/// Every kernel has this one.
+const MOUNT_NAMESPACE: &str = "/proc/self/ns/mnt";
+
+/// Why this process must not change anything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unprivileged {
+    #[error("must run as root, not as user {uid}: hooks change the host")]
+    NotRoot { uid: u32 },
+    #[error("must run as root of the host, not of a user namespace: hooks change the host")]
+    UserNamespace,
+    #[error(
+        "cannot determine whether this is root of the host or of a user namespace: cannot look at \
+         {USER_NAMESPACE}"
+    )]
+    Unknown { source: io::Error },
+}
+
+/// Checks that this process is root of the initial user namespace.
+///
+/// # Errors
+/// It is not, or that cannot be determined.
+pub(crate) fn check() -> Result<(), Unprivileged> {
+    match process::effective_user() {
+        0 => {}
+        uid => return Err(Unprivileged::NotRoot { uid }),
+    }
+    match rustix::fs::stat(USER_NAMESPACE) {
+        Ok(found) if found.st_ino == INITIAL => Ok(()),
+        Ok(_) => Err(Unprivileged::UserNamespace),
+        // A kernel without user namespaces lists all others.
+        Err(Errno::NOENT) if rustix::fs::stat(MOUNT_NAMESPACE).is_ok() => Ok(()),
+        Err(error) => Err(Unprivileged::Unknown { source: error.into() }),
+    }
+}

@@ -1,0 +1,370 @@
+//! Processes by pidfd: found, checked against their recorded identity, signalled, waited for. A bare
+//! pid is never signalled, because the kernel gives it to the next process.
+#![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
+
+use crate::host::os::listing;
+use crate::model::container::proxy::{self, Identity, Life, Stat};
+use crate::model::container::signal::{self, Signal};
+use crate::model::text::system_call;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// More than a `stat` has, and than the command line of a proxy, whose id has 1,024 characters at most.
+/// `/proc` fills a buffer that is large enough in one call.
+const READ_MAX: usize = 2048;
+/// SIGKILL.
+const KILL: i32 = 9;
+
+/// A process that was alive when it was looked at, held by a pidfd that never names another one.
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Whether a wait was long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Ended,
+    StillThere,
+}
+
+/// Finds the proxy of container `id` by its recorded identity: same pid, same start time, and a
+/// command line that names the container. `None` when it has ended, a zombie included, or when the
+/// pid is another process's by now.
+///
+/// # Errors
+/// `/proc` cannot be read or does not show the process, or the kernel has no pidfd; then nothing is known.
+pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Process>> {
+    check_proc()?;
+    let Some(process) = open(identity.pid)? else { return Ok(None) };
+    let Some(stat) = process.stat()? else { return Ok(None) };
+    let Some(line) = process.shown("cmdline")? else { return Ok(None) };
+    let is_recorded = stat.start_time == identity.start_time
+        && stat.life == Life::Alive
+        && line == proxy::command_line(id);
+    // What was read above is of this very process only if it is still there now.
+    Ok(match process.wait_end(Duration::ZERO)? {
+        Waited::StillThere => Some(process).filter(|_| is_recorded),
+        Waited::Ended => None,
+    })
+}
+
+/// Opens a process; `None` if there is none.
+///
+/// # Errors
+/// The kernel has no pidfd_open(2), or descriptors have run out.
+pub(crate) fn open(pid: i32) -> io::Result<Option<Process>> {
+    open_pidfd(pid).map_err(|error| system_call::explained("pidfd_open", error.raw_os_error()))
+}
+
+/// The same with the error of pidfd_open(2) as it is.
+///
+/// # Errors
+/// Those of [`open`].
+pub(crate) fn open_pidfd(pid: i32) -> rustix::io::Result<Option<Process>> {
+    // A forged state may name anything; a negative pid would be a process group.
+    let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(Process { pid, pidfd })),
+        // A thread, not a process: EINVAL, and since Linux 6.15 ENOENT.
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks that `/proc` shows the processes of this process's own PID namespace. Where it is not mounted, or
+/// another namespace's, every process seems to be gone, or to be another one.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_proc() -> io::Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    match rustix::fs::readlink("/proc/self", Vec::new()) {
+        Ok(link) if link.as_bytes() == own.as_bytes() => Ok(()),
+        Ok(_) | Err(_) => Err(io::Error::other(
+            "/proc is not the proc filesystem of this process's PID namespace: mount that there",
+        )),
+    }
+}
+
+/// The start time, parent and life of `pid`; `None` if `/proc` does not show such a process.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
+    let Some(bytes) = read_proc(pid, "stat")? else { return Ok(None) };
+    let not_a_stat = || io::Error::other(format!("/proc/{pid}/stat cannot be understood"));
+    proxy::parse_stat(&bytes).map(Some).ok_or_else(not_a_stat)
+}
+
+/// The processes whose parent is this one, zombies included, by a walk of `/proc`. A process that moves here
+/// meanwhile, because its parent has ended, may be missed.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
+    check_proc()?;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut children = Vec::new();
+    for pid in pids()? {
+        let stat = match read_stat(pid) {
+            // Mounted with hidepid=1: a process that this one may not look at.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            read => read?,
+        };
+        if stat.is_some_and(|stat| stat.parent == own) {
+            children.extend(Pid::from_raw(pid));
+        }
+    }
+    Ok(children)
+}
+
+/// The processes that `/proc` shows.
+///
+/// # Errors
+/// It cannot be listed.
+pub(crate) fn pids() -> io::Result<Vec<i32>> {
+    Ok(listing::numbers("/proc")?)
+}
+
+/// The signals that this process ignores, as [`signal::ignored`] has them; `None` if that cannot be known.
+pub(crate) fn ignored_signals() -> Option<u64> {
+    read_proc("self", "status").ok().flatten().and_then(|status| signal::ignored(&status))
+}
+
+/// Raises a negative `oom_score_adj` (proc_pid_oom_score_adj(5)) of this process to 0, which its children
+/// inherit: engines protect themselves with one, and a hook that eats the memory must not be the last
+/// process that the kernel kills.
+///
+/// # Errors
+/// The value cannot be read or written.
+pub(crate) fn give_up_oom_protection() -> io::Result<()> {
+    raise_to_zero("/proc/self/oom_score_adj")
+}
+
+fn raise_to_zero(path: &str) -> io::Result<()> {
+    if std::fs::read(path)?.starts_with(b"-") {
+        let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+        rustix::io::write(rustix::fs::open(path, flags, Mode::empty())?, b"0")?;
+    }
+    Ok(())
+}
+
+/// The first bytes of a file in the folder of a process; `None` if the process has ended.
+///
+/// # Errors
+/// `/proc` does not show the process or its file to this one.
+pub(crate) fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut bytes = [0; READ_MAX];
+    let read = rustix::fs::open(format!("/proc/{pid}/{file}"), flags, Mode::empty())
+        .and_then(|file| rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes)));
+    match read {
+        Ok(len) => Ok(bytes.get(..len).map(<[u8]>::to_vec)),
+        // ESRCH: it ended between open and read.
+        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+impl Process {
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// The start time, parent and life; `None` if it has ended.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read, or does not show the process.
+    pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
+        match read_stat(self.pid())? {
+            Some(stat) => Ok(Some(stat)),
+            None => self.not_shown(),
+        }
+    }
+
+    fn shown(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
+        match read_proc(self.pid(), file)? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.not_shown(),
+        }
+    }
+
+    /// Of a process that `/proc` does not show: nothing if it has ended, which is no error.
+    fn not_shown<T>(&self) -> io::Result<Option<T>> {
+        match self.wait_end(Duration::ZERO)? {
+            Waited::Ended => Ok(None),
+            Waited::StillThere => Err(io::Error::other(format!(
+                "process {} is there, but /proc does not show it (is that mounted with hidepid?)",
+                self.pid()
+            ))),
+        }
+    }
+
+    /// Sends `signal`. A process that has ended is not an error.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2)'s.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.send(signal.number())
+    }
+
+    /// Sends SIGKILL.
+    ///
+    /// # Errors
+    /// pidfd_send_signal(2)'s.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        self.send(KILL)
+    }
+
+    fn send(&self, number: i32) -> io::Result<()> {
+        match self.try_send(number) {
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(match error.raw_os_error() {
+                Some(errno) => system_call::explained("pidfd_send_signal", errno),
+                None => error,
+            }),
+        }
+    }
+
+    fn try_send(&self, number: i32) -> io::Result<()> {
+        // SAFETY: plain numbers and a null siginfo, which the call accepts; no memory is written.
+        let result = unsafe {
+            nix::libc::syscall(
+                nix::libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                number,
+                std::ptr::null::<nix::libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Waits until the process has ended, a zombie included, or `limit` is over.
+    ///
+    /// # Errors
+    /// poll(2)'s.
+    pub(crate) fn wait_end(&self, limit: Duration) -> io::Result<Waited> {
+        let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        match poll(&mut descriptors, limit)? {
+            0 => Ok(Waited::StillThere),
+            _ => Ok(Waited::Ended),
+        }
+    }
+
+    /// Waits until the parent has read the exit status of an ended process, or `limit` is over.
+    pub(crate) fn wait_reaped(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.try_send(0).is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// The user whose rights this process has.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// poll(2) with a limit, begun again when a signal interrupts it.
+///
+/// # Errors
+/// poll(2)'s.
+pub(crate) fn poll(descriptors: &mut [PollFd<'_>], limit: Duration) -> io::Result<usize> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left)
+            .map_err(|_| io::Error::other("a wait of more than 2^63 seconds"))?;
+        match rustix::event::poll(descriptors, Some(&left)) {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a plain file, since lowering the kernel's takes CAP_SYS_RESOURCE, which not every machine grants.
+    #[test]
+    fn a_negative_adjustment_becomes_zero_and_any_other_stays() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (before, after) in [("-900\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")] {
+            std::io::Write::write_all(&mut file.reopen().unwrap(), before.as_bytes()).unwrap();
+            raise_to_zero(file.path().to_str().unwrap()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
+        }
+        assert!(raise_to_zero("/proc/self/none").is_err());
+    }
+
+    #[test]
+    fn a_thread_is_no_process() {
+        let thread = std::thread::spawn(|| {
+            let thread = rustix::thread::gettid().as_raw_nonzero().get();
+            open(thread).map(|opened| opened.is_none())
+        });
+        assert!(thread.join().unwrap().unwrap());
+    }
+
+    #[test]
+    fn children_are_found_whichever_thread_has_started_them() {
+        let mut children = [1, 2].map(|_| {
+            let start = || std::process::Command::new("sleep").arg("100").spawn().unwrap();
+            std::thread::spawn(start).join().unwrap()
+        });
+        let found = find_children().unwrap();
+        for child in &mut children {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            assert!(found.contains(&pid));
+            assert!(!found.contains(&rustix::process::getpid()));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn only_the_recorded_process_with_the_recorded_command_line_is_found() {
+        let sleep = || {
+            use std::os::unix::process::CommandExt as _;
+            let mut command = std::process::Command::new("sleep");
+            command.arg0("balena-extension-runtime").arg("100").spawn().unwrap()
+        };
+        let mut child = sleep();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_time = read_stat(pid).unwrap().unwrap().start_time;
+        // The right pid and start time, but another program: forged state must not kill it.
+        assert!(find_proxy("x", Identity { pid, start_time }).unwrap().is_none());
+        assert!(find_proxy("x", Identity { pid, start_time: start_time + 1 }).unwrap().is_none());
+        let process = open(pid).unwrap().unwrap();
+        assert_eq!(process.wait_end(Duration::ZERO).unwrap(), Waited::StillThere);
+        process.kill().unwrap();
+        assert_eq!(process.wait_end(Duration::from_secs(10)).unwrap(), Waited::Ended);
+        // A zombie has ended, and a signal to it is not an error.
+        process.kill().unwrap();
+        child.wait().unwrap();
+        process.kill().unwrap();
+        assert!(open(pid).unwrap().is_none());
+        for pid in [0, -1, i32::MAX] {
+            assert!(open(pid).unwrap().is_none(), "{pid}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The wish of whoever runs this program that it end: SIGTERM, SIGINT or SIGHUP, as a descriptor that
+//! every wait of every thread can include. It is never read, so all of them see it, and for good.
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Blocked signals that can be waited for.
+#[derive(Debug)]
+pub(crate) struct Stop(SignalFd);
+
+impl Stop {
+    /// Blocks the signals for this thread and those it will start.
+    ///
+    /// # Errors
+    /// Those of sigprocmask(2) and signalfd(2).
+    pub(crate) fn listen() -> io::Result<Self> {
+        let signals: SigSet =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        signals.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&signals, flags)?))
+    }
+
+    /// For what may be cut off anywhere: the signals keep their effect, and end the program.
+    ///
+    /// # Errors
+    /// Those of signalfd(2).
+    pub(crate) fn never() -> io::Result<Self> {
+        Ok(Self(SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// Whether a signal has come.
+    pub(crate) fn is_wished(&self) -> bool {
+        self.pause(Duration::ZERO)
+    }
+
+    /// Waits for `time`, or less when a signal comes; whether one has come.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
+        // What cannot be polled is not there; the deadline then ends the work.
+        crate::host::os::process::poll(&mut descriptors, time).is_ok()
+            && descriptors.iter().any(|descriptor| !descriptor.revents().is_empty())
+    }
+}
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

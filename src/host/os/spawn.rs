@@ -1,0 +1,122 @@
+//! Starting a program with posix_spawn(3): no fork of this process's memory, and nothing of the
+//! caller reaches the child but what is named here.
+
+use crate::host::os::process;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::Signal;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+pub(crate) use nix::sys::signal::SigSet;
+pub(crate) use rustix::process::Pid;
+
+/// POSIX_SPAWN_SETSID, which nix does not name (`<spawn.h>` of glibc and musl).
+const SETSID: i32 = 0x80;
+/// The two signals before it glibc keeps to itself.
+const FIRST_REAL_TIME: i32 = 34;
+/// Above every number that a child is given descriptors under.
+const ABOVE_TARGETS: RawFd = 10;
+
+/// A program to start in a session of its own, all signals at their default.
+pub(crate) struct Program<'a> {
+    pub(crate) path: &'a str,
+    /// The whole argument vector.
+    pub(crate) arguments: &'a [&'a str],
+    /// The whole environment.
+    pub(crate) environment: &'a [String],
+    /// Which descriptor the child has under which number; standard ones that are not named are
+    /// inherited.
+    pub(crate) descriptors: &'a [(BorrowedFd<'a>, RawFd)],
+    /// The signals that start out blocked.
+    pub(crate) blocked: SigSet,
+}
+
+/// Starts `program` and returns its pid. Returns once the program runs.
+///
+/// # Errors
+/// Those of execve(2) included; then no process is left.
+pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
+    let arguments = c_strings(program.arguments.iter().map(OsStr::new))?;
+    let environment = c_strings(program.environment.iter().map(OsStr::new))?;
+    let mut actions = PosixSpawnFileActions::init()?;
+    let mut lifted = Vec::new();
+    for (source, target) in program.descriptors {
+        // Out of the way, or one duplication would overwrite the source of the next.
+        let source = rustix::io::fcntl_dupfd_cloexec(source, ABOVE_TARGETS)?;
+        actions.add_dup2(source.as_raw_fd(), *target)?;
+        lifted.push(source);
+    }
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+            | PosixSpawnFlags::from_bits_retain(SETSID.into_flag()),
+    )?;
+    attributes.set_sigmask(&program.blocked)?;
+    // musl's child makes a system call for each signal named here; glibc's makes one for each, and two for
+    // each that is not.
+    let ignored = if cfg!(target_env = "musl") { process::ignored_signals() } else { None };
+    attributes.set_sigdefault(&to_reset(ignored))?;
+    let pid = posix_spawn(program.path, &actions, &attributes, &arguments, &environment)?;
+    Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))
+}
+
+/// The type of the flags differs between glibc and musl.
+trait IntoFlag<T> {
+    fn into_flag(self) -> T;
+}
+
+impl IntoFlag<i16> for i32 {
+    fn into_flag(self) -> i16 {
+        i16::try_from(self).unwrap_or_default()
+    }
+}
+
+impl IntoFlag<i32> for i32 {
+    fn into_flag(self) -> i32 {
+        self
+    }
+}
+
+/// The signals to reset. Handlers go with execve(2), so the `ignored` ones are enough; it is all of them if
+/// it is not known which, or if one of the real-time signals is among them, for which nix has no names.
+fn to_reset(ignored: Option<u64>) -> SigSet {
+    let is_ignored = |ignored: u64, number: i32| ignored >> (number - 1) & 1 == 1;
+    match ignored.filter(|ignored| ignored >> (FIRST_REAL_TIME - 1) == 0) {
+        Some(ignored) => (1..FIRST_REAL_TIME)
+            .filter(|&number| is_ignored(ignored, number))
+            .filter_map(|number| Signal::try_from(number).ok())
+            .collect(),
+        None => {
+            let mut every = SigSet::all();
+            every.remove(Signal::SIGKILL);
+            every.remove(Signal::SIGSTOP);
+            every
+        }
+    }
+}
+
+fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<Vec<CString>> {
+    texts
+        .map(|text| CString::new(text.as_bytes()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| io::Error::other("a NUL byte in an argument or in the environment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored_is_reset_and_what_nix_cannot_name_with_all_others() {
+        let few = to_reset(Some(1 << 12 | 1 << 9 | 0b11 << 31));
+        assert_eq!(few, [Signal::SIGPIPE, Signal::SIGUSR1].into_iter().collect());
+        let all = to_reset(None);
+        assert_eq!(to_reset(Some(1 << 35 | 1 << 12)), all);
+        assert!(Signal::iterator().all(|signal| {
+            all.contains(signal) != matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)
+        }));
+    }
+}

@@ -1,0 +1,223 @@
+//! The environment of an image's hooks: the labels of the image, and the mounts of its container.
+
+use crate::model::container::spec::Mount;
+use crate::model::extension::hook::PATH;
+use std::collections::BTreeMap;
+
+/// Labels below this prefix reach the hooks.
+const LABEL_PREFIX: &str = "io.balena.image.";
+/// What the variables of volumes begin with.
+pub(crate) const VOLUME_PREFIX: &str = "EXTENSION_VOLUME_";
+/// The kernel's limit for one string of the environment, its final NUL included (execve(2)).
+const STRING_MAX: usize = 128 * 1024;
+/// What all strings together may have. The kernel grants a quarter of the stack limit, usually
+/// 2 MiB, to arguments and environment with their pointers.
+const TOTAL_MAX: usize = 1024 * 1024;
+
+/// The environment of the image's hooks, `NAME=value` each, in the order of contract.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    pub(crate) variables: Vec<String>,
+    /// What two labels or two mounts claim together; the last one has it.
+    pub(crate) collisions: Vec<String>,
+}
+
+/// Why a label or a mount cannot be handed to the hooks.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unpassable {
+    #[error(
+        "{origin} cannot be handed to the hooks: its name has {found:?}, which no environment \
+         variable's name may have"
+    )]
+    Name { origin: Origin, found: char },
+    #[error("{origin} cannot be handed to the hooks: its value has a NUL byte")]
+    Value { origin: Origin },
+    #[error(
+        "{origin} cannot be handed to the hooks: it takes {len} bytes of environment, at most \
+         {STRING_MAX} are possible"
+    )]
+    TooLong { origin: Origin, len: usize },
+    #[error(
+        "labels and mounts cannot be handed to the hooks: together they take more than {TOTAL_MAX} \
+         bytes of environment"
+    )]
+    TooMuch,
+}
+
+/// Where a variable comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Label(String),
+    Mount(String),
+    Rootfs,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// A name in a message: quoted, and cut where it is absurd.
+        fn brief(name: &str) -> String {
+            name.chars().take(80).collect()
+        }
+        match self {
+            Self::Label(name) => write!(formatter, "label {:?}", brief(name)),
+            Self::Mount(destination) => write!(formatter, "the mount at {:?}", brief(destination)),
+            Self::Rootfs => formatter.write_str("the path of the rootfs"),
+        }
+    }
+}
+
+/// Builds the environment: `PATH`, the rootfs, the labels sorted, the mounts sorted; nothing else.
+///
+/// # Errors
+/// The label or mount that would break out of its variable, or that no execve(2) takes.
+pub(crate) fn environment(
+    rootfs: &str,
+    labels: &BTreeMap<String, String>,
+    mounts: &[Mount],
+) -> Result<Environment, Unpassable> {
+    let mut collisions = Vec::new();
+    let mut variables = vec![PATH.to_owned()];
+    variables.push(variable("EXTENSION_ROOTFS", rootfs, Origin::Rootfs)?);
+
+    let mut sorted: BTreeMap<String, String> = BTreeMap::new();
+    for (label, text) in labels {
+        let Some(name) = label.strip_prefix(LABEL_PREFIX) else { continue };
+        let origin = Origin::Label(label.clone());
+        let name = format!("EXTENSION_IMAGE_{}", name.replace('-', "_").to_uppercase());
+        let entry = variable(&name, text, origin)?;
+        if sorted.insert(name.clone(), entry).is_some() {
+            collisions.push(name);
+        }
+    }
+    variables.extend(std::mem::take(&mut sorted).into_values());
+
+    for mount in mounts {
+        let Some(name) = mount.destination.strip_prefix('/').filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        let origin = Origin::Mount(mount.destination.clone());
+        let name = format!("{VOLUME_PREFIX}{}", name.replace(['/', '-'], "_").to_uppercase());
+        let entry = variable(&name, &mount.source, origin)?;
+        if sorted.insert(name.clone(), entry).is_some() {
+            collisions.push(name);
+        }
+    }
+    variables.extend(sorted.into_values());
+
+    if variables.iter().map(|entry| entry.len() + 1).sum::<usize>() > TOTAL_MAX {
+        return Err(Unpassable::TooMuch);
+    }
+    Ok(Environment { variables, collisions })
+}
+
+fn variable(name: &str, text: &str, origin: Origin) -> Result<String, Unpassable> {
+    // `=` would end the name early and so set another variable; a control character would let a
+    // name pretend to be two lines in what `env` prints.
+    if let Some(found) = name.chars().find(|&found| found == '=' || found.is_control()) {
+        return Err(Unpassable::Name { origin, found });
+    }
+    if text.contains('\0') {
+        return Err(Unpassable::Value { origin });
+    }
+    let len = name.len() + 1 + text.len();
+    if len >= STRING_MAX {
+        return Err(Unpassable::TooLong { origin, len });
+    }
+    Ok(format!("{name}={text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    fn mount(destination: &str, source: &str) -> Mount {
+        Mount { destination: destination.to_owned(), source: source.to_owned() }
+    }
+
+    #[test]
+    fn the_environment_is_exactly_the_contracts() {
+        let labels = labels(&[
+            ("io.balena.image.kernel-abi-id", "00ff"),
+            ("io.balena.image.class", "overlay"),
+            ("io.balena.update.requires-reboot", "1"),
+            ("maintainer", "x"),
+        ]);
+        let mounts = [
+            mount("/var/lib-x/y", "/src"),
+            mount("/boot", "/vol/boot"),
+            mount("/", "/no"),
+            mount("relative", "/no"),
+        ];
+        let environment = environment("/r", &labels, &mounts).unwrap();
+        assert_eq!(
+            environment.variables,
+            [
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "EXTENSION_ROOTFS=/r",
+                "EXTENSION_IMAGE_CLASS=overlay",
+                "EXTENSION_IMAGE_KERNEL_ABI_ID=00ff",
+                "EXTENSION_VOLUME_BOOT=/vol/boot",
+                "EXTENSION_VOLUME_VAR_LIB_X_Y=/src",
+            ]
+        );
+        assert!(environment.collisions.is_empty());
+    }
+
+    #[test]
+    fn of_two_that_share_a_variable_the_last_has_it_and_it_is_told() {
+        let mounts = [mount("/a/b", "/1"), mount("/a-b", "/2")];
+        let environment = environment("/r", &labels(&[]), &mounts).unwrap();
+        assert_eq!(environment.variables.last().unwrap(), "EXTENSION_VOLUME_A_B=/2");
+        assert_eq!(environment.collisions, ["EXTENSION_VOLUME_A_B"]);
+    }
+
+    #[test]
+    fn what_would_break_out_of_its_variable_is_refused_by_name() {
+        let long = "x".repeat(STRING_MAX);
+        for (label, text, expected) in [
+            ("io.balena.image.a=b", "c", "has '='"),
+            ("io.balena.image.a\nPATH", "c", r"has '\n'"),
+            ("io.balena.image.a\0", "c", r"has '\0'"),
+            ("io.balena.image.a", "c\0d", "NUL byte"),
+            ("io.balena.image.a", long.as_str(), "131072 are possible"),
+        ] {
+            let error = environment("/r", &labels(&[(label, text)]), &[]).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("label"), "{error}");
+        }
+        let error = environment("/r", &labels(&[]), &[mount("/a=b", "/s")]).unwrap_err();
+        assert!(error.to_string().contains(r#"the mount at "/a=b""#), "{error}");
+        let many: Vec<Mount> =
+            (0..100_000).map(|index| mount(&format!("/m{index}"), "/source")).collect();
+        assert_eq!(environment("/r", &labels(&[]), &many), Err(Unpassable::TooMuch));
+    }
+
+    #[test]
+    fn a_newline_in_a_value_stays_in_its_value() {
+        let labels = labels(&[("io.balena.image.a", "1\nPATH=/evil")]);
+        let environment = environment("/r", &labels, &[]).unwrap();
+        assert_eq!(environment.variables.last().unwrap(), "EXTENSION_IMAGE_A=1\nPATH=/evil");
+    }
+
+    proptest! {
+        #[test]
+        fn no_label_or_mount_sets_a_variable_outside_its_own_prefix(
+            name in "\\PC{0,8}|[a-z=\n\u{0}-]{0,8}", text in "\\PC{0,8}", destination in "/[a-z=/\n-]{0,8}",
+        ) {
+            let labels = BTreeMap::from([(format!("io.balena.image.{name}"), text.clone())]);
+            if let Ok(environment) = environment("/r", &labels, &[mount(&destination, &text)]) {
+                for entry in environment.variables.iter().skip(2) {
+                    let (name, value) = entry.split_once('=').unwrap();
+                    prop_assert!(
+                        name.starts_with("EXTENSION_IMAGE_") || name.starts_with("EXTENSION_VOLUME_")
+                    );
+                    prop_assert_eq!(value, &text);
+                }
+            }
+        }
+    }
+}

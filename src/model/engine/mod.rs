@@ -1,0 +1,12 @@
+//! What an engine knows of the extensions, and the decisions of the manager about them.
+
+pub(crate) mod api;
+pub(crate) mod inspection;
+pub(crate) mod stored_container;
+pub(crate) mod containers_storage;
+pub(crate) mod runtimes;
+pub(crate) mod inventory;
+pub(crate) mod sharing;
+pub(crate) mod cleanup;
+pub(crate) mod verdict;
+pub(crate) mod doctor;

@@ -1,0 +1,276 @@
+//! Claims: what an extension's labels say about the system it was made for, and whether the running
+//! one is that system. All of them must hold; an absent one claims nothing.
+
+use crate::model::extension::glob::{Glob, Malformed};
+use crate::model::text::cause;
+use serde::Serialize;
+use std::fmt;
+
+/// The labels that claim something.
+pub(crate) const ABI: &str = "io.balena.image.kernel-abi-id";
+pub(crate) const KERNEL_VERSION: &str = "io.balena.image.kernel-version";
+pub(crate) const OS_VERSION: &str = "io.balena.image.os-version";
+
+/// The token of the kernel's command line that the initramfs puts there.
+const ABI_TOKEN: &str = "balena_kernel_abi=";
+
+/// The running system, or why a part of it cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// `uname -r`, whole.
+    pub(crate) kernel_release: Result<String, String>,
+    /// The ABI that the initramfs booted; `None` is the kernel of the OS itself.
+    pub(crate) abi: Result<Option<String>, String>,
+    /// `VERSION_ID` of os-release.
+    pub(crate) os_version: Result<String, String>,
+}
+
+/// The ABI on a kernel command line: the first token counts (proc_cmdline(5) has blanks between).
+pub(crate) fn abi_of(cmdline: &str) -> Option<String> {
+    let mut tokens = cmdline.split_ascii_whitespace();
+    let abi = tokens.find_map(|token| token.strip_prefix(ABI_TOKEN))?;
+    Some(abi.to_owned()).filter(|abi| !abi.is_empty())
+}
+
+/// What an extension claims. An empty label is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claims<'a> {
+    pub(crate) abi: Option<&'a str>,
+    pub(crate) kernel_version: Option<&'a str>,
+    pub(crate) os_version: Option<&'a str>,
+}
+
+/// One claim that the running system violates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "claim")]
+pub(crate) enum Mismatch {
+    KernelAbi { claimed: String, running: Option<String> },
+    KernelVersion { claimed: String, running: String },
+    OsVersion { claimed: String, running: String },
+}
+
+/// Whether the claims hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It claims nothing.
+    Unclaimed,
+    Holds,
+    /// At least one does not; those are here.
+    Violated(Vec<Mismatch>),
+    /// None is known to be violated, and at least one cannot be judged: why.
+    Unknown(Vec<String>),
+}
+
+impl<'a> Claims<'a> {
+    /// Picks the claims out of labels.
+    pub(crate) fn of(label: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let claim = |name| label(name).filter(|text| !text.trim().is_empty());
+        Self {
+            abi: claim(ABI),
+            kernel_version: claim(KERNEL_VERSION),
+            os_version: claim(OS_VERSION),
+        }
+    }
+
+    /// What of the claims cannot be read, and so claims nothing.
+    pub(crate) fn malformed(&self) -> Option<String> {
+        let claimed = self.os_version?;
+        let why = globs(claimed).err()?;
+        Some(cause::sentence(&format!(
+            "its label {OS_VERSION} is malformed, so it never becomes stale by it: {why}"
+        )))
+    }
+
+    /// Holds every claim against the running system. A violated claim decides even when another one
+    /// cannot be judged, because all must hold.
+    pub(crate) fn judge(&self, running: &Running) -> Judgement {
+        let mut violated = Vec::new();
+        let mut unknown = Vec::new();
+        let mut claimed_any = false;
+        if let Some(claimed) = self.abi {
+            claimed_any = true;
+            match &running.abi {
+                Ok(running) if running.as_deref() == Some(claimed) => {}
+                Ok(running) => {
+                    let (claimed, running) = (claimed.to_owned(), running.clone());
+                    violated.push(Mismatch::KernelAbi { claimed, running });
+                }
+                Err(why) => unknown.push(why.clone()),
+            }
+        }
+        if let Some(claimed) = self.kernel_version {
+            claimed_any = true;
+            match running.kernel_release.as_deref().map(version_of) {
+                Ok(version) if version == claimed => {}
+                Ok(version) => violated.push(Mismatch::KernelVersion {
+                    claimed: claimed.to_owned(),
+                    running: version.to_owned(),
+                }),
+                Err(why) => unknown.push(why.clone()),
+            }
+        }
+        // A claim that cannot be read keeps the extension: `check` tells its author.
+        if let Some((claimed, globs)) = self
+            .os_version
+            .and_then(|claimed| Some((claimed, globs(claimed).ok()?)))
+            .filter(|(_, globs)| !globs.is_empty())
+        {
+            claimed_any = true;
+            match &running.os_version {
+                Ok(version) if globs.iter().any(|glob| glob.matches(version)) => {}
+                Ok(version) => violated.push(Mismatch::OsVersion {
+                    claimed: claimed.to_owned(),
+                    running: version.clone(),
+                }),
+                Err(why) => unknown.push(why.clone()),
+            }
+        }
+        match (violated.is_empty(), unknown.is_empty(), claimed_any) {
+            (false, _, _) => Judgement::Violated(violated),
+            (true, false, _) => Judgement::Unknown(unknown),
+            (true, true, true) => Judgement::Holds,
+            (true, true, false) => Judgement::Unclaimed,
+        }
+    }
+}
+
+/// The part of `uname -r` that `kernel-version` claims: up to the first `-`.
+pub(crate) fn version_of(release: &str) -> &str {
+    release.split('-').next().unwrap_or_default()
+}
+
+/// Reads the patterns of an `os-version` label.
+///
+/// # Errors
+/// The first one that is malformed.
+pub(crate) fn globs(label: &str) -> Result<Vec<Glob<'_>>, Malformed> {
+    let patterns = label.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+    patterns.map(Glob::parse).collect()
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KernelAbi { claimed, running: None } => write!(
+                formatter,
+                "it needs the kernel with ABI {}, and the OS's own kernel runs",
+                brief(claimed)
+            ),
+            Self::KernelAbi { claimed, running: Some(running) } => write!(
+                formatter,
+                "it needs the kernel with ABI {}, and the one with ABI {} runs",
+                brief(claimed),
+                brief(running)
+            ),
+            Self::KernelVersion { claimed, running } => {
+                write!(formatter, "it was built for kernel {claimed}, and {running} runs")
+            }
+            Self::OsVersion { claimed, running } => {
+                write!(formatter, "it was built for OS version {claimed}, and this is {running}")
+            }
+        }
+    }
+}
+
+/// The beginning of a digest, as people quote it.
+fn brief(abi: &str) -> String {
+    abi.chars().take(12).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn running() -> Running {
+        Running {
+            kernel_release: Ok("6.1.0-18-amd64".to_owned()),
+            abi: Ok(Some("aa".repeat(32))),
+            os_version: Ok("2.113.4".to_owned()),
+        }
+    }
+
+    fn claims<'a>(pairs: &'a [(&'a str, &'a str)]) -> Claims<'a> {
+        Claims::of(|name| pairs.iter().find(|(label, _)| *label == name).map(|(_, text)| *text))
+    }
+
+    #[test]
+    fn each_claim_holds_or_not_by_itself() {
+        let abi = "aa".repeat(32);
+        for (label, text, holds) in [
+            (ABI, abi.as_str(), true),
+            (ABI, "AA", false),
+            (KERNEL_VERSION, "6.1.0", true),
+            (KERNEL_VERSION, "6.1.0-18-amd64", false),
+            (KERNEL_VERSION, "6.1", false),
+            (OS_VERSION, "2.113.4", true),
+            (OS_VERSION, "2.112.*, 2.113.*", true),
+            (OS_VERSION, "2.112.*,", false),
+            (OS_VERSION, "*", true),
+        ] {
+            let judgement = claims(&[(label, text)]).judge(&running());
+            assert_eq!(judgement == Judgement::Holds, holds, "{label}={text}: {judgement:?}");
+            assert_eq!(matches!(judgement, Judgement::Violated(_)), !holds, "{label}={text}");
+        }
+    }
+
+    #[test]
+    fn no_claim_and_an_unreadable_claim_keep() {
+        for pairs in [
+            &[][..],
+            &[(OS_VERSION, "")],
+            &[(OS_VERSION, " , ,")],
+            &[(OS_VERSION, "2.112.*,[")],
+            &[(ABI, ""), (KERNEL_VERSION, " ")],
+            &[("io.balena.image.class", "overlay")],
+        ] {
+            assert_eq!(claims(pairs).judge(&running()), Judgement::Unclaimed, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_pattern_is_named() {
+        let malformed = |text| claims(&[(OS_VERSION, text)]).malformed();
+        for text in ["2.112.*,[", "[", "a\\"] {
+            let why = malformed(text).unwrap();
+            assert!(why.contains("os-version is malformed"), "{why}");
+        }
+        for text in ["2.*", "", "2.*,", "*"] {
+            assert_eq!(malformed(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn without_the_token_an_abi_claim_cannot_hold() {
+        let stock = Running { abi: Ok(None), ..running() };
+        let Judgement::Violated(mismatches) = claims(&[(ABI, "aa")]).judge(&stock) else {
+            panic!()
+        };
+        assert_eq!(
+            mismatches[0].to_string(),
+            "it needs the kernel with ABI aa, and the OS's own kernel runs"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown_unless_another_claim_is_violated() {
+        let blind = Running { os_version: Err("no os-release".to_owned()), ..running() };
+        let os = (OS_VERSION, "2.*");
+        assert_eq!(
+            claims(&[os]).judge(&blind),
+            Judgement::Unknown(vec!["no os-release".to_owned()])
+        );
+        assert!(matches!(
+            claims(&[os, (KERNEL_VERSION, "5.0.0")]).judge(&blind),
+            Judgement::Violated(_)
+        ));
+        assert_eq!(claims(&[(KERNEL_VERSION, "6.1.0")]).judge(&blind), Judgement::Holds);
+    }
+
+    #[test]
+    fn the_first_token_of_the_command_line_counts() {
+        assert_eq!(abi_of("quiet balena_kernel_abi=ab balena_kernel_abi=cd\n").unwrap(), "ab");
+        assert_eq!(abi_of("x_balena_kernel_abi=ab"), None);
+        assert_eq!(abi_of("balena_kernel_abi= root=/"), None);
+        assert_eq!(abi_of(""), None);
+    }
+}

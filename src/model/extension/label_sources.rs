@@ -1,0 +1,175 @@
+//! The engine's container store, which holds the labels that engines do not copy into `config.json`:
+//! Moby's `<docker-root>/containers/<id>/config.v2.json`, and containers/storage of Podman
+//! (`model/engine/containers_storage.rs`), where the configuration of the container's image has them.
+
+use crate::model::text::json_object::only_objects;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What is read of a record.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The image id: `sha256:…` in Moby's store, bare in Podman's.
+    pub(crate) image: Option<String>,
+}
+
+/// What a look into the store brought.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// A record at `path`.
+    Found { path: String, record: Record },
+    /// The store has no such container; `path` was tried.
+    Absent { path: String, store: Store },
+    /// There is something at `path` that cannot be used.
+    Unusable { path: String, why: String, store: Store },
+}
+
+/// Whose store it is. What the user can do depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    Moby,
+    /// containers/storage.
+    Podman,
+    /// Nothing says which engine it is; Moby's default was tried.
+    Unknown,
+}
+
+impl Store {
+    /// What the user can do if the store does not lead to the labels.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Moby => "is --docker-root right?",
+            Self::Podman => "with Podman, --annotation can pass the image's labels",
+            Self::Unknown => {
+                "is --docker-root right? Engines other than Docker can pass the image's labels as annotations"
+            }
+        }
+    }
+}
+
+type RawLabels = Option<BTreeMap<String, Option<String>>>;
+
+fn labels(raw: RawLabels) -> BTreeMap<String, String> {
+    let raw = raw.unwrap_or_default();
+    raw.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect()
+}
+
+impl Record {
+    /// Reads the bytes of Moby's `config.v2.json`.
+    ///
+    /// # Errors
+    /// Line and column where the JSON is not such a record.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        #[serde(remote = "Self", rename_all = "PascalCase")]
+        struct Raw {
+            config: Option<RawConfig>,
+            image: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(remote = "Self", rename_all = "PascalCase")]
+        struct RawConfig {
+            labels: RawLabels,
+        }
+        only_objects!(Raw, RawConfig);
+        let raw: Raw = serde_json::from_slice(bytes)?;
+        let labels = labels(raw.config.and_then(|config| config.labels));
+        Ok(Self { labels, image: raw.image })
+    }
+
+    /// Reads the bytes of an OCI image configuration (image-spec config.md), the image being `image`.
+    ///
+    /// # Errors
+    /// Line and column where the JSON is not one.
+    pub(crate) fn parse_image(bytes: &[u8], image: &str) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        #[serde(remote = "Self")]
+        struct Raw {
+            config: Option<RawConfig>,
+        }
+        #[derive(Deserialize)]
+        #[serde(remote = "Self")]
+        struct RawConfig {
+            #[serde(rename = "Labels")]
+            labels: RawLabels,
+        }
+        only_objects!(Raw, RawConfig);
+        let raw: Raw = serde_json::from_slice(bytes)?;
+        let labels = labels(raw.config.and_then(|config| config.labels));
+        Ok(Self { labels, image: Some(image.to_owned()) })
+    }
+}
+
+impl Lookup {
+    /// The file that was found, or looked for.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            Self::Found { path, .. } | Self::Absent { path, .. } | Self::Unusable { path, .. } => {
+                path
+            }
+        }
+    }
+}
+
+impl fmt::Display for Lookup {
+    /// The half of a sentence that says where the labels were looked for.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found { path, .. } => {
+                write!(
+                    formatter,
+                    "the image's labels in the container store do not have it ({path})"
+                )
+            }
+            Self::Absent { path, store } => write!(
+                formatter,
+                "the container store has no record of it (looked for {path}; {})",
+                store.advice()
+            ),
+            Self::Unusable { path, why, store: Store::Podman } => write!(
+                formatter,
+                "its record in the container store cannot be read ({path}: {why}; {})",
+                Store::Podman.advice()
+            ),
+            Self::Unusable { path, why, store: Store::Moby | Store::Unknown } => write!(
+                formatter,
+                "its record in the container store cannot be read ({path}: {why})"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_image_are_read_and_the_rest_ignored() {
+        let record = Record::parse(
+            br#"{"ID":"x","Config":{"Labels":{"a":"1","b":null},"Env":["X"]},"Image":"sha256:9"}"#,
+        )
+        .unwrap();
+        assert_eq!(record.labels.get("a").map(String::as_str), Some("1"));
+        assert_eq!(record.labels.get("b").map(String::as_str), Some(""));
+        assert_eq!(record.image.as_deref(), Some("sha256:9"));
+    }
+
+    #[test]
+    fn a_record_without_labels_has_none_and_a_truncated_one_is_an_error() {
+        for text in ["{}", r#"{"Config":null}"#, r#"{"Config":{"Labels":null}}"#] {
+            assert_eq!(Record::parse(text.as_bytes()).unwrap(), Record::default());
+        }
+        for text in ["", "{", r#"{"Config":{"Labels":["#, r#"{"Config":{"Labels":{"a":1}}}"#] {
+            assert!(Record::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_an_image_has_the_labels() {
+        let record = Record::parse_image(br#"{"config":{"Labels":{"a":"1"}}}"#, "00ff").unwrap();
+        assert_eq!(record.labels.len(), 1);
+        assert_eq!(record.image.as_deref(), Some("00ff"));
+    }
+}

@@ -1,0 +1,164 @@
+//! The extension: which labels count, and what they must say. Labels are OCI annotations; where an
+//! engine does not copy them into `config.json`, its container store has them (`model/extension/label_sources.rs`).
+
+use crate::model::extension::label_sources::{Lookup, Record};
+use std::collections::BTreeMap;
+
+/// The label that makes an image an extension.
+pub(crate) const CLASS: &str = "io.balena.image.class";
+/// The only class there is.
+const OVERLAY: &str = "overlay";
+/// The annotations by which containerd and CRI-O mark a Kubernetes sandbox container.
+const SANDBOX: [(&str, &str); 2] = [
+    ("io.kubernetes.cri.container-type", "sandbox"),
+    ("io.kubernetes.cri-o.ContainerType", "sandbox"),
+];
+
+/// What a container is to this runtime.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A hostapp extension with its labels.
+    Extension { labels: BTreeMap<String, String>, image: Option<String> },
+    /// The pause container of a Kubernetes pod: a plain proxy without labels and hooks.
+    Sandbox,
+}
+
+/// Why a container is no extension.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAnExtension {
+    #[error("missing required label {CLASS}: {annotations}, and {store}")]
+    ClassMissing { annotations: AnnotationCount, store: Lookup },
+    #[error("unsupported {CLASS}={class:?}, must be {OVERLAY:?}")]
+    ClassUnsupported { class: String },
+}
+
+/// How many annotations `config.json` has, as half a sentence.
+#[derive(Debug)]
+pub(crate) struct AnnotationCount(usize);
+
+impl std::fmt::Display for AnnotationCount {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => formatter.write_str("config.json has no annotations"),
+            1 => formatter.write_str("the one annotation of config.json is another"),
+            count => write!(formatter, "the {count} annotations of config.json do not have it"),
+        }
+    }
+}
+
+/// Whether the annotations alone say what the container is; only if not is the store worth reading.
+pub(crate) fn annotations_decide(annotations: &BTreeMap<String, String>) -> bool {
+    is_sandbox(annotations) || annotations.contains_key(CLASS)
+}
+
+/// Decides what the container is. The first source that has the class wins whole: the annotations,
+/// then the store. `store` is only called when the annotations do not decide.
+///
+/// # Errors
+/// The label that is missing or wrong, and where it was looked for.
+pub(crate) fn role(
+    annotations: &BTreeMap<String, String>,
+    store: impl FnOnce() -> Lookup,
+) -> Result<Role, NotAnExtension> {
+    if is_sandbox(annotations) {
+        return Ok(Role::Sandbox);
+    }
+    let (labels, image) = if annotations_decide(annotations) {
+        (annotations.clone(), None)
+    } else {
+        match store() {
+            Lookup::Found { record: Record { labels, image }, .. }
+                if labels.contains_key(CLASS) =>
+            {
+                (labels, image)
+            }
+            store @ (Lookup::Found { .. } | Lookup::Absent { .. } | Lookup::Unusable { .. }) => {
+                let annotations = AnnotationCount(annotations.len());
+                return Err(NotAnExtension::ClassMissing { annotations, store });
+            }
+        }
+    };
+    match labels.get(CLASS).map(String::as_str) {
+        Some(OVERLAY) => {
+            let labels = labels.into_iter().filter(|(name, _)| name.starts_with("io.balena."));
+            Ok(Role::Extension { labels: labels.collect(), image })
+        }
+        class => {
+            let class = class.unwrap_or_default().to_owned();
+            Err(NotAnExtension::ClassUnsupported { class })
+        }
+    }
+}
+
+fn is_sandbox(annotations: &BTreeMap<String, String>) -> bool {
+    SANDBOX.iter().any(|(name, text)| annotations.get(*name).is_some_and(|found| found == text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::extension::label_sources::Store;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    fn absent() -> Lookup {
+        let path = "/var/lib/docker/containers/x/config.v2.json".to_owned();
+        Lookup::Absent { path, store: Store::Moby }
+    }
+
+    fn found(pairs: &[(&str, &str)]) -> Lookup {
+        let record = Record { labels: map(pairs), image: Some("sha256:1".to_owned()) };
+        Lookup::Found { path: "/s".to_owned(), record }
+    }
+
+    #[test]
+    fn annotations_win_whole_over_the_store() {
+        let annotations = map(&[(CLASS, "overlay"), ("other", "x")]);
+        let role = role(&annotations, || found(&[(CLASS, "overlay"), ("io.balena.image.a", "1")]));
+        let labels = map(&[(CLASS, "overlay")]);
+        assert_eq!(role.unwrap(), Role::Extension { labels, image: None });
+    }
+
+    #[test]
+    fn a_class_in_the_annotations_is_final_even_when_the_store_has_a_better_one() {
+        let annotations = map(&[(CLASS, "volume")]);
+        let error = role(&annotations, || found(&[(CLASS, "overlay")])).unwrap_err().to_string();
+        assert_eq!(error, r#"unsupported io.balena.image.class="volume", must be "overlay""#);
+    }
+
+    #[test]
+    fn labels_come_from_the_store_when_annotations_lack_the_class() {
+        let role = role(&map(&[("a", "b")]), || found(&[(CLASS, "overlay"), ("maintainer", "m")]));
+        let labels = map(&[(CLASS, "overlay")]);
+        let image = Some("sha256:1".to_owned());
+        assert_eq!(role.unwrap(), Role::Extension { labels, image });
+    }
+
+    #[test]
+    fn a_missing_class_says_where_it_was_looked_for() {
+        let error = role(&map(&[]), absent).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "missing required label io.balena.image.class: config.json has no annotations, and the \
+             container store has no record of it (looked for \
+             /var/lib/docker/containers/x/config.v2.json; is --docker-root right?)"
+        );
+        let (path, why) = ("/s".to_owned(), "truncated".to_owned());
+        let unusable = || Lookup::Unusable { path, why, store: Store::Moby };
+        let error = role(&map(&[("a", "b")]), unusable).unwrap_err().to_string();
+        assert!(error.contains("the one annotation of config.json is another"), "{error}");
+        assert!(error.contains("(/s: truncated)"), "{error}");
+        let error = role(&map(&[]), || found(&[("x", "y")])).unwrap_err().to_string();
+        assert!(error.contains("do not have it (/s)"), "{error}");
+    }
+
+    #[test]
+    fn a_kubernetes_sandbox_needs_no_labels() {
+        let annotations = map(&[("io.kubernetes.cri.container-type", "sandbox")]);
+        assert_eq!(role(&annotations, absent).unwrap(), Role::Sandbox);
+        let annotations = map(&[("io.kubernetes.cri.container-type", "container")]);
+        assert!(role(&annotations, absent).is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! Whether an OS update can still roll back. Each boot loader of balenaOS keeps that in a file of its own
+//! below the boot mount; `host/kernel/boot_mounts.rs` reads them.
+
+use crate::model::kernel::block::{Block, Invalid, MAX_LEN};
+
+/// How a file of the boot loader is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `name=value` lines, as U-Boot imports them.
+    Lines,
+    /// A block of GRUB's, which the balena bootloader has, too.
+    Block,
+}
+
+/// The files, below a boot mount.
+pub(crate) const FILES: [(&str, Form); 5] = [
+    ("resinOS_uEnv.txt", Form::Lines),
+    ("bootenv", Form::Block),
+    ("grubenv", Form::Block),
+    ("EFI/BOOT/grubenv", Form::Block),
+    ("grub/grubenv", Form::Block),
+];
+
+/// The name of the value that the update sets.
+const UPGRADE_AVAILABLE: &str = "upgrade_available";
+
+/// A file of a boot loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BootFile {
+    pub(crate) path: String,
+    /// Whether it says that an update can roll back; or why it cannot be read.
+    pub(crate) can_roll_back: Result<bool, String>,
+}
+
+/// A place at which a boot partition is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum BootMount {
+    /// There is no such folder.
+    Absent,
+    /// There is a folder, and no partition on it.
+    NotMounted { folder: String },
+    /// It cannot be looked at.
+    Unreadable { why: String },
+    /// The files that there are.
+    Mounted { folder: String, files: Vec<BootFile> },
+}
+
+/// Whether an OS update can still roll back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rollback {
+    Impossible,
+    /// This file says so.
+    Possible {
+        path: String,
+    },
+    Unknown {
+        why: String,
+    },
+}
+
+impl Rollback {
+    /// Decides by all boot mounts; `boot` is `/mnt/boot`, `others` are further ones, of which devices with
+    /// an encrypted boot partition have one. One file that says so is enough; otherwise all must be known.
+    pub(crate) fn judge(boot: &BootMount, others: &[BootMount]) -> Self {
+        let all = || std::iter::once(boot).chain(others);
+        let files = || {
+            all().flat_map(|mount| match mount {
+                BootMount::Mounted { files, .. } => files.as_slice(),
+                BootMount::Absent | BootMount::NotMounted { .. } | BootMount::Unreadable { .. } => {
+                    &[]
+                }
+            })
+        };
+        if let Some(file) = files().find(|file| file.can_roll_back == Ok(true)) {
+            return Self::Possible { path: file.path.clone() };
+        }
+        let unread = files().find_map(|file| file.can_roll_back.as_ref().err().cloned());
+        let unseen = all().find_map(|mount| match mount {
+            BootMount::Unreadable { why } => Some(why.clone()),
+            BootMount::NotMounted { folder } => {
+                Some(format!("no boot partition is mounted at {folder:?}"))
+            }
+            BootMount::Absent | BootMount::Mounted { .. } => None,
+        });
+        match (unread.or(unseen), boot) {
+            (Some(why), _) => Self::Unknown { why },
+            (None, BootMount::Mounted { folder, .. }) if files().next().is_none() => {
+                let names = FILES.map(|(name, _)| name).join(", ");
+                Self::Unknown { why: format!("{folder:?} has none of {names}") }
+            }
+            (None, _) => Self::Impossible,
+        }
+    }
+}
+
+/// Why a file of a boot loader tells nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unclear {
+    #[error(transparent)]
+    Block(#[from] Invalid),
+    #[error("it has {len} bytes, at most {MAX_LEN} are allowed")]
+    TooLong { len: usize },
+    #[error("it has bytes that are no text")]
+    NotText,
+    #[error("{UPGRADE_AVAILABLE} is {value:?}, neither 0 nor 1")]
+    Value { value: String },
+}
+
+/// Whether a file says that an update can roll back.
+///
+/// # Errors
+/// It is not written as such a file is.
+pub(crate) fn can_roll_back(form: Form, bytes: &[u8]) -> Result<bool, Unclear> {
+    match form {
+        Form::Block => Ok(Block::parse(bytes)?.can_roll_back()),
+        Form::Lines => lines_can_roll_back(bytes),
+    }
+}
+
+/// Of two lines that set the value, U-Boot takes the last; here any 1 counts.
+fn lines_can_roll_back(bytes: &[u8]) -> Result<bool, Unclear> {
+    if bytes.len() > MAX_LEN {
+        return Err(Unclear::TooLong { len: bytes.len() });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| Unclear::NotText)?;
+    if text.contains('\0') {
+        return Err(Unclear::NotText);
+    }
+    let values = text.lines().filter_map(|line| line.trim().split_once('='));
+    let values = values.filter(|(name, _)| name.trim_end() == UPGRADE_AVAILABLE);
+    let values: Vec<&str> = values.map(|(_, value)| value.trim()).collect();
+    if values.contains(&"1") {
+        return Ok(true);
+    }
+    match values.into_iter().find(|value| !matches!(*value, "" | "0")) {
+        Some(value) => Err(Unclear::Value { value: value.chars().take(100).collect() }),
+        None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounted(folder: &str, files: &[Result<bool, &str>]) -> BootMount {
+        let files = files.iter().enumerate().map(|(number, said)| BootFile {
+            path: format!("{folder}/{number}"),
+            can_roll_back: said.map_err(str::to_owned),
+        });
+        BootMount::Mounted { folder: folder.to_owned(), files: files.collect() }
+    }
+
+    #[test]
+    fn one_file_closes_and_only_all_of_them_open() {
+        let possible = |path: &str| Rollback::Possible { path: path.to_owned() };
+        let not_mounted = || BootMount::NotMounted { folder: "/mnt/boot".to_owned() };
+        let open = || mounted("/b", &[Ok(false)]);
+        for (boot, others, expected) in [
+            (BootMount::Absent, vec![], Rollback::Impossible),
+            (open(), vec![], Rollback::Impossible),
+            (open(), vec![mounted("/e", &[])], Rollback::Impossible),
+            (mounted("/b", &[]), vec![mounted("/e", &[Ok(false)])], Rollback::Impossible),
+            (mounted("/b", &[Ok(false), Ok(true)]), vec![], possible("/b/1")),
+            (open(), vec![mounted("/e", &[Ok(true)])], possible("/e/0")),
+            (mounted("/b", &[Err("torn"), Ok(true)]), vec![], possible("/b/1")),
+            (not_mounted(), vec![mounted("/e", &[Ok(true)])], possible("/e/0")),
+        ] {
+            assert_eq!(Rollback::judge(&boot, &others), expected, "{boot:?} {others:?}");
+        }
+        for (boot, others, text) in [
+            (not_mounted(), vec![], "no boot partition is mounted at \"/mnt/boot\""),
+            (not_mounted(), vec![open()], "no boot partition"),
+            (open(), vec![not_mounted()], "no boot partition"),
+            (mounted("/b", &[]), vec![], "has none of resinOS_uEnv.txt, bootenv"),
+            (mounted("/b", &[Ok(false), Err("torn")]), vec![], "torn"),
+            (BootMount::Unreadable { why: "why".to_owned() }, vec![], "why"),
+        ] {
+            let Rollback::Unknown { why } = Rollback::judge(&boot, &others) else {
+                panic!("{boot:?} {others:?}")
+            };
+            assert!(why.contains(text), "{why}");
+        }
+    }
+
+    #[test]
+    fn lines_of_u_boot_say_it_as_blocks_of_grub_do() {
+        let value = |value: &str| Unclear::Value { value: value.to_owned() };
+        for (text, expected) in [
+            ("resin_root_part=3\nupgrade_available=1\n", Ok(true)),
+            ("upgrade_available=1", Ok(true)),
+            ("upgrade_available=1\r\nupgrade_available=0\n", Ok(true)),
+            ("resin_root_part=3\nupgrade_available=0\n", Ok(false)),
+            ("resin_root_part=2\n", Ok(false)),
+            ("", Ok(false)),
+            ("upgrade_available=\n", Ok(false)),
+            ("#upgrade_available=1\n", Ok(false)),
+            ("x_upgrade_available=1\n", Ok(false)),
+            ("upgrade_available=2\n", Err(value("2"))),
+            ("upgrade_available=1\0x=2", Err(Unclear::NotText)),
+        ] {
+            assert_eq!(can_roll_back(Form::Lines, text.as_bytes()), expected, "{text:?}");
+        }
+        assert_eq!(can_roll_back(Form::Lines, b"\xff"), Err(Unclear::NotText));
+        let long = vec![b'x'; MAX_LEN + 1];
+        assert_eq!(can_roll_back(Form::Lines, &long), Err(Unclear::TooLong { len: long.len() }));
+        let block = b"# GRUB Environment Block\nupgrade_available=1\n###";
+        assert_eq!(can_roll_back(Form::Block, block), Ok(true));
+        assert!(can_roll_back(Form::Block, b"torn").is_err());
+    }
+}
