@@ -6,15 +6,14 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
 inherit cargo cargo-update-recipe-crates systemd
 
-# `bitbake -c update_crates` writes this file, too.
+# `bitbake -c update_crates` writes this file as well.
 require ${BPN}-crates.inc
 
-# A layer that takes this over adds SRCREV, the commit of the tag: without it bitbake asks the server at every
-# parse.
+# In your layer, add SRCREV with the commit of the tag. Without it, bitbake asks the server at every parse.
 SRC_URI += "git://github.com/balena-os/balena-extension-runtime.git;protocol=https;nobranch=1;tag=v${PV}"
 S = "${WORKDIR}/git"
 
-# `--version` says what was built; engines read it.
+# The version that `--version` prints. Engines read it.
 export BALENA_VERSION = "${PV}"
 
 # Only the two programs: no tests, no benchmarks.
@@ -25,7 +24,7 @@ SYSTEMD_SERVICE:${PN} = "balena-extension-cleanup.service"
 do_install:append() {
     install -D -m 0644 ${S}/dist/systemd/balena-extension-cleanup.service \
         ${D}${systemd_system_unitdir}/balena-extension-cleanup.service
-    # For the update mechanism of the OS to call: see the file.
+    # The OS updater runs this after an update has committed: see the file.
     install -D -m 0755 ${S}/dist/hooks/after-os-update \
         ${D}${nonarch_libdir}/${BPN}/after-os-update
 
@@ -41,5 +40,5 @@ PACKAGES =+ "${PN}-bash-completion"
 FILES:${PN}-bash-completion = "${datadir}/bash-completion"
 FILES:${PN} += "${nonarch_libdir}/${BPN}"
 
-# Linux 5.6 or later is needed, and some engine: which one is the image's choice.
+# The runtime also needs Linux 5.6 or newer and an engine, which the image chooses.
 RRECOMMENDS:${PN} = "kernel-module-overlay"
