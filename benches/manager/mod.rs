@@ -22,13 +22,9 @@
     reason = "statistics on samples of known number; a failed expectation ends the benchmark, as it must"
 )]
 
-#[path = "manager/docker.rs"]
 mod docker;
-#[path = "manager/http.rs"]
 mod http;
-#[path = "manager/measure.rs"]
 mod measure;
-#[path = "manager/recorded.rs"]
 mod recorded;
 
 use std::error::Error;

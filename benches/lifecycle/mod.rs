@@ -25,13 +25,9 @@
     reason = "statistics on samples of known number; a failed expectation ends the benchmark, as it must"
 )]
 
-#[path = "lifecycle/probe.rs"]
 mod probe;
-#[path = "lifecycle/process.rs"]
 mod process;
-#[path = "lifecycle/shuffle.rs"]
 mod shuffle;
-#[path = "lifecycle/subject.rs"]
 mod subject;
 
 use std::error::Error;
