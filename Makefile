@@ -17,6 +17,7 @@ VERSION ?=
 LIBC    ?= auto
 ENGINE  ?=
 N       ?=
+BASELINE ?=
 DESTDIR ?=
 PREFIX  ?= /usr
 CARGO   ?= cargo
@@ -70,11 +71,11 @@ e2e: build ## engine tests alone: real dockerd, containerd and Podman
 vet: ## formatting, lints, licences and duplicates of the dependencies
 	@CARGO='$(CARGO)' tools/vet
 
-bench: ## time, memory, instructions and system calls against runc, crun and the floor [N=rounds]
-	@CARGO='$(CARGO)' N='$(N)' tools/bench
+bench: ## time, memory and system calls of a container's life, beside runc, crun and an older build [N=rounds BASELINE=path]
+	@CARGO='$(CARGO)' N='$(N)' BASELINE='$(BASELINE)' tools/bench lifecycle
 
-bench-manager: ## requests, time and memory of the manager, with 1,000 containers on a real dockerd and 10,000 recorded [N=runs]
-	@CARGO='$(CARGO)' N='$(N)' tools/bench-manager
+bench-manager: ## requests, time and memory of the manager, with 1,000 containers on a real dockerd and 10,000 recorded [N=rounds]
+	@CARGO='$(CARGO)' N='$(N)' tools/bench manager
 
 install: | $(PROGRAMS) ## put both programs under $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
 	install -d '$(DESTDIR)$(PREFIX)/bin'

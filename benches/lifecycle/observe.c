@@ -1,16 +1,17 @@
 /* Runs a program and writes one figure about it to a file:
  *
  *   observe peak FILE PROGRAM [ARGUMENT]...    its peak resident set, in KiB
- *   observe steps FILE PROGRAM [ARGUMENT]...   how many instructions it executed
+ *   observe faults FILE PROGRAM [ARGUMENT]...  the page faults after its execve
+ *   observe steps FILE PROGRAM [ARGUMENT]...   the number of instructions that it executed
  *
- * Of that process alone: what it starts is not followed, and runs undisturbed. The status is the
- * program's own; 125 is for a failure of this one.
+ * The figure is about that process alone; its children are not followed and run undisturbed. The exit
+ * status is the program's own; 125 means that this program failed.
  *
  * Peak: not wait4's ru_maxrss, which begins at the peak of the memory that a process was started
  * from, and which since Linux 6.2 is off by up to a batch of pages for each CPU: more than a small
- * program has. The process is stopped on its way out instead, and its page tables are counted.
+ * program has. Instead, the process is stopped on its way out and its page tables are counted.
  *
- * Steps: the CPU's trap flag, so what is counted is what really ran, on this CPU's code paths. */
+ * Steps: counted by the CPU's trap flag, so they are the instructions that really ran on this CPU. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ static long field(pid_t pid, const char *file, const char *name) {
 int main(int argc, char **argv) {
     if (argc < 4)
         return 125;
-    int stepping = strcmp(argv[1], "steps") == 0;
+    int peak = strcmp(argv[1], "peak") == 0, steps = strcmp(argv[1], "steps") == 0;
     pid_t child = fork();
     if (child == 0) {
         ptrace(PTRACE_TRACEME, 0, NULL, NULL);
@@ -47,12 +48,13 @@ int main(int argc, char **argv) {
     }
     int status, signal = 0;
     struct rusage usage;
-    long steps = 0, peak = 0;
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status))
+    long figure = 0;
+    if (child < 0 || wait4(child, &status, 0, &usage) != child || !WIFSTOPPED(status))
         return 125;
+    long faults_before = usage.ru_minflt;
     ptrace(PTRACE_SETOPTIONS, child, NULL, (void *)(PTRACE_O_TRACEEXIT | PTRACE_O_EXITKILL));
     for (;;) {
-        if (ptrace(stepping ? PTRACE_SINGLESTEP : PTRACE_CONT, child, NULL, (void *)(long)signal))
+        if (ptrace(steps ? PTRACE_SINGLESTEP : PTRACE_CONT, child, NULL, (void *)(long)signal))
             return 125;
         if (wait4(child, &status, 0, &usage) != child)
             return 125;
@@ -62,18 +64,21 @@ int main(int argc, char **argv) {
         if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXIT << 8)) {
             /* The higher one: resident now, counted exactly, or the mark it left when it shrank. */
             long now = field(child, "smaps_rollup", "Rss:"), mark = field(child, "status", "VmHWM:");
-            peak = now > mark ? now : mark;
+            if (peak)
+                figure = now > mark ? now : mark;
         } else if (WSTOPSIG(status) == SIGTRAP) {
-            steps++;
+            figure += steps;
         } else {
             signal = WSTOPSIG(status);
         }
     }
     /* A program with threads may end without the stop; it is then large enough for ru_maxrss. */
-    if (peak == 0)
-        peak = usage.ru_maxrss;
+    if (peak && figure == 0)
+        figure = usage.ru_maxrss;
+    if (!peak && !steps)
+        figure = usage.ru_minflt - faults_before;
     FILE *out = fopen(argv[2], "w");
-    if (!out || fprintf(out, "%ld", stepping ? steps : peak) < 0 || fclose(out))
+    if (!out || fprintf(out, "%ld", figure) < 0 || fclose(out))
         return 125;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

@@ -1,15 +1,15 @@
-//! One verb at a time, from outside: memory, system calls, instructions. Each probe slows what it
-//! looks at down, so none of it is part of the timing.
+//! One verb at a time, from outside: memory, page faults, system calls, instructions. A probe slows its
+//! subject down, so none of this is part of the timing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::process::{Argv, find, interrupted, wait};
+use super::subject::Runtime;
 use crate::Result;
-use crate::process::{Argv, Outcome, find, interrupted, wait};
-use crate::subject::Runtime;
 
-/// `observe.c`, compiled; and where it and the other probes put what they find.
+/// `observe.c`, compiled, and the directory for its results.
 pub(crate) struct Observer {
     program: PathBuf,
     scratch: PathBuf,
@@ -25,24 +25,14 @@ impl Observer {
         self.observe("peak", command)
     }
 
+    /// The page faults of a command, none of which waited for a disk.
+    pub(crate) fn faults(&self, command: &Argv) -> Result<u64> {
+        self.observe("faults", command)
+    }
+
     /// The instructions that a command executes.
     pub(crate) fn steps(&self, command: &Argv) -> Result<u64> {
         self.observe("steps", command)
-    }
-
-    /// One figure for each of create, start and delete.
-    pub(crate) fn verbs(
-        &self,
-        runtime: &Runtime,
-        figure: impl Fn(&Self, &Argv) -> Result<u64>,
-    ) -> Result<[u64; 3]> {
-        runtime.or_abandon((|| {
-            let create = figure(self, &runtime.create)?;
-            let pid = runtime.pid()?;
-            let start = figure(self, &runtime.start)?;
-            wait(pid)?;
-            Ok([create, start, figure(self, &runtime.delete)?])
-        })())
     }
 
     fn observe(&self, what: &str, command: &Argv) -> Result<u64> {
@@ -52,55 +42,30 @@ impl Observer {
         command.under(&wrapper)?.run()?;
         Ok(std::fs::read_to_string(&out)?.parse()?)
     }
-
-    /// What callgrind counts of a command, or `None` where it cannot run it.
-    pub(crate) fn callgrind(&self, command: &Argv) -> Result<Option<u64>> {
-        interrupted()?;
-        let log = self.scratch.join("callgrind");
-        let valgrind = find("valgrind")?;
-        let log_file = format!("--log-file={}", log.display());
-        let wrapper = [
-            &valgrind.to_string_lossy(),
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            &log_file,
-        ];
-        if command.under(&wrapper)?.run_quietly()? == Outcome::Failure {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&log)?;
-        let count = text.lines().find_map(|line| line.split_once("Collected : "));
-        let count = count.and_then(|(_, count)| count.trim().parse().ok());
-        count.map(Some).ok_or_else(|| format!("callgrind gave no count; it says:\n{text}").into())
-    }
-
-    /// What callgrind counts of create, start and delete, each of a container of its own: where it
-    /// cannot run one verb, the next can be tried all the same.
-    pub(crate) fn callgrind_verbs(&self, runtime: &Runtime) -> Result<[Option<u64>; 3]> {
-        let counted = |before: &[&Argv], verb: &Argv| {
-            let count = before
-                .iter()
-                .try_for_each(|command| command.run())
-                .and_then(|()| self.callgrind(verb));
-            runtime.abandon()?;
-            count
-        };
-        Ok([
-            counted(&[], &runtime.create)?,
-            counted(&[&runtime.create], &runtime.start)?,
-            counted(&[&runtime.create, &runtime.start], &runtime.delete)?,
-        ])
-    }
 }
 
-/// What one container's process takes, in KiB.
+/// One figure for each of create, start and delete.
+pub(crate) fn of_each_verb(
+    runtime: &Runtime,
+    figure: impl Fn(&Argv) -> Result<u64>,
+) -> Result<[u64; 3]> {
+    runtime.or_abandon((|| {
+        let create = figure(&runtime.create)?;
+        let pid = runtime.pid()?;
+        let start = figure(&runtime.start)?;
+        wait(pid)?;
+        Ok([create, start, figure(&runtime.delete)?])
+    })())
+}
+
+/// The memory of one container's process, in KiB.
 pub(crate) struct Weight {
     pub(crate) rss: u64,
     pub(crate) pss: u64,
     pub(crate) private: u64,
 }
 
-/// Weighs the proxy, as one of `alive` that are there at once.
+/// Weighs the proxy while `alive` of them are waiting.
 pub(crate) fn proxy(runtime: &Runtime, alive: usize) -> Result<Weight> {
     let crowd: Vec<Runtime> =
         (0..alive).map(|number| runtime.sibling(number)).collect::<Result<_>>()?;
@@ -132,7 +97,7 @@ fn weigh(crowd: &[Runtime]) -> Result<Weight> {
     })
 }
 
-/// How often which system call was made.
+/// The number of calls of each system call.
 #[derive(Default)]
 pub(crate) struct Calls(BTreeMap<String, usize>);
 
@@ -176,7 +141,7 @@ fn try_system_calls(runtime: &Runtime, scratch: &Path) -> Result<[Calls; 4]> {
         let out = dir.join(verb);
         command.under(&[&strace.to_string_lossy(), "-ff", "-o", &out.to_string_lossy()])
     };
-    // strace of create goes on for as long as the container's process lives, so `start` runs beside it.
+    // strace of create runs for as long as the container's process lives, so `start` runs at the same time.
     let create = traced(&runtime.create, "create")?.spawn()?;
     until_exited(&dir, "create")?;
     let pid = runtime.pid()?;
@@ -204,7 +169,7 @@ fn try_system_calls(runtime: &Runtime, scratch: &Path) -> Result<[Calls; 4]> {
     Ok([create, proxy, whole("start")?, whole("delete")?])
 }
 
-/// Of the processes traced, the one that strace itself started: its trace begins with its execve.
+/// Whether a trace is that of the process that strace itself started: it begins with its execve.
 fn is_first(trace: &str) -> bool {
     trace.starts_with("execve(")
 }

@@ -1,30 +1,28 @@
-//! Processes, as an engine has them: started by posix_spawn, and waited for even when they are
-//! somebody else's orphans. Also the scratch directory, and what Ctrl-C does.
+//! Processes as an engine handles them: started by posix_spawn, and waited for even when they are the
+//! orphans of another process. Also the scratch directory, and the handling of Ctrl-C.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::Result;
 
-/// A directory under which everything is made, and which is gone afterwards, also after an error.
+/// The directory that everything is made in. It is emptied at the end, also after an error.
 pub(crate) struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
-    /// Makes `path`, and makes this process the parent of every orphan below it: containers outlive
-    /// the command that creates them, and somebody has to wait for them.
+    /// Makes `path`, and makes this process the parent of every orphan among its descendants: containers outlive
+    /// the command that creates them, and must be waited for.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         stop_signals().thread_block()?;
@@ -46,7 +44,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // After a failure: what still runs is a container's process, and nobody else knows of it.
+        // After a failure: a child that still runs is a container's process, which only this one knows of.
         for pid in children() {
             let _gone_already = nix::sys::signal::kill(pid, Signal::SIGKILL);
             let _reaped = waitpid(pid, None);
@@ -55,7 +53,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Empties a directory, but leaves it: it may be a mount point.
+/// Empties a directory, but keeps it: it may be a mount point.
 fn clear(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -76,7 +74,7 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
     Ok(())
 }
 
-/// The path of a program: posix_spawn is then not charged with the search for it.
+/// The path of a program, so that the search for it is not part of the time.
 pub(crate) fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -84,13 +82,6 @@ pub(crate) fn find(program: &str) -> Result<PathBuf> {
         .map(|dir| dir.join(program))
         .find(|path| path.is_file())
         .ok_or_else(|| format!("{program}: not found on PATH").into())
-}
-
-/// How a command ended that may fail.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Success,
-    Failure,
 }
 
 /// A command line, ready to be started without another allocation.
@@ -116,23 +107,8 @@ impl Argv {
         wait(self.spawn()?).map_err(|error| format!("{self}: {error}").into())
     }
 
-    /// Runs it where a failure is an answer, and what it says of it is not.
-    pub(crate) fn run_quietly(&self) -> Result<Outcome> {
-        let mut actions = PosixSpawnFileActions::init()?;
-        for fd in [1, 2] {
-            actions.add_open(fd, "/dev/null", OFlag::O_WRONLY, Mode::empty())?;
-        }
-        let pid = self.spawn_with(&actions)?;
-        let status = waitpid(pid, None)?;
-        Ok(if status == WaitStatus::Exited(pid, 0) { Outcome::Success } else { Outcome::Failure })
-    }
-
     pub(crate) fn spawn(&self) -> Result<Pid> {
-        self.spawn_with(&PosixSpawnFileActions::init()?)
-    }
-
-    fn spawn_with(&self, actions: &PosixSpawnFileActions) -> Result<Pid> {
-        // An own process group: Ctrl-C is for the benchmark, which then cleans up, and must not
+        // A process group of its own: Ctrl-C must reach only the benchmark, which then cleans up, and must not
         // leave a half-made container behind.
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(
@@ -144,7 +120,7 @@ impl Argv {
         let environment = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin"];
         posix_spawn::<_, CString, &CStr>(
             program.as_c_str(),
-            actions,
+            &PosixSpawnFileActions::init()?,
             &attributes,
             &self.0,
             &environment,
@@ -160,7 +136,7 @@ impl std::fmt::Display for Argv {
     }
 }
 
-/// Waits for every child; all of them have been told to end.
+/// Waits for every child; each has been sent a signal that ends it.
 pub(crate) fn reap() -> Result<()> {
     loop {
         match waitpid(None, None) {
@@ -170,7 +146,7 @@ pub(crate) fn reap() -> Result<()> {
     }
 }
 
-/// Waits for a child, or an orphan that came to this process, to exit with status 0.
+/// Waits for a child, or an adopted orphan, to exit with status 0.
 pub(crate) fn wait(pid: Pid) -> Result<()> {
     let status = waitpid(pid, None)?;
     if status == WaitStatus::Exited(pid, 0) {
@@ -180,7 +156,7 @@ pub(crate) fn wait(pid: Pid) -> Result<()> {
     }
 }
 
-/// Fails when a child is still there: then something was not waited for, or outlived its container.
+/// Fails when a child is left: a process that was not waited for, or outlived its container.
 pub(crate) fn no_child_left() -> Result<()> {
     match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
         Err(Errno::ECHILD) => Ok(()),
@@ -188,7 +164,7 @@ pub(crate) fn no_child_left() -> Result<()> {
     }
 }
 
-/// The CPU time that anything at all has taken since boot, in seconds.
+/// The CPU time that all processes and the kernel have taken since boot, in seconds.
 pub(crate) fn busy() -> Result<f64> {
     // proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice; the two guest
     // ones are part of user and nice.
@@ -240,8 +216,8 @@ fn stop_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
-/// An error once somebody has asked this process to stop. The signals are blocked, so that they are
-/// acted on between two containers and nothing half-made is left.
+/// An error once a signal has asked this process to stop. The signals are blocked, so that this process acts on
+/// them between two containers and leaves no half-made one.
 pub(crate) fn interrupted() -> Result<()> {
     std::thread_local! {
         static PENDING: std::cell::OnceCell<SignalFd> = const { std::cell::OnceCell::new() };

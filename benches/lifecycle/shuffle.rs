@@ -1,8 +1,8 @@
-//! The order of the rounds, mixed anew each time, so that no subject always follows the same one.
+//! The order within a round, shuffled for each round, so that no subject always follows the same one.
 
-/// Shuffles, the same way in every run (xorshift64). With a fixed order, or a rotating one, each row
-/// would follow the same other row, and would be charged with what that leaves behind: the kernel's
-/// cgroup and namespace work goes on after the command that caused it.
+/// Shuffles, the same way in every run (xorshift64). With a fixed or a rotating order each row would always
+/// follow the same other row, and would pay for work that the other one leaves behind: the kernel continues to
+/// tear down cgroups and namespaces after the command that caused it.
 pub(crate) struct Shuffle(pub(crate) u64);
 
 impl Shuffle {

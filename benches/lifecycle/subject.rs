@@ -1,12 +1,12 @@
-//! What is measured: the floor, and the life of a container under a runtime.
+//! The subjects: the floor, and the life of a container under a runtime.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use super::process::{Argv, reap, wait};
 use crate::Result;
-use crate::process::{Argv, reap, wait};
 
 /// Where the time of one life went.
 #[derive(Clone, Copy)]
@@ -24,7 +24,7 @@ impl Life {
     }
 }
 
-/// What nobody can beat with the same number of programs: four that do nothing.
+/// The time that no runtime can beat with the same number of programs: four programs that do nothing.
 pub(crate) struct Floor {
     noop: Argv,
 }
@@ -64,16 +64,18 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Each container has its own state root below `scratch`.
+    /// Each container has its own state root below `scratch`. A log in JSON, as containerd asks for it.
     pub(crate) fn new(program: &Path, scratch: &Path, bundle: &Path, id: &str) -> Result<Self> {
         let pid_file = scratch.join(format!("{id}.pid"));
         let word = |path: &Path| path.display().to_string();
         let state = scratch.join("state").join(id);
         std::fs::create_dir_all(&state)?;
+        let log = scratch.join(format!("{id}.log"));
         let verb = |verb: &[String]| {
-            let root = ["--root".to_owned(), word(&state)];
-            let words = [word(program)].into_iter().chain(root).chain(verb.iter().cloned());
-            Argv::new(words.chain([id.to_owned()]))
+            let mut words = vec![word(program), "--root".to_owned(), word(&state)];
+            words.extend(["--log".to_owned(), word(&log)]);
+            words.extend(["--log-format", "json"].map(str::to_owned));
+            Argv::new(words.iter().chain(verb).chain([&id.to_owned()]))
         };
         let bundle_flags = ["--bundle", &word(bundle), "--pid-file", &word(&pid_file)];
         let mut create = vec!["create".to_owned()];
@@ -109,7 +111,7 @@ impl Runtime {
         self.or_abandon(self.timed())
     }
 
-    /// After a failure, leaves nothing of the container: no process, no state, no cgroup.
+    /// After a failure, removes all of the container: its process, its state and its cgroup.
     pub(crate) fn or_abandon<Value>(&self, outcome: Result<Value>) -> Result<Value> {
         if outcome.is_err() {
             let _the_first_error_counts = self.abandon();
@@ -117,7 +119,7 @@ impl Runtime {
         outcome
     }
 
-    /// Ends the container in whatever state it is.
+    /// Removes the container, whatever its state is.
     pub(crate) fn abandon(&self) -> Result<()> {
         self.abandon.run()?;
         reap()
@@ -150,7 +152,7 @@ pub(crate) enum Network {
     Inherited,
     /// An own network namespace: an entry without a path, as Docker and Podman's `none` send it.
     Own,
-    /// And a cgroup. runc and crun make one always, the extension runtime where it is asked for.
+    /// And a cgroup. runc and crun always make one; the extension runtime makes one if config.json names it.
     OwnAndCgroup,
 }
 
@@ -161,8 +163,8 @@ pub(crate) fn extension_bundle(scratch: &Path, network: Network) -> Result<PathB
     bundle(scratch, "extension", network, annotations)
 }
 
-/// A container that runs `noop`. It has the two mounts without which runc or crun refuse to start,
-/// and nothing else that could be left out.
+/// A container that runs `noop`. It has the two mounts without which runc or crun refuse to start, and no
+/// other optional part.
 pub(crate) fn container_bundle(scratch: &Path, network: Network, noop: &Path) -> Result<PathBuf> {
     let mounts = r#""mounts":[
         {"destination":"/proc","type":"proc","source":"proc"},

@@ -1,6 +1,5 @@
-//! A real dockerd, filled through its API. What an engine remembers of a container's end is written
-//! into its store while it is down: running thousands of containers takes an hour and changes nothing
-//! of what is measured.
+//! A real dockerd, filled through its API. The state of an ended container is written into the engine's store
+//! while the engine is down: running thousands of containers would take an hour and change no figure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,21 +10,21 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::http::{Client, each};
 use crate::Result;
-use crate::http::{Client, each};
 
 pub(crate) const IMAGES: usize = 200;
 pub(crate) const VOLUMES: usize = 200;
-/// How many connections fill the engine.
+/// The number of connections that fill the engine.
 const FILLERS: usize = 4;
 
-/// A daemon, on the network and among the mounts of this process.
+/// A daemon in the network and mount namespace of this process.
 pub(crate) struct Docker {
     dir: PathBuf,
     daemon: Child,
 }
 
-/// What somebody made an object for.
+/// The purpose of a container, image or volume.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Current,
@@ -33,7 +32,7 @@ pub(crate) enum Role {
     Foreign,
 }
 
-/// Eight of ten are for the running system, one is not, one is somebody else's.
+/// Of ten, eight are for the running system, one is for another system, and one is not an extension.
 pub(crate) fn role(index: usize) -> Role {
     match index % 10 {
         8 => Role::Stale,
@@ -126,7 +125,7 @@ impl Docker {
         })
     }
 
-    /// Makes containers, one of each image in turn; the first ones of each have its volume.
+    /// Makes containers, one of each image in turn; the first of each image has its volume.
     pub(crate) fn create(&self, prefix: &str, roles: &[Role], count: usize) -> Result<()> {
         let images: Vec<usize> =
             (0..IMAGES).filter(|index| roles.contains(&role(*index))).collect();
@@ -146,7 +145,7 @@ impl Docker {
         })
     }
 
-    /// Ends the daemon, lets each container's record of its end be changed, and starts it again.
+    /// Stops the daemon, calls `change` on each container's recorded state, and starts the daemon again.
     pub(crate) fn rewrite(&mut self, change: impl Fn(usize, &mut Value)) -> Result<()> {
         self.stop()?;
         for entry in fs::read_dir(self.dir.join("data/containers"))? {
@@ -175,7 +174,7 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        // The namespaces of this process, and their mounts, go with it.
+        // Its mounts end with the namespaces of this process.
         drop(self.stop());
     }
 }

@@ -1,5 +1,5 @@
-//! As much of HTTP over a unix socket as the benchmark needs: a client that fills the engine and removes
-//! at a rate to compare with, and a relay that counts what the manager asks.
+//! HTTP over a unix socket, as much as the benchmark needs: a client that fills the engine and removes containers
+//! for comparison, and a relay that counts the manager's requests.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// A connection that is kept.
+/// A connection, used for many requests.
 pub(crate) struct Client {
     reader: BufReader<UnixStream>,
 }
@@ -22,7 +22,7 @@ impl Client {
         Ok(Self { reader: BufReader::new(UnixStream::connect(socket)?) })
     }
 
-    /// Sends a request; an error as an answer is an error.
+    /// Sends a request. A status other than 2xx is an error.
     pub(crate) fn call(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
         let kind = if body.starts_with(b"{") { "application/json" } else { "application/x-tar" };
         let len = body.len();
@@ -116,7 +116,7 @@ pub(crate) fn each(
 /// How many requests there were of each kind.
 pub(crate) type Kinds = BTreeMap<String, usize>;
 
-/// `GET /containers/ID/json`: a request without what differs between those of a kind.
+/// The kind of a request, such as `GET /containers/ID/json`: without the parts that differ within a kind.
 pub(crate) fn kind(request: &str) -> String {
     let mut words = request.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -132,7 +132,7 @@ pub(crate) fn kind(request: &str) -> String {
     format!("{method} /{}", parts.join("/"))
 }
 
-/// Listens at `at`, hands everything on to `to`, and counts the requests, which have no bodies.
+/// Listens at `at`, forwards everything to `to`, and counts the requests, which have no bodies.
 pub(crate) fn relay(at: &Path, to: PathBuf) -> Result<Arc<Mutex<Kinds>>> {
     let listener = UnixListener::bind(at)?;
     let kinds = Arc::new(Mutex::new(Kinds::new()));
@@ -140,14 +140,14 @@ pub(crate) fn relay(at: &Path, to: PathBuf) -> Result<Arc<Mutex<Kinds>>> {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let (counted, to) = (Arc::clone(&counted), to.clone());
-            // A caller or an engine that goes away ends the conversation.
-            std::thread::spawn(move || hand_on(&stream, &to, &counted).ok());
+            // A caller or an engine that hangs up ends the conversation.
+            std::thread::spawn(move || forward(&stream, &to, &counted).ok());
         }
     });
     Ok(kinds)
 }
 
-fn hand_on(caller: &UnixStream, to: &Path, kinds: &Mutex<Kinds>) -> Result<()> {
+fn forward(caller: &UnixStream, to: &Path, kinds: &Mutex<Kinds>) -> Result<()> {
     let engine = UnixStream::connect(to)?;
     let (mut answers, mut back) = (engine.try_clone()?, caller.try_clone()?);
     std::thread::spawn(move || {

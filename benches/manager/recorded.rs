@@ -1,5 +1,5 @@
-//! The recorded engine: it answers with documents that a real one gave, as many of them as are wished,
-//! and counts what is asked.
+//! The recorded engine: it answers with the documents of a real engine, repeated for any number of containers,
+//! and counts the requests.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use super::docker::{IMAGES, Role, VOLUMES, role};
+use super::http::{Client, Kinds, kind};
 use crate::Result;
-use crate::docker::{IMAGES, Role, VOLUMES, role};
-use crate::http::{Client, Kinds, kind};
 
-/// What a real engine said of one extension.
+/// A real engine's documents about one extension.
 pub(crate) struct Recording {
     listed: Value,
     inspected: Value,
@@ -28,7 +28,7 @@ impl Recording {
         let mut ask = |path: &str| client.json("GET", path, &Value::Null);
         let filter = "filters=%7B%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
         let listed = ask(&format!("/containers/json?all=1&{filter}"))?;
-        // One that has a volume says more.
+        // The document of a container with a volume is longer.
         let all = listed.as_array().ok_or("no list of containers")?;
         let listed = all.iter().find(|one| one["Mounts"][0].is_object());
         let listed = listed.ok_or("no container has a volume")?.clone();
@@ -41,10 +41,10 @@ impl Recording {
     }
 }
 
-/// What the engine has ready.
+/// The answers, prepared.
 struct Answers {
     list: String,
-    /// Around the id: before it, between its occurrences.
+    /// The pieces of the document around each occurrence of the id.
     inspected: Vec<String>,
     failed: Vec<String>,
     images: String,
@@ -53,15 +53,15 @@ struct Answers {
     kinds: Mutex<Kinds>,
 }
 
-/// What stands for the id in a document.
+/// Stands for the id in a document.
 const MARK: &str = "@ID@";
 
-/// An id of the length that ids have; it begins with the number.
+/// An id of the usual length that begins with the number.
 fn id(index: usize) -> String {
     format!("{index:08x}{}", "0123456789abcdef".repeat(4).split_at(8).1)
 }
 
-/// Listens at `at`, as an engine with `count` extensions, the first `failed` of which have failed.
+/// Listens at `at`, as an engine with `count` extensions, of which the first `failed` have failed.
 pub(crate) fn serve(
     at: &Path,
     recording: &Recording,
@@ -85,7 +85,7 @@ pub(crate) fn serve(
         })
         .collect();
     let list = format!("{}\n", json!(containers));
-    // An engine of version 20.10 tells of everything, whatever is asked for.
+    // An engine of version 20.10 reports everything, whatever the request asks for.
     let mut usage = recording.usage.clone();
     usage["Containers"] = json!(containers);
     let usage = usage.to_string();
@@ -113,18 +113,18 @@ pub(crate) fn serve(
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answers = Arc::clone(&answers);
-            // A caller that goes away ends the conversation.
+            // A caller that hangs up ends the conversation.
             std::thread::spawn(move || converse(&stream, &answers, failed).ok());
         }
     });
     Ok(counter)
 }
 
-/// What was asked.
+/// Counts the requests.
 pub(crate) struct Counter(Arc<Answers>);
 
 impl Counter {
-    /// Since the last time.
+    /// The requests since the last call.
     pub(crate) fn take(&self) -> Kinds {
         self.0.kinds.lock().map(|mut kinds| std::mem::take(&mut *kinds)).unwrap_or_default()
     }
@@ -150,7 +150,7 @@ fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()>
             "GET /_ping" => (200, "OK"),
             "GET /containers/json" => (200, answers.list.as_str()),
             "GET /containers/ID/json" => {
-                let index = index(3).ok_or("a strange id")?;
+                let index = index(3).ok_or("an id without a number")?;
                 let parts = if index < failed { &answers.failed } else { &answers.inspected };
                 inspected = parts.join(&id(index));
                 (200, inspected.as_str())
@@ -159,12 +159,12 @@ fn converse(stream: &UnixStream, answers: &Answers, failed: usize) -> Result<()>
             "GET /volumes" => (200, answers.volumes.as_str()),
             "GET /system/df" => (200, answers.usage.as_str()),
             _ if kind.starts_with("DELETE ") => (204, ""),
-            _ => return Err(format!("what is {request}?").into()),
+            _ => return Err(format!("the recorded engine cannot answer {request}").into()),
         };
-        // Before the answer: the caller may be gone right after it.
+        // Before the answer, because the caller may hang up right after it.
         *answers.kinds.lock().map_err(|_| "a thread panicked")?.entry(kind).or_default() += 1;
         let len = body.len();
-        // As dockerd: short answers have a length, long ones come in chunks.
+        // Like dockerd: short answers have a length, long answers come in chunks.
         let head = format!("HTTP/1.1 {status} X\r\nApi-Version: 1.41\r\nServer: Docker/20.10\r\n");
         let mut out = stream;
         match len {
