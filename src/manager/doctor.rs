@@ -10,13 +10,16 @@ use crate::host::engine::stored_containers::DataRoot;
 use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
 use crate::host::os::disk;
-use crate::host::os::host_root::HostRoot;
+use crate::host::os::host_root::{HostRoot, is_absence};
 use crate::host::os::systemd;
 use crate::model::container::mount_namespace::Relation;
 use crate::model::container::proxy::PROGRAM;
-use crate::model::engine::doctor::{EngineInfo, EngineProcess, Facts, Leads, Level, Line, judge};
+use crate::model::engine::doctor::{
+    EngineInfo, EngineProcess, Facts, Level, Line, RegisteredBinary, judge,
+};
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::{chain, in_words, on_one_line};
+use crate::version;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -124,29 +127,29 @@ fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
     Ok(NAMESPACES.into_iter().filter(is_missing).collect())
 }
 
-/// The registered runtimes that may be meant: this very file under any name, or another one that is
-/// called like it.
-fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Leads)> {
+/// The registered runtimes that may be meant: this runtime under any name, or a file that is called like it.
+fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, RegisteredBinary)> {
     let mut found = Vec::new();
-    let own = disk::beside_this_program(PROGRAM);
     for (name, runtime) in info.runtimes.iter().flatten() {
         let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
             continue;
         };
         let file = context.host.find(path).unwrap_or_else(|_| context.host.shown(path));
-        let leads = match own
-            .as_ref()
-            .map_err(drop)
-            .and_then(|own| disk::is_same_file(own, &file).map_err(drop))
-        {
-            Ok(true) => Leads::Here,
-            Ok(false) => Leads::Elsewhere,
-            Err(_) => Leads::Nowhere,
-        };
         let called_so = file.file_name().is_some_and(|name| name == PROGRAM);
-        if leads == Leads::Here || called_so {
-            found.push((name.clone(), path.to_owned(), leads));
-        }
+        let binary = match context.host.search(path, version::runtime_in) {
+            Ok(Some((version, commit))) => {
+                if (version.as_str(), commit.as_str()) == (version::VERSION, version::COMMIT) {
+                    RegisteredBinary::SameVersion
+                } else {
+                    RegisteredBinary::OtherVersion { version, commit }
+                }
+            }
+            Ok(None) | Err(_) if !called_so => continue,
+            Ok(None) => RegisteredBinary::NoVersion,
+            Err(error) if is_absence(&error) => RegisteredBinary::Missing,
+            Err(error) => RegisteredBinary::Unreadable { why: in_words(&error).to_string() },
+        };
+        found.push((name.clone(), path.to_owned(), binary));
     }
     found
 }

@@ -43,8 +43,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "balena-extension-manager";
-
 /// How long the reader of an answer may take for each part, which may be a pager, and how long that of all
 /// warnings and errors together.
 const ANSWER_LIMIT: Duration = Duration::from_secs(300);
@@ -227,7 +225,7 @@ fn tell(answer: &clap::Error) -> Exit {
         return Exit::Usage;
     }
     let text = if answer.kind() == clap::error::ErrorKind::DisplayVersion {
-        crate::version::text(NAME)
+        crate::version::MANAGER.to_owned()
     } else {
         answer.to_string()
     };

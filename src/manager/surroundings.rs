@@ -4,13 +4,13 @@ use super::Context;
 use crate::host::engine::client::Client;
 use crate::host::engine::stored_containers::DataRoot;
 use crate::host::kernel::release;
-use crate::host::os::disk;
 use crate::host::os::host_root::HostRoot;
 use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{EngineInfo, RegisteredRuntime};
 use crate::model::engine::runtimes::{Registered, Runtimes};
 use crate::model::kernel::mounts::Layering;
 use crate::model::text::cause::chain;
+use crate::version;
 use std::path::{Path, PathBuf};
 
 /// Where engines keep their data.
@@ -99,9 +99,7 @@ fn registered(host: &HostRoot, runtime: &RegisteredRuntime) -> Option<Registered
     if !path.is_absolute() {
         return Some(Registered::Another);
     }
-    // It may have any name; the runtime of this build stands beside this program.
-    let file = host.find(path).ok()?;
-    let own = disk::beside_this_program(PROGRAM).ok()?;
-    let is_own = disk::is_same_file(&own, &file).ok()?;
-    Some(if is_own { Registered::This } else { Registered::Another })
+    // It may have any name.
+    let version = host.search(path, version::runtime_in).ok()?;
+    Some(if version.is_some() { Registered::This } else { Registered::Another })
 }

@@ -246,7 +246,7 @@ fn dispatch(
             return Err(Error::Unsupported { verb, why }.into());
         }
         Command::Help { topic } => print(help_text(topic)?)?,
-        Command::Version => print(&crate::version::text(NAME))?,
+        Command::Version => print(crate::version::RUNTIME)?,
     };
     Ok(told)
 }

@@ -20,6 +20,12 @@ pub(crate) struct HostRoot(PathBuf);
 
 /// The most that is read of a file that the kernel makes up, whose length it does not tell.
 const PROC_MAX: u64 = 4 * 1024 * 1024;
+/// How a program is searched: by pieces of so many bytes, at most so many of them, since a filesystem in
+/// user space may have files without an end.
+const PIECE: u64 = 256 * 1024;
+const PROGRAM_PIECES: usize = 1024;
+/// The longest text that is found wherever it stands.
+const PIECE_OVERLAP: usize = 1024;
 /// A file that is opened so may be a FIFO or a terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 /// No link is followed, because none is left, or leads out of a copy.
@@ -108,6 +114,33 @@ impl HostRoot {
         let made_up = path.as_ref().starts_with("/proc");
         let file = File::from(self.open(path, READ)?);
         if made_up { read_made_up(&file) } else { read_bounded_from(&file) }
+    }
+
+    /// Reads a program of the host piece by piece until `find` finds something in a piece. The pieces
+    /// overlap by [`PIECE_OVERLAP`] bytes.
+    ///
+    /// # Errors
+    /// It is missing, not a regular file, or cannot be read.
+    pub(crate) fn search<T>(
+        &self,
+        path: impl AsRef<Path>,
+        find: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut file = File::from(self.open(path, READ)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut piece = Vec::new();
+        for _ in 0..PROGRAM_PIECES {
+            piece.drain(..piece.len().saturating_sub(PIECE_OVERLAP));
+            if file.by_ref().take(PIECE).read_to_end(&mut piece)? == 0 {
+                return Ok(None);
+            }
+            if let Some(found) = find(&piece) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a text of the host.

@@ -75,14 +75,21 @@ pub(crate) fn units_of_engine(socket: &str) -> Vec<String> {
     [Some(socket), short].into_iter().flatten().map(|name| format!("{name}.service")).collect()
 }
 
-/// Which file a runtime's path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leads {
-    /// To this very program, or to a copy of it.
-    Here,
-    /// To another build.
-    Elsewhere,
-    Nowhere,
+/// The file that an engine starts as a runtime. The best comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RegisteredBinary {
+    /// The runtime that was built with this manager.
+    SameVersion,
+    OtherVersion {
+        version: String,
+        commit: String,
+    },
+    /// It has the runtime's name, but not a version of it in it.
+    NoVersion,
+    Unreadable {
+        why: String,
+    },
+    Missing,
 }
 
 /// Everything that was looked at; an error is why it could not be.
@@ -90,8 +97,8 @@ pub(crate) enum Leads {
 pub(crate) struct Facts {
     pub(crate) engine: Result<EngineInfo, String>,
     pub(crate) api: Option<String>,
-    /// The registered runtimes that are, or are called like, this program: name, path, file.
-    pub(crate) runtimes: Vec<(String, String, Leads)>,
+    /// The registered runtimes that are this runtime or have its name: name, path, file.
+    pub(crate) runtimes: Vec<(String, String, RegisteredBinary)>,
     /// The engine's process and how its mount namespace relates to that of process 1.
     pub(crate) mounts: Result<(EngineProcess, Relation), String>,
     /// The state root, or where it will be made.
@@ -150,20 +157,30 @@ fn engine(facts: &Facts) -> Line {
 fn runtime(facts: &Facts, info: &EngineInfo) -> Line {
     const MEND: &str = "register it in the engine's daemon.json: {\"runtimes\": {\"extension\": \
                         {\"path\": \"/usr/bin/balena-extension-runtime\"}}}, and restart the engine";
-    const OTHER: &str = "install one build, and restart the engine if its path has changed";
-    let best = [Leads::Here, Leads::Elsewhere, Leads::Nowhere]
-        .into_iter()
-        .find_map(|wanted| facts.runtimes.iter().find(|(_, _, leads)| *leads == wanted));
+    const OTHER: &str = "install balena-extension-runtime and balena-extension-manager from the same build, \
+                         and restart the engine if the runtime's path has changed";
+    const READABLE: &str = "make it readable, or run doctor as root";
+    let best = facts.runtimes.iter().min_by_key(|(_, _, binary)| binary);
     match best {
-        Some((name, path, Leads::Here)) => {
-            let text = format!("registered as {name:?}: {path}");
+        Some((name, path, RegisteredBinary::SameVersion)) => {
+            let text = format!("registered as {name:?}: {path} (same version as the manager)");
             line("runtime", Level::Ok, text, MEND)
         }
-        Some((name, path, Leads::Elsewhere)) => {
-            let text = format!("{name:?} is {path}, which is another build than this program");
+        Some((name, path, RegisteredBinary::OtherVersion { version, commit })) => {
+            let text = format!(
+                "{name:?} is {path}, which is not the manager's version but {version} (commit {commit})"
+            );
             line("runtime", Level::Warning, text, OTHER)
         }
-        Some((name, path, Leads::Nowhere)) => {
+        Some((name, path, RegisteredBinary::NoVersion)) => {
+            let text = format!("{name:?} is {path}, which does not say its version");
+            line("runtime", Level::Warning, text, OTHER)
+        }
+        Some((name, path, RegisteredBinary::Unreadable { why })) => {
+            let text = format!("{name:?} is {path}, whose version cannot be read: {why}");
+            line("runtime", Level::Warning, text, READABLE)
+        }
+        Some((name, path, RegisteredBinary::Missing)) => {
             let text = format!("{name:?} is registered as {path}, which is missing");
             line("runtime", Level::Problem, text, MEND)
         }
@@ -331,7 +348,11 @@ mod tests {
         Facts {
             engine: Ok(serde_json::from_str(text).unwrap()),
             api: Some("1.41".to_owned()),
-            runtimes: vec![("extension".to_owned(), "/x".to_owned(), Leads::Here)],
+            runtimes: vec![(
+                "extension".to_owned(),
+                "/x".to_owned(),
+                RegisteredBinary::SameVersion,
+            )],
             mounts: Ok((process(), Relation::Same)),
             state_root: Ok("/run".to_owned()),
             boot_environment: Ok(Some(900)),
@@ -372,7 +393,9 @@ mod tests {
     fn each_fault_is_found_and_has_a_mend() {
         use Level::{Ok as Fine, Problem, Warning};
         let why = || "why".to_owned();
-        let runtime = |leads| vec![("r".to_owned(), "/p".to_owned(), leads)];
+        let runtime = |binary| vec![("r".to_owned(), "/p".to_owned(), binary)];
+        let version = "2".to_owned();
+        let other_version = RegisteredBinary::OtherVersion { version, commit: why() };
         let other = EngineInfo { driver: Some("vfs".to_owned()), ..EngineInfo::default() };
         for (check, level, facts) in [
             ("engine", Problem, Facts { engine: Err(why()), ..facts() }),
@@ -387,8 +410,18 @@ mod tests {
                 Facts { mounts: Ok((process(), Relation::Unknown(why()))), ..facts() },
             ),
             ("mounts", Warning, Facts { mounts: Err(why()), ..facts() }),
-            ("runtime", Warning, Facts { runtimes: runtime(Leads::Elsewhere), ..facts() }),
-            ("runtime", Problem, Facts { runtimes: runtime(Leads::Nowhere), ..facts() }),
+            ("runtime", Warning, Facts { runtimes: runtime(other_version), ..facts() }),
+            (
+                "runtime",
+                Warning,
+                Facts { runtimes: runtime(RegisteredBinary::NoVersion), ..facts() },
+            ),
+            (
+                "runtime",
+                Warning,
+                Facts { runtimes: runtime(RegisteredBinary::Unreadable { why: why() }), ..facts() },
+            ),
+            ("runtime", Problem, Facts { runtimes: runtime(RegisteredBinary::Missing), ..facts() }),
             ("storage-driver", Warning, Facts { engine: Ok(other), ..facts() }),
             ("state-root", Problem, Facts { state_root: Err(why()), ..facts() }),
             ("boot-environment", Problem, Facts { boot_environment: Err(why()), ..facts() }),

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::process;
+
 use super::host::{BLOCK, Host};
+use super::recorded_engine::Answer;
 use super::recorded_store::{Container, KERNEL, Store, labels};
 
 fn verdict(host: &Host, id: &str) -> (String, String) {
@@ -195,7 +198,7 @@ fn a_copy_of_a_host_is_looked_at_alone_wherever_its_links_lead() {
     let run = |words: &[&str]| {
         let mut strace = std::process::Command::new("strace");
         strace.args(["-f", "-e", "trace=%file,connect", "-o"]).arg(&trace);
-        strace.arg(crate::process::manager()).args(words).arg("--host-root").arg(&root);
+        strace.arg(process::manager()).args(words).arg("--host-root").arg(&root);
         crate::finished::run(strace.env_remove("DOCKER_HOST"))
     };
     let status = run(&["status", "--format", "json"]).ok().json();
@@ -407,4 +410,60 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let document = host.manager(&["doctor", "--format", "json"]).json();
     let checks = document["checks"].as_array().unwrap();
     assert!(checks.iter().all(|line| line["level"] == "ok" || line["mend"].is_string()));
+}
+
+/// What doctor says of the runtime that the engine has registered as `path`.
+fn runtime_check(host: &Host, path: &'static str) -> (String, String) {
+    let _engine = host.engine_but(&Store::default(), move |_, asked| {
+        let info = json!({ "Runtimes": { "extension": { "path": path } } });
+        asked.ends_with("/info").then_some(Answer::Json(200, info))
+    });
+    let document = host.manager(&["doctor", "--format", "json"]).json();
+    let checks = document["checks"].as_array().unwrap();
+    let line = checks.iter().find(|line| line["check"] == "runtime").unwrap();
+    let text = |field: &str| line[field].as_str().unwrap().to_owned();
+    (text("level"), text("text"))
+}
+
+/// `doctor` reads the version in the file: it is root, and must not run what others may have changed.
+#[test]
+fn doctor_says_whether_the_registered_runtime_is_of_the_managers_version() {
+    const PATH: &str = "/usr/bin/balena-extension-runtime";
+    let host = Host::new();
+    let check = |path| runtime_check(&host, path);
+    let missing = check(PATH);
+    assert!(missing.0 == "problem" && missing.1.ends_with("which is missing"), "{missing:?}");
+
+    let own = crate::finished::run(std::process::Command::new(process::manager()).arg("--version"));
+    let own = own.ok().out.replace("-manager version", "-runtime version");
+    let foreign = own.replace(" version ", " version other-");
+    // The name decides only for a program that says no version.
+    for (name, path) in [(PATH, PATH), ("/opt/extension", "/opt/extension")] {
+        host.write(&name[1..], &format!("\u{7f}ELF…{own}…"));
+        let same = check(path);
+        assert!(same.0 == "ok" && same.1.ends_with("(same version as the manager)"), "{same:?}");
+        host.write(&name[1..], &format!("{}{foreign}", "x".repeat(300_000)));
+        let other = check(path);
+        assert_eq!(other.0, "warning");
+        assert!(other.1.contains("not the manager's version but other-"), "{other:?}");
+    }
+    host.write("usr/bin/balena-extension-runtime", "#!/bin/sh\nexec runtime \"$@\"\n");
+    let unknown = check(PATH);
+    assert!(unknown.0 == "warning" && unknown.1.contains("not say its version"), "{unknown:?}");
+    std::fs::remove_file(host.path(&PATH[1..])).unwrap();
+    std::fs::create_dir(host.path(&PATH[1..])).unwrap();
+    let unread = check(PATH);
+    assert!(unread.0 == "warning" && unread.1.contains("cannot be read"), "{unread:?}");
+}
+
+#[test]
+fn the_built_runtime_is_recognised_by_the_built_manager() {
+    let host = Host::new();
+    std::fs::create_dir_all(host.path("opt")).unwrap();
+    std::fs::copy(process::binary(), host.path("opt/x")).unwrap();
+    let (level, text) = runtime_check(&host, "/opt/x");
+    assert_eq!(level, "ok", "{text}");
+    std::fs::copy(process::manager(), host.path("opt/x")).unwrap();
+    let (_, text) = runtime_check(&host, "/opt/x");
+    assert_eq!(text, "the engine does not know balena-extension-runtime");
 }
