@@ -3,6 +3,7 @@
 pub(crate) mod check;
 mod commands;
 #[cfg(test)]
+#[path = "../../dist/documents.rs"]
 mod documents;
 pub(crate) mod help;
 pub(crate) mod log_options;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 const RUNTIME: &str = "balena-extension-runtime";
 const MANAGER: &str = "balena-extension-manager";
-const LOCK: &str = include_str!("../../Cargo.lock");
+const LOCK: &str = include_str!("../Cargo.lock");
 
 /// clap keeps `&'static str`; a test may leak.
 fn leak(text: &str) -> &'static str {
