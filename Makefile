@@ -84,7 +84,7 @@ install: | $(PROGRAMS) ## put both programs under $(DESTDIR)$(PREFIX)/bin [DESTD
 deb: | $(PROGRAMS) ## a Debian package of the built programs, at the top of the checkout
 	@tools/deb
 
-documents: ## make the man pages, completions and list of crates in dist/ anew
+documents: ## make the man pages, completions and list of crates in dist/ again
 	WRITE_DOCUMENTS=1 $(TEST) --lib -- cli::documents
 
 # Only when they are missing: `sudo make install` must not build again, as another user.

@@ -1,14 +1,11 @@
-//! Man pages, shell completions and the recipe's list of crates, made from the command line
-//! definitions and from Cargo.lock. What is made is committed below `dist/`, so that packaging needs
-//! no compiler and no network; the test here compares, and `make documents` writes. Compiled for the
-//! tests alone: `#[cfg(test)]` in `cli/mod.rs`.
-//!
-//! The manager's definition is clap's own. The runtime's parser has no definition to ask, so its help
-//! texts are read as one: they are what a person is told, and a test holds the parser to them.
+//! Makes what `make documents` writes below `dist/`, from the command lines and from Cargo.lock: the man
+//! pages, the completions of the manager, and the recipe's list of crates. They are committed, so that
+//! packaging needs no compiler and no network. A module of `src/cli`, in its tests alone, so that it can
+//! ask both command lines.
 
 use crate::cli::help;
 use crate::cli::manager::Arguments;
-use clap::{Arg, ArgAction, Command, CommandFactory as _};
+use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,194 +16,121 @@ use std::path::{Path, PathBuf};
 
 const RUNTIME: &str = "balena-extension-runtime";
 const MANAGER: &str = "balena-extension-manager";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const LOCK: &str = include_str!("../Cargo.lock");
 
-/// clap keeps `&'static str`; a test may leak.
-fn leak(text: &str) -> &'static str {
-    Box::leak(text.to_owned().into_boxed_str())
-}
+/// An entry of a list in a help text of the runtime: the terms, and what is said about them.
+type Entry = (String, String);
 
-/// A line of a help text's list: what stands left, and what is said about it.
-struct Item {
-    terms: String,
-    text: String,
-}
-
-/// The lists of a help text: lines with two spaces before them, the description after two or more;
-/// what is further in continues.
-fn items(text: &str) -> Vec<Item> {
-    let mut items: Vec<Item> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        match (indent, items.last_mut()) {
-            (2, _) => {
-                let line = line.trim();
-                let (terms, text) = line.split_once("  ").unwrap_or((line, ""));
-                items.push(Item { terms: terms.to_owned(), text: text.trim().to_owned() });
-                inside = true;
+/// The lists of a help text: an entry begins with two spaces, its text after two more; a line that is
+/// indented further continues it.
+fn entries(text: &str) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("  ")) {
+        match (line.strip_prefix("   "), entries.last_mut()) {
+            (Some(more), Some((_, text))) => {
+                text.push_str(if text.is_empty() { "" } else { " " });
+                text.push_str(more.trim());
             }
-            (indent, Some(last)) if indent > 2 && inside => {
-                last.text = format!("{} {}", last.text, line.trim()).trim().to_owned();
+            (_, _) => {
+                let (terms, text) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
+                entries.push((terms.to_owned(), text.trim().to_owned()));
             }
-            _ => inside = false,
         }
     }
-    items
+    entries
 }
 
-/// The flags that an item is about: several that are alike stand on one line.
-fn flags(item: &Item) -> Vec<Arg> {
-    let mut args = Vec::new();
-    let mut short = None;
-    for term in item.terms.split(", ") {
-        if let Some(letter) = term.strip_prefix('-').filter(|rest| rest.len() == 1) {
-            short = letter.chars().next();
-            continue;
-        }
-        let Some(rest) = term.strip_prefix("--") else { continue };
-        let (name, value) = match rest.split_once(' ') {
-            Some((name, value)) => (name, Some(value)),
-            None => (rest, None),
-        };
-        let (name, optional) = match name.split_once("[=") {
-            Some((name, value)) => (name, Some(value.trim_end_matches(']'))),
-            None => (name, None),
-        };
-        let mut arg = Arg::new(leak(name)).long(leak(name)).help(leak(&item.text));
-        if let Some(letter) = short.take() {
-            arg = arg.short(letter);
-        }
-        arg = match (value, optional) {
-            (Some(value), _) => arg.value_name(leak(value)).value_hint(hint(value)),
-            (None, Some(value)) => arg.value_name(leak(value)).num_args(0..=1).require_equals(true),
-            (None, None) => arg.action(ArgAction::SetTrue),
-        };
-        args.push(arg);
-    }
-    args
+/// A text in the language of man pages, in which dashes and backslashes mean something, as does a dot or
+/// an apostrophe at the beginning of a line.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let means_something = |line: &str| line.starts_with(['.', '\'']);
+    let lines = text
+        .lines()
+        .map(|line| format!("{}{line}", if means_something(line) { "\\&" } else { "" }));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-fn hint(value: &str) -> clap::ValueHint {
-    match value {
-        "DIR" => clap::ValueHint::DirPath,
-        "FILE" | "PATH" => clap::ValueHint::FilePath,
-        _ => clap::ValueHint::Other,
-    }
-}
-
-/// The paragraphs of a help text that are neither usage nor a list.
-fn prose(text: &str) -> Vec<String> {
-    let paragraphs = text.split("\n\n");
-    let told = paragraphs.filter(|paragraph| {
-        !paragraph.starts_with("Usage:")
-            && !paragraph.lines().any(|line| line.starts_with("  "))
-            && !paragraph.trim().is_empty()
-    });
-    told.map(|paragraph| paragraph.lines().collect::<Vec<_>>().join(" ")).collect()
-}
-
-/// The words of a usage line that are no flags: `PROGRAM kill [--all] ID [SIGNAL]`. `[FLAGS]` stands
-/// for flags that the text does not list.
-fn positionals(usage: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    let mut of_a_flag = false;
-    for word in usage.split(' ').skip(2) {
-        of_a_flag |= word.starts_with("[-") || word == "[FLAGS]";
-        if !of_a_flag {
-            words.push(word);
-        }
-        of_a_flag &= !word.ends_with(']');
-    }
-    words
-}
-
-/// A command of the runtime as its help text describes it.
-fn subcommand(name: &str, summary: &str) -> Command {
-    let mut command = Command::new(leak(name)).about(leak(summary)).disable_help_flag(true);
-    let Some(text) = help::topic(name) else { return command };
-    command = command.long_about(leak(&prose(text).join("\n\n")));
-    for item in items(text) {
-        command = command.args(flags(&item));
-    }
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default();
-    for word in positionals(usage) {
-        let plain = word.trim_matches(['[', ']']);
-        command = command.arg(Arg::new(leak(plain)).required(!word.starts_with('[')));
-    }
-    command
-}
-
-/// The runtime's command line as its help texts describe it.
-fn runtime() -> Command {
-    let about = prose(help::GENERAL);
-    let summary = about.first().map_or("", String::as_str);
-    let mut command = Command::new(RUNTIME)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("OCI runtime for hostapp extensions")
-        .long_about(leak(summary))
-        .after_long_help(leak(&about.get(1..).unwrap_or_default().join("\n\n")))
-        .disable_help_subcommand(true)
-        .disable_help_flag(true)
-        .disable_version_flag(true)
-        .subcommand_required(true);
-    for item in items(help::GENERAL) {
-        if item.terms.starts_with('-') {
-            command = command.args(flags(&item));
-            continue;
-        }
-        // Several on one line are those that are refused.
-        if !item.terms.contains(", ") && item.terms != "help" {
-            command = command.subcommand(subcommand(&item.terms, &item.text));
-        }
-    }
-    command
-}
-
-/// Every document below `dist/`, by its path there.
-fn documents() -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut documents = BTreeMap::new();
-    for (name, command) in
-        [(RUNTIME, runtime()), (MANAGER, Arguments::command().version(env!("CARGO_PKG_VERSION")))]
-    {
-        pages(&command, name, &mut documents);
-        for (shell, file) in [
-            (Shell::Bash, format!("{name}.bash")),
-            (Shell::Zsh, format!("_{name}")),
-            (Shell::Fish, format!("{name}.fish")),
-        ] {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command.clone(), name, &mut text);
-            if shell == Shell::Bash {
-                text = mended(&text, name);
+/// The man page of the runtime, or of one of its commands, made from the help text.
+fn runtime_page(name: &str, summary: &str, help: &str, see_also: &[String]) -> String {
+    let (mut synopsis, mut prose, mut lists) = (String::new(), String::new(), String::new());
+    for paragraph in help.trim().split("\n\n") {
+        let entries = entries(paragraph);
+        if let Some(usage) = paragraph.strip_prefix("Usage: ") {
+            synopsis = roff(usage);
+        } else if entries.is_empty() {
+            prose += &format!(".PP\n{}\n", roff(paragraph));
+        } else {
+            let title = paragraph.lines().next().and_then(|line| line.strip_suffix(':'));
+            let title = title.unwrap_or("Options").to_uppercase();
+            lists += &format!(".SH \"{title}\"\n");
+            for (terms, text) in entries {
+                lists += &format!(".TP\n\\fB{}\\fR\n{}\n", roff(&terms), roff(&text));
             }
-            documents.insert(Path::new("completions").join(file), text);
         }
     }
-    let recipe = Path::new("yocto").join(format!("{RUNTIME}-crates.inc"));
-    documents.insert(recipe, crates().into_bytes());
-    documents
+    let see_also = see_also.iter().map(|page| format!(".BR {} (8)\n", roff(page)));
+    format!(
+        ".TH {name} 8 \"\" \"{RUNTIME} {VERSION}\" \"Hostapp extensions\"\n.SH NAME\n{} \\- {}\n\
+         .SH SYNOPSIS\n{synopsis}\n.SH DESCRIPTION\n{prose}{lists}.SH \"SEE ALSO\"\n{}",
+        roff(name),
+        roff(summary),
+        see_also.collect::<String>()
+    )
 }
 
-/// clap_complete 4.6 spells a program's name in two ways when it has a dash, so that bash would offer
-/// nothing after a command.
-fn mended(script: &[u8], name: &str) -> Vec<u8> {
-    let script = String::from_utf8_lossy(script);
-    script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__")).into_bytes()
+/// The commands of the runtime and their summaries. Several on one line are those that are refused.
+fn commands() -> Vec<Entry> {
+    let entries = entries(help::GENERAL).into_iter();
+    let is_command = |(terms, _): &Entry| !terms.starts_with('-') && !terms.contains(", ");
+    entries.filter(is_command).filter(|(name, _)| name != "help").collect()
 }
 
-/// The page of a command, and one for each of its subcommands.
-fn pages(command: &Command, name: &str, documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
-    let mut command = command.clone().name(leak(name)).disable_help_subcommand(true);
+fn runtime_pages(documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    let mut names = vec![MANAGER.to_owned()];
+    for (command, summary) in commands() {
+        let name = format!("{RUNTIME}-{command}");
+        let help = help::topic(&command).unwrap();
+        let page = runtime_page(&name, &summary, help, &[RUNTIME.to_owned()]);
+        documents.insert(Path::new("man").join(format!("{name}.8")), page.into_bytes());
+        names.push(name);
+    }
+    let page = runtime_page(RUNTIME, "OCI runtime for hostapp extensions", help::GENERAL, &names);
+    documents.insert(Path::new("man").join(format!("{RUNTIME}.8")), page.into_bytes());
+}
+
+/// The page of a command of the manager, and one for each of its subcommands.
+fn manager_pages(command: &Command, name: &str, documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    // clap keeps `&'static str`; a test may leak.
+    let leaked: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    let mut command = command.clone().name(leaked).version(VERSION).disable_help_subcommand(true);
     command.build();
     for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
-        let bare = inner.clone().version(env!("CARGO_PKG_VERSION"));
-        pages(&bare, &format!("{name}-{}", inner.get_name()), documents);
+        manager_pages(inner, &format!("{name}-{}", inner.get_name()), documents);
     }
     let mut text = Vec::new();
     let man = clap_mangen::Man::new(command).section("8").manual("Hostapp extensions");
     man.render(&mut text).unwrap();
     documents.insert(Path::new("man").join(format!("{name}.8")), text);
+}
+
+fn completions(documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for (shell, file) in [
+        (Shell::Bash, format!("{MANAGER}.bash")),
+        (Shell::Zsh, format!("_{MANAGER}")),
+        (Shell::Fish, format!("{MANAGER}.fish")),
+    ] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), MANAGER, &mut text);
+        if shell == Shell::Bash {
+            // clap_complete 4.6 spells a program's name in two ways when it has a dash, so that bash would
+            // offer nothing after a command.
+            let [wrong, right] = ["__subcmd__", "__"].map(|dash| MANAGER.replace('-', dash));
+            text = String::from_utf8(text).unwrap().replace(&wrong, &right).into_bytes();
+        }
+        documents.insert(Path::new("completions").join(file), text);
+    }
 }
 
 /// What a recipe of the `cargo` class fetches: every crate of Cargo.lock with its checksum.
@@ -238,7 +162,12 @@ fn dist() -> PathBuf {
 fn what_is_made_from_the_command_lines_is_up_to_date() {
     #[expect(clippy::disallowed_methods, reason = "a test has no main that could read it")]
     let write = std::env::var_os("WRITE_DOCUMENTS").is_some();
-    let documents = documents();
+    let mut documents = BTreeMap::new();
+    runtime_pages(&mut documents);
+    manager_pages(&Arguments::command(), MANAGER, &mut documents);
+    completions(&mut documents);
+    let recipe = Path::new("yocto").join(format!("{RUNTIME}-crates.inc"));
+    documents.insert(recipe, crates().into_bytes());
     for (path, text) in &documents {
         let path = dist().join(path);
         if write {
@@ -260,37 +189,41 @@ fn what_is_made_from_the_command_lines_is_up_to_date() {
     }
 }
 
+/// The flags in a list of a help text, each with the value that it takes, if any.
+fn flags(text: &str) -> Vec<Vec<String>> {
+    let entries = entries(text);
+    let terms = entries.iter().flat_map(|(terms, _)| terms.split(", "));
+    let value = |name: &str| match name {
+        "N" => "1".to_owned(),
+        "FORM" | "FORMAT" => "json".to_owned(),
+        "LEVEL" => "warn".to_owned(),
+        other => other.to_owned(),
+    };
+    let flag = |term: &str| {
+        let mut words = term.split("[=").next()?.split(' ');
+        let flag = words.next().filter(|flag| flag.starts_with("--"))?;
+        Some([flag.to_owned()].into_iter().chain(words.map(value)).collect())
+    };
+    terms.filter_map(flag).collect()
+}
+
 #[test]
 fn the_parser_takes_every_flag_that_the_help_texts_name() {
-    let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    let value = |arg: &Arg| match arg.get_value_names().and_then(|names| names.first()) {
-        Some(name) if name == "N" => Some("1"),
-        Some(name) if name == "FORM" || name == "FORMAT" => Some("json"),
-        Some(name) if name == "LEVEL" => Some("warn"),
-        Some(name) if name == "BOOL" => None,
-        Some(_) => Some("x"),
-        None => None,
-    };
-    let command = runtime();
     let mut count = 0;
-    let mut typed = |before: &[&str], arg: &Arg, after: &[&str]| {
-        let Some(long) = arg.get_long() else { return };
-        let flag = format!("--{long}");
-        let mut line = before.to_vec();
-        line.push(&flag);
-        line.extend(value(arg));
-        line.extend(after);
-        let parsed = crate::cli::runtime::parse(&words(&line));
+    let mut typed = |before: &[&str], flag: Vec<String>, after: &[&str]| {
+        let words = before.iter().copied().chain(flag.iter().map(String::as_str));
+        let line: Vec<OsString> = words.chain(after.iter().copied()).map(OsString::from).collect();
+        let parsed = crate::cli::runtime::parse(&line);
         assert!(parsed.is_ok(), "{line:?}: {parsed:?}");
         count += 1;
     };
-    for arg in command.get_arguments() {
-        typed(&[], arg, &["list"]);
+    for flag in flags(help::GENERAL) {
+        typed(&[], flag, &["list"]);
     }
-    for inner in command.get_subcommands() {
-        for arg in inner.get_arguments() {
-            let id = if inner.get_name() == "list" { &[][..] } else { &["id"] };
-            typed(&[inner.get_name()], arg, id);
+    for (command, _) in commands() {
+        let id = if command == "list" { &[][..] } else { &["id"] };
+        for flag in flags(help::topic(&command).unwrap()) {
+            typed(&[&command], flag, id);
         }
     }
     assert!(count > 25, "the help texts were not understood: {count} flags");

@@ -30,10 +30,8 @@ do_install:append() {
 
     install -d ${D}${mandir}/man8
     install -m 0644 ${S}/dist/man/*.8 ${D}${mandir}/man8/
-    for shell_name in runtime manager; do
-        install -D -m 0644 ${S}/dist/completions/balena-extension-$shell_name.bash \
-            ${D}${datadir}/bash-completion/completions/balena-extension-$shell_name
-    done
+    install -D -m 0644 ${S}/dist/completions/balena-extension-manager.bash \
+        ${D}${datadir}/bash-completion/completions/balena-extension-manager
 }
 
 PACKAGES =+ "${PN}-bash-completion"

@@ -38,15 +38,12 @@ fn bash_offers(program: &str, words: &[&str]) -> String {
 
 #[test]
 fn bash_completes_commands_and_flags() {
-    for (program, words, expected) in [
-        ("balena-extension-runtime", &["cr"][..], "create"),
-        ("balena-extension-runtime", &["create", "--pid"], "--pid-file"),
-        ("balena-extension-runtime", &["--log-f"], "--log-format"),
-        ("balena-extension-manager", &["clean"], "cleanup"),
-        ("balena-extension-manager", &["cleanup", "--stale"], "--stale-os"),
-        ("balena-extension-manager", &["check", "--format", "j"], "json"),
+    for (words, expected) in [
+        (&["clean"][..], "cleanup"),
+        (&["cleanup", "--stale"], "--stale-os"),
+        (&["check", "--format", "j"], "json"),
     ] {
-        let offered = bash_offers(program, words);
+        let offered = bash_offers("balena-extension-manager", words);
         assert!(offered.lines().any(|line| line.trim() == expected), "{words:?}: {offered}");
     }
 }
