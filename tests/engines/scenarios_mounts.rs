@@ -13,7 +13,7 @@ use crate::docker::{Docker, Mounts};
 use crate::engine::{Engine, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
-use crate::sandbox::RUNTIME;
+use crate::sandbox::MANAGER;
 use crate::scenarios_manager::{KERNEL, json, labelled, manager};
 use crate::test_list::Suite;
 
@@ -253,8 +253,7 @@ fn deactivate() {
     fs::write(&program, script).unwrap();
     run(Command::new("chmod").args(["0755", &program])).ok();
     let socket = format!("unix://{}", docker.socket().display());
-    let script = "exec -a balena-extension-manager \"$@\"";
-    let words = ["--mount", "--propagation=slave", "bash", "-c", script, "bash", RUNTIME];
+    let words = ["--mount", "--propagation=slave", MANAGER];
     let mut manager = Command::new("unshare");
     manager.args(words).args(["--host", &socket, "cleanup", "--stale-os"]);
     let cleaned = run(&mut manager).ok();
