@@ -232,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = HostRoot::new(folder.path().to_owned());
         assert_eq!(root.read_if_there("/a/b"), Ok(None));
-        assert!(root.read("/a/b").unwrap_err().contains("a/b\": it is missing"));
+        assert!(root.read("/a/b").unwrap_err().contains("a/b\": missing"));
         std::fs::create_dir_all(root.shown("/proc/folder")).unwrap();
         std::fs::create_dir(root.shown("/a")).unwrap();
         assert!(root.read_if_there("/a").unwrap_err().contains("not a regular file"));

@@ -71,21 +71,21 @@ pub(crate) fn on_one_line(text: impl Into<String>) -> String {
 )]
 pub(crate) fn in_words(error: &io::Error) -> String {
     let words = match error.kind() {
-        io::ErrorKind::NotFound => "it is missing",
+        io::ErrorKind::NotFound => "missing",
         // EPERM and EACCES share a kind and say different things.
         io::ErrorKind::PermissionDenied if error.raw_os_error() == Some(1) => {
-            "the kernel does not permit it"
+            "the kernel does not permit this"
         }
         io::ErrorKind::PermissionDenied => "access is refused",
-        io::ErrorKind::NotADirectory => "part of the path is not a folder",
-        io::ErrorKind::IsADirectory => "it names a folder",
-        io::ErrorKind::AlreadyExists => "it is there already",
+        io::ErrorKind::NotADirectory => "part of the path does not name a directory",
+        io::ErrorKind::IsADirectory => "names a directory",
+        io::ErrorKind::AlreadyExists => "already there",
         io::ErrorKind::StorageFull => "the filesystem is full",
         io::ErrorKind::QuotaExceeded => "the disk quota is used up",
         io::ErrorKind::ReadOnlyFilesystem => "the filesystem is read-only",
         io::ErrorKind::OutOfMemory => "memory has run out",
         io::ErrorKind::InvalidFilename => "the file name is too long",
-        io::ErrorKind::TimedOut => "it took too long",
+        io::ErrorKind::TimedOut => "timed out",
         _ => return without_number(error),
     };
     words.to_owned()

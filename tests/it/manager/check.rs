@@ -399,7 +399,7 @@ fn what_cannot_be_read_is_an_error_and_no_verdict() {
     let whole = std::fs::read(whole).unwrap();
     std::fs::write(at("half.tar"), &whole[..whole.len() / 3]).unwrap();
     for (path, expected) in [
-        (at("missing.tar"), "it is missing"),
+        (at("missing.tar"), ": missing"),
         (at("text.tar"), "it is no tar archive"),
         (at("half.tar"), "read it as a tar archive"),
     ] {
@@ -410,7 +410,7 @@ fn what_cannot_be_read_is_an_error_and_no_verdict() {
     let (_image, path) = Image::good().save();
     let path = path.to_str().unwrap();
     let finished = manager(&["check", "--against", &at("nowhere"), path]);
-    finished.fails(&["--against", "it is missing"]);
+    finished.fails(&["--against", ": missing"]);
     let finished = manager(&["check", "--allow", "everything", path]);
     assert_eq!(finished.code, 2);
     assert!(finished.err.contains("there is no rule \"everything\""), "{finished}");

@@ -25,7 +25,7 @@ fn a_create_without_pidfd_open_or_openat2_says_so_and_runs_no_hook() {
             container.hook("create", "touch ran");
             let created = with_filter(call, errno(number), &mut container.create_command());
             created.fails(&[texts[0], texts[1], CAUSE]);
-            for guess in ["memory", "the kernel does not permit it", "not implemented"] {
+            for guess in ["memory", "the kernel does not permit this", "not implemented"] {
                 assert!(!created.err.contains(guess), "{created}");
             }
             assert!(!container.has("ran"));

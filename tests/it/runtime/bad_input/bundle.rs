@@ -21,7 +21,7 @@ const FILES: &[Row] = &[
     Row {
         what: "no config.json",
         names: CONFIG,
-        explains: &["it is missing", "--bundle"],
+        explains: &[": missing", "--bundle"],
         call: |c| {
             std::fs::remove_file(c.path("config.json")).unwrap();
             c.create()
@@ -30,7 +30,7 @@ const FILES: &[Row] = &[
     Row {
         what: "no bundle",
         names: CONFIG,
-        explains: &["it is missing", "--bundle"],
+        explains: &[": missing", "--bundle"],
         call: |c| {
             std::fs::remove_dir_all(c.text()).unwrap();
             c.create()
@@ -126,31 +126,31 @@ const ROOTFS: &[Row] = &[
     Row {
         what: "rootfs missing",
         names: &["{bundle}/none"],
-        explains: &["root.path", "it is missing"],
+        explains: &["root.path", ": missing"],
         call: |c| rootfs(c, "none"),
     },
     Row {
         what: "absolute rootfs missing",
         names: &["/none/at/all"],
-        explains: &["root.path", "it is missing"],
+        explains: &["root.path", ": missing"],
         call: |c| rootfs(c, "/none/at/all"),
     },
     Row {
         what: "rootfs a file",
         names: &["{bundle}/config.json"],
-        explains: &["root.path", "folder"],
+        explains: &["root.path", "a directory"],
         call: |c| rootfs(c, "config.json"),
     },
     Row {
         what: "absolute rootfs a file",
         names: &["/etc/passwd"],
-        explains: &["root.path", "folder"],
+        explains: &["root.path", "a directory"],
         call: |c| rootfs(c, "/etc/passwd"),
     },
     Row {
         what: "rootfs below a file",
         names: &["{bundle}/config.json/x"],
-        explains: &["root.path", "folder"],
+        explains: &["root.path", "a directory"],
         call: |c| rootfs(c, "config.json/x"),
     },
     Row {

@@ -166,13 +166,13 @@ const ROWS: &[Row] = &[
     Row {
         what: "pid file a folder",
         names: &["{folder}"],
-        explains: &["--pid-file", "folder"],
+        explains: &["--pid-file", "a directory"],
         call: |c| create_with_pid_file(c, &c.beside("")),
     },
     Row {
         what: "pid file below a file",
         names: &["/etc/passwd/pid"],
-        explains: &["--pid-file", "folder"],
+        explains: &["--pid-file", "a directory"],
         call: |c| create_with_pid_file(c, Path::new("/etc/passwd/pid")),
     },
     Row {
