@@ -128,7 +128,7 @@ fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_t
         # With its two streams, the third socket is the one to the engine.
         asking() {
             process=/proc/$(now_of "$unit" MainPID)
-            [ "$(readlink "$process/exe")" = /usr/bin/balena-extension-runtime ] &&
+            [ "$(readlink "$process/exe")" = /usr/bin/balena-extension-manager ] &&
                 [ "$(ls -l "$process/fd" | grep -c socket:)" -ge 3 ]
         }
         wait_for asking
