@@ -3,6 +3,7 @@
 
 mod files;
 mod imports;
+mod type_names;
 mod used_paths;
 
 use std::path::Path;

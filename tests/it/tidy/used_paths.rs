@@ -8,9 +8,7 @@ use super::Source;
 
 /// The paths that the code of a file uses outside its tests, in full.
 pub(crate) fn used(source: &Source) -> BTreeSet<String> {
-    let code = code(&source.text);
-    // The house puts tests at the end of their file.
-    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = &code_without_tests(&source.text);
     let module = module(&source.path);
     let mut imports = BTreeMap::new();
     let mut paths = BTreeSet::new();
@@ -27,6 +25,11 @@ pub(crate) fn used(source: &Source) -> BTreeSet<String> {
         paths.insert(absolute(&format!("{start}::{rest}"), &module));
     }
     paths
+}
+
+/// The code of a file up to its tests, which stand at the end.
+pub(crate) fn code_without_tests(text: &str) -> String {
+    code(text).split("#[cfg(test)]").next().unwrap_or_default().to_owned()
 }
 
 /// The module path of a file: `src/host/container/hook.rs` is `crate::host::hook`.
