@@ -8,9 +8,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::command::{Finished, run, wait_for};
+use crate::command::run;
 use crate::ctr::Containerd;
+use crate::finished::Finished;
 use crate::image::Image;
+use crate::process::wait_for_within;
 use crate::sandbox::{RUNTIME, SCRATCH};
 
 const CLIENT: &str = include_str!("cri.py");
@@ -52,8 +54,8 @@ impl Cri {
     /// Restarts containerd, and returns once its CRI answers.
     pub(crate) fn restart(&self, signal: Signal) {
         self.containerd.restart(signal);
-        wait_for("the CRI", Duration::from_secs(30), || {
-            self.call("RuntimeService/Version", &json!({}), "1").status.success().then_some(())
+        wait_for_within(Duration::from_secs(30), "the CRI", || {
+            self.call("RuntimeService/Version", &json!({}), "1").succeeded().then_some(())
         });
     }
 

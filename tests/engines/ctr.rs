@@ -10,9 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::command::{Finished, Started, attempt, run, start, wait_for};
+use crate::capture::{Captured, start};
+use crate::command::{attempt, run};
 use crate::engine::{Engine, Status};
+use crate::finished::Finished;
 use crate::image::Image;
+use crate::process::wait_for_within;
 use crate::sandbox::RUNTIME;
 
 /// A configuration without what Kubernetes needs.
@@ -79,8 +82,8 @@ impl Containerd {
     }
 
     fn await_ready(&self) {
-        wait_for("containerd", Duration::from_secs(60), || {
-            self.ctr(&["version"]).status.success().then_some(())
+        wait_for_within(Duration::from_secs(60), "containerd", || {
+            self.ctr(&["version"]).succeeded().then_some(())
         });
     }
 
@@ -147,7 +150,7 @@ impl Engine for Containerd {
         attempt(self.client().args(["image", "remove", "--sync", &reference(image)]));
     }
 
-    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started {
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Captured {
         let labels = image.labels.iter().map(|(key, value)| format!("--annotation={key}={value}"));
         let mut command = self.client();
         command.args(["run", "--detach", "--runc-binary", RUNTIME]);

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::command::{Finished, Started, wait_for};
+use crate::capture::Captured;
 use crate::engine::{Engine, Status};
+use crate::finished::Finished;
 use crate::image::Image;
+use crate::process::{poll_within, wait_for_within};
 use crate::processes;
 
 pub(crate) struct Deployment<'engine> {
@@ -27,7 +29,7 @@ impl<'engine> Deployment<'engine> {
         self.engine.run(&self.name, &self.image, arguments)
     }
 
-    pub(crate) fn begin_run(&self, arguments: &[&str]) -> Started {
+    pub(crate) fn begin_run(&self, arguments: &[&str]) -> Captured {
         self.engine.begin_run(&self.name, &self.image, arguments)
     }
 
@@ -43,12 +45,12 @@ impl<'engine> Deployment<'engine> {
     #[track_caller]
     pub(crate) fn logs_up_to(&self, last: &str) -> String {
         let mut log = String::new();
-        for _ in 0..300 {
+        let found = poll_within(Duration::from_secs(15), || {
             log = self.engine.logs(&self.name);
-            if log.contains(last) {
-                return log;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+            log.contains(last).then_some(())
+        });
+        if found.is_some() {
+            return log;
         }
         let end = log.len().saturating_sub(1000);
         panic!("{last:?} is not in the log of {} bytes that ends {:?}", log.len(), &log[end..]);
@@ -63,20 +65,17 @@ impl<'engine> Deployment<'engine> {
     #[track_caller]
     pub(crate) fn assert_status(&self, wanted: Status) {
         let mut seen = Status::NotRun;
-        for _ in 0..500 {
+        let reached = poll_within(Duration::from_secs(20), || {
             seen = self.engine.status(&self.name);
-            if seen == wanted {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{} is {seen:?}, not {wanted:?}", self.name);
+            (seen == wanted).then_some(())
+        });
+        assert!(reached.is_some(), "{} is {seen:?}, not {wanted:?}", self.name);
     }
 
     /// Waits until a hook of the deployment under way has left a note.
     #[track_caller]
-    pub(crate) fn await_note(&self, running: &mut Started, name: &str) -> String {
-        let note = wait_for(&format!("the note {name}"), Duration::from_secs(30), || {
+    pub(crate) fn await_note(&self, running: &mut Captured, name: &str) -> String {
+        let note = wait_for_within(Duration::from_secs(30), &format!("the note {name}"), || {
             let note = self.image.read(name);
             let found = if note.is_empty() { None } else { Some(Ok(note)) };
             found.or_else(|| running.ended().map(Err))

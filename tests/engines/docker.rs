@@ -12,10 +12,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::command::{Finished, Started, attempt, run, start, wait_for};
+use crate::capture::{Captured, start};
+use crate::command::{attempt, run};
 use crate::engine::{Engine, Status};
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::leftovers::unmount_below;
+use crate::process::{poll_within, wait_for_within};
 use crate::sandbox::RUNTIME;
 
 /// Which mounts a daemon has.
@@ -74,16 +77,12 @@ impl Docker {
 
     /// Waits for an answer; whether there is one within a minute, and before the daemon ends.
     fn comes_up(&self) -> bool {
-        for _ in 0..600 {
-            if self.socket().exists() && self.docker(&["version"]).status.success() {
-                return true;
-            }
-            if self.daemon().try_wait().unwrap().is_some() {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        false
+        let came_up = poll_within(Duration::from_secs(60), || {
+            let answers = self.socket().exists() && self.docker(&["version"]).succeeded();
+            let ended = || self.daemon().try_wait().unwrap().is_some();
+            if answers { Some(true) } else { ended().then_some(false) }
+        });
+        came_up == Some(true)
     }
 
     /// Ends the daemon with `signal` and starts it again on the same data, network and mounts.
@@ -96,7 +95,7 @@ impl Docker {
         let mut daemon = self.daemon();
         // Its namespaces go with their last process: this one holds them meanwhile.
         let mut holder = nsenter(&daemon).args(["sleep", "300"]).spawn().unwrap();
-        wait_for("the holder of the namespaces", Duration::from_secs(5), || {
+        wait_for_within(Duration::from_secs(5), "the holder of the namespaces", || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
             name.starts_with(b"sleep").then_some(())
         });
@@ -126,7 +125,7 @@ impl Docker {
     }
 
     /// Starts the client.
-    pub(crate) fn begin(&self, arguments: &[&str]) -> Started {
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Captured {
         start(self.client().args(arguments))
     }
 
@@ -249,7 +248,7 @@ impl Engine for Docker {
         attempt(self.client().args(["rmi", "--force", &image.name]));
     }
 
-    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started {
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Captured {
         let words = ["run", "--runtime=extension", "--name", name];
         start(self.client().args(words).args(arguments).arg(&image.name))
     }

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::command::{Finished, Started};
+use crate::capture::Captured;
+use crate::command::LIMIT;
 use crate::cri::Cri;
 use crate::ctr::Containerd;
 use crate::docker::Docker;
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::podman::Podman;
 
@@ -33,11 +35,11 @@ pub(crate) trait Engine: Sync {
     /// Deploys an image as a user would, with more arguments for the engine's `run`, and returns
     /// once the start is over.
     fn run(&self, name: &str, image: &Image, arguments: &[&str]) -> Finished {
-        self.begin_run(name, image, arguments).finish()
+        self.begin_run(name, image, arguments).finish_within(LIMIT)
     }
 
     /// [`Engine::run`], left running.
-    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started;
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Captured;
 
     /// Starts an exited container again.
     fn start(&self, name: &str) -> Finished;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::cgroups::{below, hierarchies};
 use crate::command::attempt;
-use crate::processes::processes;
+use crate::proc_fs::processes;
+use crate::process::poll_within;
 use crate::sandbox::SCRATCH;
 
 pub(crate) struct Snapshot {
@@ -19,29 +20,24 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn take() -> Self {
-        let processes = processes().into_iter().map(|process| process.pid).collect();
+        let processes = processes().into_iter().map(|process| process.0).collect();
         Self { mounts: mounts(), processes }
     }
 
     /// Fails, naming everything, when something is left.
     pub(crate) fn compare(&self) {
-        let mut left = Vec::new();
-        // The last shims and their children may still be on their way out.
-        for _ in 0..100 {
-            left = self.left();
-            if left.is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        // The last shims and their children may still be about to exit.
+        let nothing = || self.left().is_empty().then_some(());
+        if poll_within(Duration::from_secs(10), nothing).is_none() {
+            panic!("left behind:\n{}", self.left().join("\n"));
         }
-        panic!("left behind:\n{}", left.join("\n"));
     }
 
     fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for process in processes() {
-            if !self.processes.contains(&process.pid) {
-                left.push(format!("process {} {}", process.pid, process.arguments.join(" ")));
+            if !self.processes.contains(&process.0) {
+                left.push(format!("{process:?}"));
             }
         }
         left.extend(mounts().difference(&self.mounts).map(|mount| format!("mount {mount}")));

@@ -55,7 +55,11 @@ mod scenarios_mounts;
 mod scenarios_network;
 mod scenarios_podman;
 mod scenarios_podman_stores;
+#[path = "../support/mod.rs"]
+mod support;
 mod test_list;
+
+use support::{capture, finished, proc_fs, process, programs};
 
 use std::process::ExitCode;
 use std::sync::Arc;

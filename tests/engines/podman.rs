@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::command::{Finished, Started, attempt, run, start, wait_for};
+use crate::capture::{Captured, start};
+use crate::command::{attempt, run};
 use crate::engine::{Engine, Status};
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::leftovers::unmount_below;
+use crate::process::wait_for_within;
 use crate::processes::assert_gone;
 use crate::sandbox::RUNTIME;
 
@@ -49,7 +52,7 @@ impl Podman {
         let script = "mount --make-rshared /; exec sleep 300";
         let held = ["--mount", "--net", "sh", "-ec", script];
         let holder = Command::new("unshare").args(held).spawn().unwrap();
-        wait_for("the holder of the namespaces", Duration::from_secs(5), || {
+        wait_for_within(Duration::from_secs(5), "the holder of the namespaces", || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
             name.starts_with(b"sleep").then_some(())
         });
@@ -114,7 +117,7 @@ impl Engine for Podman {
         attempt(self.client().args(["rmi", "--force", &image.name]));
     }
 
-    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Started {
+    fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Captured {
         let words = ["run", "--name", name, "--log-driver=k8s-file"];
         let mut command = self.client();
         if !arguments.iter().any(|word| word.starts_with("--network")) {

@@ -1,44 +1,12 @@
-//! What the kernel says about processes, which no engine can colour.
+//! The processes of a container, as the kernel reports them.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command::wait_for;
-
-/// A process, and what it was started as.
-#[derive(Debug, Clone)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) arguments: Vec<String>,
-}
-
-impl Process {
-    /// A file of the process in `/proc`.
-    pub(crate) fn proc(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.pid))
-    }
-
-    /// A field of `/proc/PID/status`; empty once the process is gone.
-    pub(crate) fn status(&self, field: &str) -> String {
-        let status = fs::read_to_string(self.proc("status")).unwrap_or_default();
-        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.unwrap_or_default().trim().to_owned()
-    }
-
-    pub(crate) fn is_alive(&self) -> bool {
-        let state = self.status("State");
-        !state.is_empty() && !state.starts_with(['Z', 'X'])
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid), signal)
-            .unwrap_or_else(|error| panic!("{signal} to {self:?}: {error}"));
-    }
-}
+use crate::proc_fs::{Process, processes};
+use crate::process::{poll_within, wait_for_within};
 
 /// Ends the process whose pid a hook noted, if it is still there.
 pub(crate) fn end_noted(pid: &str) {
@@ -47,28 +15,10 @@ pub(crate) fn end_noted(pid: &str) {
     }
 }
 
-/// Every living process of the sandbox, kernel threads aside.
-pub(crate) fn processes() -> Vec<Process> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(bytes) = fs::read(entry.path().join("cmdline")) else { continue };
-        let text = String::from_utf8_lossy(&bytes);
-        let arguments = text.trim_end_matches('\0').split('\0').map(str::to_owned).collect();
-        let process = Process { pid, arguments };
-        if !bytes.is_empty() && process.is_alive() {
-            found.push(process);
-        }
-    }
-    found
-}
-
 /// The processes whose command line mentions `id`, also in a path: shim, runtime, proxy, conmon.
 pub(crate) fn processes_of(id: &str) -> Vec<Process> {
     let is_id = |word: &String| word.split(['/', '=']).any(|part| part == id);
-    let mentions = |process: &Process| process.arguments.iter().any(is_id);
+    let mentions = |process: &Process| process.arguments().iter().any(is_id);
     processes().into_iter().filter(mentions).collect()
 }
 
@@ -76,48 +26,42 @@ pub(crate) fn processes_of(id: &str) -> Vec<Process> {
 #[track_caller]
 pub(crate) fn assert_gone(id: &str) {
     assert!(id.len() > 4, "{id:?} is no container id");
-    for _ in 0..500 {
-        if processes_of(id).is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let gone = || processes_of(id).is_empty().then_some(());
+    if poll_within(Duration::from_secs(10), gone).is_none() {
+        panic!("processes left of {id} after 10 s: {:#?}", processes_of(id));
     }
-    panic!("processes left of {id} after 5 s: {:#?}", processes_of(id));
 }
 
 fn proxies(id: &str) -> Vec<Process> {
-    let is_proxy = |process: &Process| process.arguments.iter().any(|word| word == "proxy");
+    let is_proxy = |process: &Process| process.arguments().iter().any(|word| word == "proxy");
     processes_of(id).into_iter().filter(is_proxy).collect()
 }
 
 /// Fails the test when a proxy of the container is left, now or within a moment.
 #[track_caller]
 pub(crate) fn assert_no_proxy(id: &str) {
-    for _ in 0..300 {
-        if proxies(id).is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
+    let gone = || proxies(id).is_empty().then_some(());
+    if poll_within(Duration::from_secs(5), gone).is_none() {
+        panic!("a proxy is left of {id} after 5 s: {:#?}", proxies(id));
     }
-    panic!("a proxy is left of {id} after 3 s: {:#?}", proxies(id));
 }
 
 /// Waits for the proxy of a container.
 #[track_caller]
 pub(crate) fn proxy_of(id: &str) -> Process {
-    let found = wait_for(&format!("the proxy of {id}"), Duration::from_secs(30), || {
-        let mut found = proxies(id);
-        if found.is_empty() { None } else { Some(found.remove(0)) }
-    });
-    assert!(found.arguments.iter().any(|word| word == "--id"), "{found:?}");
-    found
+    wait_for_within(Duration::from_secs(30), &format!("the proxy of {id}"), || {
+        let has_id = |process: &Process| process.arguments().iter().any(|word| word == "--id");
+        proxies(id).into_iter().find(has_id)
+    })
 }
 
 /// Waits for the containerd shim of a container.
 #[track_caller]
 pub(crate) fn shim_of(id: &str) -> Process {
-    wait_for(&format!("the shim of {id}"), Duration::from_secs(30), || {
-        let is_shim = |process: &Process| process.arguments[0].contains("containerd-shim");
+    wait_for_within(Duration::from_secs(30), &format!("the shim of {id}"), || {
+        let is_shim = |process: &Process| {
+            process.arguments().first().is_some_and(|name| name.contains("containerd-shim"))
+        };
         processes_of(id).into_iter().find(is_shim)
     })
 }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::sys::signal::SigSet;
@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use crate::cgroups::{Cgroups, Hierarchy, Version};
 use crate::engines_document::{self, Results};
 use crate::interrupts::Interrupts;
+use crate::programs;
 use crate::rows::Row;
 
 /// Which stage of the program this process is.
@@ -48,11 +49,6 @@ pub(crate) enum Outcome {
 
 /// The outermost stage: runs the tests of `row` and removes what namespaces do not.
 pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("the engine tests need root: engines, mounts and namespaces do".to_owned());
-    }
-    let runtime = under_test("RUNTIME_UNDER_TEST", "balena-extension-runtime")?;
-    let manager = under_test("MANAGER_UNDER_TEST", "balena-extension-manager")?;
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let results = tempfile::tempdir().map_err(|error| error.to_string())?;
     let cgroups = Cgroups::create();
@@ -67,7 +63,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
         .args(std::env::args_os().skip(1))
         .envs([(STAGE, INIT), (ROW, row.name), (CGROUPS, row.cgroups.name())])
         .env(ROOT, &row.root)
-        .envs(BINARIES.into_iter().zip([runtime, manager]))
+        .envs(BINARIES.into_iter().zip([programs::runtime(), programs::manager()]))
         .env(RESULTS, results.path())
         // The lifeline: process 1 ends when it closes, also because this process was killed.
         .stdin(Stdio::piped())
@@ -93,13 +89,6 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     } else {
         Outcome::Failed(format!("the tests ended with {status}"))
     })
-}
-
-fn under_test(variable: &str, name: &str) -> Result<PathBuf, String> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let path = std::env::var_os(variable).map_or(default, PathBuf::from);
-    path.canonicalize()
-        .map_err(|error| format!("{variable}, {}: {error} (run make build)", path.display()))
 }
 
 /// The middle stage: builds the machine, starts the tests, and reaps whatever nobody else does.

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{Finished, attempt, run, wait_for};
+use crate::command::{attempt, run};
+use crate::finished::Finished;
 use crate::image::Image;
+use crate::process::wait_for_within;
 use crate::processes::{assert_gone, proxy_of};
 use crate::sandbox::RUNTIME;
 use crate::test_list::Suite;
@@ -87,7 +89,7 @@ fn without_environment() {
     let id = bundle.id.as_str();
     bundle.create().ok();
     let pid = fs::read_to_string(bundle.pid_file()).unwrap();
-    assert_eq!(pid, proxy_of(id).pid.to_string(), "decimal, without a newline");
+    assert_eq!(pid, proxy_of(id).0.to_string(), "decimal, without a newline");
     assert_eq!(bundle.status()["status"], "created");
     let pids: Vec<u32> =
         serde_json::from_str(&bundle.call(&["ps", "--format", "json", id]).ok().out).unwrap();
@@ -102,7 +104,7 @@ fn without_environment() {
         &["restore", "--bundle", "b", id],
     ] {
         let refused = bundle.call(refused);
-        assert!(!refused.status.success(), "{refused}");
+        assert!(!refused.succeeded(), "{refused}");
         refused.says("extension");
     }
     bundle.call(&["update", "--resources", "-", id]).ok();
@@ -147,7 +149,7 @@ fn killed_create() {
     let directory = bundle.dir.path().display().to_string();
     let mut create = bundle.command(&["create", "--bundle", &directory, &bundle.id]);
     let mut running = create.process_group(0).spawn().unwrap();
-    wait_for("the hook", Duration::from_secs(10), || {
+    wait_for_within(Duration::from_secs(10), "the hook", || {
         bundle.image.note("waiting").exists().then_some(())
     });
     running.kill().unwrap();

@@ -5,10 +5,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::wait_for;
 use crate::cri::{Cri, Network, Pod};
 use crate::engine::Engines;
 use crate::image::Image;
+use crate::process::wait_for_within;
 use crate::processes::{assert_gone, proxy_of};
 use crate::test_list::Suite;
 
@@ -38,14 +38,14 @@ fn deploys(cri: &Cri, network: Network) {
     assert!(cri.is_ready(&pod), "the sandbox does not run");
     let proxy = proxy_of(&pod.id);
     let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).unwrap();
-    let shares = namespace(&proxy.pid.to_string()) == namespace("self");
+    let shares = namespace(&proxy.0.to_string()) == namespace("self");
     assert_eq!(shares, network == Network::Node, "the sandbox's network namespace");
 
     let id = cri.create(&pod, &image, &reference);
     cri.start_container(&id).ok();
     await_exit(cri, &id, "0");
     // The exit code zero is not sent, and a failed start has one: so that much more was seen.
-    wait_for("the delete hook", Duration::from_secs(10), || {
+    wait_for_within(Duration::from_secs(10), "the delete hook", || {
         (image.read("runs") == "create\nstart\ndelete\n").then_some(())
     });
     let log = cri.log_of(&image);
@@ -65,7 +65,7 @@ fn fails(cri: &Cri, hook: &str) {
     let pod = cri.run_pod(&image.name, Network::Node);
     let id = cri.create(&pod, &image, &reference);
     let failed = cri.start_container(&id);
-    assert!(!failed.status.success(), "{failed}");
+    assert!(!failed.succeeded(), "{failed}");
     failed.says(&format!("hook hooks/{hook} exited with status 3: no room left for the extension"));
     await_exit(cri, &id, "128");
     assert!(cri.is_ready(&pod), "the sandbox ended with its container");
@@ -81,7 +81,7 @@ fn failing_delete(cri: &Cri) {
     let id = cri.create(&pod, &image, &reference);
     cri.start_container(&id).ok();
     await_exit(cri, &id, "0");
-    wait_for("the delete hook", Duration::from_secs(10), || {
+    wait_for_within(Duration::from_secs(10), "the delete hook", || {
         (image.read("runs") == "delete\n").then_some(())
     });
     cri.on("RemoveContainer", &id);
@@ -110,7 +110,7 @@ fn end(cri: &Cri, pod: &Pod) {
 #[track_caller]
 fn await_exit(cri: &Cri, id: &str, code: &str) {
     let wanted = ("exited", code.to_owned());
-    wait_for("the exit of the container", Duration::from_secs(20), || {
+    wait_for_within(Duration::from_secs(20), "the exit of the container", || {
         let (state, seen) = cri.container(id);
         let seen = if seen.is_empty() { "0".to_owned() } else { seen };
         ((state, seen) == wanted).then_some(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::command::run;
+use crate::command::{LIMIT, run};
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::engine::{Engines, Status};
@@ -68,9 +68,9 @@ fn networks(containerd: &Containerd) {
         let extension = Deployment::of(Image::extension().hook("start", waiting), containerd);
         let mut running = extension.begin_run(argument.as_slice());
         extension.await_note(&mut running, "started");
-        let its_own = fs::read_link(proxy_of(&extension.id()).proc("ns/net"));
+        let its_own = fs::read_link(proxy_of(&extension.id()).path("ns/net"));
         touch(&extension.image.note("go"));
-        running.finish().ok();
+        running.finish_within(LIMIT).ok();
         let hosts = fs::read_link("/proc/self/ns/net").unwrap();
         assert_eq!(its_own.unwrap() == hosts, shares, "{argument:?}: the proxy's namespace");
         extension.assert_deployed();
@@ -93,9 +93,9 @@ fn sandbox_runs(containerd: &Containerd) {
     let id = pod.id();
     let proxy = proxy_of(&id);
     let listed = containerd.ctr(&["task", "ps", &id]).ok();
-    listed.says(&proxy.pid.to_string());
+    listed.says(&proxy.0.to_string());
     assert_ne!(
-        fs::read_link(proxy.proc("ns/net")).unwrap(),
+        fs::read_link(proxy.path("ns/net")).unwrap(),
         fs::read_link("/proc/self/ns/net").unwrap()
     );
     assert!(proxy.is_alive(), "a sandbox stays");
@@ -109,7 +109,7 @@ fn exec_is_refused(containerd: &Containerd) {
     let pod = Deployment::of(Image::unlabelled(), containerd);
     pod.run(&[SANDBOX]).ok();
     let refused = containerd.ctr(&["task", "exec", "--exec-id", "one", &pod.name, "true"]);
-    assert!(!refused.status.success(), "{refused}");
+    assert!(!refused.succeeded(), "{refused}");
     refused.says("OCI runtime exec failed: ").says("an extension has no process to");
     pod.assert_status(Status::Running);
     containerd.ctr(&["task", "kill", "--signal", "SIGTERM", &pod.name]).ok();
@@ -121,7 +121,7 @@ fn pause_is_refused(containerd: &Containerd) {
     let pod = Deployment::of(Image::unlabelled(), containerd);
     pod.run(&[SANDBOX]).ok();
     let refused = containerd.ctr(&["task", "pause", &pod.name]);
-    assert!(!refused.status.success(), "{refused}");
+    assert!(!refused.succeeded(), "{refused}");
     refused.says("OCI runtime pause failed: ").says("an extension has no process to");
     containerd.ctr(&["task", "kill", "--signal", "SIGKILL", &pod.name]).ok();
     pod.assert_status(Status::Exited(0));

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::command::wait_for;
+use crate::command::LIMIT;
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines, Status};
 use crate::image::{Image, touch};
+use crate::process::wait_for_within;
 use crate::processes::{assert_gone, assert_no_proxy, end_noted, processes_of};
 use crate::test_list::Suite;
 
@@ -50,7 +51,7 @@ fn delete_hook_of_a_minute(docker: &Docker) {
     let extension = Deployment::of(image, docker);
     let begin = Instant::now();
     extension.run(&[]).ok();
-    wait_for("Exited", Duration::from_secs(60), || {
+    wait_for_within(Duration::from_secs(60), "Exited", || {
         (docker.status(&extension.name) == Status::Exited(0)).then_some(())
     });
     let took = begin.elapsed();
@@ -107,7 +108,7 @@ fn rm_during_start(docker: &Docker) {
     extension.await_note(&mut running, "started");
     let id = extension.id();
     docker.docker(&["rm", "--force", &extension.name]).ok();
-    running.finish();
+    running.finish_within(LIMIT);
     assert_gone(&id);
     assert_eq!(extension.id(), "");
 }
@@ -134,7 +135,9 @@ fn rm_option(docker: &Docker) {
     let extension = Deployment::of(image, docker);
     extension.run(&["--rm"]).ok();
     assert_eq!(extension.image.read("started"), "started\n");
-    wait_for("the removal", Duration::from_secs(10), || extension.id().is_empty().then_some(()));
+    wait_for_within(Duration::from_secs(10), "the removal", || {
+        extension.id().is_empty().then_some(())
+    });
 }
 
 fn top_and_exec(docker: &Docker) {
@@ -144,10 +147,10 @@ fn top_and_exec(docker: &Docker) {
     extension.await_note(&mut running, "started");
     let top = docker.begin(&["top", &extension.name]);
     let exec = docker.docker(&["exec", &extension.name, "true"]);
-    assert!(!exec.status.success(), "{exec}");
+    assert!(!exec.succeeded(), "{exec}");
     // Whichever moment it was answered in: it must be answered.
-    top.finish();
-    running.finish().ok();
+    top.finish_within(LIMIT);
+    running.finish_within(LIMIT).ok();
     extension.assert_deployed();
     extension.remove();
 }
@@ -159,7 +162,7 @@ fn restart_policies() {
     let on_failure = Deployment::of(image(), &docker);
     on_failure.run(&["--restart=on-failure:3"]).ok();
     always.run(&["--detach", "--restart=always"]).ok();
-    wait_for("five starts", Duration::from_secs(30), || {
+    wait_for_within(Duration::from_secs(30), "five starts", || {
         (always.image.read("starts").lines().count() >= 5).then_some(())
     });
     let id = always.id();
@@ -212,7 +215,7 @@ fn intruder(docker: &Docker) {
     words.extend([plain.name.as_str(), "sh", "-c", &script]);
     let looked = docker.docker(&words);
     touch(&extension.image.note("go"));
-    drop(running.finish());
+    drop(running.finish_within(LIMIT));
     let looked = looked.ok();
     let seen: Vec<&str> = looked.out.lines().filter(|line| !line.trim().is_empty()).collect();
     assert_eq!((seen.first(), seen.last()), (Some(&"found"), Some(&"looked")), "{seen:?}");
@@ -233,7 +236,7 @@ fn interrupted_create() {
     extension.await_note(&mut running, "creating");
     let id = extension.id();
     docker.restart(Signal::SIGKILL);
-    drop(running.finish());
+    drop(running.finish_within(LIMIT));
     end_noted(&extension.image.read("hook"));
     touch(&extension.image.note("go"));
     assert_no_proxy(&id);
@@ -264,7 +267,7 @@ fn live_restore() {
     touch(&slow.image.note("go"));
     assert_no_proxy(&id);
     docker.restart(Signal::SIGKILL);
-    drop(running.finish());
+    drop(running.finish_within(LIMIT));
     quick.assert_deployed();
     quick.start().ok();
     quick.assert_deployed();

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cgroups::{Hierarchy, hierarchies};
-use crate::command::Finished;
+use crate::command::LIMIT;
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Engines, Kind, Status};
+use crate::finished::Finished;
 use crate::image::{Image, touch};
 use crate::processes::{assert_gone, end_noted, proxy_of};
 use crate::test_list::Suite;
@@ -242,18 +243,19 @@ fn proxy_is_bare(engine: &dyn Engine) {
         std::thread::sleep(Duration::from_millis(10));
         is_zero(&proxy.status("SigBlk")) && is_zero(&proxy.status("CapEff"))
     });
-    let mut descriptors: Vec<String> = fs::read_dir(proxy.proc("fd"))
+    let mut descriptors: Vec<String> = fs::read_dir(proxy.path("fd"))
         .unwrap()
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     descriptors.sort();
     let masks = ["SigBlk", "CapEff", "CapPrm", "CapInh", "CapAmb"].map(|f| proxy.status(f));
-    let environment = fs::read_to_string(proxy.proc("environ")).unwrap();
-    let directory = fs::read_link(proxy.proc("cwd")).unwrap();
-    let cgroups = fs::read_to_string(proxy.proc("cgroup")).unwrap();
+    let environment = fs::read_to_string(proxy.path("environ")).unwrap();
+    let arguments = proxy.arguments();
+    let directory = fs::read_link(proxy.path("cwd")).unwrap();
+    let cgroups = fs::read_to_string(proxy.path("cgroup")).unwrap();
     touch(&extension.image.note("go"));
-    running.finish().ok();
+    running.finish_within(LIMIT).ok();
 
     assert!(settled && masks.iter().all(|mask| is_zero(mask)), "{masks:?}");
     assert_eq!(descriptors, ["0", "1", "2"]);
@@ -265,9 +267,9 @@ fn proxy_is_bare(engine: &dyn Engine) {
         let line = cgroups.lines().find(|line| line.split(':').nth(1) == Some(options.as_str()));
         assert!(line.is_some_and(|line| line.contains(&id)), "{options:?}: {cgroups}");
     }
-    assert_eq!(proxy.arguments[1..], ["proxy", "--id", id.as_str()]);
-    assert!(proxy.arguments[0].ends_with("balena-extension-runtime"), "{proxy:?}");
-    assert_eq!(pid_file, proxy.pid.to_string(), "the bytes of the pid file");
+    assert_eq!(arguments[1..], ["proxy", "--id", id.as_str()]);
+    assert!(arguments[0].ends_with("balena-extension-runtime"), "{arguments:?}");
+    assert_eq!(pid_file, proxy.0.to_string(), "the bytes of the pid file");
     extension.assert_deployed();
     extension.remove();
 }

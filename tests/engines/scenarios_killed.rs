@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::command::{run, start, wait_for};
+use crate::capture::start;
+use crate::command::{LIMIT, run};
 use crate::cri::{Cri, Network};
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
@@ -16,7 +17,9 @@ use crate::docker::Docker;
 use crate::engine::{Engine, Engines, Kind};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
-use crate::processes::{Process, assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
+use crate::proc_fs::Process;
+use crate::process::wait_for_within;
+use crate::processes::{assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
 use crate::sandbox::RUNTIME;
 use crate::test_list::Suite;
 
@@ -94,30 +97,32 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
     kill(&extension, &id);
     go(&extension);
     // It may have succeeded or failed, but it must not hang.
-    running.finish();
+    running.finish_within(LIMIT);
     engine.force_remove(&extension.name);
     // A daemon that was killed may not know that shim any more: dockerd does not, containerd by
     // chance. The proxy must then go with the shim.
     if kind != Kind::Podman {
-        let is_shim = |process: &Process| process.arguments[0].contains("containerd-shim");
+        let is_shim = |process: &Process| {
+            process.arguments().first().is_some_and(|name| name.contains("containerd-shim"))
+        };
         let forgotten = processes_of(&id).into_iter().filter(is_shim);
         forgotten.for_each(|process| process.signal(Signal::SIGKILL));
-        wait_for("the end of the proxy", Duration::from_secs(20), || {
+        wait_for_within(Duration::from_secs(20), "the end of the proxy", || {
             processes_of(&id).is_empty().then_some(())
         });
     }
     if kind == Kind::Podman {
         // Podman may not have noted that there is anything to delete, and the create may end after it.
-        wait_for("the end of what Podman does not know", Duration::from_secs(20), || {
+        wait_for_within(Duration::from_secs(20), "the end of what Podman does not know", || {
             run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
             processes_of(&id).is_empty().then_some(())
         });
     }
     assert_gone(&id);
     // Engines take their own time to notice what they have lost: a user, too, would try again.
-    wait_for("a new deployment", Duration::from_secs(60), || {
+    wait_for_within(Duration::from_secs(60), "a new deployment", || {
         engine.force_remove(&extension.name);
-        extension.run(&[]).status.success().then_some(())
+        extension.run(&[]).succeeded().then_some(())
     });
     extension.assert_deployed();
     extension.remove();
@@ -131,7 +136,7 @@ fn go(extension: &Deployment) {
 fn kill_program(program: &str, container: &str) {
     let is_it = |word: &String| Path::new(word).file_name().is_some_and(|name| name == program);
     let mut found = processes_of(container);
-    found.retain(|process| process.arguments.first().is_some_and(is_it));
+    found.retain(|process| process.arguments().first().is_some_and(is_it));
     assert!(!found.is_empty(), "no {program} of {container}: this kills nothing");
     found.iter().for_each(|process| process.signal(Signal::SIGKILL));
 }
@@ -155,16 +160,16 @@ fn answers(engine: &dyn Engine, kind: Kind, verb: &str) {
     // Some wait for the end of the start.
     std::thread::sleep(Duration::from_millis(500));
     touch(&extension.image.note("go"));
-    asked.finish();
-    running.finish();
+    asked.finish_within(LIMIT);
+    running.finish_within(LIMIT);
     assert_no_proxy(&id);
     engine.force_remove(&extension.name);
     assert_gone(&id);
 
     extension.run(&[]).ok();
     extension.assert_deployed();
-    let answer = ask(&extension.name).finish();
-    assert_eq!(answer.status.success(), verb == "stop", "{answer}");
+    let answer = ask(&extension.name).finish_within(LIMIT);
+    assert_eq!(answer.succeeded(), verb == "stop", "{answer}");
     extension.assert_deployed();
     extension.start().ok();
     extension.assert_deployed();

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::command::wait_for;
+use crate::command::LIMIT;
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::image::{Image, touch};
+use crate::process::wait_for_within;
 use crate::processes::{assert_gone, proxy_of, shim_of};
 use crate::test_list::Suite;
 
@@ -35,8 +36,8 @@ fn shim_killed_in_hook(hook: &str) {
     extension.await_note(&mut running, "waiting");
     let id = extension.id();
     shim_of(&id).signal(Signal::SIGKILL);
-    let outcome = running.finish();
-    assert!(!outcome.status.success(), "{outcome}");
+    let outcome = running.finish_within(LIMIT);
+    assert!(!outcome.succeeded(), "{outcome}");
     touch(&extension.image.note("go"));
     is_usable(extension, &id);
 }
@@ -56,16 +57,18 @@ fn shim_in_created() {
     let id = extension.await_note(&mut running, "stopped").trim().to_owned();
     let proxy = proxy_of(&id);
     let states = docker.state_root();
-    wait_for("the state created", Duration::from_secs(10), || {
+    wait_for_within(Duration::from_secs(10), "the state created", || {
         let state = std::fs::read_to_string(states.join(&id).join("state.json")).ok()?;
         state.contains("\"created\"").then_some(())
     });
     shim_of(&id).signal(Signal::SIGKILL);
     docker.signal_daemon(Signal::SIGCONT);
-    let outcome = running.finish();
-    assert!(!outcome.status.success(), "{outcome}");
+    let outcome = running.finish_within(LIMIT);
+    assert!(!outcome.succeeded(), "{outcome}");
     touch(&extension.image.note("go"));
-    wait_for("the end of the proxy", Duration::from_secs(20), || (!proxy.is_alive()).then_some(()));
+    wait_for_within(Duration::from_secs(20), "the end of the proxy", || {
+        (!proxy.is_alive()).then_some(())
+    });
     is_usable(extension, &id);
 }
 

@@ -8,9 +8,10 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::command::{Finished, run};
+use crate::command::{LIMIT, run};
 use crate::docker::Docker;
 use crate::engine::Engine as _;
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
@@ -54,7 +55,7 @@ pub(crate) fn json(finished: &Finished) -> Value {
 /// Imports an image with labels, and runs a container called `name`, whatever comes of it.
 fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Image {
     docker.import(&image);
-    drop(docker.begin_run(name, &image, arguments).finish());
+    drop(docker.begin_run(name, &image, arguments).finish_within(LIMIT));
     image
 }
 
@@ -268,8 +269,8 @@ fn beside_deploys(docker: &Docker) {
             cleanups += 1;
         }
         for (good_one, bad_one) in begun {
-            good_one.finish().ok();
-            assert_ne!(bad_one.finish().code(), 0);
+            good_one.finish_within(LIMIT).ok();
+            assert_ne!(bad_one.finish_within(LIMIT).code(), 0);
         }
     }
     assert_eq!(cleanups, 20);
@@ -343,7 +344,7 @@ fn another_runtime(docker: &Docker) {
     let next = json(&told)["extensions"][0]["next"].as_str().unwrap().to_owned();
     assert!(next.contains("docker run --runtime extension"), "{next}");
     docker.docker(&["rm", "forgot"]).ok();
-    let run = docker.begin_run("forgot", &image, &["--network=none"]).finish();
+    let run = docker.begin_run("forgot", &image, &["--network=none"]).finish_within(LIMIT);
     run.ok();
     let told = manager(docker, &["status", "--format", "json"]).ok();
     assert_eq!(verdicts(&told), ["forgot applied hooks-ran"]);

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::command::{Finished, run};
+use crate::command::run;
 use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines};
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::sandbox::MANAGER;
 use crate::test_list::Suite;

@@ -37,7 +37,7 @@ fn compare(docker: &Docker, archive: &Generated, serial: usize, major: u32) -> b
     std::fs::write(&path, &archive.bytes).unwrap();
     let path = path.to_str().unwrap();
     let loaded = docker.docker(&["load", "--quiet", "--input", path]);
-    let refuses = !loaded.status.success();
+    let refuses = !loaded.succeeded();
     if !refuses {
         docker.docker(&["rmi", "--force", "generated:1"]).ok();
     }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::command::Finished;
 use crate::docker::Docker;
 use crate::engine::Engine as _;
+use crate::finished::Finished;
 use crate::image::Image;
 use crate::scenarios_manager::{KERNEL, OS, json, labelled, manager};
 use crate::test_list::Suite;

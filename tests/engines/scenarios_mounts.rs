@@ -6,13 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{run, wait_for};
+use crate::command::{LIMIT, run};
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::docker::{Docker, Mounts};
 use crate::engine::{Engine, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
+use crate::process::wait_for_within;
 use crate::sandbox::MANAGER;
 use crate::scenarios_manager::{KERNEL, json, labelled, manager};
 use crate::test_list::Suite;
@@ -220,16 +221,16 @@ fn onlooker() {
     let there = docker.docker(&["exec", "onlooker", "ls", &format!("/host{rootfs}/hooks")]);
     let unchanged = fs::read_to_string(format!("{rootfs}/hooks/start"));
     touch(&extension.image.note("go"));
-    running.finish().ok();
+    running.finish_within(LIMIT).ok();
     docker.docker(&["rm", "--force", "onlooker"]).ok();
     docker.remove_image(&other);
     assert!(content.unwrap().contains("readlink"), "the host has it");
     assert!(unchanged.unwrap().contains("readlink"));
     assert!(!seen.out.contains("hooks"), "{seen}");
-    assert!(!there.status.success(), "{there}");
+    assert!(!there.succeeded(), "{there}");
     extension.assert_deployed();
     // The copy of its mount point went with it.
-    wait_for("the end of the mount point", Duration::from_secs(5), || {
+    wait_for_within(Duration::from_secs(5), "the end of the mount point", || {
         (fs::read_dir(ATTACHED).map_or(0, Iterator::count) == 0).then_some(())
     });
     extension.remove();

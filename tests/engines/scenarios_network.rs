@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use crate::command::LIMIT;
 use crate::deployment::Deployment;
 use crate::docker::{Docker, Mounts};
 use crate::engine::Engine as _;
@@ -78,10 +79,10 @@ fn survey_around_a_deployment(docker: &Docker, network: &str) {
     let proxy = proxy_of(&docker.id(&extension.name));
     let during = survey();
     let namespace_of = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-    let its_own = fs::read_link(proxy.proc("ns/net")).unwrap();
+    let its_own = fs::read_link(proxy.path("ns/net")).unwrap();
     let of_the_host = namespace_of(docker.pid_of_daemon());
     touch(&extension.image.note("go"));
-    running.finish().ok();
+    running.finish_within(LIMIT).ok();
     extension.assert_deployed();
     let after = survey();
     extension.remove();

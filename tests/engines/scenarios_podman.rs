@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::command::{Finished, run, wait_for};
+use crate::command::{LIMIT, run};
 use crate::deployment::Deployment;
 use crate::engine::{Engine as _, Engines};
+use crate::finished::Finished;
 use crate::image::{Image, touch};
 use crate::podman::Podman;
-use crate::processes::{Process, assert_gone, processes, proxy_of};
+use crate::proc_fs::{Process, processes};
+use crate::process::wait_for_within;
+use crate::processes::{assert_gone, proxy_of};
 use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
 
@@ -54,7 +57,9 @@ impl Service {
         let url = format!("unix://{}", socket.display());
         let mut service = podman.client();
         let process = service.args(["system", "service", "--time=0", &url]).spawn().unwrap();
-        wait_for("Podman's socket", Duration::from_secs(30), || socket.exists().then_some(()));
+        wait_for_within(Duration::from_secs(30), "Podman's socket", || {
+            socket.exists().then_some(())
+        });
         Self { process, socket, _folder: folder }
     }
 
@@ -129,7 +134,7 @@ fn restart_always(podman: &Podman) {
     let image = Image::extension().hook("start", "echo start >> $NOTES/starts");
     let extension = Deployment::of(image, podman);
     extension.run(&["--detach", "--restart=always"]).ok();
-    wait_for("four starts", Duration::from_secs(30), || {
+    wait_for_within(Duration::from_secs(30), "four starts", || {
         (extension.image.read("starts").lines().count() >= 4).then_some(())
     });
     let id = extension.id();
@@ -212,11 +217,11 @@ fn bridges() {
         // `podman ps` would wait for the end of the start.
         let bundle = extension.await_note(&mut running, "started");
         let proxy = proxy_of(&podman.id_of_bundle(Path::new(bundle.trim())));
-        let inside = format!("--net={}", proxy.proc("ns/net").display());
+        let inside = format!("--net={}", proxy.path("ns/net").display());
         let addresses = run(Command::new("nsenter").args([&inside, "ip", "-oneline", "addr"])).ok();
         let during = shell(SURVEY);
         touch(&extension.image.note("go"));
-        running.finish().ok();
+        running.finish_within(LIMIT).ok();
         extension.assert_deployed();
         assert!(
             addresses.out.contains(" eth0 ") && addresses.out.contains("inet 10."),
@@ -243,7 +248,7 @@ fn plain_rootfs(podman: &Podman) {
 fn no_label(podman: &Podman) {
     let extension = Deployment::of(Image::unlabelled(), podman);
     let failed = extension.run(&[]);
-    assert!(!failed.status.success(), "{failed}");
+    assert!(!failed.succeeded(), "{failed}");
     failed.says("missing required label io.balena.image.class");
 }
 
@@ -277,7 +282,7 @@ fn rootless() {
     let is_the_users = |process: &Process| process.status("Uid").starts_with(&USER.to_string());
     processes().into_iter().filter(is_the_users).for_each(|one| one.signal(Signal::SIGKILL));
     run(Command::new("rm").arg("-rf").arg(home.path().join("root"))).ok();
-    assert!(!refused.status.success(), "{refused}");
+    assert!(!refused.succeeded(), "{refused}");
     refused.says("must run as root of the host, not of a user namespace");
     assert_eq!(image.read("ran"), "");
 }

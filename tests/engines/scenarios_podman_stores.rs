@@ -137,7 +137,7 @@ fn nowhere() {
     let rootfs = image.rootfs().display().to_string();
     let words = ["run", "--name=bare", "--network=none", "--rootfs", &rootfs, "extension"];
     let failed = podman.podman(&words);
-    assert!(!failed.status.success(), "{failed}");
+    assert!(!failed.succeeded(), "{failed}");
     failed
         .says("missing required label io.balena.image.class")
         .says("the container has no image")

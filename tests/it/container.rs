@@ -10,7 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bundle::Bundle;
-use crate::finished::{self, Finished};
+use crate::capture;
+use crate::finished::Finished;
 use crate::{leftovers, process};
 
 /// TMPFS_MAGIC of statfs(2).
@@ -39,6 +40,7 @@ impl Deref for Container {
 impl Container {
     /// A container of an extension without hooks, not created yet.
     pub(crate) fn new() -> Self {
+        process::adopt_orphans();
         let folder = tempfile::Builder::new().prefix("it-").tempdir().unwrap();
         let id = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
         let memory = Path::new("/dev/shm");
@@ -84,7 +86,7 @@ impl Container {
     /// The runtime with the global flags that containerd's shim passes, and nothing of the test's
     /// environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(crate::programs::runtime());
         command.env_clear();
         command.arg("--root").arg(self.root()).arg("--log").arg(self.log_file());
         command.args(["--log-format", "json"]).args(arguments);
@@ -100,7 +102,7 @@ impl Container {
     /// Runs `command`, which may log to this container's file.
     #[track_caller]
     pub(crate) fn finish(&self, command: &mut Command) -> Finished {
-        let mut finished = finished::run(command);
+        let mut finished = capture::run(command);
         finished.log = self.new_log_lines();
         finished
     }
@@ -130,12 +132,13 @@ impl Container {
     /// `create` by a command that a test has changed.
     #[track_caller]
     pub(crate) fn create_by(&self, command: &mut Command) -> Finished {
-        let what = format!("{command:?}");
         command.stdin(std::process::Stdio::null());
         command.stdout(self.beside_file("stdout")).stderr(self.beside_file("stderr"));
-        let code = process::start(command).wait();
+        let mut started = process::start(command);
+        let end = process::wait_for("create", || started.ended());
         let (out, err) = (self.printed(), self.complained());
-        Finished { what, code, out, err, log: self.new_log_lines() }
+        let command = capture::describe(command);
+        Finished { command, end, out, err, log: self.new_log_lines() }
     }
 
     /// A file beside the bundle, open for a stream.
@@ -212,7 +215,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         for id in self.recorded() {
-            finished::run(&mut self.command(&["delete", "--force", &id]));
+            capture::run(&mut self.command(&["delete", "--force", &id]));
         }
         if !std::thread::panicking() {
             return self.left_nothing();

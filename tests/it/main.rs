@@ -28,4 +28,4 @@ mod seccomp_filter;
 mod support;
 mod tidy;
 
-use support::{bundle, finished, leftovers, proc_fs, process};
+use support::{bundle, capture, finished, leftovers, proc_fs, process, programs};

@@ -6,7 +6,8 @@ use std::process::Command;
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::finished::{self, Finished};
+use crate::capture;
+use crate::finished::Finished;
 
 /// Runs `command` with a kernel that does `what` to whoever makes this system call.
 pub(crate) fn with_filter(
@@ -22,7 +23,7 @@ pub(crate) fn with_filter(
         let thread = scope.spawn(|| {
             // Of this thread alone, and of what it starts.
             seccompiler::apply_filter(&program).unwrap();
-            finished::run(command)
+            capture::run(command)
         });
         thread.join().unwrap()
     })

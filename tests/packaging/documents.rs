@@ -1,6 +1,6 @@
 //! Man pages and completions, read by the programs they are for.
 
-use crate::{files, run, succeed};
+use crate::{files, run};
 use std::process::Command;
 
 #[test]
@@ -9,13 +9,10 @@ fn man_shows_every_page_without_a_warning() {
         let mut man = Command::new("man");
         man.args(["--local-file", "--warnings"]).arg(&page).env("LC_ALL", "C.UTF-8");
         man.env("MANPAGER", "cat").env("MANWIDTH", "80").env("MAN_KEEP_STDERR", "1");
-        let output = man.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let warnings = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {warnings}", page.display());
-        assert!(warnings.trim().is_empty(), "{}: {warnings}", page.display());
+        let shown = run(&mut man).ok();
+        assert!(shown.err.trim().is_empty(), "{shown}");
         let name = page.file_stem().unwrap().to_str().unwrap();
-        assert!(text.contains("NAME") && text.contains(name), "{}:\n{text}", page.display());
+        assert!(shown.out.contains("NAME") && shown.out.contains(name), "{shown}");
     }
 }
 
@@ -33,7 +30,7 @@ fn bash_offers(program: &str, words: &[&str]) -> String {
         words.last().unwrap(),
         words.iter().rev().nth(1).unwrap_or(&program),
     );
-    succeed(Command::new("bash").args(["--norc", "-c", &script]))
+    run(Command::new("bash").args(["--norc", "-c", &script])).ok().text()
 }
 
 #[test]
@@ -57,8 +54,8 @@ fn zsh_and_fish_take_their_completions() {
             name if name.ends_with(".fish") => "fish",
             _ => "zsh",
         };
-        let (success, text) = run(Command::new(shell).arg("-n").arg(&file));
-        assert!(success && text.is_empty(), "{shell} -n {name}: {text}");
+        let parsed = run(Command::new(shell).arg("-n").arg(&file));
+        assert!(parsed.succeeded() && parsed.text().is_empty(), "{parsed}");
     }
     let file = crate::dist("completions/balena-extension-manager.fish");
     let script = format!(
@@ -67,6 +64,7 @@ fn zsh_and_fish_take_their_completions() {
     );
     let home = tempfile::tempdir().unwrap();
     let mut fish = Command::new("fish");
-    let offered = succeed(fish.args(["--no-config", "-c", &script]).env("HOME", home.path()));
+    let fish = fish.args(["--no-config", "-c", &script]).env("HOME", home.path());
+    let offered = run(fish).ok().text();
     assert!(offered.starts_with("cleanup"), "{offered}");
 }

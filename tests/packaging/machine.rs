@@ -42,8 +42,8 @@ const WORDS: &str = r#"
     }
 "#;
 
-/// What the script of a boot begins with: it waits until the boot is finished, and tells what became of it.
-const TELL: &str = r#"
+/// The start of each boot's script: waits until the boot has finished, and prints the state of the units.
+const REPORT_UNITS: &str = r#"
     echo "system state=$(systemctl is-system-running --wait || true)"
     journalctl --sync
     for of in docker.service "$unit" balena-supervisor.service; do
@@ -56,7 +56,7 @@ const TELL: &str = r#"
     echo '--- steps'
 "#;
 
-/// What was told of one boot.
+/// The report of one boot.
 #[derive(Debug)]
 pub(crate) struct Boot {
     state: String,
@@ -72,7 +72,7 @@ pub(crate) fn boots<const COUNT: usize>(prepare: &str, scripts: [&str; COUNT]) -
     write("install", INSTALL);
     write("prepare", &format!("{WORDS}{prepare}"));
     for (index, script) in scripts.iter().enumerate() {
-        write(&format!("boot-{}", index + 1), &format!("{WORDS}{TELL}{script}"));
+        write(&format!("boot-{}", index + 1), &format!("{WORDS}{REPORT_UNITS}{script}"));
     }
     std::fs::copy(dist("docker/daemon.json"), folder.path().join("daemon.json")).unwrap();
     let mut machine = Command::new("unshare");
@@ -80,16 +80,17 @@ pub(crate) fn boots<const COUNT: usize>(prepare: &str, scripts: [&str; COUNT]) -
     machine.arg(folder.path()).arg(package());
     machine.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
     machine.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let (success, text) = run(&mut machine);
-    let told = std::fs::read_to_string(folder.path().join("told")).unwrap_or_default();
-    assert!(success, "{text}\n{told}");
-    let boots: Vec<Boot> = told.split("--- boot ").skip(1).map(Boot::read).collect();
-    boots.try_into().unwrap_or_else(|boots| panic!("{boots:#?}\n{text}"))
+    let finished = run(&mut machine);
+    let report = std::fs::read_to_string(folder.path().join("report")).unwrap_or_default();
+    assert!(finished.succeeded(), "{finished}\n{report}");
+    let boots: Vec<Boot> = report.split("--- boot ").skip(1).map(Boot::read).collect();
+    boots.try_into().unwrap_or_else(|boots| panic!("{boots:#?}\n{finished}"))
 }
 
 impl Boot {
-    fn read(told: &str) -> Self {
-        let (state, steps) = told.split_once("--- steps\n").unwrap_or_else(|| panic!("{told}"));
+    fn read(report: &str) -> Self {
+        let parts = report.split_once("--- steps\n");
+        let (state, steps) = parts.unwrap_or_else(|| panic!("{report}"));
         Self { state: state.to_owned(), steps: steps.to_owned() }
     }
 

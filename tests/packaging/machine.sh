@@ -4,7 +4,7 @@
 #   unshare --mount sh -eu machine.sh FOLDER PACKAGE
 #
 # FOLDER has prepare (run before the first boot, as in a chroot), boot-1, boot-2 … (each run in one
-# boot, which ends with it), install (the command) and daemon.json. What they print is in FOLDER/told.
+# boot, which ends with it), install (the command) and daemon.json. What they print is in FOLDER/report.
 folder=$1
 package=$2
 limit=120
@@ -106,8 +106,8 @@ FailureAction=poweroff
 Type=exec
 Environment=HOME=/root
 ExecStart=/bin/sh -eu /steps/now
-StandardOutput=append:/steps/told
-StandardError=append:/steps/told
+StandardOutput=append:/steps/report
+StandardError=append:/steps/report
 [Install]
 WantedBy=multi-user.target
 END
@@ -149,7 +149,7 @@ become_init='
 number=1
 while [ -e "$folder/boot-$number" ]; do
     cp "$folder/boot-$number" "$folder/now"
-    echo "--- boot $number" >>"$folder/told"
+    echo "--- boot $number" >>"$folder/report"
     # Only process 1 is in the cgroup, as systemd wants it. A namespace of processes that has been
     # powered off looks like one that was interrupted. In the background, a trap need not wait.
     timeout --kill-after=1 --signal=KILL "$limit" unshare --mount --pid --net --uts --ipc --fork \

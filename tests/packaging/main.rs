@@ -21,8 +21,15 @@ mod machine;
 mod package;
 mod snippets;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use std::time::Duration;
+
+use finished::Finished;
+use support::{bundle, capture, finished, programs};
 
 /// The top of the checkout.
 fn top() -> &'static Path {
@@ -33,24 +40,15 @@ fn dist(path: &str) -> PathBuf {
     top().join("dist").join(path)
 }
 
-/// Runs a command to its end and returns what it printed, both streams.
-fn run(command: &mut Command) -> (bool, String) {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = [stdout, stderr].concat();
-    (status.success(), String::from_utf8_lossy(&text).into_owned())
+/// What apt, dpkg and a boot may need on a slow machine.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+fn run(command: &mut Command) -> Finished {
+    capture::start(command).finish_within(LIMIT)
 }
 
-/// Runs the built manager.
-fn manager(words: &[&str]) -> (bool, String) {
-    run(Command::new(top().join("balena-extension-manager")).args(words))
-}
-
-/// Runs a command that must succeed.
-fn succeed(command: &mut Command) -> String {
-    let (success, text) = run(command);
-    assert!(success, "{command:?} failed:\n{text}");
-    text
+fn manager(words: &[&str]) -> Finished {
+    run(Command::new(programs::manager()).args(words))
 }
 
 fn read(path: &Path) -> String {

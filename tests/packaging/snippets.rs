@@ -1,7 +1,7 @@
 //! Unit, hook, engine snippets and recipe: each given to what will read it.
 
-use crate::{dist, read, run, succeed, top};
-use std::os::unix::fs::PermissionsExt as _;
+use crate::bundle::executable;
+use crate::{dist, programs, read, run, top};
 use std::process::Command;
 
 const RUNTIME: &str = "/usr/bin/balena-extension-runtime";
@@ -14,7 +14,7 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
 
     let mut containerd = Command::new("containerd");
     containerd.arg("--config").arg(dist("containerd/extension.toml")).args(["config", "dump"]);
-    let dump = succeed(&mut containerd);
+    let dump = run(&mut containerd).ok().text();
     for line in [
         "runtimes.extension]",
         "runtime_type = \"io.containerd.runc.v2\"",
@@ -47,7 +47,7 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
     // Podman looks for the file; the one that was built stands in for the installed one.
     let folder = tempfile::tempdir().unwrap();
     let conf = folder.path().join("containers.conf");
-    let binary = top().join("balena-extension-runtime");
+    let binary = programs::runtime();
     let text = read(&dist("podman/balena-extension.conf"));
     assert!(text.contains(RUNTIME));
     std::fs::write(&conf, text.replace(RUNTIME, binary.to_str().unwrap())).unwrap();
@@ -55,8 +55,7 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
     podman.env("CONTAINERS_CONF", &conf).args(["--root"]).arg(folder.path().join("root"));
     podman.arg("--runroot").arg(folder.path().join("run")).args(["--storage-driver", "vfs"]);
     podman.args(["--runtime", "extension", "info", "--format", "{{.Host.OCIRuntime.Path}}"]);
-    let (success, path) = run(&mut podman);
-    assert!(success && path.contains(binary.to_str().unwrap()), "podman info: {path}");
+    run(&mut podman).ok().says(binary.to_str().unwrap());
 }
 
 /// The values of a setting in the boot unit.
@@ -82,7 +81,7 @@ fn the_boot_unit_stands_between_engine_and_supervisor_and_cannot_hold_up_a_boot(
     assert_eq!(unit("Type"), ["oneshot"]);
     // systemd's limit is beyond the manager's own: what it waits for the engine is part of --timeout.
     assert_eq!(unit("TimeoutStartSec"), ["12min"]);
-    let help = crate::manager(&["cleanup", "--help"]).1;
+    let help = crate::manager(&["cleanup", "--help"]).ok().text();
     assert!(help.contains("[default: 600]"), "{help}");
     // The command line is one that the manager takes: there is no engine, and that is all.
     let words = unit("ExecStart");
@@ -92,30 +91,27 @@ fn the_boot_unit_stands_between_engine_and_supervisor_and_cannot_hold_up_a_boot(
     let words: Vec<String> = words.iter().map(seconds).collect();
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.extend(["--host", "unix:///nowhere.sock"]);
-    let (success, told) = crate::manager(&words);
-    assert!(!success && told.contains("/nowhere.sock"), "{words:?}: {told}");
+    let finished = crate::manager(&words).says("/nowhere.sock");
+    assert!(!finished.succeeded(), "{finished}");
 }
 
 /// Runs the hook for after an update with a program in the manager's place. Its status, and what it
 /// printed.
-fn run_hook(manager: &str) -> (Option<i32>, String) {
+fn run_hook(manager: &str) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("balena-extension-manager");
-    std::fs::write(&path, manager).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    executable(&folder.path().join("balena-extension-manager"), manager.as_bytes());
     let search = format!("{}:/usr/bin:/bin", folder.path().display());
-    let mut hook = Command::new(dist("hooks/after-os-update"));
-    let output = hook.env("PATH", search).output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    let finished = run(Command::new(dist("hooks/after-os-update")).env("PATH", search));
+    (finished.code(), finished.out)
 }
 
 #[test]
 fn the_hook_for_after_an_update_cleans_up_and_passes_the_verdict_on() {
     let (status, text) = run_hook("#!/bin/sh\necho \"$@\"\n");
-    assert_eq!((status, text.as_str()), (Some(0), "cleanup --stale-os\n"));
+    assert_eq!((status, text.as_str()), (0, "cleanup --stale-os\n"));
     // 3: refused, because the update can still roll back.
     for status in [1, 3, 4] {
-        assert_eq!(run_hook(&format!("#!/bin/sh\nexit {status}\n")).0, Some(status));
+        assert_eq!(run_hook(&format!("#!/bin/sh\nexit {status}\n")).0, status);
     }
 }
 
@@ -125,7 +121,7 @@ fn the_recipe_is_that_of_this_version_and_licence() {
     let version = cargo.lines().find_map(|line| line.strip_prefix("version = ")).unwrap();
     let recipe = dist(&format!("yocto/balena-extension-runtime_{}.bb", version.trim_matches('"')));
     let recipe = read(&recipe);
-    let sum = succeed(Command::new("md5sum").arg(top().join("LICENSE")));
+    let sum = run(Command::new("md5sum").arg(top().join("LICENSE"))).ok().out;
     let sum = sum.split(' ').next().unwrap();
     assert!(recipe.contains(&format!("file://LICENSE;md5={sum}")), "LICENSE has md5 {sum}");
     assert!(recipe.contains("inherit cargo "));

@@ -2,17 +2,18 @@
 //! is there. Asked at every system call of a start: while the start stands still there, and after it was
 //! killed there. Starts that succeed, starts whose hook fails, starts that refuse the extension.
 
-use crate::bundle::{Kind, write_hook};
+use crate::capture::{Output, describe};
 use crate::checks::{self, Seen};
 use crate::container::{Call, World};
-use crate::processes::{self, End, Finished, LIMIT, Output, describe, pid_of};
+use crate::finished::{End, Finished};
+use crate::kind::Kind;
+use crate::processes::{self, LIMIT, pid_of};
 use crate::report::Report;
 use crate::swept_verbs::refused;
 use crate::tracer::{Deed, When, Whom, trace};
 use crate::trials::Extent;
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -104,7 +105,7 @@ pub(crate) fn compare(world: &World) -> Result<Truth, String> {
 fn ask_all(world: &World, truth: &Truth) -> Result<(), String> {
     let wrong = |said: &dyn std::fmt::Debug| Err(format!("{truth:?}, but {said:?}"));
     let seen = checks::parse_state(&ask(world, Call::State))?;
-    let listed = ask(world, Call::List).ok()?;
+    let listed = ask(world, Call::List).success()?;
     let list: Vec<Value> = serde_json::from_str(&listed.out).map_err(|why| why.to_string())?;
     let (ps, signal) = (ask(world, Call::Ps), ask(world, Call::Kill("0")));
     let Truth::Container { status, pid, .. } = truth else {
@@ -121,13 +122,13 @@ fn ask_all(world: &World, truth: &Truth) -> Result<(), String> {
         [one] if one["status"] == *status && one["pid"] == *pid => {}
         other => return wrong(&other),
     }
-    let pids: Vec<i32> = serde_json::from_str(&ps.ok()?.out).map_err(|why| why.to_string())?;
+    let pids: Vec<i32> = serde_json::from_str(&ps.success()?.out).map_err(|why| why.to_string())?;
     if pids != Some(*pid).filter(|pid| *pid != 0).as_slice() {
         return wrong(&("ps", pids));
     }
     match pid {
         0 => refused(&signal, NOT_RUNNING),
-        _ => signal.ok().map(|_| ()),
+        _ => signal.success().map(|_| ()),
     }
 }
 
@@ -138,15 +139,14 @@ fn ask(world: &World, call: Call) -> Finished {
     let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
     let (pid, deadline) = (pid_of(&child), Instant::now() + LIMIT);
     let end = loop {
-        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, status)) => break End::Status(status),
-            Ok(WaitStatus::Signaled(_, signal, _)) => break End::Killed(signal),
-            Ok(_) | Err(Errno::EINTR) if Instant::now() < deadline => {}
-            _ => {
-                let _ = kill(pid, Signal::SIGKILL);
-                let _ = waitpid(pid, None);
-                break End::Hung;
-            }
+        let status = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+        if let Some((_, end)) = status.ok().and_then(End::of) {
+            break end;
+        }
+        if Instant::now() >= deadline {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+            break End::Hung;
         }
         std::thread::sleep(Duration::from_micros(100));
     };
@@ -163,7 +163,7 @@ struct Case {
 
 const CASES: [Case; 5] = [
     Case { name: "no hook", kind: Kind::Bare, hook: None },
-    Case { name: "a hook that fails", kind: Kind::Bare, hook: Some("#!/bin/sh\nexit 3\n") },
+    Case { name: "a hook that fails", kind: Kind::Bare, hook: Some("exit 3") },
     Case { name: "a kernel", kind: Kind::Kernel, hook: None },
     Case { name: "a sandbox", kind: Kind::Sandbox, hook: None },
     Case { name: "all hooks", kind: Kind::Full, hook: None },
@@ -174,8 +174,8 @@ pub(crate) fn starts(extent: Extent, report: &mut Report) {
     let cases = if extent == Extent::Full { CASES.as_slice() } else { &CASES[..4] };
     for &case in cases {
         let mut world = World::new("w", case.kind);
-        if let Some(text) = case.hook {
-            write_hook(&world.bundle().join("rootfs/hooks/start"), text);
+        if let Some(script) = case.hook {
+            world.bundle.hook("start", script);
         }
         let asked = sweep(&mut world, case, stand_still, report);
         let killed = sweep(&mut world, case, kill_there, report);
@@ -193,7 +193,7 @@ fn sweep(world: &mut World, case: Case, point: Point, report: &mut Report) -> us
     let (mut points, mut untouched) = (0, 0);
     for at in 1.. {
         world.reset();
-        if let Err(why) = world.run(Call::Create).ok() {
+        if let Err(why) = world.run(Call::Create).success() {
             report.violation(format_args!("creating: {why}"));
             return points;
         }

@@ -2,7 +2,8 @@
 //! `/proc` shows it; and the one signal that nobody blocks ends it, which shows as well.
 #![expect(unsafe_code, reason = "the signal mask is set between fork and exec")]
 
-use crate::processes::{self, pid_of};
+use crate::proc_fs::Process;
+use crate::processes::pid_of;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -85,7 +86,7 @@ impl Bystander {
         }
         let child = command.spawn().map_err(|error| format!("a bystander: {error}"))?;
         let pid = pid_of(&child);
-        Ok(Self { pid, start_time: processes::start_time(pid.as_raw()) })
+        Ok(Self { pid, start_time: Process(pid.as_raw()).start_time() })
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -114,7 +115,7 @@ impl Bystander {
                 ));
             }
         }
-        if processes::start_time(pid.as_raw()) != self.start_time {
+        if Process(pid.as_raw()).start_time() != self.start_time {
             return Err(format!("the bystander {pid} is gone and its pid another's"));
         }
         Ok(())

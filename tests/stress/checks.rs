@@ -2,9 +2,11 @@
 //! known ones, no mount, no cgroup, and a `state` that tells the truth about all of that.
 
 use crate::container::{Call, World, mounts, names};
-use crate::processes::{self, End, Finished};
+use crate::finished::{End, Finished};
+use crate::leftovers;
+use crate::processes;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long what belongs to a killed command may take to end.
@@ -145,7 +147,7 @@ impl World {
             let inside = names(&self.state_folder());
             return fail(format_args!("left in the state root: {left:?}, with {inside:?}"));
         }
-        let left = cgroups(&self.cgroup);
+        let left = leftovers::cgroups(&self.cgroup);
         if left.is_empty() { Ok(()) } else { fail(format_args!("cgroups are left: {left:?}")) }
     }
 
@@ -158,7 +160,7 @@ impl World {
 
     /// `delete --force` cleans up, whatever there is, and says nothing.
     pub(crate) fn force(&self) -> Result<(), String> {
-        let finished = self.run(Call::ForceDelete).ok()?;
+        let finished = self.run(Call::ForceDelete).success()?;
         if !(finished.out.is_empty() && finished.err.is_empty()) {
             return fail(format_args!("not silent: {finished}"));
         }
@@ -167,24 +169,24 @@ impl World {
 
     /// A container of the same id lives a whole life.
     pub(crate) fn lives_again(&self) -> Result<(), String> {
-        self.run(Call::Create).ok()?;
+        self.run(Call::Create).success()?;
         self.is_created()?;
         self.goes_on()
     }
 
     /// A created container is started and deleted.
     pub(crate) fn goes_on(&self) -> Result<(), String> {
-        self.run(Call::Start).ok()?;
+        self.run(Call::Start).success()?;
         self.ends()
     }
 
     /// A started container is deleted: a sandbox is stopped first.
     pub(crate) fn ends(&self) -> Result<(), String> {
         if self.settle()?.status() == "running" {
-            self.run(Call::Kill("TERM")).ok()?;
+            self.run(Call::Kill("TERM")).success()?;
             self.becomes_stopped()?;
         }
-        self.run(Call::Delete).ok()?;
+        self.run(Call::Delete).success()?;
         self.nothing_is_left()
     }
 
@@ -248,17 +250,4 @@ fn records() -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// The cgroups whose names start with `prefix`, in every hierarchy.
-pub(crate) fn cgroups(prefix: &str) -> Vec<PathBuf> {
-    let mount = Path::new("/sys/fs/cgroup");
-    let hierarchies = names(mount).into_iter().map(|name| mount.join(name));
-    let hierarchies = hierarchies.chain([mount.to_owned()]);
-    hierarchies
-        .flat_map(|root| names(&root).into_iter().map(move |name| root.join(name)))
-        .filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-        })
-        .collect()
 }

@@ -1,8 +1,10 @@
 //! Several calls of the runtime at once, from one thread: what ends is told, in the order it ends.
 
-use crate::processes::{End, Finished, LIMIT, Output, describe, pid_of};
+use crate::capture::{Output, describe};
+use crate::finished::{End, Finished};
+use crate::processes::{LIMIT, pid_of};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::process::Command;
@@ -68,15 +70,12 @@ impl Crowd {
     pub(crate) fn next(&mut self) -> Option<Ended> {
         let mut pause = Duration::from_micros(20);
         while !self.running.is_empty() {
-            let (pid, end) = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, status)) => (pid, End::Status(status)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, End::Killed(signal)),
-                _ => {
-                    self.end_what_hangs();
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(1));
-                    continue;
-                }
+            let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
+            let Some((pid, end)) = status.ok().and_then(End::of) else {
+                self.end_what_hangs();
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(1));
+                continue;
             };
             // Others are orphans, which nobody waits for but this.
             let Some(member) = self.running.remove(&pid) else { continue };

@@ -1,7 +1,10 @@
 //! One container's world: its bundle, state root, pid file and log, and the verbs on it.
 
-use crate::bundle::{self, Kind};
-use crate::processes::{self, Finished};
+use crate::bundle::Bundle;
+use crate::finished::Finished;
+use crate::kind::Kind;
+use crate::leftovers;
+use crate::processes;
 use crate::trial_process;
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -14,6 +17,7 @@ pub(crate) struct World {
     pub(crate) id: String,
     /// The leaf of the proxy below every cgroup hierarchy.
     pub(crate) cgroup: String,
+    pub(crate) bundle: Bundle,
     folder: PathBuf,
     runtime: PathBuf,
     console: Option<UnixListener>,
@@ -40,11 +44,12 @@ impl World {
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
         let folder = trial_process::scratch().join(name);
         let cgroup = format!("{}-{name}", trial_process::cgroup_prefix());
-        bundle::write(&folder.join("bundle"), kind, &cgroup);
+        let bundle = kind.bundle(&folder.join("bundle"), &cgroup);
         let mut world = Self {
             kind,
             id: "x".to_owned(),
             cgroup,
+            bundle,
             folder,
             runtime: trial_process::runtime(),
             console: None,
@@ -59,7 +64,7 @@ impl World {
     pub(crate) fn reset(&mut self) {
         processes::kill_all();
         processes::reap();
-        for path in crate::checks::cgroups(&self.cgroup) {
+        for path in leftovers::cgroups(&self.cgroup) {
             let _ = fs::remove_dir(path);
         }
         let own = ["root", "pids", "log", "console"].map(|name| self.folder.join(name));
@@ -70,10 +75,6 @@ impl World {
         if self.kind == Kind::Console {
             self.console = Some(UnixListener::bind(self.folder.join("console")).unwrap());
         }
-    }
-
-    pub(crate) fn bundle(&self) -> PathBuf {
-        self.folder.join("bundle")
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -152,7 +153,7 @@ impl World {
     }
 
     fn with_create_flags<'a>(&self, command: &'a mut Command, pid_file: &Path) -> &'a mut Command {
-        command.arg("--bundle").arg(self.bundle()).arg("--pid-file").arg(pid_file);
+        command.arg("--bundle").arg(self.bundle.text()).arg("--pid-file").arg(pid_file);
         if self.kind == Kind::Console {
             command.arg("--console-socket").arg(self.folder.join("console"));
         }

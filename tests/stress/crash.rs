@@ -2,11 +2,11 @@
 //! starts, at every system call of that.
 
 use crate::actual_state;
-use crate::bundle::Kind;
 use crate::checks;
 use crate::container::{Call, World};
 use crate::fault;
-use crate::processes::End;
+use crate::finished::End;
+use crate::kind::Kind;
 use crate::report::Report;
 use crate::swept_verbs::{Verb, refused};
 use crate::tracer::{Deed, Traced, When, Whom, trace};
@@ -107,7 +107,7 @@ fn after_crash(world: &World, verb: Verb, recovery: Recovery) -> Result<(), Stri
 fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
     match status {
         "absent" | "creating" => {
-            world.run(Call::Create).ok()?;
+            world.run(Call::Create).success()?;
             world.is_created()?;
             world.goes_on()
         }
@@ -127,7 +127,7 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
         }
         "created" if ["ending", "deleting"].contains(&phase(world).as_str()) => {
             refused(&world.run(Call::Start), "is being deleted")?;
-            world.run(Call::Create).ok()?;
+            world.run(Call::Create).success()?;
             world.goes_on()
         }
         "created" => {
@@ -145,19 +145,19 @@ fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
             if world.run(Call::Create).succeeded() {
                 return world.goes_on();
             }
-            world.run(Call::Delete).ok()?;
+            world.run(Call::Delete).success()?;
             world.nothing_is_left()
         }
         "running" if world.kind != Kind::Sandbox => {
             refused(&world.run(Call::Create), "already exists")?;
             refused(&world.run(Call::Start), "already running")?;
-            world.run(Call::Delete).ok()?;
+            world.run(Call::Delete).success()?;
             world.nothing_is_left()
         }
         "stopped" => {
             refused(&world.run(Call::Create), "already exists")?;
             refused(&world.run(Call::Start), "stopped")?;
-            world.run(Call::Delete).ok()?;
+            world.run(Call::Delete).success()?;
             world.nothing_is_left()
         }
         _ => world.ends(),

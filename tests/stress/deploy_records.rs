@@ -1,8 +1,9 @@
 //! The record of a deploy is a courtesy: where it cannot be kept, every verb does its work as always.
 
-use crate::bundle::{Kind, write_hook};
 use crate::container::{Call, World};
-use crate::processes::{self, Finished};
+use crate::finished::Finished;
+use crate::kind::Kind;
+use crate::processes;
 use crate::report::Report;
 use crate::trial_process;
 use crate::trials::Extent;
@@ -50,9 +51,8 @@ pub(crate) fn obstacles(_: Extent, report: &mut Report) {
 
 fn live_with(obstacle: Obstacle, fails: Option<&str>) -> Result<(), String> {
     let mut world = World::new("w", Kind::Hooks);
-    let hooks = world.bundle().join("rootfs/hooks");
     if let Some(verb) = fails {
-        write_hook(&hooks.join(verb), "#!/bin/sh\necho this hook fails\nexit 1\n");
+        world.bundle.hook(verb, "echo this hook fails\nexit 1");
     }
     let mounted = crate::container::mounts();
     let outcome = obstacle(&trial_process::records(), &world.id).and_then(|()| {
@@ -72,15 +72,15 @@ fn live(world: &World, fails: Option<&str>) -> Result<(), String> {
         says(&created)?;
         return world.was_never_there();
     }
-    created.ok()?;
+    created.success()?;
     let started = world.run(Call::Start);
     if fails == Some("start") {
         says(&started)?
     } else {
-        started.ok().map(|_| ())?
+        started.success().map(|_| ())?
     }
     world.becomes_stopped()?;
-    world.run(Call::Delete).ok()?;
+    world.run(Call::Delete).success()?;
     world.nothing_is_left()
 }
 
@@ -89,7 +89,7 @@ fn mount_over_run(options: &str) -> Result<(), String> {
 }
 
 fn command(name: &str, arguments: &[&str]) -> Result<(), String> {
-    processes::run(Command::new(name).args(arguments)).ok().map(|_| ())
+    processes::run(Command::new(name).args(arguments)).success().map(|_| ())
 }
 
 fn put(path: &Path, text: &str) -> Result<(), String> {

@@ -2,10 +2,11 @@
 //! The verb either gets along or says clearly what is wrong, and leaves everything as it was.
 
 use crate::actual_state;
-use crate::bundle::Kind;
 use crate::container::World;
 use crate::crash::role;
-use crate::processes::{self, End};
+use crate::finished::End;
+use crate::kind::Kind;
+use crate::processes;
 use crate::report::Report;
 use crate::swept_verbs::Verb;
 use crate::system_calls::{self, Call as SystemCall};
@@ -213,7 +214,7 @@ pub(crate) fn is_clear(world: &World, traced: &Traced) -> Result<(), String> {
     let struck = full || closed || traced.hit.as_ref().is_some_and(|call| call.reports(&log));
     let (said, logged) = (!traced.finished.err.trim().is_empty(), world.logged_error().is_some());
     // `state` was called without a log.
-    let has_log = traced.finished.what.contains("--log ");
+    let has_log = traced.finished.command.contains("--log ");
     if said && (logged || !has_log) || struck && (said || logged) {
         return Ok(());
     }

@@ -2,10 +2,12 @@
 //! really given to somebody else, before the verb or in the middle of it, with a forged `state.json`,
 //! and with a lock that an innocent process holds.
 
-use crate::bundle::Kind;
 use crate::bystander::{Bystander, proxy_line};
 use crate::container::{Call, World};
-use crate::processes::{self, End, Finished};
+use crate::finished::{End, Finished};
+use crate::kind::Kind;
+use crate::proc_fs::Process;
+use crate::processes;
 use crate::report::Report;
 use crate::swept_verbs::Verb;
 use crate::tracer::{Deed, When, Whom, trace};
@@ -72,7 +74,7 @@ fn recycle_before(
 ) -> Result<(), String> {
     let pid = create(world)?;
     if started {
-        world.run(Call::Start).ok()?;
+        world.run(Call::Start).success()?;
     }
     let bystander = Bystander::in_place_of(pid, &guise.line(world))?;
     world.look()?.one_of(&["stopped"])?;
@@ -84,7 +86,7 @@ fn recycle_before(
         _ => "",
     };
     if words.is_empty() {
-        finished.ok()?;
+        finished.success()?;
     } else {
         crate::swept_verbs::refused(&finished, words)?;
     }
@@ -144,7 +146,7 @@ pub(crate) fn forged(extent: Extent, report: &mut Report) {
         ("its process group", |it| (-i64::from(it.pid()), it.start_time())),
         ("everybody", |it| (-1, it.start_time())),
         ("the own group", |it| (0, it.start_time())),
-        ("process 1", |_| (1, processes::start_time(1))),
+        ("process 1", |_| (1, Process(1).start_time())),
         ("process 1, no start time", |_| (1, 0)),
         ("the lowest number", |it| (i32::MIN.into(), it.start_time())),
         ("no 32-bit number", |it| ((1 << 32) + i64::from(it.pid()), it.start_time())),

@@ -27,7 +27,6 @@
 )]
 
 mod actual_state;
-mod bundle;
 mod bystander;
 mod checks;
 mod concurrent_calls;
@@ -36,6 +35,7 @@ mod crash;
 mod deploy_records;
 mod fault;
 mod identity;
+mod kind;
 mod many_containers;
 mod paused_verb;
 mod processes;
@@ -48,6 +48,11 @@ mod tracer;
 mod trial_process;
 mod trial_runner;
 mod trials;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::{bundle, capture, finished, leftovers, proc_fs, programs};
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! Many containers at once: none fails, and none is slower for the others.
 
-use crate::bundle::Kind;
 use crate::concurrent_calls::Crowd;
 use crate::container::{Call, World};
+use crate::kind::Kind;
 use crate::processes;
 use crate::report::Report;
 use crate::trials::Extent;

@@ -2,14 +2,16 @@
 //! container: every point at which the one may find what the other has done.
 
 use crate::actual_state::{self, Truth};
-use crate::bundle::Kind;
+use crate::capture::{Output, describe};
 use crate::container::{Call, World};
-use crate::processes::{self, End, Finished, LIMIT, Output, describe, pid_of};
+use crate::finished::{End, Finished};
+use crate::kind::Kind;
+use crate::processes::{self, LIMIT, pid_of};
 use crate::races::is_known_outcome;
 use crate::report::Report;
 use crate::tracer::{Deed, Traced, When, Whom, trace};
 use crate::trials::Extent;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -94,7 +96,7 @@ fn meet(world: &mut World, meeting: Meeting, at: usize) -> Result<Option<()>, St
     let (before, stands, passes) = meeting;
     world.reset();
     for &call in before {
-        world.run(call).ok()?;
+        world.run(call).success()?;
     }
     let mut command = world.command(stands);
     let (mut passing, mut truth) = (None, Truth::Absent);
@@ -168,11 +170,8 @@ impl Passing {
         let mut passing = Self { pid: pid_of(&child), output, what, end: None };
         let deadline = Instant::now() + STANDSTILL;
         while passing.end.is_none() && Instant::now() < deadline {
-            passing.end = match waitpid(passing.pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, status)) => Some(End::Status(status)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some(End::Killed(signal)),
-                _ => None,
-            };
+            let status = waitpid(passing.pid, Some(WaitPidFlag::WNOHANG));
+            passing.end = status.ok().and_then(End::of).map(|(_, end)| end);
             std::thread::sleep(Duration::from_micros(200));
         }
         passing

@@ -1,11 +1,12 @@
 //! Verbs of one container at the same instant. Whatever the order turns out to be, each verb succeeds or
 //! is refused with its known words, `state` is whole, and nothing is left in the end.
 
-use crate::bundle::{Kind, write_hook};
 use crate::checks;
 use crate::concurrent_calls::{Crowd, Ended};
 use crate::container::{Call, World};
-use crate::processes::{self, End, Finished};
+use crate::finished::{End, Finished};
+use crate::kind::Kind;
+use crate::processes;
 use crate::report::Report;
 use crate::trials::Extent;
 use nix::sys::signal::{Signal, kill};
@@ -127,7 +128,7 @@ pub(crate) fn pairs(extent: Extent, report: &mut Report) {
 fn meet(world: &mut World, before: &[Call], at_once: &[Call]) -> Result<(), String> {
     world.reset();
     for &call in before {
-        world.run(call).ok()?;
+        world.run(call).success()?;
     }
     let mut crowd = Crowd::default();
     crowd.start_together(at_once.iter().map(|&call| world.command(call)).collect());
@@ -187,11 +188,9 @@ pub(crate) fn chaos(extent: Extent, report: &mut Report) {
 }
 
 /// A hook that hangs, with a child in the background that ignores what can be ignored.
-const HANGING: &str = "#!/bin/sh
-trap '' TERM HUP INT
+const HANGING: &str = "trap '' TERM HUP INT
 setsid sleep 1000 &
-sleep 1000
-";
+sleep 1000";
 
 /// `delete --force` beside a hook that hangs ends it, and does not wait for it.
 pub(crate) fn hanging_hooks(extent: Extent, report: &mut Report) {
@@ -203,7 +202,7 @@ pub(crate) fn hanging_hooks(extent: Extent, report: &mut Report) {
     ];
     for (hook, limit) in limits {
         let mut world = World::new("w", Kind::Hooks);
-        write_hook(&world.bundle().join("rootfs/hooks").join(hook), HANGING);
+        world.bundle.hook(hook, HANGING);
         for _ in 0..rounds(extent, 10) {
             match end_hanging_hook(&mut world, hook, limit) {
                 Ok(took) => report.note(format_args!(
@@ -223,10 +222,10 @@ fn end_hanging_hook(world: &mut World, hook: &str, limit: Duration) -> Result<Du
         _ => Call::Delete,
     };
     if under_way != Call::Create {
-        world.run(Call::Create).ok()?;
+        world.run(Call::Create).success()?;
     }
     if under_way == Call::Delete {
-        world.run(Call::Start).ok()?;
+        world.run(Call::Start).success()?;
     }
     let mut crowd = Crowd::default();
     crowd.start(0, world.command(under_way));
@@ -242,7 +241,7 @@ fn end_hanging_hook(world: &mut World, hook: &str, limit: Duration) -> Result<Du
     crowd.start(1, world.command_keeping_the_log(Call::ForceDelete));
     for ended in crowd.all() {
         if ended.key == 1 {
-            ended.finished.ok()?;
+            ended.finished.success()?;
             if ended.took > limit {
                 return Err(format!("delete --force took {:?}", ended.took));
             }
@@ -277,7 +276,7 @@ fn die(world: &mut World, after: Duration) -> Result<(), String> {
     let _ = kill(create, Signal::SIGKILL);
     for ended in crowd.all() {
         if ended.key == 1 {
-            ended.finished.ok()?;
+            ended.finished.success()?;
         }
     }
     world.settle()?;

@@ -1,6 +1,6 @@
 //! What the stepper is told, and what it tells: whom it strikes, when and how, and what it saw.
 
-use crate::processes::{End, Finished};
+use crate::finished::{End, Finished};
 use crate::system_calls::Call;
 use nix::errno::Errno;
 use nix::unistd::Pid;

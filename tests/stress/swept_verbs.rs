@@ -2,7 +2,7 @@
 
 use crate::checks::Seen;
 use crate::container::{Call, World};
-use crate::processes::Finished;
+use crate::finished::Finished;
 
 /// A verb under the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl Verb {
         if matches!(self, Self::Create | Self::Run) {
             return Ok(());
         }
-        world.run(Call::Create).ok()?;
+        world.run(Call::Create).success()?;
         if self == Self::Delete {
-            world.run(Call::Start).ok()?;
+            world.run(Call::Start).success()?;
             if world.look()?.status() == "running" {
-                world.run(Call::Kill("TERM")).ok()?;
+                world.run(Call::Kill("TERM")).success()?;
             }
             world.becomes_stopped()?;
         }
@@ -114,7 +114,7 @@ impl Verb {
                 let seen = world.settle()?;
                 seen.one_of(&["created", "stopped"])?;
                 if seen.status() == "created" {
-                    world.run(Call::Kill("TERM")).ok()?;
+                    world.run(Call::Kill("TERM")).success()?;
                 }
                 world.becomes_stopped()
             }
@@ -128,14 +128,14 @@ impl Verb {
         if world.settle()? == Seen::Absent {
             return refused(&world.run(Call::Delete), "does not exist");
         }
-        world.run(Call::Delete).ok()?;
+        world.run(Call::Delete).success()?;
         world.nothing_is_left()
     }
 }
 
 /// Fails unless the verb was refused with `why`.
 pub(crate) fn refused(finished: &Finished, why: &str) -> Result<(), String> {
-    if finished.end == crate::processes::End::Status(1) && finished.err.contains(why) {
+    if finished.end == crate::finished::End::Status(1) && finished.err.contains(why) {
         return Ok(());
     }
     Err(format!("a refusal with {why:?} was expected of {finished}"))

@@ -2,7 +2,9 @@
 //! strikes at the one that it is told. The rest of the family runs untraced, at full speed.
 #![expect(unsafe_code, reason = "PTRACE_TRACEME has to be called between fork and exec")]
 
-use crate::processes::{End, LIMIT, Output, Watchdog, describe, pid_of};
+use crate::capture::{Output, describe};
+use crate::finished::End;
+use crate::processes::{LIMIT, Watchdog, pid_of};
 pub(crate) use crate::strike::{Deed, Traced, When, Whom};
 use crate::system_calls::{self, Call};
 use nix::errno::Errno;
@@ -106,9 +108,10 @@ impl Tracer<'_> {
             Err(Errno::EINTR) => return None,
             status => status.expect("waitpid"),
         };
+        if let Some((pid, end)) = End::of(status) {
+            return self.ended(pid, end);
+        }
         match status {
-            WaitStatus::Exited(pid, status) => return self.ended(pid, End::Status(status)),
-            WaitStatus::Signaled(pid, signal, _) => return self.ended(pid, End::Killed(signal)),
             WaitStatus::PtraceSyscall(pid) => self.at_stop(pid),
             WaitStatus::PtraceEvent(pid, _, event) => {
                 if event == Event::PTRACE_EVENT_EXEC as i32 {

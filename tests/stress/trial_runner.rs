@@ -1,13 +1,15 @@
 //! The outer stage: every trial in a process and in namespaces of its own, two at a time, and a look
 //! at the cgroups afterwards, which no namespace takes away.
 
+use crate::leftovers;
+use crate::programs;
 use crate::trial_process;
 use crate::trials::{self, Extent};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -35,16 +37,13 @@ pub(crate) fn run_all() -> ExitCode {
 
 /// Runs one trial, and shows what it has to say whether it succeeds or not: the figures are the point.
 fn run(name: &str) -> Result<(), Failed> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("the stress tests need root: the runtime and namespaces do".into());
-    }
     let prefix = cgroup_prefix(name);
     let mut said = tempfile::tempfile()?;
     let mut child = Command::new("unshare")
         .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "--"])
         .arg(std::env::current_exe()?)
         .env(trial_process::TRIAL, name)
-        .env(trial_process::RUNTIME, runtime_under_test()?)
+        .env(trial_process::RUNTIME, programs::runtime())
         .env(trial_process::CGROUP, &prefix)
         .stdin(Stdio::piped())
         .stdout(said.try_clone()?)
@@ -80,14 +79,6 @@ fn lifelines() -> std::sync::MutexGuard<'static, Option<Vec<(u32, ChildStdin)>>>
     LIFELINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn runtime_under_test() -> Result<PathBuf, String> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("balena-extension-runtime");
-    let path = std::env::var_os("RUNTIME_UNDER_TEST").map_or(default, PathBuf::from);
-    path.canonicalize().map_err(|error| {
-        format!("the runtime under test, {}: {error} (run make build)", path.display())
-    })
-}
-
 /// No two trials of the machine share a cgroup.
 fn cgroup_prefix(name: &str) -> String {
     format!("stress-{}-{}", std::process::id(), name.replace("::", "-"))
@@ -95,7 +86,7 @@ fn cgroup_prefix(name: &str) -> String {
 
 /// Removes the cgroups of a trial and returns those that were there.
 fn remove_cgroups(prefix: &str) -> Vec<PathBuf> {
-    let left = crate::checks::cgroups(prefix);
+    let left = leftovers::cgroups(prefix);
     for path in &left {
         // Its processes were in the namespace that has just ended.
         for _ in 0..100 {

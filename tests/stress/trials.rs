@@ -1,6 +1,6 @@
 //! The list of trials, and how much of each is run.
 
-use crate::bundle::Kind;
+use crate::kind::Kind;
 use crate::report::Report;
 use crate::swept_verbs::Verb;
 use crate::{

@@ -1,12 +1,12 @@
-//! What a call of the runtime did: its status, its output, and what it wrote to the log.
+//! The result of a program: how it ended, what it printed, and what it wrote to its log.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _};
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 use serde_json::Value;
-
-use super::process;
 
 /// What engines do when they find one of these in an error: exit status 127 or 126 instead of 125, a
 /// question about mounts, or silence (engines search in lower case).
@@ -21,49 +21,99 @@ pub(crate) const ENGINES_REACT_TO: [&str; 6] = [
 /// This one means an unknown container, and engines take it for success.
 pub(crate) const UNKNOWN: &str = "does not exist";
 
-/// A call that has ended.
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Status(i32),
+    Killed(Signal),
+    /// The test killed it, because it did not end in time.
+    Hung,
+}
+
+impl End {
+    /// The process that has ended and how, if that is what `status` reports.
+    pub(crate) fn of(status: WaitStatus) -> Option<(Pid, Self)> {
+        match status {
+            WaitStatus::Exited(pid, status) => Some((pid, Self::Status(status))),
+            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self::Killed(signal))),
+            _ => None,
+        }
+    }
+
+    /// The exit status as a shell reports it.
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Killed(signal) => 128 + signal as i32,
+            Self::Hung => 128 + Signal::SIGKILL as i32,
+        }
+    }
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        let signal = || Signal::try_from(status.signal().unwrap()).unwrap();
+        status.code().map_or_else(|| Self::Killed(signal()), Self::Status)
+    }
+}
+
+/// A program that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    pub(crate) what: String,
-    /// As a shell has it.
-    pub(crate) code: i32,
+    /// Its command line.
+    pub(crate) command: String,
+    pub(crate) end: End,
     pub(crate) out: String,
     pub(crate) err: String,
-    /// The lines of the log file that this call has added.
+    /// The lines that it added to its log file, where a test has read them.
     pub(crate) log: Vec<Value>,
 }
 
-/// Runs `command` to its end with nothing on standard input. Its output goes to files, not to pipes:
-/// a child that it leaves behind must not hang the test.
-#[track_caller]
-pub(crate) fn run(command: &mut Command) -> Finished {
-    let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    let what = format!("{command:?}");
-    command.stdin(Stdio::null());
-    command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
-    let code = process::start(command).wait();
-    Finished { what, code, out: read(&mut out), err: read(&mut err), log: Vec::new() }
-}
-
-fn read(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    file.rewind().unwrap();
-    file.read_to_end(&mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
-}
-
 impl Finished {
-    /// Fails the test unless the call succeeded.
+    /// The exit status as a shell reports it.
+    pub(crate) fn code(&self) -> i32 {
+        self.end.code()
+    }
+
+    pub(crate) fn succeeded(&self) -> bool {
+        self.end == End::Status(0)
+    }
+
+    /// Itself if it succeeded, otherwise the description of the failure.
+    pub(crate) fn success(self) -> Result<Self, String> {
+        if self.succeeded() { Ok(self) } else { Err(format!("{self}")) }
+    }
+
+    /// Everything it printed.
+    pub(crate) fn text(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+
+    /// Fails the test unless the program succeeded.
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, 0, "{self}");
+        assert!(self.succeeded(), "{self}");
+        self
+    }
+
+    /// Fails the test unless the program failed with `code`.
+    #[track_caller]
+    pub(crate) fn fails_with(self, code: i32) -> Self {
+        assert_eq!(self.code(), code, "{self}");
+        self
+    }
+
+    /// Fails the test unless `wanted` is somewhere in the output.
+    #[track_caller]
+    pub(crate) fn says(self, wanted: &str) -> Self {
+        assert!(self.text().contains(wanted), "expected {wanted:?} in the output of {self}");
         self
     }
 
     /// Fails the test unless the call succeeded without a word on either stream.
     #[track_caller]
     pub(crate) fn silent(self) -> Self {
-        assert!(self.code == 0 && self.out.is_empty() && self.err.is_empty(), "{self}");
+        assert!(self.succeeded() && self.out.is_empty() && self.err.is_empty(), "{self}");
         self
     }
 
@@ -71,7 +121,7 @@ impl Finished {
     /// error, the same as the one error in the log, with no word that engines react to.
     #[track_caller]
     pub(crate) fn error(&self) -> String {
-        assert!(self.code > 0 && self.code < 128, "a plain failure was expected of {self}");
+        assert!((1..128).contains(&self.code()), "a plain failure was expected of {self}");
         let error = match self.errors().as_slice() {
             [] if self.log.is_empty() => self.err.trim().to_owned(),
             [error] => error.clone(),
@@ -120,8 +170,8 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { what, code, out, err, log } = self;
-        write!(formatter, "{what}\nexit status {code}\nstdout: {out}\nstderr: {err}\nlog: ")?;
-        log.iter().try_for_each(|line| write!(formatter, "{line}\n     "))
+        let Self { command, end, out, err, log } = self;
+        write!(formatter, "{command}\n{end:?}\nstdout: {out}\nstderr: {err}")?;
+        log.iter().try_for_each(|line| write!(formatter, "\nlog: {line}"))
     }
 }

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::proc_fs;
 use super::process;
 
 /// The processes whose command line or environment has `name`.
 pub(crate) fn processes(name: &str) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid: &i32| process::is_alive(pid) && mentions(pid, name)).collect()
+    // Orphans are reaped, so that a zombie is not taken for a process.
+    let found = proc_fs::processes().into_iter().map(|process| process.0);
+    found.filter(|&pid| mentions(pid, name) && process::is_alive(pid)).collect()
 }
 
 fn mentions(pid: i32, name: &str) -> bool {
@@ -26,10 +27,15 @@ pub(crate) fn mounts(name: &str) -> Vec<String> {
     mounts.lines().filter(|line| line.contains(name)).map(str::to_owned).collect()
 }
 
-/// The cgroups called `name` at the top of any hierarchy.
-pub(crate) fn cgroups(name: &str) -> Vec<PathBuf> {
+/// The cgroups at the top of any hierarchy whose names start with `prefix`.
+pub(crate) fn cgroups(prefix: &str) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
-    let folders = std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
-    let roots = folders.map(|entry| entry.path()).chain([root.to_owned()]);
-    roots.map(|root| root.join(name)).filter(|path| path.exists()).collect()
+    let directories = |path: &Path| {
+        std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+    };
+    let hierarchies = directories(root).chain([root.to_owned()]);
+    let names_match = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+    };
+    hierarchies.flat_map(|hierarchy| directories(&hierarchy)).filter(names_match).collect()
 }

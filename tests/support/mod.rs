@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each suite uses only some of it")]
 
 pub(crate) mod bundle;
+pub(crate) mod capture;
 pub(crate) mod finished;
 pub(crate) mod leftovers;
 pub(crate) mod proc_fs;
 pub(crate) mod process;
+pub(crate) mod programs;

@@ -6,51 +6,31 @@
 //! to wait for; all else is reaped here, and its status kept until somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions};
+
+use super::finished::End;
+use super::proc_fs::Process;
 
 /// Nothing takes longer on the slowest machine unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// How often something is looked at that is waited for.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The runtime under test.
-pub(crate) fn binary() -> PathBuf {
-    under_test("RUNTIME_UNDER_TEST", "balena-extension-runtime")
-}
-
-/// The manager under test.
-pub(crate) fn manager() -> PathBuf {
-    under_test("MANAGER_UNDER_TEST", "balena-extension-manager")
-}
-
-fn under_test(variable: &str, name: &str) -> PathBuf {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let path = std::env::var_os(variable).map_or(ours, PathBuf::from);
-    let path = path.canonicalize().unwrap_or_else(|error| {
-        panic!("{path:?}: {error} (`make build` makes it; {variable} names another)")
-    });
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "both programs work as root only, and so do their tests"
-    );
-    path
-}
-
 #[derive(Default)]
 struct Known {
+    adopting: bool,
     /// Started by a test, which waits for them itself.
     started: BTreeSet<i32>,
     /// Orphans that have ended, with their exit status as a shell has it.
     ended: BTreeMap<i32, i32>,
 }
 
-static KNOWN: Mutex<Known> = Mutex::new(Known { started: BTreeSet::new(), ended: BTreeMap::new() });
-static ADOPT: Once = Once::new();
+static KNOWN: Mutex<Known> =
+    Mutex::new(Known { adopting: false, started: BTreeSet::new(), ended: BTreeMap::new() });
 
 fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,6 +38,9 @@ fn known() -> MutexGuard<'static, Known> {
 
 impl Known {
     fn reap_orphans(&mut self) {
+        if !self.adopting {
+            return;
+        }
         for pid in children().into_iter().filter(|pid| !self.started.contains(pid)) {
             let waited = rustix::process::waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
             if let Ok(Some((_, status))) = waited {
@@ -65,6 +48,16 @@ impl Known {
                 self.ended.insert(pid, status.exit_status().unwrap_or_else(signal));
             }
         }
+    }
+}
+
+/// Makes this program the parent of the orphans below it, and lets this module reap them. Then every child of this
+/// program must be started with [`start`].
+pub(crate) fn adopt_orphans() {
+    let mut known = known();
+    if !known.adopting {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        known.adopting = true;
     }
 }
 
@@ -90,15 +83,12 @@ pub(crate) fn children_of(pid: i32) -> Vec<i32> {
 /// A program that a test has started. Dropped, it is killed.
 pub(crate) struct Started {
     child: Child,
-    ended: Option<ExitStatus>,
+    ended: Option<End>,
 }
 
 /// Starts `command`.
 #[track_caller]
 pub(crate) fn start(command: &mut Command) -> Started {
-    ADOPT.call_once(|| {
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-    });
     // Under the lock, so that nobody takes the new child for an orphan.
     let mut known = known();
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -124,11 +114,12 @@ impl Started {
         &mut self.child
     }
 
-    fn look(&mut self) -> Option<ExitStatus> {
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<End> {
         let mut known = known();
         known.reap_orphans();
         if self.ended.is_none() {
-            self.ended = self.child.try_wait().unwrap();
+            self.ended = self.child.try_wait().unwrap().map(End::from);
             if self.ended.is_some() {
                 known.started.remove(&self.pid());
             }
@@ -136,17 +127,15 @@ impl Started {
         self.ended
     }
 
-    /// Its exit status as a shell has it. Fails the test when it does not end.
+    /// Its exit status as a shell reports it. Fails the test if it does not end.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
-        use std::os::unix::process::ExitStatusExt as _;
-        let status = wait_for("a program to end", || self.look());
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        wait_for("a program to end", || self.ended()).code()
     }
 
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
-        self.look().is_none()
+        self.ended().is_none()
     }
 
     pub(crate) fn kill(&mut self) {
@@ -156,7 +145,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if self.look().is_none() {
+        if self.ended().is_none() {
             self.kill();
             let _reaped = self.child.wait();
             known().started.remove(&self.pid());
@@ -164,25 +153,30 @@ impl Drop for Started {
     }
 }
 
-/// Waits until `look` sees something; fails the test, saying `what`, when it never does.
+/// Waits until `look` returns a value. Fails the test after [`LIMIT`]; `what` is in the message.
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_for_within(LIMIT, what, look)
 }
 
-/// The same with a limit of its own.
+/// [`wait_for`] with another limit.
 #[track_caller]
 pub(crate) fn wait_for_within<T>(
     limit: Duration,
     what: &str,
-    mut look: impl FnMut() -> Option<T>,
+    look: impl FnMut() -> Option<T>,
 ) -> T {
+    poll_within(limit, look).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"))
+}
+
+/// Calls `look` until it returns a value, or until `limit` has passed.
+pub(crate) fn poll_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(seen) = look() {
+        let seen = look();
+        if seen.is_some() || Instant::now() >= deadline {
             return seen;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
         std::thread::sleep(PAUSE);
     }
 }
@@ -194,21 +188,14 @@ pub(crate) fn exit_status(pid: i32) -> i32 {
         let mut known = known();
         known.reap_orphans();
         // Pids come round again: a status of one that is alive is that of an earlier process.
-        known.ended.remove(&pid).filter(|_| !has_not_ended(pid))
+        known.ended.remove(&pid).filter(|_| !Process(pid).is_alive())
     })
 }
 
-/// Whether a process is there and has not ended.
+/// Whether a process exists and has not ended. Reaps orphans first.
 pub(crate) fn is_alive(pid: i32) -> bool {
     known().reap_orphans();
-    has_not_ended(pid)
-}
-
-/// The same without reaping.
-pub(crate) fn has_not_ended(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold anything, so the state is looked for behind its last parenthesis.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    Process(pid).is_alive()
 }
 
 /// Sends a signal to a process of the test's own.

@@ -9,8 +9,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::finished::{Finished, run};
-use crate::process;
+use crate::capture::run;
+use crate::finished::Finished;
+use crate::programs;
 use image::{Image, Item, archive};
 
 const CLASS: &str = "io.balena.image.class";
@@ -24,7 +25,7 @@ const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca49599
 
 /// A call of the manager.
 fn manager(words: &[&str]) -> Finished {
-    run(Command::new(process::manager()).args(words))
+    run(Command::new(programs::manager()).args(words))
 }
 
 /// The findings of a check, `rule path` each.
@@ -201,13 +202,13 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
             expected.iter().map(|found| found.split(' ').next().unwrap()).collect();
         let has = |severity: &str| rules.iter().any(|rule| severities[*rule] == severity);
         let status = if has("error") { 4 } else { 3 };
-        assert_eq!(finished.code, status, "{finished}");
+        assert_eq!(finished.code(), status, "{finished}");
         // What is allowed is told and does not count.
         let allowed = manager(&["check", "--format", "json", "--allow", &rules.join(","), path]);
         assert_eq!(findings(&allowed.ok()), expected);
         // For people, the rule and its mend.
         let text = manager(&["check", path]);
-        assert_eq!((text.code, text.err.as_str()), (status, ""));
+        assert_eq!((text.code(), text.err.as_str()), (status, ""));
         for rule in rules {
             assert!(text.out.contains(&format!("[{rule}]")), "{text}");
         }
@@ -282,7 +283,7 @@ fn a_bundle_is_judged_as_the_runtime_judges_it() {
             config[name] = value.clone();
         }
         let finished = check(config);
-        assert_eq!(finished.code, 4);
+        assert_eq!(finished.code(), 4);
         let finding = &finished.json()["reports"][0]["findings"][0];
         assert_eq!(finding["rule"], "configuration");
         assert!(finding["message"].as_str().unwrap().contains(expected), "{finding}");
@@ -310,7 +311,7 @@ fn an_export_and_a_folder_have_the_labels_that_are_given() {
         assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["no-labels"]);
         let label = format!("{CLASS}=volume");
         let finished = manager(&["check", "--format", "json", "--label", &label, path]);
-        assert_eq!(finished.code, 4);
+        assert_eq!(finished.code(), 4);
         assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["class"]);
     }
 }
@@ -372,7 +373,7 @@ fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
     }
     for machine in ["amd46", "arm64x", "AMD64", ""] {
         let finished = check(machine);
-        assert_eq!((finished.code, finished.out.as_str()), (2, ""), "{finished}");
+        assert_eq!((finished.code(), finished.out.as_str()), (2, ""), "{finished}");
         assert!(finished.err.contains("amd64") && finished.err.contains("armv7l"), "{finished}");
     }
     let mut program = foreign_program();
@@ -386,7 +387,7 @@ fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
 fn an_archive_may_come_from_standard_input() {
     let (_folder, path) = Image::good().save();
     let script = "exec \"$0\" check - <\"$1\"";
-    run(Command::new("sh").arg("-c").arg(script).arg(process::manager()).arg(path)).ok();
+    run(Command::new("sh").arg("-c").arg(script).arg(programs::manager()).arg(path)).ok();
 }
 
 #[test]
@@ -404,7 +405,7 @@ fn what_cannot_be_read_is_an_error_and_no_verdict() {
         (at("half.tar"), "read it as a tar archive"),
     ] {
         let finished = manager(&["check", &path]);
-        assert_eq!((finished.code, finished.out.as_str()), (1, ""), "{finished}");
+        assert_eq!((finished.code(), finished.out.as_str()), (1, ""), "{finished}");
         finished.fails(&[&path, expected]);
     }
     let (_image, path) = Image::good().save();
@@ -412,11 +413,11 @@ fn what_cannot_be_read_is_an_error_and_no_verdict() {
     let finished = manager(&["check", "--against", &at("nowhere"), path]);
     finished.fails(&["--against", ": missing"]);
     let finished = manager(&["check", "--allow", "everything", path]);
-    assert_eq!(finished.code, 2);
+    assert_eq!(finished.code(), 2);
     assert!(finished.err.contains("there is no rule \"everything\""), "{finished}");
     let socket = format!("unix://{}", at("engine.sock"));
     let finished = manager(&["--host", &socket, "check", "no/such-image"]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("no/such-image") && finished.err.contains("engine.sock"));
 }
 

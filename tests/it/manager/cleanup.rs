@@ -75,7 +75,7 @@ fn with_stale_os_containers_go_before_images_and_images_before_volumes() {
         ]
     );
     // The volume's folder is not there, so whether it had a `deactivate` is not known.
-    assert_eq!(finished.code, 1);
+    assert_eq!(finished.code(), 1);
     assert!(finished.err.contains("deactivate of volume v"), "{finished}");
     assert_eq!(document["objects"][0]["deactivated"][0]["ran"], false);
 }
@@ -90,7 +90,7 @@ fn one_bad_object_never_stops_the_rest() {
         (refused || unreadable).then(|| Answer::Json(500, json!({ "message": "disk on fire" })))
     });
     let finished = host.manager(&["cleanup"]);
-    assert_eq!(finished.code, 1);
+    assert_eq!(finished.code(), 1);
     assert_eq!(store.ids(), ["b", "d"]);
     for text in [
         "2 removed, 1 kept, 2 failed",
@@ -145,7 +145,7 @@ fn an_update_that_can_still_roll_back_refuses_with_its_own_status() {
     host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=1\n#####"));
     for words in [&["cleanup", "--stale-os"][..], &["cleanup", "--stale-os", "--dry-run"]] {
         let finished = host.manager(words);
-        assert_eq!(finished.code, 3, "{finished}");
+        assert_eq!(finished.code(), 3, "{finished}");
         assert!(finished.err.contains("upgrade_available=1"), "{finished}");
     }
     assert!(engine.requests().is_empty(), "the engine was not even asked");
@@ -195,7 +195,7 @@ fn a_boot_environment_that_cannot_be_read_refuses_too() {
         host.mounts(mounts);
         host.write(name, text);
         let finished = host.manager(&["cleanup", "--stale-os"]);
-        assert_eq!(finished.code, 1, "{finished}");
+        assert_eq!(finished.code(), 1, "{finished}");
         assert!(finished.err.contains("--force"), "{finished}");
         assert_eq!(store.ids(), ["a"]);
         host.manager(&["cleanup", "--stale-os", "--force"]).ok();
@@ -225,7 +225,7 @@ fn every_boot_loader_keeps_the_window_closed() {
         host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
         host.write(name, text);
         let finished = host.manager(&["cleanup", "--stale-os"]);
-        assert!(finished.code == 3 && finished.err.contains(name), "{finished}");
+        assert!(finished.code() == 3 && finished.err.contains(name), "{finished}");
         host.write(name, &text.replace("available=1", "available=0"));
         host.manager(&["cleanup", "--stale-os"]).ok();
         assert!(store.ids().is_empty(), "{name}");
@@ -272,7 +272,7 @@ fn what_cannot_be_read_of_the_system_removes_nothing_and_fails() {
         let _engine = host.engine(&store);
         std::fs::remove_file(host.path(file)).unwrap();
         let finished = host.manager(&["cleanup", "--stale-os"]);
-        assert_eq!((finished.code, store.ids().len()), (1, 1), "{file}: {finished}");
+        assert_eq!((finished.code(), store.ids().len()), (1, 1), "{file}: {finished}");
         let name = file.rsplit('/').next().unwrap();
         assert!(finished.err.contains(name), "{finished}");
     }
@@ -281,7 +281,7 @@ fn what_cannot_be_read_of_the_system_removes_nothing_and_fails() {
     let _engine = host.engine(&store);
     host.write("etc/os-release", "ID=x\n");
     let finished = host.manager(&["cleanup", "--stale-os"]);
-    assert!(finished.code == 1 && finished.err.contains("has no VERSION_ID"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("has no VERSION_ID"), "{finished}");
     assert_eq!(store.ids(), ["a"]);
 }
 
@@ -335,7 +335,7 @@ fn the_whole_ends_when_the_time_is_up() {
     let _engine = host.engine_but(&store, |method, _| (method == "DELETE").then_some(Answer::Hang));
     let begun = Instant::now();
     let finished = host.manager(&["cleanup", "--timeout", "1"]);
-    assert_eq!(finished.code, 4, "{finished}");
+    assert_eq!(finished.code(), 4, "{finished}");
     assert!(finished.err.contains("--timeout"), "{finished}");
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
@@ -346,7 +346,7 @@ fn only_one_cleanup_is_at_work_at_a_time() {
     let _engine = host.engine(&store);
     let held = hold_the_lock(&host);
     let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
-    assert!(finished.code == 4 && finished.err.contains("another"), "{finished}");
+    assert!(finished.code() == 4 && finished.err.contains("another"), "{finished}");
     host.manager(&["cleanup", "--dry-run"]).ok();
     assert_eq!(store.ids(), ["a"]);
     drop(held);
@@ -382,7 +382,7 @@ fn an_engine_that_dies_during_a_removal_leaves_it_unknown() {
         dies.then(|| Answer::Raw(Vec::new()))
     });
     let finished = host.manager(&["cleanup", "--format", "json"]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert_eq!(finished.json()["objects"][0]["result"], "unknown");
     assert!(finished.err.contains("may have gone"), "{finished}");
     assert!(finished.err.contains("remove container a: the connection broke"), "{finished}");
@@ -452,7 +452,7 @@ fn what_the_engine_lists_and_nobody_understands_stops_nothing_but_what_it_may_us
         path.starts_with("/containers/json").then_some(Answer::Json(200, listed))
     });
     let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("list the containers: an item"), "{finished}");
     let document = finished.json();
     assert_eq!(document["unreadable"].as_array().unwrap().len(), 1);
@@ -468,5 +468,5 @@ fn an_inspection_without_a_state_decides_nothing() {
         (path == "/containers/a/json").then(|| Answer::Json(200, json!({ "State": null })))
     });
     let finished = host.manager(&["cleanup"]);
-    assert!(finished.code == 1 && finished.err.contains("no State"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("no State"), "{finished}");
 }

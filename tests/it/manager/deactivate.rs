@@ -75,7 +75,7 @@ fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
     let store = Store::of(&[with_deactivate(&host, "echo cannot >&2; exit 7")]);
     let _engine = host.engine(&store);
     let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     let document = finished.json();
     let error = document["objects"][0]["deactivated"][0]["error"].as_str().unwrap();
     assert_eq!(error, "hook deactivate exited with status 7: cannot");
@@ -109,7 +109,7 @@ fn a_signal_that_ends_manager_and_deactivate_keeps_the_container() {
     let store = Store::of(&[with_deactivate(&host, text)]);
     let engine = host.engine(&store);
     let finished = host.manager(&["cleanup", "--stale-os"]);
-    assert_eq!(finished.code, 4, "{finished}");
+    assert_eq!(finished.code(), 4, "{finished}");
     assert!(finished.err.contains("told to end"), "{finished}");
     assert!(!finished.err.contains("the removal went on"), "{finished}");
     assert!(engine.removals().is_empty(), "{:?}", engine.removals());
@@ -127,7 +127,7 @@ fn a_deactivate_that_is_a_link_out_of_its_volume_does_not_run() {
     let store = Store::of(&[container]);
     let _engine = host.engine(&store);
     let finished = host.manager(&["cleanup", "--stale-os"]);
-    assert!(finished.code == 1 && finished.err.contains("link"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("link"), "{finished}");
     assert!(!host.path("escaped").exists() && store.ids().is_empty());
 }
 
@@ -139,7 +139,7 @@ fn a_deactivate_that_hangs_ends_with_the_time_and_is_killed() {
     let store = Store::of(&[with_deactivate(&host, &text)]);
     let _engine = host.engine(&store);
     let finished = host.manager(&["cleanup", "--stale-os", "--timeout", "1"]);
-    assert_eq!(finished.code, 4, "{finished}");
+    assert_eq!(finished.code(), 4, "{finished}");
     assert!(finished.out.contains("not-tried"), "{finished}");
     let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     process::wait_for("the hook to be killed", || (!process::is_alive(pid)).then_some(()));
@@ -154,8 +154,8 @@ fn root_of_a_user_namespace_cleans_nothing_up() {
     let words = host.command(&["cleanup", "--stale-os"]);
     let mut command = std::process::Command::new("unshare");
     command.args(["--user", "--map-root-user"]).arg(words.get_program()).args(words.get_args());
-    let finished = crate::finished::run(&mut command);
-    assert_eq!(finished.code, 1, "{finished}");
+    let finished = crate::capture::run(&mut command);
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("must run as root of the host"), "{finished}");
     assert!(!ran.exists() && engine.removals().is_empty() && store.ids().len() == 1);
 }
@@ -190,7 +190,7 @@ fn no_deactivate_runs_in_a_volume_that_a_container_which_is_no_extension_uses_to
         assert!(dry.out.contains("does not run deactivate of volume v-of-a"), "{dry}");
         assert!(dry.out.contains(why), "{dry}");
         let finished = host.manager(&["cleanup", "--stale-os", "--format", "json"]);
-        assert_eq!(finished.code, 1, "{name:?} {path:?}: {finished}");
+        assert_eq!(finished.code(), 1, "{name:?} {path:?}: {finished}");
         assert!(finished.err.contains(why), "{finished}");
         let document = finished.json();
         assert_eq!(document["objects"][0]["deactivated"][0]["ran"], false);
@@ -239,7 +239,7 @@ fn of_what_the_engine_does_not_tell_a_volume_may_be_shared() {
         store.contents().containers = vec![with_deactivate(&host, "exit 0")];
         script(&host.path("volume/deactivate"), &format!("touch {}", ran.display()));
         let finished = host.manager(&["cleanup", "--stale-os"]);
-        assert!(finished.code == 1 && !ran.exists(), "{finished}");
+        assert!(finished.code() == 1 && !ran.exists(), "{finished}");
         assert!(finished.err.contains("something may use the volume, too"), "{finished}");
     }
 }
@@ -291,7 +291,7 @@ fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
     let store = Store::of(&[volume("a", &own), volume("b", &both)]);
     let _engine = host.engine(&store);
     let words = host.command(&["cleanup", "--stale-os"]);
-    crate::finished::run(&mut machine.command(machine.engine, &words)).ok();
+    crate::capture::run(&mut machine.command(machine.engine, &words)).ok();
     let seen = std::fs::read_to_string(target.join("seen")).unwrap();
     let mut seen: Vec<&str> = seen.lines().collect();
     seen.sort_unstable();

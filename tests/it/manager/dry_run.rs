@@ -86,7 +86,7 @@ fn told(finished: &Finished) -> Value {
         assert!(why.is_empty() || why.contains("which is no extension"), "{finished}");
         !why.is_empty()
     });
-    assert_eq!(finished.code, i32::from(is_refused), "{finished}");
+    assert_eq!(finished.code(), i32::from(is_refused), "{finished}");
     document
 }
 

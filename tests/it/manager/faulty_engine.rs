@@ -9,13 +9,13 @@ use serde_json::json;
 use super::host::{Host, bare};
 use super::recorded_engine::{Answer, Engine};
 use super::recorded_store::{Container, Store, labels};
-use crate::finished::run;
+use crate::capture::run;
 use crate::process;
 
 #[track_caller]
 fn fails(host: &Host, words: &[&str], texts: &[&str]) {
     let finished = host.manager(words);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     for text in texts {
         assert!(finished.err.contains(text), "{text:?} was expected of {finished}");
     }
@@ -85,7 +85,7 @@ fn the_time_of_all_requests_has_words_and_a_status_of_its_own() {
         path.starts_with("/containers/json").then_some(Answer::Hang)
     });
     let finished = host.manager(&["cleanup", "--timeout", "0.5"]);
-    assert_eq!(finished.code, 4, "{finished}");
+    assert_eq!(finished.code(), 4, "{finished}");
     assert!(finished.err.contains("list the containers: no answer"), "{finished}");
     assert!(finished.err.contains("--timeout") && !finished.err.contains("30 s"), "{finished}");
 }
@@ -199,9 +199,9 @@ fn an_answer_without_end_is_cut_off() {
     let finished = run(std::process::Command::new("prlimit")
         .arg("--as=60000000")
         .arg("--")
-        .arg(process::manager())
+        .arg(crate::programs::manager())
         .args(host.command(&["cleanup"]).get_args()));
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("more than 67108864 bytes"), "{finished}");
 }
 
@@ -268,7 +268,7 @@ fn a_path_that_the_engine_does_not_know_is_not_a_container_that_is_gone() {
             (method == "DELETE").then(|| Answer::Json(404, answer.clone()))
         });
         let finished = host.manager(&["cleanup", "--format", "json"]);
-        assert_eq!(finished.code, 1, "{finished}");
+        assert_eq!(finished.code(), 1, "{finished}");
         assert_eq!(finished.json()["objects"][0]["result"], "failed");
     }
 }
@@ -298,15 +298,15 @@ fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
         ] {
             let finished = with(value, words);
             let named = finished.err.contains(&format!("DOCKER_HOST={value:?}"));
-            assert!(finished.code == 1 && named, "{words:?}: {finished}");
+            assert!(finished.code() == 1 && named, "{words:?}: {finished}");
         }
         let told = with(value, &["doctor"]);
-        assert!(told.code == 1 && told.out.contains("problem  engine"), "{told}");
+        assert!(told.code() == 1 && told.out.contains("problem  engine"), "{told}");
         assert!(told.out.contains("DOCKER_HOST"), "{told}");
-        assert_eq!(with(value, &["check", "--rules"]).code, 0, "it does not talk to an engine");
+        assert_eq!(with(value, &["check", "--rules"]).code(), 0, "it does not talk to an engine");
     }
     let named = with("/nowhere/else.sock", &["cleanup"]);
-    assert!(named.code == 1 && named.err.contains("/nowhere/else.sock"), "{named}");
+    assert!(named.code() == 1 && named.err.contains("/nowhere/else.sock"), "{named}");
     assert_eq!((engine.requests(), store.ids().len()), (Vec::new(), 1));
     for value in ["", socket.to_str().unwrap(), &format!("unix://{}", socket.display())] {
         with(value, &["list"]).ok();

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::recorded_engine::{Answer, Engine};
 use super::recorded_store::Store;
-use crate::finished::{Finished, run};
+use crate::capture::run;
+use crate::finished::Finished;
 use crate::process;
 
 pub(crate) struct Host(TempDir);
@@ -21,6 +22,7 @@ pub(crate) const BLOCK: &str = "# GRUB Environment Block\n";
 impl Host {
     /// One that runs kernel 6.1.0 and OS version 2.113.4, and boots in another way than by grub.
     pub(crate) fn new() -> Self {
+        process::adopt_orphans();
         let host = Self(tempfile::tempdir().unwrap());
         host.write("proc/sys/kernel/osrelease", "6.1.0-18-amd64\n");
         host.write("proc/cmdline", "quiet\n");
@@ -98,7 +100,7 @@ impl Host {
 
 /// A call of the manager, without a word about where the engine is.
 pub(crate) fn bare(words: &[&str]) -> Command {
-    let mut command = Command::new(process::manager());
+    let mut command = Command::new(crate::programs::manager());
     command.args(words).env_remove("DOCKER_HOST");
     command
 }

@@ -58,7 +58,7 @@ fn a_mebibyte_that_an_engine_answers_is_reported_in_a_few_words() {
         let _engine = host.engine_but(&Store::default(), move |_, path| respond(path));
         for words in [&["cleanup"][..], &["status"], &["list"]] {
             let finished = host.manager(words);
-            assert!(finished.code == 1 || words != ["cleanup"], "{what}: {words:?}");
+            assert!(finished.code() == 1 || words != ["cleanup"], "{what}: {words:?}");
             is_brief(&finished);
         }
     }
@@ -107,7 +107,7 @@ fn an_answer_that_drips_is_given_up_at_the_requests_limit() {
         drip(&host, bytes);
         let begun = Instant::now();
         let finished = host.manager(&["cleanup", "--request-timeout", "2"]);
-        assert_eq!(finished.code, 1, "{finished}");
+        assert_eq!(finished.code(), 1, "{finished}");
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }
@@ -119,7 +119,7 @@ fn an_image_that_drips_is_given_up_when_the_time_is_up() {
     drip(&host, dripping);
     let begun = Instant::now();
     let finished = host.manager(&["check", "image", "--timeout", "2"]);
-    assert_ne!(finished.code, 0, "{finished}");
+    assert_ne!(finished.code(), 0, "{finished}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 

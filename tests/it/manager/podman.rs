@@ -22,7 +22,7 @@ fn podmans_failures_go_by_the_runtimes_record_and_stay_without_one() {
         path.starts_with("/_ping").then_some(Answer::PodmanPing("1.41"))
     });
     let finished = host.manager(&["cleanup", "--format", "json"]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     let document = finished.json();
     let detail = document["objects"][0]["detail"].as_str().unwrap();
     assert!(detail.contains("create: no such radio"), "{detail}");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::process;
+use crate::programs;
 
 use super::host::{BLOCK, Host};
 use super::recorded_engine::Answer;
@@ -198,8 +198,8 @@ fn a_copy_of_a_host_is_looked_at_alone_wherever_its_links_lead() {
     let run = |words: &[&str]| {
         let mut strace = std::process::Command::new("strace");
         strace.args(["-f", "-e", "trace=%file,connect", "-o"]).arg(&trace);
-        strace.arg(process::manager()).args(words).arg("--host-root").arg(&root);
-        crate::finished::run(strace.env_remove("DOCKER_HOST"))
+        strace.arg(programs::manager()).args(words).arg("--host-root").arg(&root);
+        crate::capture::run(strace.env_remove("DOCKER_HOST"))
     };
     let status = run(&["status", "--format", "json"]).ok().json();
     assert_eq!(status["extensions"][0]["verdict"], "applied", "{status}");
@@ -232,7 +232,7 @@ fn an_extension_is_found_by_its_name_and_the_beginning_of_its_id() {
     }
     for (word, expected) in [("x", "there is no extension \"x\""), ("ab", "abc1, abd2, abd")] {
         let finished = host.manager(&["status", word]);
-        assert!(finished.code == 1 && finished.err.contains(expected), "{finished}");
+        assert!(finished.code() == 1 && finished.err.contains(expected), "{finished}");
     }
 }
 
@@ -287,7 +287,7 @@ fn without_engine_and_store_both_are_named() {
     let host = Host::new();
     for words in [&["status"][..], &["status", "--docker-root", "/nowhere"]] {
         let finished = host.manager(words);
-        assert_eq!(finished.code, 1);
+        assert_eq!(finished.code(), 1);
         for text in ["cannot be reached", "container store", "--docker-root"] {
             assert!(finished.err.contains(text), "{text}: {finished}");
         }
@@ -306,7 +306,10 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
                     \\u{1b}[31mtwo\n  warning: odd\n  error: hook hooks/create exited\n";
     assert_eq!(host.manager(&["logs", "abc"]).ok().out, expected);
     let finished = host.manager(&["logs", "name"]);
-    assert!(finished.code == 1 && finished.err.contains("names cannot be looked up"), "{finished}");
+    assert!(
+        finished.code() == 1 && finished.err.contains("names cannot be looked up"),
+        "{finished}"
+    );
     assert!(finished.err.contains("there is no extension \"name\""), "{finished}");
     // The store on disk knows names as well.
     stored(&host, "abcdef", &json!({ "Error": "no" }));
@@ -314,11 +317,11 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
     let engine = host.engine(&Store::of(&[Container::new("abcdef"), Container::new("other")]));
     assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
     let finished = host.manager(&["logs", "name-of-other"]);
-    assert!(finished.code == 1 && finished.err.contains("nothing is recorded"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("nothing is recorded"), "{finished}");
     drop(engine);
     host.write("run/balena-extension-runtime-deploys/abcdef.json", "{");
     let finished = host.manager(&["logs", "abcdef"]);
-    assert!(finished.code == 1 && finished.err.contains("abcdef.json"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("abcdef.json"), "{finished}");
 }
 
 #[test]
@@ -339,11 +342,11 @@ fn the_name_of_a_container_wins_over_a_record_whose_id_begins_so() {
     assert!(logs("cafe01").ok().out.starts_with("cafe01 create failed"), "a whole id");
     assert!(logs("bee").ok().out.starts_with("beef02 create failed"), "the beginning of one");
     let ambiguous = logs("caf");
-    assert!(ambiguous.code == 1 && ambiguous.err.contains("several ids"), "{ambiguous}");
+    assert!(ambiguous.code() == 1 && ambiguous.err.contains("several ids"), "{ambiguous}");
     let inspected = host.manager(&["inspect", "cafe"]).ok().json();
     assert_eq!(inspected["extension"]["id"], "beef02");
     let missing = logs("/");
-    assert!(missing.code == 1 && missing.err.contains("no extension"), "{missing}");
+    assert!(missing.code() == 1 && missing.err.contains("no extension"), "{missing}");
 }
 
 #[test]
@@ -396,7 +399,7 @@ fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     host.write("proc/filesystems", "nodev\ttmpfs\n\text4\n");
     host.write("mnt/boot/bootenv", "torn");
     let finished = host.manager(&["doctor"]);
-    assert_eq!(finished.code, 1);
+    assert_eq!(finished.code(), 1);
     for text in [
         "problem  engine",
         "problem  boot-environment",
@@ -434,7 +437,7 @@ fn doctor_says_whether_the_registered_runtime_is_of_the_managers_version() {
     let missing = check(PATH);
     assert!(missing.0 == "problem" && missing.1.ends_with("which is missing"), "{missing:?}");
 
-    let own = crate::finished::run(std::process::Command::new(process::manager()).arg("--version"));
+    let own = crate::capture::run(std::process::Command::new(programs::manager()).arg("--version"));
     let own = own.ok().out.replace("-manager version", "-runtime version");
     let foreign = own.replace(" version ", " version other-");
     // The name decides only for a program that says no version.
@@ -460,10 +463,10 @@ fn doctor_says_whether_the_registered_runtime_is_of_the_managers_version() {
 fn the_built_runtime_is_recognised_by_the_built_manager() {
     let host = Host::new();
     std::fs::create_dir_all(host.path("opt")).unwrap();
-    std::fs::copy(process::binary(), host.path("opt/x")).unwrap();
+    std::fs::copy(programs::runtime(), host.path("opt/x")).unwrap();
     let (level, text) = runtime_check(&host, "/opt/x");
     assert_eq!(level, "ok", "{text}");
-    std::fs::copy(process::manager(), host.path("opt/x")).unwrap();
+    std::fs::copy(programs::manager(), host.path("opt/x")).unwrap();
     let (_, text) = runtime_check(&host, "/opt/x");
     assert_eq!(text, "the engine does not know balena-extension-runtime");
 }

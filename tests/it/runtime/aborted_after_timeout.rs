@@ -37,7 +37,7 @@ fn an_answer_that_nobody_reads_fails_after_30_seconds() {
     let began = Instant::now();
     let mut started: Vec<process::Started> = std::iter::zip(verbs, &errors)
         .map(|(words, error)| {
-            let mut command = std::process::Command::new(process::binary());
+            let mut command = std::process::Command::new(crate::programs::runtime());
             command.env_clear().arg("--root").arg(container.root()).args(words);
             process::start(command.stdout(full.end()).stderr(error.reopen().unwrap()))
         })

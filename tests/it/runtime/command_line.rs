@@ -2,12 +2,13 @@
 
 use std::process::Command;
 
+use crate::capture;
 use crate::container::Container;
-use crate::{finished, process};
+use crate::finished;
 
 /// Runs the program with these arguments alone.
 fn bare(words: &[&str]) -> finished::Finished {
-    finished::run(Command::new(process::binary()).env_clear().args(words))
+    capture::run(Command::new(crate::programs::runtime()).env_clear().args(words))
 }
 
 #[test]

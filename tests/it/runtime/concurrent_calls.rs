@@ -100,7 +100,7 @@ fn a_signal_while_create_is_still_under_way_is_never_lost() {
             hook["env"] = serde_json::json!(["PATH=/usr/bin:/bin"])
         });
         let finished = container.create();
-        if finished.code == 0 {
+        if finished.code() == 0 {
             assert_eq!(process::exit_status(container.pid()), status, "{signal}");
             assert_eq!(container.status(), "stopped");
             container.start().fails(&["cannot start a container that has stopped"]);

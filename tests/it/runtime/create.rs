@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use crate::container::Container;
 use crate::process;
+use crate::programs;
 
 #[test]
 fn the_pid_file_has_the_decimal_pid_and_no_newline() {
@@ -123,7 +124,7 @@ fn an_extension_without_hooks_is_created_silently() {
 fn without_a_log_file_nothing_but_the_hooks_is_in_the_containers_log() {
     let container = Container::new();
     container.hook("create", "echo applied");
-    let mut command = std::process::Command::new(process::binary());
+    let mut command = std::process::Command::new(programs::runtime());
     command.arg("--root").arg(container.root()).args(["create", "-b", container.text()]);
     container.create_by(command.arg(&container.id)).ok();
     assert_eq!((container.printed(), container.complained()), ("applied\n".into(), String::new()));
@@ -173,7 +174,7 @@ fn a_create_that_fails_leaves_an_existing_pid_file_of_somebody_else_alone() {
 fn the_state_is_recorded_before_the_first_hook_runs() {
     let container = Container::new();
     let root = container.root().to_str().unwrap();
-    let binary = process::binary();
+    let binary = programs::runtime();
     container.hook(
         "create",
         &format!("{} --root {root} state {} > seen", binary.display(), container.id),

@@ -250,9 +250,9 @@ mod only_ours {
         container.hook("start", "true");
         container.create().ok();
         let log = container.beside("text");
-        let mut command = Command::new(crate::process::binary());
+        let mut command = Command::new(crate::programs::runtime());
         command.arg("--root").arg(container.root()).arg("--log").arg(&log);
-        crate::finished::run(command.args(["start", &container.id])).ok();
+        crate::capture::run(command.args(["start", &container.id])).ok();
         let text = std::fs::read_to_string(log).unwrap();
         in_order(
             &text,

@@ -2,12 +2,14 @@
 
 use oci_spec::runtime::{Features, LinuxNamespaceType};
 
-use crate::{finished, process};
+use crate::capture;
+use crate::finished;
+use crate::programs;
 
 fn features() -> finished::Finished {
     // CRI-O reads both streams together, and Docker passes no global flag.
     let finished =
-        finished::run(std::process::Command::new(process::binary()).env_clear().arg("features"));
+        capture::run(std::process::Command::new(programs::runtime()).env_clear().arg("features"));
     assert_eq!(finished.err, "");
     finished.ok()
 }
@@ -60,16 +62,16 @@ fn they_are_indented_json() {
 #[test]
 fn an_argument_is_one_too_many() {
     let finished =
-        finished::run(std::process::Command::new(process::binary()).args(["features", "x"]));
+        capture::run(std::process::Command::new(programs::runtime()).args(["features", "x"]));
     finished.fails(&["features", "\"x\""]);
 }
 
 #[test]
 fn an_answer_needs_no_descriptor_of_its_own() {
     let mut limited = std::process::Command::new("prlimit");
-    limited.args(["--nofile=3:3", "--"]).arg(process::binary()).arg("features");
-    assert!(finished::run(&mut limited).ok().out.contains("ociVersionMin"));
+    limited.args(["--nofile=3:3", "--"]).arg(programs::runtime()).arg("features");
+    assert!(capture::run(&mut limited).ok().out.contains("ociVersionMin"));
     let mut limited = std::process::Command::new("prlimit");
-    limited.args(["--nofile=3:3", "--"]).arg(process::binary()).arg("frob");
-    assert!(finished::run(&mut limited).err.contains("frob"));
+    limited.args(["--nofile=3:3", "--"]).arg(programs::runtime()).arg("frob");
+    assert!(capture::run(&mut limited).err.contains("frob"));
 }

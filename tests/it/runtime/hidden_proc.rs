@@ -70,7 +70,7 @@ fn a_process_whose_command_line_cannot_be_read_may_be_the_proxy_of_a_damaged_sta
 
 /// The kernel of this machine has the lists; in a copy of the program their name is changed.
 fn without_lists_of_children(container: &Container) -> std::path::PathBuf {
-    let mut program = std::fs::read(process::binary()).unwrap();
+    let mut program = std::fs::read(crate::programs::runtime()).unwrap();
     let name = b"children";
     let places: Vec<usize> = program
         .windows(name.len())

@@ -141,7 +141,7 @@ fn every_verb_works_without_any_environment() {
     container.hook("start", "touch started");
     let call = |verb: &str, words: &[&str]| {
         let mut command = std::process::Command::new("env");
-        command.arg("-i").arg(process::binary()).arg("--root").arg(container.root());
+        command.arg("-i").arg(crate::programs::runtime()).arg("--root").arg(container.root());
         command.arg(verb).args(words);
         command
     };

@@ -1,5 +1,6 @@
 //! `list`: all containers under the state root, for people and for programs.
 
+use crate::capture;
 use crate::container::Container;
 use crate::{finished, process};
 
@@ -62,8 +63,8 @@ fn nothing_is_a_header_and_an_empty_list() {
 
 #[test]
 fn a_state_root_that_is_not_there_is_empty() {
-    let mut command = std::process::Command::new(process::binary());
-    let finished = finished::run(command.args(["--root", "/run/it-no-such-root", "list", "-q"]));
+    let mut command = std::process::Command::new(crate::programs::runtime());
+    let finished = capture::run(command.args(["--root", "/run/it-no-such-root", "list", "-q"]));
     assert_eq!(finished.ok().out, "");
     assert!(!std::path::Path::new("/run/it-no-such-root").exists());
 }

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::capture;
 use crate::container::Container;
+use crate::programs;
 use crate::{finished, process};
 
 fn text(container: &Container) -> String {
@@ -70,7 +72,7 @@ fn it_is_created_before_anything_else_and_by_every_command() {
         &[],
     ] {
         let container = Container::new();
-        finished::run(&mut container.command(words));
+        capture::run(&mut container.command(words));
         assert!(container.log_file().exists(), "{words:?}");
     }
 }
@@ -94,7 +96,7 @@ fn errors_in_the_arguments_are_logged_wherever_they_stand() {
         &["--log-levl", "debug", "--log", log, "--log-format", "json", "create", "x"],
         &["debug", "--log", log, "--log-format", "json", "create", "x"],
     ] {
-        let finished = container.finish(Command::new(process::binary()).args(words));
+        let finished = container.finish(Command::new(programs::runtime()).args(words));
         assert_eq!(finished.log.len(), 1, "{finished}");
         finished.error();
     }
@@ -103,9 +105,9 @@ fn errors_in_the_arguments_are_logged_wherever_they_stand() {
 #[test]
 fn an_error_in_the_log_format_is_logged_too() {
     let container = Container::new();
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.arg("--log").arg(container.log_file()).args(["--log-format", "xml", "list"]);
-    let finished = finished::run(&mut command);
+    let finished = capture::run(&mut command);
     finished.fails(&["--log-format", "\"xml\"", "json"]);
     assert!(text(&container).contains("--log-format"), "{}", text(&container));
 }
@@ -138,9 +140,9 @@ fn the_level_decides_what_is_written() {
 #[test]
 fn text_is_the_default_format_and_one_line_an_entry() {
     let container = Container::new();
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.arg("--root").arg(container.root()).arg("--log").arg(container.log_file());
-    finished::run(command.args(["start", &container.id])).fails(&[finished::UNKNOWN]);
+    capture::run(command.args(["start", &container.id])).fails(&[finished::UNKNOWN]);
     let text = text(&container);
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("level=error") && text.contains(&container.id), "{text}");
@@ -177,9 +179,9 @@ fn a_hook_cannot_forge_a_line() {
 #[test]
 fn without_a_log_an_error_is_one_line_on_standard_error() {
     let container = Container::new();
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.arg("--root").arg(container.root()).args(["start", &container.id]);
-    let finished = finished::run(&mut command);
+    let finished = capture::run(&mut command);
     finished.fails(&[finished::UNKNOWN]);
     assert_eq!((finished.err.lines().count(), finished.out.as_str()), (1, ""));
 }
@@ -188,7 +190,7 @@ fn without_a_log_an_error_is_one_line_on_standard_error() {
 fn without_a_log_success_is_silent() {
     let container = Container::new();
     for words in [&["create", "-b", container.text()][..], &["start"], &["delete"]] {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.arg("--root").arg(container.root()).args(words).arg(&container.id);
         container.create_by(&mut command).silent();
     }
@@ -199,7 +201,7 @@ fn without_a_log_a_warning_reaches_the_caller_and_never_the_containers_log() {
     let container = Container::new();
     container.hook("delete", "echo stuck; exit 1");
     let call = |words: &[&str]| {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.arg("--root").arg(container.root()).args(words).arg(&container.id);
         command
     };
@@ -208,8 +210,8 @@ fn without_a_log_a_warning_reaches_the_caller_and_never_the_containers_log() {
     container.label("io.balena.image.a_b", "2");
     container.hook("create", "true");
     container.create_by(&mut call(&["create", "-b", container.text()])).silent();
-    finished::run(&mut call(&["start"])).silent();
-    let finished = finished::run(&mut call(&["delete"])).ok();
+    capture::run(&mut call(&["start"])).silent();
+    let finished = capture::run(&mut call(&["delete"])).ok();
     assert!(finished.err.contains("hooks/delete exited with status 1: stuck"), "{finished}");
     assert!(finished.err.lines().all(|line| line.contains("level=warning")), "{finished}");
 }
@@ -218,7 +220,7 @@ fn without_a_log_a_warning_reaches_the_caller_and_never_the_containers_log() {
 fn a_log_that_cannot_be_opened_is_told_on_standard_error_and_nothing_is_done() {
     let container = Container::new();
     for path in [container.beside("missing/log.json"), container.beside("")] {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.arg("--root").arg(container.root()).arg("--log").arg(&path);
         command.args(["create", "-b", container.text(), &container.id]);
         let finished = container.create_by(&mut command);
@@ -234,8 +236,8 @@ fn a_log_that_is_a_fifo_without_a_reader_does_not_hang() {
     let path = container.beside("fifo");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    let mut command = Command::new(process::binary());
-    let finished = finished::run(command.arg("--log").arg(&path).args(["start", "x"]));
+    let mut command = Command::new(programs::runtime());
+    let finished = capture::run(command.arg("--log").arg(&path).args(["start", "x"]));
     finished.fails(&[path.to_str().unwrap()]);
 }
 
@@ -246,9 +248,9 @@ fn a_log_that_cannot_be_opened_stops_no_verb_that_ends_a_container_or_asks() {
     container.hook("delete", "exit 1");
     let log = container.path("log.json");
     let call = |words: &[&str]| {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.arg("--root").arg(container.root()).arg("--log").arg(&log);
-        finished::run(command.args(["--log-format", "json"]).args(words).arg(&container.id))
+        capture::run(command.args(["--log-format", "json"]).args(words).arg(&container.id))
     };
     let told = |finished: &finished::Finished| {
         let lines = finished.err.lines().filter(|line| line.contains(log.to_str().unwrap()));
@@ -265,7 +267,7 @@ fn a_log_that_cannot_be_opened_stops_no_verb_that_ends_a_container_or_asks() {
     process::exit_status(container.pid());
     let kill = call(&["kill"]);
     told(&kill);
-    assert!(kill.code == 1 && kill.err.contains("\ncontainer not running: "), "{kill}");
+    assert!(kill.code() == 1 && kill.err.contains("\ncontainer not running: "), "{kill}");
     let delete = call(&["delete"]).ok();
     told(&delete);
     assert!(delete.err.contains("hooks/delete is skipped"), "{delete}");

@@ -58,7 +58,7 @@ impl Machine {
     /// Runs a shell script there.
     #[track_caller]
     pub(crate) fn shell(&self, pid: i32, script: &str) -> Finished {
-        crate::finished::run(&mut self.command(pid, Command::new("sh").arg("-c").arg(script)))
+        crate::capture::run(&mut self.command(pid, Command::new("sh").arg("-c").arg(script)))
     }
 
     #[track_caller]
@@ -327,7 +327,7 @@ fn a_guard_that_is_killed_at_any_call_leaves_nothing_after_the_next_command() {
         let words = ["start", &container.id];
         let mut start = machine.command(machine.engine, &container.command(&words));
         let killed = with_filter(call, SeccompAction::KillProcess, &mut start);
-        assert_ne!(killed.code, 0, "{name}: {killed}");
+        assert_ne!(killed.code(), 0, "{name}: {killed}");
         container.new_log_lines();
         machine.call(&container, &["delete", "--force"]).ok();
         machine.is_clean();
@@ -357,7 +357,7 @@ fn a_hook_that_outlives_runtime_and_guard_is_ended_by_a_forced_delete() {
     hook(&container, "start", script);
     machine.create(&container).ok();
     let killed = machine.call(&container, &["start"]);
-    assert_eq!(killed.code, 128 + 9, "{killed}");
+    assert_eq!(killed.code(), 128 + 9, "{killed}");
     let hook = process::wait_for("the hook alone", || sleeping("600.5"));
     assert!(machine.mounts().contains(FOLDER), "nobody could take it away");
     let deleted = machine.call(&container, &["delete", "--force"]).ok();

@@ -14,6 +14,7 @@ use crate::container::Container;
 use crate::finished::ENGINES_REACT_TO;
 use crate::full_pipe::{Full, fill};
 use crate::process::{self, Started};
+use crate::programs;
 
 const MEBIBYTE: usize = 1024 * 1024;
 /// The longest argument that execve(2) takes has 128 KiB.
@@ -267,14 +268,14 @@ fn an_argument_of_any_length_is_quoted_in_a_few_words() {
         &["--log", log, "create", "--bundle", container.text(), "--preserve-fds", &text, id],
         &["--log", log, "help", &text],
     ] {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.env_clear();
         if !words.contains(&"--root") {
             command.arg("--root").arg(container.root());
         }
-        let finished = crate::finished::run(command.args(words));
+        let finished = crate::capture::run(command.args(words));
         let what: String = format!("{words:?}").chars().take(60).collect();
-        assert_eq!(finished.code, 1, "{what}: {}", finished.err);
+        assert_eq!(finished.code(), 1, "{what}: {}", finished.err);
         for line in finished.err.lines() {
             is_bounded(line, &what);
         }
@@ -327,7 +328,7 @@ fn no_failing_call_waits_for_a_reader_of_its_error() {
         while (&socket).write(&[b'.'; 4096]).is_ok() {}
         socket.set_nonblocking(false).unwrap();
         for full in [pipe.end(), OwnedFd::from(socket).into()] {
-            let mut command = Command::new(process::binary());
+            let mut command = Command::new(programs::runtime());
             command.env_clear().arg("--root").arg(container.root()).args(words);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full);
             ends_in(PROMPT, &format!("{words:?}"), &mut process::start(&mut command));
@@ -370,7 +371,7 @@ fn no_call_waits_for_the_reader_of_a_log_that_is_a_fifo() {
     let _reader = File::options().read(true).write(true).open(&fifo).unwrap();
     fill(&fifo);
     for words in [&["--debug", "create", "-b", container.text()][..], &["start"], &["delete"]] {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.env_clear().arg("--root").arg(container.root()).arg("--log").arg(&fifo);
         command.args(words).arg(&container.id);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,7 +1,8 @@
 //! Root of a user namespace, as rootless Podman and Docker call a runtime, is not root of the host.
 
 use crate::container::Container;
-use crate::finished::{self, Finished};
+use crate::finished;
+use crate::finished::Finished;
 use std::process::Command;
 
 /// Calls a verb as root of a user namespace of its own.
@@ -43,7 +44,7 @@ fn where_the_user_namespace_cannot_be_seen_the_error_says_so() {
     let script = "mount -t tmpfs none /proc && exec \"$@\"";
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(words.get_program());
     let finished = container.create_by(command.args(words.get_args()));
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("cannot determine whether this is root"), "{finished}");
 }
 

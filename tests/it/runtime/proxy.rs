@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::container::Container;
 use crate::proc_fs::Process;
 use crate::process;
+use crate::programs;
 
 /// A container created by a caller with blocked and ignored signals, open descriptors and secrets.
 fn among_hostiles() -> Container {
@@ -147,7 +148,7 @@ fn it_ends_with_a_create_that_is_killed_at_any_moment() {
 
 #[test]
 fn it_cannot_be_started_by_hand() {
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     let mut proxy =
         process::start(command.args(["proxy", "--id", "x"]).stderr(std::process::Stdio::null()));
     assert_ne!(proxy.wait(), 0, "without a create to answer to, it would wait for ever");
@@ -294,7 +295,7 @@ mod only_ours {
     fn it_keeps_that_name_whatever_the_file_is_called() {
         let container = Container::new();
         let renamed = container.beside("runtime");
-        crate::bundle::executable(&renamed, &std::fs::read(process::binary()).unwrap());
+        crate::bundle::executable(&renamed, &std::fs::read(programs::runtime()).unwrap());
         let words = container.create_command();
         container.create_by(Command::new(renamed).args(words.get_args())).ok();
         assert_eq!(Process(container.pid()).arguments()[0], "balena-extension-runtime");

@@ -134,7 +134,7 @@ fn hooks_of_the_spec_after_the_start_do_not_run() {
 fn a_run_fails_with_the_reason_and_leaves_nothing() {
     let container = with_a_kernel();
     let finished = container.call(&["run", "-b", container.text(), &container.id]);
-    assert!(finished.code == 1 && finished.err.contains("vmlinuz"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("vmlinuz"), "{finished}");
     assert_eq!(container.read("ran"), "create\ndelete");
     container.left_nothing();
 }

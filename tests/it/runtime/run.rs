@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::container::Container;
 use crate::process;
+use crate::programs;
 
 #[test]
 fn all_three_hooks_run_and_nothing_is_left() {
@@ -39,7 +40,7 @@ fn a_failing_create_hook_is_told_and_leaves_nothing() {
     let container = Container::new();
     container.hook("create", "exit 5");
     let finished = container.call(&["run", "-b", container.text(), &container.id]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("hooks/create exited with status 5"), "{finished}");
     container.left_nothing();
 }
@@ -50,7 +51,7 @@ fn a_failing_start_hook_is_told_and_leaves_nothing() {
     container.hook("start", "exit 5");
     container.hook("delete", "touch deleted");
     let finished = container.call(&["run", "-b", container.text(), &container.id]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("hooks/start exited with status 5"), "{finished}");
     assert!(container.has("deleted"));
     container.left_nothing();
@@ -60,7 +61,7 @@ fn a_failing_start_hook_is_told_and_leaves_nothing() {
 fn a_taken_id_is_refused_and_its_container_untouched() {
     let container = Container::created();
     let finished = container.call(&["run", "-b", container.text(), &container.id]);
-    assert_eq!(finished.code, 1, "{finished}");
+    assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("container with given ID already exists"), "{finished}");
     assert_eq!(container.status(), "created");
     assert!(process::is_alive(container.pid()));
@@ -71,7 +72,7 @@ fn interrupted_before(container: &Container) -> std::process::Command {
     let mut command = std::process::Command::new("env");
     command.args(["--block-signal=INT", "sh", "-c", "kill -INT $$; exec \"$@\"", "sh"]);
     let words = container.command(&["run", "-b", container.text(), &container.id]);
-    command.arg(process::binary()).args(words.get_args());
+    command.arg(programs::runtime()).args(words.get_args());
     command
 }
 
@@ -79,7 +80,7 @@ fn interrupted_before(container: &Container) -> std::process::Command {
 fn an_interrupt_at_its_very_beginning_leaves_anothers_container_alone() {
     let container = Container::created();
     for _ in 0..5 {
-        assert_ne!(container.finish(&mut interrupted_before(&container)).code, 0);
+        assert_ne!(container.finish(&mut interrupted_before(&container)).code(), 0);
         assert_eq!(container.status(), "created");
     }
     assert!(process::is_alive(container.pid()));
@@ -109,7 +110,7 @@ fn the_delete_of_a_run_is_for_what_has_its_mark() {
 fn an_interrupt_at_its_very_beginning_leaves_nothing() {
     let container = Container::new();
     container.hook("create", "touch created");
-    assert_ne!(container.finish(&mut interrupted_before(&container)).code, 0);
+    assert_ne!(container.finish(&mut interrupted_before(&container)).code(), 0);
     container.left_nothing();
 }
 
@@ -121,14 +122,14 @@ fn an_ignored_sigchld_makes_no_difference() {
     let run = || {
         let mut command = std::process::Command::new("env");
         let words = container.command(&["run", "-b", container.text(), &container.id]);
-        command.args(["--ignore-signal=CHLD"]).arg(process::binary()).args(words.get_args());
+        command.args(["--ignore-signal=CHLD"]).arg(programs::runtime()).args(words.get_args());
         container.finish(&mut command)
     };
     run().ok();
     assert!(container.has("started"));
     container.left_nothing();
     container.create().ok();
-    assert_eq!(run().code, 1);
+    assert_eq!(run().code(), 1);
     assert_eq!(container.status(), "created");
 }
 
@@ -141,7 +142,7 @@ fn an_interrupted_run_leaves_nothing() {
     let mut command = std::process::Command::new("env");
     command.args(["--default-signal=INT", "setsid"]);
     let words = container.command(&["run", "-b", container.text(), &container.id]);
-    command.arg(process::binary()).args(words.get_args()).stderr(std::process::Stdio::null());
+    command.arg(programs::runtime()).args(words.get_args()).stderr(std::process::Stdio::null());
     let mut run = process::start(&mut command);
     process::wait_for("the hook", || container.has("hanging").then_some(()));
     let group = rustix::process::Pid::from_raw(run.pid()).unwrap();

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::container::Container;
 use crate::process;
+use crate::programs;
 
 #[test]
 fn every_field_is_there_and_no_other() {
@@ -93,7 +94,7 @@ fn a_proxy_that_has_ended_and_that_nobody_has_reaped_counts_as_gone() {
     let container = Container::created();
     let state = process::alone(|| {
         process::signal(container.pid(), rustix::process::Signal::KILL);
-        while process::has_not_ended(container.pid()) {}
+        while crate::proc_fs::Process(container.pid()).is_alive() {}
         container.command(&["state", &container.id]).output().unwrap()
     });
     let state: Value = serde_json::from_slice(&state.stdout).unwrap();
@@ -147,12 +148,12 @@ fn the_state_root_is_the_runtime_directory_of_the_environment() {
     let container = Container::new();
     let base = container.beside("run");
     std::fs::create_dir(&base).unwrap();
-    let mut command = std::process::Command::new(process::binary());
+    let mut command = std::process::Command::new(programs::runtime());
     command.env_clear().env("XDG_RUNTIME_DIR", &base);
     command.args(["create", "-b", container.text(), &container.id]);
     container.create_by(&mut command).ok();
     assert!(base.join("balena-extension-runtime").join(&container.id).join("state.json").exists());
-    let mut delete = std::process::Command::new(process::binary());
+    let mut delete = std::process::Command::new(programs::runtime());
     delete.env_clear().env("XDG_RUNTIME_DIR", &base).args(["delete", "--force", &container.id]);
     container.finish(&mut delete).silent();
 }
@@ -162,7 +163,7 @@ fn an_empty_runtime_directory_is_none_and_the_default_is_below_run() {
     let container = Container::new();
     for empty in [true, false] {
         let command = |words: &[&str]| {
-            let mut command = std::process::Command::new(process::binary());
+            let mut command = std::process::Command::new(programs::runtime());
             command.env_clear().current_dir(container.text()).args(words).arg(&container.id);
             if empty {
                 command.env("XDG_RUNTIME_DIR", "");

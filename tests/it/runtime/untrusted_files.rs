@@ -1,9 +1,11 @@
 //! Whose the state is: nothing of a state root, a directory or a file that somebody else can change decides what
 //! root does.
 
+use crate::capture;
 use crate::container::Container;
-use crate::finished::{self, Finished, UNKNOWN};
+use crate::finished::{Finished, UNKNOWN};
 use crate::process;
+use crate::programs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +44,7 @@ fn refused(what: &str, texts: &[&str], spoil: impl Fn(&Container), mend: impl Fn
     container.create().ok();
     spoil(&container);
     for (verb, finished) in every_verb(&container) {
-        assert_eq!(finished.code, 1, "{what}: {verb}: {finished}");
+        assert_eq!(finished.code(), 1, "{what}: {verb}: {finished}");
         finished.fails(texts);
     }
     assert!(!ran.exists(), "{what}");
@@ -79,22 +81,22 @@ fn a_parent_that_others_can_exchange_is_refused_and_a_sticky_one_is_not() {
     let root = parent.join("root");
     std::fs::create_dir(&parent).unwrap();
     let call = |words: &[&str]| {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         container.finish(command.env_clear().arg("--root").arg(&root).args(words))
     };
     let create = || {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.env_clear().arg("--root").arg(&root).args(["create", "-b", container.text()]);
         container.create_by(command.arg(&container.id))
     };
     mode(&parent, 0o777);
-    assert_eq!(create().code, 1);
+    assert_eq!(create().code(), 1);
     assert!(!root.exists(), "nothing is made there");
     mode(&parent, 0o1777);
     create().ok();
     mode(&parent, 0o777);
     let finished = call(&["delete", "--force", &container.id]);
-    assert!(finished.code == 1 && finished.err.contains("writable by every user"), "{finished}");
+    assert!(finished.code() == 1 && finished.err.contains("writable by every user"), "{finished}");
     mode(&parent, 0o1777);
     call(&["delete", "--force", &container.id]).silent();
     owner(&parent, NOBODY);
@@ -139,7 +141,7 @@ fn a_state_that_names_another_container_is_not_acted_on() {
 
 /// A call without `--root`, of a user whose `XDG_RUNTIME_DIR` is `runtime_dir`.
 fn without_root(container: &Container, runtime_dir: &Path, words: &[&str]) -> Finished {
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.env_clear().env("XDG_RUNTIME_DIR", runtime_dir);
     command.arg("--log").arg(container.log_file()).args(["--log-format", "json"]).args(words);
     container.finish(&mut command)
@@ -179,7 +181,7 @@ fn what_an_engine_made_is_found_from_a_login_with_a_runtime_directory() {
     let base = container.beside("login");
     std::fs::create_dir(&base).unwrap();
     // As an engine calls it.
-    let mut create = Command::new(process::binary());
+    let mut create = Command::new(programs::runtime());
     create.env_clear().args(["create", "-b", container.text(), "--pid-file"]);
     container.create_by(create.arg(container.pid_file()).arg(&container.id)).ok();
     let call = |words: &[&str]| without_root(&container, &base, words);
@@ -192,7 +194,7 @@ fn what_an_engine_made_is_found_from_a_login_with_a_runtime_directory() {
     call(&["start", &container.id]).ok();
     assert_eq!(call(&["state", &container.id]).ok().json()["status"], "stopped");
     // The same id again, in the login's own root: that one comes first.
-    let mut own = Command::new(process::binary());
+    let mut own = Command::new(programs::runtime());
     own.env_clear().env("XDG_RUNTIME_DIR", &base).args(["create", "-b", container.text()]);
     container.create_by(own.arg(&container.id)).ok();
     assert_eq!(call(&["list", "-q"]).ok().out.matches(&container.id).count(), 2);
@@ -211,7 +213,7 @@ fn what_is_no_regular_file_or_too_large_is_refused_at_once_and_stays() {
     let file = state_file(&container);
     std::fs::create_dir(file.parent().unwrap()).unwrap();
     let run = |program: &str, arguments: &[&str]| {
-        finished::run(Command::new(program).args(arguments).arg(&file)).ok();
+        capture::run(Command::new(program).args(arguments).arg(&file)).ok();
     };
     let plant: [(&str, &dyn Fn()); 5] = [
         ("not a regular file", &|| run("mkfifo", &[])),
@@ -299,7 +301,7 @@ fn a_pid_file_is_written_beside_whatever_somebody_has_prepared_for_it() {
         for path in [&prepared, &container.pid_file()] {
             let mut command = Command::new(words[0]);
             command.current_dir(container.beside("")).args(&words[1..]).arg(path);
-            finished::run(&mut command).ok();
+            capture::run(&mut command).ok();
         }
         container.create().ok();
         assert!(process::is_alive(container.pid()), "{plant}");
@@ -339,12 +341,12 @@ fn a_log_that_somebody_else_has_led_elsewhere_is_not_written_to() {
     symlink(&other, &log).unwrap();
     std::os::unix::fs::lchown(&log, Some(NOBODY), None).unwrap();
     let call = |words: &[&str]| {
-        let mut command = Command::new(process::binary());
+        let mut command = Command::new(programs::runtime());
         command.env_clear().arg("--root").arg(container.root()).arg("--log").arg(&log);
-        finished::run(command.args(words))
+        capture::run(command.args(words))
     };
     let created = call(&["create", "-b", container.text(), &container.id]);
-    assert!(created.code == 1 && created.err.contains("belongs to user 65534"), "{created}");
+    assert!(created.code() == 1 && created.err.contains("belongs to user 65534"), "{created}");
     let listed = call(&["list", "-q"]).ok();
     assert!(listed.err.contains("belongs to user 65534"), "{listed}");
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "");

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::image::{Image, Item, archive, diff_id};
 use super::{CLASS, findings, manager, write};
-use crate::finished::run;
+use crate::capture::run;
 
 #[test]
 fn an_archive_without_an_end_mark_is_read_and_said_to_be_without_one() {
@@ -37,7 +37,7 @@ fn what_one_path_is_allowed_another_is_not() {
         ("setuid:usr/bin", 0),
         ("owner:usr/bin", 3),
     ] {
-        assert_eq!(manager(&["check", "--allow", allow, path]).code, status, "{allow}");
+        assert_eq!(manager(&["check", "--allow", allow, path]).code(), status, "{allow}");
     }
 }
 

@@ -9,11 +9,12 @@ use super::{Afterwards, Check, Row, check};
 use crate::container::Container;
 use crate::finished::Finished;
 use crate::process;
+use crate::programs;
 
 /// Runs `verb` as user 65534, by a copy of the program that this user can reach.
 fn as_nobody(container: &Container, verb: &[&str]) -> Finished {
     let program = container.beside("runtime");
-    crate::bundle::executable(&program, &std::fs::read(process::binary()).unwrap());
+    crate::bundle::executable(&program, &std::fs::read(programs::runtime()).unwrap());
     for path in [&container.beside(""), container.root()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
@@ -57,7 +58,7 @@ fn create_over(container: &Container, options: &str, folder: &Path) -> Finished 
     let mut command = shell_apart(&script, &[options]);
     command.arg(folder).arg(words.get_program()).args(words.get_args());
     let finished = container.create_by(&mut command);
-    assert!(finished.code < 97, "{finished}");
+    assert!(finished.code() < 97, "{finished}");
     finished
 }
 
@@ -67,7 +68,7 @@ fn create_with_pid_file(container: &Container, path: &Path) -> Finished {
 }
 
 fn create_with_root(container: &Container, root: &Path) -> Finished {
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.arg("--log").arg(container.log_file()).args(["--log-format", "json", "--root"]);
     command.arg(root).args(["create", "-b", container.text(), &container.id]);
     container.create_by(&mut command)
@@ -219,7 +220,7 @@ fn on_a_mount(container: &Container, options: &str) -> Finished {
     let mut command = shell_apart(&script, &[options]);
     command.arg(folder).arg(words.get_program()).args(words.get_args());
     let finished = container.create_by(&mut command);
-    assert!(finished.code < 97, "{finished}");
+    assert!(finished.code() < 97, "{finished}");
     finished
 }
 
@@ -232,7 +233,7 @@ fn a_place_that_cannot_be_used_is_named_and_nothing_is_left() {
 #[test]
 fn a_log_that_cannot_be_written_is_no_reason_to_fail() {
     let container = Container::new();
-    let mut command = Command::new(process::binary());
+    let mut command = Command::new(programs::runtime());
     command.arg("--root").arg(container.root()).args([
         "--log",
         "/dev/full",
