@@ -71,7 +71,7 @@ e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=ins
 vet: ## check formatting, lints, and licences and duplicates of the dependencies
 	@CARGO='$(CARGO)' tools/vet
 
-bench: ## measure time, memory and system calls of a container's life, beside runc, crun and an older build [N=rounds BASELINE=path]
+bench: ## measure time, memory and system calls of a container's life, compared with runc, crun and an older build [N=rounds BASELINE=path]
 	@CARGO='$(CARGO)' N='$(N)' BASELINE='$(BASELINE)' tools/bench lifecycle
 
 bench-manager: ## measure requests, time and memory of the manager, with 1,000 containers on a real dockerd and 10,000 recorded [N=rounds]
