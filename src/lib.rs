@@ -11,6 +11,8 @@ mod check;
 mod model;
 mod host;
 mod version;
+#[cfg(test)]
+mod golden_tests;
 
 #[cfg(fuzzing)]
 #[path = "../fuzz/properties/mod.rs"]

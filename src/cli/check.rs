@@ -99,3 +99,8 @@ mod tests {
         assert!(parse(&["--rules"]).unwrap().rules);
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct NoLabel;
+}

@@ -298,3 +298,10 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Host, Level, Seconds,
+    }
+}

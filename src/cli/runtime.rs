@@ -450,3 +450,13 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum UsageError {
+        NoCommand, UnknownCommand { name }, UnknownGlobal { flag }, UnknownFlag { flag, command },
+        NoId { command }, TooMany { command, word }, NoValue { flag },
+        UnwantedValue { flag, value }, Value { flag, value, expected }, NotUtf8 { word }, Id(..),
+        Signal(..),
+    }
+}

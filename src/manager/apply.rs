@@ -395,3 +395,10 @@ fn gone(removed: Result<(), Refusal>) -> Result<Became, NotGone> {
         Err(Refusal::NotSent(why)) => Err(NotGone::Still(why)),
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum NotDeactivated {
+        Missing { path }, Rootfs(..), Image(..), Hook(..), Elsewhere { why },
+    }
+}

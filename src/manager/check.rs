@@ -221,3 +221,12 @@ fn this_machine() -> Machine {
     let why = format!("this machine is {name} (--machine names another)");
     Machine::new(&name, why)
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Open { name, source }, Nowhere { name, source }, Folder { name, source },
+        Rootfs { name, source }, Archive { name, source }, Against { root, source },
+        Print { source },
+    }
+}

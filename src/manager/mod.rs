@@ -330,3 +330,14 @@ fn resolve<'a, T>(
     let ids = std::iter::once(first).chain(others).map(|one| gather::brief(of(one).0)).collect();
     Err(Failure::Ambiguous { name: name.to_owned(), ids })
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Failure {
+        Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
+        RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
+        NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
+        Records { why }, Check(..), Print { source }, Signals { source }, Descriptors { source },
+        Close { source },
+    }
+}

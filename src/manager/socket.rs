@@ -75,3 +75,8 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct UnusableHost { value };
+}

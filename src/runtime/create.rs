@@ -479,3 +479,13 @@ impl Making<'_> {
         NotUndone { first: chain(&first), then: failures.join("; ") }.into()
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Bundle(..), Rootfs(..), NotAnExtension(..), Unpassable(..), CgroupPath(..), NoConsole,
+        NoTerminal, PidFilePath { path }, State(..), Console(..), Hooks(..), Proxy(..),
+        Namespace(..), Cgroup(..), Null { source }, PidFile { path, source },
+    }
+    struct NotUndone { first, then };
+}

@@ -311,3 +311,14 @@ fn end_proxy(proxy: &Process, duty: Duty, last_signal: Signal) -> Result<(), Err
     }
     Ok(proxy::kill(proxy)?)
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Operator { id, source }, HeldByAnother { id, path }, Proxy(..), Tell { pid, source },
+        State(..),
+    }
+    enum HookError {
+        Rootfs { source }, Hook(..),
+    }
+}

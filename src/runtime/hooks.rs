@@ -219,3 +219,10 @@ fn run(
     });
     done.map(drop)
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Image(..), HookGone { hook, rootfs }, Hook(..), Namespace(..), State { source },
+    }
+}

@@ -305,3 +305,13 @@ fn observe(state: &State) -> Result<(Option<process::Process>, Status), Error> {
     let status = state.true_status(proxy_is);
     Ok((found, status))
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Unknown { id }, Damaged { id, path, why }, Busy { id }, Proxy { id, source },
+        Descriptors { source }, Statuses { source }, Print { source }, CalledAsManager,
+        Unsupported { verb, why }, NoTopic { topic }, Json { source }, Unprivileged(..), State(..),
+        Usage(..),
+    }
+}

@@ -207,3 +207,12 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Spawn { verb, source }, Verb { verb, exit = Exit::Status(7) }, NotUtf8 { word },
+        NotUndone { first, then }, Look { source }, Wait { source }, Refused { reason },
+        Interrupted, Prepare { source },
+    }
+}

@@ -240,3 +240,11 @@ fn stop(
     }
     NotStopped { first: chain(&first), then: failures.join("; ") }.into()
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Rootfs(..), Hooks(..), Refused(..), Namespace(..), State(..), Tell { pid, source },
+    }
+    struct NotStopped { first, then };
+}

@@ -1,6 +1,7 @@
 //! The house rules that a program can check. Each check is a pure function from sources to violations,
 //! with a test that shows it find a planted one; the tests here run them over this repository.
 
+mod errors;
 mod files;
 mod imports;
 mod type_names;
@@ -45,6 +46,25 @@ fn collect(folder: &Path, sources: &mut Vec<Source>) {
     }
 }
 
+/// Text files below a directory, by their path in it.
+fn files_below(directory: &str) -> Vec<Source> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let (mut found, mut left) = (Vec::new(), vec![top.clone()]);
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let relative = path.strip_prefix(&top).unwrap().to_str().unwrap().to_owned();
+                found
+                    .push(Source { path: relative, text: std::fs::read_to_string(&path).unwrap() });
+            }
+        }
+    }
+    found
+}
+
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -79,6 +99,11 @@ fn no_file_is_too_long() {
 #[test]
 fn nothing_has_a_name_that_says_nothing() {
     none(&files::named_for_nothing(&rust_files(&EVERYTHING)));
+}
+
+#[test]
+fn the_text_of_every_error_is_recorded() {
+    none(&errors::unrecorded(&rust_files(&["src"]), &files_below("tests/golden/errors")));
 }
 
 #[test]

@@ -283,3 +283,11 @@ impl Pass {
 #[cfg(test)]
 #[path = "archive_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Stream(..), Layer { name, source }, TooMany, DocumentTooLong { name }, TooManyImages,
+        TooMuchTogether, NoManifest, TooMuch(..), Invalid(..),
+    }
+}

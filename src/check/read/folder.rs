@@ -348,3 +348,11 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        List { path, source }, Read { path, source }, TooMany { path }, TooLong { path },
+        Outside(..), TooMuch(..),
+    }
+}

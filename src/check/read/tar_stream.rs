@@ -338,3 +338,11 @@ fn unpacked<'a>(
         (Box::new(whole(head)), Compression::None)
     })
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_),
+        Sparse { path }, TooMuch, Headers,
+    }
+}

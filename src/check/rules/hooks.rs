@@ -406,3 +406,10 @@ mod tests {
         assert_eq!(rules(findings), ["hook-name"; 3]);
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Misused {
+        OneWord(_), Option(_), NoProgram(_),
+    }
+}

@@ -448,3 +448,11 @@ mod tests {
         assert_eq!(error, "c is not what it should be");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Document { name, source }, Type { name, source }, NotJson { name }, NoImage { name },
+        NoManifest, Missing { name },
+    }
+}

@@ -138,3 +138,12 @@ pub(crate) struct Unpacked {
     /// The first path that leads out of the rootfs; engines stop at its root.
     pub(crate) climbs: Option<String>,
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Why {
+        Twice, Below { at, what }, Behind { at }, Loop, TooLong, Root, HardLink { target },
+        HardLinkToFolder { target }, Target, OwnWhiteout, FolderGone, Unknown { flag }, Sparse,
+        Attribute { name }, Unreadable(_),
+    }
+}

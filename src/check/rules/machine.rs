@@ -164,3 +164,8 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Unknown { name };
+}

@@ -211,3 +211,8 @@ mod tests {
         assert_eq!(sections, Rule::ALL.len(), "docs/check.md explains a rule that is none");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Unknown { name };
+}

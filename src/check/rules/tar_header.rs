@@ -250,3 +250,10 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 #[cfg(test)]
 #[path = "tar_header_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Checksum, Number { field }, Record,
+    }
+}

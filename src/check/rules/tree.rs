@@ -479,3 +479,9 @@ pub(crate) mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Outside { path };
+    struct TooMuch;
+}

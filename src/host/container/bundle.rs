@@ -46,3 +46,10 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Bundle, Error> {
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     Ok(std::path::absolute(path)?.components().collect())
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Locate { path, source }, NotUtf8 { path }, Read { path, source }, Invalid { path, source },
+    }
+}

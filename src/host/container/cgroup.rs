@@ -141,3 +141,10 @@ fn hierarchies() -> Result<Vec<PathBuf>, Error> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        List { source }, Create { path, source }, Enter { path, source }, Remove { path, source },
+    }
+}

@@ -79,3 +79,10 @@ fn send(master: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
     rustix::net::sendmsg(&socket, &name, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Create { source }, Send { path, source }, Full { path },
+    }
+}

@@ -311,3 +311,11 @@ mod tests {
         assert!(load(base.path(), &id("c0")).unwrap().is_none());
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Read { path, source }, Parse { path, source }, Distrusted { path, why = Distrust::Names },
+        Write { folder, source },
+    }
+}

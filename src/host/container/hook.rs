@@ -338,3 +338,18 @@ fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
 pub(crate) fn folder_or_root(folder: &str) -> &str {
     if Path::new(folder).is_dir() { folder } else { "/" }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Failed { name, exit = Exit::Status(7), said }, Unrunnable { name, why },
+        Refused { name, refusal = a_refusal() }, Unwatched { name, refusal = a_refusal() },
+        Guard { name, source }, Watch { name, source }, GuardLost { name, how },
+        Unseen { name, how, source },
+    }
+}
+
+#[cfg(test)]
+fn a_refusal() -> Refusal {
+    Refusal { purpose: "PURPOSE".to_owned(), call: "CALL".to_owned(), errno: 7 }
+}

@@ -113,3 +113,10 @@ impl ImageHook<'_> {
         })
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Rootfs(..), Unpassable(..), Name { source },
+    }
+}

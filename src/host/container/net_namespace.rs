@@ -117,3 +117,11 @@ fn open(path: &str) -> Result<File, Error> {
         .open(path)
         .map_err(|source| Error::Open { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Open { path, source }, Look { path, source }, Join { path, source }, Create { source },
+        Return { source },
+    }
+}

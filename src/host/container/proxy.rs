@@ -341,3 +341,12 @@ fn prepare() -> Result<Waiter, (Step, io::Error)> {
     sandbox::enter()?;
     Ok(waiter)
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Spawn { source }, NotReady, Ended { exit = Some(Exit::Status(7)) },
+        Refused { step = Step::Waiting, errno }, Slow, Watch { source }, Kill { pid, source },
+        Immortal { pid },
+    }
+}

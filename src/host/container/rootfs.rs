@@ -478,3 +478,12 @@ mod tests {
         assert!(matches!(tree.hook(), Err(Error::Look { .. })), "a loop of links");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Escapes { path, bundle }, Open { path, source }, Replaced { path }, Gone { path, source },
+        MountedElsewhere { path }, LookForMount { path, source }, LookInProxy { path, pid, source },
+        Look { hook, rootfs, source }, Boot { rootfs, source }, Unfit(..), NotUtf8 { hook, path },
+    }
+}

@@ -488,3 +488,13 @@ fn load(folder: BorrowedFd<'_>, id: &ContainerId, folder_path: &Path) -> Result<
 #[cfg(test)]
 #[path = "state_dir_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Create { path, source }, Open { path, source }, Lock { path, source }, Read { path, source },
+        Write { path, source }, Remove { path, source }, List { path, source }, Restless { path },
+        Proxy { path, source }, Exists { id, path }, Taken { id, source }, InTheWay { path },
+        Root { path, source }, Distrusted { id, source }, OtherId { id, found, path }, Unidentified { path, why },
+    }
+}

@@ -112,3 +112,14 @@ impl Error {
         matches!(self, Self::Stopped { .. })
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Unreachable { socket, source }, Api { socket, source }, Refused { what, status, message },
+        NoAnswer { what, limit = Duration::from_secs(7) }, OutOfTime { what }, Stopped { what },
+        TooLarge { what, limit }, Garbage { what, source }, Broken { what, source },
+        Http { what, source = ureq::Error::HostNotFound },
+        Uri { what, source = "".parse::<ureq::http::Uri>().unwrap_err().into() },
+    }
+}

@@ -131,3 +131,8 @@ mod tests {
         assert!(error.to_string().contains("/containers\""), "{error}");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Unreadable { path, source };
+}

@@ -141,3 +141,10 @@ mod tests {
         assert!(matches!(loaded, Err(Error::Locked { .. })), "{loaded:?}");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Read { path, source }, Locked { path },
+    }
+}

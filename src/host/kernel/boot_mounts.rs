@@ -234,3 +234,10 @@ mod tests {
         assert!(block(&root).unwrap().is_none());
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        NotMounted { folder }, Read(..), Invalid { path, source },
+    }
+}

@@ -95,3 +95,11 @@ impl AsFd for OperationLock {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Open { path, source }, Distrusted { path, why = Distrust::Names }, NotAFile { path },
+        Busy { path }, Stopped,
+    }
+}

@@ -180,3 +180,10 @@ impl Log {
         self.patience.set(patience);
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Unusable {
+        Open { path, source }, Distrusted { path, source },
+    }
+}

@@ -42,3 +42,10 @@ pub(crate) fn check() -> Result<(), Unprivileged> {
         Err(error) => Err(Unprivileged::Unknown { source: error.into() }),
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Unprivileged {
+        NotRoot { uid }, UserNamespace, Unknown { source },
+    }
+}

@@ -286,3 +286,10 @@ mod tests {
         assert!(open_directory(&file).unwrap_err().is_of_the_path());
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Error {
+        Distrusted { path, why = Distrust::Names }, Open { path, source },
+    }
+}

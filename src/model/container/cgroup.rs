@@ -112,3 +112,10 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Escapes { path }, Empty { path }, Slice { path, slice }, Unit { path, unit },
+    }
+}

@@ -221,3 +221,11 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Unpassable {
+        Name { origin = Origin::Rootfs, found }, Value { origin = Origin::Rootfs },
+        TooLong { origin = Origin::Rootfs, len }, TooMuch,
+    }
+}

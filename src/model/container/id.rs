@@ -98,3 +98,10 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Empty, TooLong { len }, Character { id, found, position },
+    }
+}

@@ -207,3 +207,12 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Refused {
+        StartStopped { id }, StartRunning { id }, StartCreating { id }, StartDeleting { id },
+        KillNotRunning { id, status = Status::Creating },
+        DeleteNotStopped { id, status = Status::Creating },
+    }
+}

@@ -30,3 +30,10 @@ mod tests {
         assert!(odd.contains(r#""a\n\u{1b}""#) && !odd.contains(['\n', '\u{1b}']), "{odd}");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Refusal {
+        BringsKernel { file },
+    }
+}

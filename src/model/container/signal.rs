@@ -124,3 +124,8 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Unknown { text };
+}

@@ -451,3 +451,12 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        Json(_), NoVersion, Version { version }, NoProcess, NoRoot, Nul { place },
+        HookPath { place, path }, HookTimeout { place, timeout }, NetworkPath { path },
+        Networks { count },
+    }
+}

@@ -129,3 +129,10 @@ mod tests {
         assert_eq!(in_path("a?b#c d%é"), "a%3Fb%23c%20d%25%C3%A9");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum NoCommonVersion {
+        Silent, Unreadable { text }, TooOld { theirs = ApiVersion { major: 1, minor: 7 } },
+    }
+}

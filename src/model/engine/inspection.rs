@@ -196,3 +196,8 @@ mod tests {
         assert_eq!((podman.error, podman.layers), (None, None), "its own layer is not named");
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct NoState;
+}

@@ -158,3 +158,8 @@ fn next_if(chars: &mut Chars<'_>, wanted: char) -> bool {
 #[cfg(test)]
 #[path = "glob_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct Malformed { pattern, why };
+}

@@ -109,3 +109,10 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Unfit {
+        NotAFile { hook, what }, NotExecutable { hook, mode },
+    }
+}

@@ -162,3 +162,16 @@ mod tests {
         assert!(role(&annotations, absent).is_err());
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum NotAnExtension {
+        ClassMissing {
+            annotations = AnnotationCount(7),
+            store = Lookup::Absent {
+                path: sample("path"), store: crate::model::extension::label_sources::Store::Moby
+            }
+        },
+        ClassUnsupported { class },
+    }
+}

@@ -185,3 +185,10 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Invalid {
+        TooLong { len }, NoSignature, Line { line }, Full,
+    }
+}

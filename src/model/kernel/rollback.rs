@@ -208,3 +208,10 @@ mod tests {
         assert!(can_roll_back(Form::Block, b"torn").is_err());
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Unclear {
+        Block(..), TooLong { len }, NotText, Value { value },
+    }
+}

@@ -295,3 +295,8 @@ mod tests {
         assert_eq!(Json::parse(b"-5").unwrap(), Json::Number);
     }
 }
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    struct WrongType { field, found, expected };
+}
