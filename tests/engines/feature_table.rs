@@ -27,21 +27,21 @@ const RUN: &[&str] = &[
     "an_exited_extension_can_be_started_again",
 ];
 const LOGS: &[&str] = &[
-    "what_hooks_print_is_in_the_log_create_before_start",
+    "the_output_of_hooks_is_in_the_log_create_before_start",
     "a_create_hook_that_prints_a_mebibyte_hangs_nothing_and_is_logged",
 ];
-const CREATE: &[&str] = &["a_failing_create_hook_is_quoted_and_can_be_mended"];
-const START: &[&str] = &["a_failing_start_hook_is_quoted_and_can_be_mended"];
-const DELETE: &[&str] = &["a_failing_delete_hook_spoils_nothing"];
+const CREATE: &[&str] = &["a_failing_create_hook_is_quoted_and_can_be_fixed"];
+const START: &[&str] = &["a_failing_start_hook_is_quoted_and_can_be_fixed"];
+const DELETE: &[&str] = &["a_failing_delete_hook_does_not_stop_the_removal"];
 const STOP: &[&str] = &["stop_is_answered_in_every_phase"];
 const KILL: &[&str] = &["kill_is_answered_in_every_phase"];
 const TERMINAL: &[&str] = &["a_terminal_works_and_shows_what_hooks_print"];
-const CRI_NODE: &[&str] = &["a_pod_on_the_hosts_network_deploys_and_goes"];
-const CRI_POD: &[&str] = &["a_pod_with_a_network_of_its_own_deploys_and_goes"];
+const CRI_NODE: &[&str] = &["a_pod_on_the_hosts_network_is_deployed_and_removed"];
+const CRI_POD: &[&str] = &["a_pod_with_a_network_of_its_own_is_deployed_and_removed"];
 const DOCKER_NETWORKS: &[&str] = &["the_host_keeps_its_network_and_mounts_whatever_the_network"];
-const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_mended_by_force"];
-const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_mended_by_force"];
-const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_mended_by_force"];
+const DAEMON_IN_CREATE: &[&str] = &["a_daemon_killed_during_a_create_hook_is_repaired_by_force"];
+const DAEMON_IN_START: &[&str] = &["a_daemon_killed_during_a_start_hook_is_repaired_by_force"];
+const DAEMON_IN_DELETE: &[&str] = &["a_daemon_killed_during_a_delete_hook_is_repaired_by_force"];
 const PODMAN_BRIDGES: &[&str] = &["the_host_keeps_its_network_whatever_the_bridge"];
 const STORE_OF_DOCKER: Cell = Na("Docker has one place for images");
 const NO_STORE: Cell = Na("labels come as annotations");
@@ -75,7 +75,7 @@ pub(crate) fn features() -> Vec<Feature> {
             [
                 Shown(DELETE),
                 Shown(DELETE),
-                Shown(&["a_failing_delete_hook_spoils_nothing"]),
+                Shown(&["a_failing_delete_hook_does_not_stop_the_removal"]),
                 Shown(DELETE),
             ],
         ),
@@ -115,10 +115,10 @@ pub(crate) fn features() -> Vec<Feature> {
         (
             "restart policy",
             [
-                Shown(&["restart_policies_deploy_again_and_again"]),
+                Shown(&["restart_policies_deploy_repeatedly"]),
                 Na("`ctr` has none"),
                 Na("the kubelet restarts pods, by creating a new container"),
-                Shown(&["restart_always_goes_on_although_conmon_blocks_sigusr1"]),
+                Shown(&["restart_always_continues_although_conmon_blocks_sigusr1"]),
             ],
         ),
         (
@@ -176,7 +176,7 @@ pub(crate) fn features() -> Vec<Feature> {
         (
             "live-restore",
             [
-                Shown(&["live_restore_takes_an_extension_up_again"]),
+                Shown(&["live_restore_finds_the_extension_again"]),
                 Na("containerd always does this: see daemon restart"),
                 Na("containerd always does this: see daemon restart"),
                 Na("Podman has no daemon"),
@@ -191,14 +191,14 @@ pub(crate) fn features() -> Vec<Feature> {
                     "a_shim_killed_during_a_start_hook_leaves_nothing",
                 ]),
                 Shown(&[
-                    "a_shim_killed_during_a_create_hook_is_mended_by_force",
-                    "a_shim_killed_during_a_start_hook_is_mended_by_force",
-                    "a_shim_killed_during_a_delete_hook_is_mended_by_force",
+                    "a_shim_killed_during_a_create_hook_is_repaired_by_force",
+                    "a_shim_killed_during_a_start_hook_is_repaired_by_force",
+                    "a_shim_killed_during_a_delete_hook_is_repaired_by_force",
                 ]),
                 SHIM_OF_CRI,
                 Shown(&[
-                    "a_conmon_killed_during_a_create_hook_is_mended_by_force",
-                    "a_conmon_killed_during_a_start_hook_is_mended_by_force",
+                    "a_conmon_killed_during_a_create_hook_is_repaired_by_force",
+                    "a_conmon_killed_during_a_start_hook_is_repaired_by_force",
                 ]),
             ],
         ),
@@ -206,12 +206,12 @@ pub(crate) fn features() -> Vec<Feature> {
             "daemon killed in create",
             [
                 Shown(&[
-                    "a_daemon_killed_during_a_create_hook_is_mended_by_force",
-                    "a_create_that_the_end_of_the_daemon_interrupts_can_be_repeated",
+                    "a_daemon_killed_during_a_create_hook_is_repaired_by_force",
+                    "a_create_interrupted_by_the_end_of_the_daemon_can_be_repeated",
                 ]),
                 Shown(DAEMON_IN_CREATE),
                 DAEMON_OF_CRI,
-                Shown(&["a_podman_killed_during_a_create_hook_is_mended_by_force"]),
+                Shown(&["a_podman_killed_during_a_create_hook_is_repaired_by_force"]),
             ],
         ),
         (
@@ -220,7 +220,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 Shown(DAEMON_IN_START),
                 Shown(DAEMON_IN_START),
                 DAEMON_OF_CRI,
-                Shown(&["a_podman_killed_during_a_start_hook_is_mended_by_force"]),
+                Shown(&["a_podman_killed_during_a_start_hook_is_repaired_by_force"]),
             ],
         ),
         (
@@ -262,7 +262,7 @@ pub(crate) fn features() -> Vec<Feature> {
                     "labels_come_from_the_image_stores_of_storage_conf",
                     "labels_come_from_an_image_store_apart",
                     "labels_come_by_a_transient_store",
-                    "labels_come_though_the_images_id_is_not_the_digest_of_its_configuration",
+                    "labels_are_found_even_if_the_images_id_is_not_the_digest_of_its_configuration",
                 ]),
             ],
         ),

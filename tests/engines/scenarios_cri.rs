@@ -16,11 +16,13 @@ type Scenario = fn(&Cri);
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     let scenarios: [(&str, Scenario); 5] = [
-        ("a_pod_on_the_hosts_network_deploys_and_goes", |cri| deploys(cri, Network::Node)),
-        ("a_pod_with_a_network_of_its_own_deploys_and_goes", |cri| deploys(cri, Network::Pod)),
+        ("a_pod_on_the_hosts_network_is_deployed_and_removed", |cri| deploys(cri, Network::Node)),
+        ("a_pod_with_a_network_of_its_own_is_deployed_and_removed", |cri| {
+            deploys(cri, Network::Pod)
+        }),
         ("a_failing_create_hook_is_quoted_and_leaves_the_pod_ready", |cri| fails(cri, "create")),
         ("a_failing_start_hook_is_quoted_and_leaves_the_pod_ready", |cri| fails(cri, "start")),
-        ("a_failing_delete_hook_spoils_nothing", failing_delete),
+        ("a_failing_delete_hook_does_not_stop_the_removal", failing_delete),
     ];
     for (name, scenario) in scenarios {
         let engines = Arc::clone(engines);

@@ -17,14 +17,17 @@ use crate::test_list::Suite;
 type Shared = fn(&Docker);
 
 const ON_THE_SHARED_DAEMON: [(&str, Shared); 9] = [
-    ("a_delete_hook_of_a_minute_leaves_a_container_that_starts_and_goes", delete_hook_of_a_minute),
+    (
+        "a_delete_hook_of_a_minute_leaves_a_container_that_can_be_started_and_removed",
+        delete_hook_of_a_minute,
+    ),
     ("an_image_without_the_label_says_where_it_was_looked_for", no_label),
     ("a_class_of_100_kilobytes_is_refused_at_once", huge_class),
     ("labels_come_from_the_container_store", labels_from_the_store),
     ("rm_force_during_a_start_hook_leaves_nothing", rm_during_start),
     ("created_containers_can_be_stopped_and_removed", created_containers),
-    ("a_container_of_rm_goes_by_itself", rm_option),
-    ("root_of_a_container_with_the_hosts_pids_gets_nowhere_through_a_proxy", intruder),
+    ("a_container_with_rm_is_removed_by_the_engine", rm_option),
+    ("root_of_a_container_with_the_hosts_pids_cannot_use_the_proxy", intruder),
     ("top_and_exec_answer_during_a_start_hook", top_and_exec),
 ];
 
@@ -33,13 +36,13 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
         let engines = Arc::clone(engines);
         suite.test(format!("docker::{name}"), move || scenario(engines.docker()));
     }
-    suite.test("docker::restart_policies_deploy_again_and_again", restart_policies);
+    suite.test("docker::restart_policies_deploy_repeatedly", restart_policies);
     suite.test("docker::extensions_outlive_a_restart_of_the_daemon", restart_of_the_daemon);
     suite.test(
-        "docker::a_create_that_the_end_of_the_daemon_interrupts_can_be_repeated",
+        "docker::a_create_interrupted_by_the_end_of_the_daemon_can_be_repeated",
         interrupted_create,
     );
-    suite.test("docker::live_restore_takes_an_extension_up_again", live_restore);
+    suite.test("docker::live_restore_finds_the_extension_again", live_restore);
 }
 
 /// The daemon gives delete 30 s and then kills the runtime, so this takes a little more than that.

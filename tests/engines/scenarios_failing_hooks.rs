@@ -12,13 +12,13 @@ use crate::test_list::Suite;
 type Scenario = fn(&dyn Engine);
 
 const SCENARIOS: [(&str, Scenario); 7] = [
-    ("a_failing_create_hook_is_quoted_and_can_be_mended", failing_create),
-    ("a_failing_start_hook_is_quoted_and_can_be_mended", failing_start),
-    ("a_failing_delete_hook_spoils_nothing", failing_delete),
+    ("a_failing_create_hook_is_quoted_and_can_be_fixed", failing_create),
+    ("a_failing_start_hook_is_quoted_and_can_be_fixed", failing_start),
+    ("a_failing_delete_hook_does_not_stop_the_removal", failing_delete),
     ("a_hook_killed_by_a_signal_is_reported_as_such", killed_hook),
     ("a_hook_that_cannot_be_executed_is_reported_as_such", unexecutable_hook),
     ("an_image_of_another_class_is_refused", another_class),
-    ("the_words_of_a_hook_do_not_pose_as_the_engines", misleading_words),
+    ("the_output_of_a_hook_does_not_trigger_the_engines_phrases", misleading_words),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {

@@ -29,7 +29,7 @@ const WAITING: &str = "[ -e $NOTES/go ] || { pwd -P > $NOTES/waiting; \
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     for hook in ["create", "start", "delete"] {
-        let name = |what: &str| format!("{what}_killed_during_a_{hook}_hook_is_mended_by_force");
+        let name = |what: &str| format!("{what}_killed_during_a_{hook}_hook_is_repaired_by_force");
         // What is killed may not be shared.
         suite.test(format!("docker::{}", name("a_daemon")), move || {
             let docker = Docker::start(&[]);

@@ -23,15 +23,15 @@ pub(crate) const OS: &str = "io.balena.image.os-version";
 type Scenario = fn(&Docker);
 
 const SCENARIOS: [(&str, Scenario); 9] = [
-    ("failed_and_dead_ones_are_removed_and_nothing_else", failed_and_dead),
-    ("stale_ones_go_with_images_and_volumes_when_it_is_asked_for", stale),
-    ("images_go_after_those_that_were_built_on_them_or_stay_with_them", built_on_each_other),
-    ("deactivate_runs_before_its_container_goes", deactivate),
-    ("a_cleanup_beside_deploys_takes_failed_ones_alone", beside_deploys),
-    ("status_is_told_from_the_store_when_the_engine_does_not_answer", without_an_engine),
-    ("what_was_said_at_a_deploy_is_kept", said_at_a_deploy),
-    ("what_another_runtime_ran_is_not_applied", another_runtime),
-    ("a_refused_extension_stays_and_status_says_why", refused),
+    ("failed_and_dead_extensions_are_removed_and_nothing_else", failed_and_dead),
+    ("stale_extensions_are_removed_with_images_and_volumes_on_request", stale),
+    ("images_are_removed_after_the_images_built_on_them_or_kept_with_them", built_on_each_other),
+    ("deactivate_runs_before_its_container_is_removed", deactivate),
+    ("a_cleanup_during_deploys_removes_only_failed_containers", beside_deploys),
+    ("status_comes_from_the_data_directory_when_the_engine_does_not_answer", without_an_engine),
+    ("the_output_of_a_deploy_is_kept", said_at_a_deploy),
+    ("a_container_of_another_runtime_is_not_applied", another_runtime),
+    ("a_refused_extension_is_kept_and_status_says_why", refused),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite) {

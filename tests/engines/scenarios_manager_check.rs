@@ -16,9 +16,9 @@ use crate::test_list::Suite;
 type Shared = fn(&Docker);
 
 const ON_THE_SHARED_DAEMON: [(&str, Shared); 3] = [
-    ("an_image_of_the_engine_is_judged_like_its_archive", image_and_archive),
-    ("of_an_archive_with_two_images_both_are_judged", two_images),
-    ("an_image_that_the_engine_has_not_is_an_error", no_such_image),
+    ("an_image_of_the_engine_is_checked_like_its_archive", image_and_archive),
+    ("both_images_of_an_archive_are_checked", two_images),
+    ("an_image_that_the_engine_does_not_have_is_an_error", no_such_image),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {

@@ -37,7 +37,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
             is_told(&docker, "has a mount namespace of its own");
         });
     }
-    suite.test("docker::doctor_tells_an_engine_with_the_hosts_mounts", || {
+    suite.test("docker::doctor_recognizes_an_engine_with_the_hosts_mounts", || {
         is_told(&Docker::start(&[]), "has those of the host");
     });
     suite.test("docker::a_volume_that_only_the_engine_has_reaches_hooks", volume_of_the_engine);

@@ -25,13 +25,13 @@ use crate::test_list::Suite;
 type Scenario = fn(&Podman);
 
 const SCENARIOS: [(&str, Scenario); 7] = [
-    ("restart_always_goes_on_although_conmon_blocks_sigusr1", restart_always),
+    ("restart_always_continues_although_conmon_blocks_sigusr1", restart_always),
     ("initialized_containers_can_be_stopped_killed_and_removed", initialized),
     ("annotations_serve_as_labels_and_win_over_the_store", annotations),
     ("the_networks_host_and_none_work", networks),
     ("a_root_filesystem_without_an_image_deploys", plain_rootfs),
     ("a_missing_label_is_named", no_label),
-    ("the_manager_goes_by_the_record_since_podman_keeps_no_errors", manager_goes_by_the_record),
+    ("the_manager_uses_the_record_because_podman_keeps_no_errors", manager_goes_by_the_record),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {

@@ -17,8 +17,8 @@ const SCENARIOS: [(&str, fn()); 7] = [
     ("labels_come_from_an_image_store_apart", image_store_apart),
     ("labels_come_by_a_transient_store", transient_store),
     ("labels_come_with_a_user_namespace", user_namespace),
-    ("labels_come_though_the_images_id_is_not_the_digest_of_its_configuration", other_id),
-    ("what_leads_to_no_labels_is_named_with_what_one_can_do", nowhere),
+    ("labels_are_found_even_if_the_images_id_is_not_the_digest_of_its_configuration", other_id),
+    ("missing_labels_are_reported_with_the_cause_and_the_fix", nowhere),
 ];
 
 /// Which of the host's ids are root's and those of others in a container.

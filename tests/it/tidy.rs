@@ -87,7 +87,7 @@ fn no_two_layers_and_no_two_files_of_a_layer_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn every_file_says_what_lives_in_it() {
+fn every_file_begins_with_its_description() {
     none(&files::without_a_word(&rust_files(&EVERYTHING)));
 }
 
@@ -97,7 +97,7 @@ fn no_file_is_too_long() {
 }
 
 #[test]
-fn nothing_has_a_name_that_says_nothing() {
+fn no_file_has_a_meaningless_name() {
     none(&files::named_for_nothing(&rust_files(&EVERYTHING)));
 }
 

@@ -86,7 +86,7 @@ fn a_boot_removes_what_failed_before_it_and_then_lets_the_supervisor_come() {
 }
 
 #[test]
-fn a_boot_without_an_engine_goes_on() {
+fn a_boot_continues_without_an_engine() {
     let broken = r#"
         systemctl unmask docker.service docker.socket
         printf '[Service]\nEnvironment=DOCKER_OPTS=--no-such-option\n' | drop_in docker.service
@@ -110,7 +110,7 @@ fn a_boot_without_an_engine_goes_on() {
 }
 
 #[test]
-fn a_boot_with_an_engine_that_hangs_goes_on_and_a_cleanup_ends_when_it_is_told_to() {
+fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
     let hanging = r#"
         printf '[Service]\nExecStartPost=/bin/sh -c "kill -STOP $MAINPID"\n' | drop_in docker.service
         impatient --request-timeout 2

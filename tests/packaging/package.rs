@@ -128,7 +128,7 @@ fn an_upgrade_keeps_what_was_decided_and_nothing_of_the_old() {
 }
 
 #[test]
-fn what_an_administrator_disabled_stays_disabled_and_a_purge_leaves_nothing() {
+fn a_disabled_unit_remains_disabled_and_a_purge_leaves_nothing() {
     let script = format!(
         "list() {{ find /etc /lib /usr /var -xdev -name '*balena-extension*' | sort >\"/tmp/$1\"; }}
         list before

@@ -295,7 +295,7 @@ fn a_bundle_is_judged_as_the_runtime_judges_it() {
 }
 
 #[test]
-fn an_export_and_a_folder_have_the_labels_that_are_given() {
+fn an_export_and_a_directory_have_the_labels_that_are_given() {
     let folder = tempfile::tempdir().unwrap();
     let tar = folder.path().join("export.tar");
     let items = [
@@ -391,7 +391,7 @@ fn an_archive_may_come_from_standard_input() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_and_no_verdict() {
+fn an_input_that_cannot_be_read_is_an_error_and_not_a_finding() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "text.tar", "hello");
     write(folder.path(), "bundle/config.json", "{}");

@@ -19,7 +19,7 @@ pub(crate) fn stale(id: &str) -> Container {
 }
 
 #[test]
-fn what_failed_or_is_dead_goes_with_anonymous_volumes_and_all_else_stays() {
+fn failed_and_dead_containers_are_removed_with_anonymous_volumes_and_all_else_is_kept() {
     let others = [
         Container { labels: Value::Null, ..failed("null") },
         Container { labels: json!({ CLASS: "volume" }), ..failed("volume") },
@@ -233,7 +233,7 @@ fn every_boot_loader_keeps_the_window_closed() {
 }
 
 #[test]
-fn a_malformed_os_version_keeps_and_is_told() {
+fn a_malformed_os_version_keeps_the_container_and_is_reported() {
     let container = Container { labels: labels(&[(OS, "1.*,[")]), ..Container::new("a") };
     let store = Store::new(Contents {
         containers: vec![container],
@@ -261,7 +261,7 @@ fn a_malformed_os_version_keeps_and_is_told() {
 }
 
 #[test]
-fn what_cannot_be_read_of_the_system_removes_nothing_and_fails() {
+fn host_facts_that_cannot_be_read_remove_nothing_and_fail() {
     for (file, claim) in [
         ("etc/os-release", (OS, "1.*")),
         ("proc/sys/kernel/osrelease", (KERNEL, "5.10.0")),
@@ -303,7 +303,7 @@ fn a_thousand_dead_containers_go_four_at_a_time() {
 }
 
 #[test]
-fn a_signal_ends_it_cleanly_and_what_was_not_done_is_told() {
+fn a_signal_ends_cleanup_and_the_rest_is_reported_as_not_tried() {
     let store = Store::of(&(0..50).map(|number| failed(&format!("c{number}"))).collect::<Vec<_>>());
     let host = Host::new();
     let slow = store.clone();
@@ -356,7 +356,7 @@ fn only_one_cleanup_is_at_work_at_a_time() {
 }
 
 #[test]
-fn a_removal_that_nobody_has_heard_of_is_not_called_failed() {
+fn a_removal_without_an_answer_is_not_called_failed() {
     let (store, host) = (Store::of(&[failed("a")]), Host::new());
     let engine = host.engine_but(&store, |method, _| (method == "DELETE").then_some(Answer::Hang));
     let (out, err) =
@@ -389,7 +389,7 @@ fn an_engine_that_dies_during_a_removal_leaves_it_unknown() {
 }
 
 #[test]
-fn a_failed_container_that_was_started_again_since_is_left_alone() {
+fn a_failed_container_that_was_started_again_is_kept() {
     for state in ["running", "exited"] {
         let (store, host) = (Store::of(&[failed("a"), failed("b")]), Host::new());
         let (seen, asked) = (store.clone(), AtomicUsize::new(0));
@@ -415,7 +415,7 @@ fn a_failed_container_that_was_started_again_since_is_left_alone() {
 }
 
 #[test]
-fn an_image_goes_after_those_that_were_built_on_it() {
+fn an_image_is_removed_after_the_images_built_on_it() {
     let claim = labels(&[(OS, "2.112.*")]);
     let ids = ["base", "middle", "top"];
     let contents = Contents {
@@ -436,7 +436,7 @@ fn an_image_goes_after_those_that_were_built_on_it() {
 }
 
 #[test]
-fn what_the_engine_lists_and_nobody_understands_stops_nothing_but_what_it_may_use() {
+fn an_object_that_cannot_be_parsed_only_keeps_what_it_may_use() {
     let claim = labels(&[(OS, "2.112.*")]);
     let contents = Contents {
         containers: vec![failed("a")],

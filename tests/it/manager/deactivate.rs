@@ -44,7 +44,7 @@ fn after_a_signal_no_hook_and_no_removal_begins() {
 }
 
 #[test]
-fn deactivate_runs_before_a_stale_container_goes_with_exactly_its_environment() {
+fn deactivate_runs_before_the_removal_with_exactly_its_environment() {
     let host = Host::new();
     let seen = host.path("seen");
     let text = format!("tr '\\0' '\\n' < /proc/$$/environ > {}; pwd >> {0}", seen.display());
@@ -70,7 +70,7 @@ fn deactivate_runs_before_a_stale_container_goes_with_exactly_its_environment() 
 }
 
 #[test]
-fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
+fn a_deactivate_that_fails_is_reported_and_does_not_stop_the_removal() {
     let host = Host::new();
     let store = Store::of(&[with_deactivate(&host, "echo cannot >&2; exit 7")]);
     let _engine = host.engine(&store);
@@ -84,7 +84,7 @@ fn a_deactivate_that_fails_is_told_and_does_not_stop_the_removal() {
 }
 
 #[test]
-fn a_stale_container_goes_after_its_deactivate_though_it_has_been_started_again() {
+fn a_stale_container_is_removed_after_its_deactivate_even_if_it_was_started_again() {
     let host = Host::new();
     let ran = host.path("ran");
     let container = with_deactivate(&host, &format!("touch {}", ran.display()));
@@ -161,7 +161,7 @@ fn root_of_a_user_namespace_cleans_nothing_up() {
 }
 
 #[test]
-fn no_deactivate_runs_in_a_volume_that_a_container_which_is_no_extension_uses_too() {
+fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extension() {
     let host = Host::new();
     let ran = host.path("ran");
     let text = format!("touch {}", ran.display());
@@ -219,7 +219,7 @@ fn a_deactivate_runs_where_others_use_other_folders() {
 }
 
 #[test]
-fn of_what_the_engine_does_not_tell_a_volume_may_be_shared() {
+fn a_volume_is_treated_as_shared_when_the_engine_does_not_list_everything() {
     let host = Host::new();
     let ran = host.path("ran");
     let store = Store::of(&[with_deactivate(&host, &format!("touch {}", ran.display()))]);

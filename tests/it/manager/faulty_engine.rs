@@ -22,7 +22,7 @@ fn fails(host: &Host, words: &[&str], texts: &[&str]) {
 }
 
 #[test]
-fn an_engine_that_is_not_there_is_named_with_the_way_to_another() {
+fn an_engine_without_a_socket_is_named_with_the_option_for_another() {
     let host = Host::new();
     let socket = format!("unix://{}", host.socket().display());
     fails(&host, &["cleanup"], &[&socket, "--host unix:///", "DOCKER_HOST"]);
@@ -54,7 +54,7 @@ fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_ma
 }
 
 #[test]
-fn an_engine_that_is_starting_up_is_waited_for_if_that_is_wished() {
+fn an_engine_that_is_starting_up_is_waited_for_on_request() {
     let host = Host::new();
     let mut started = process::start(&mut host.command(&["cleanup", "--wait", "20"]));
     std::thread::sleep(Duration::from_millis(600));
@@ -79,7 +79,7 @@ fn an_engine_that_takes_connections_and_does_not_answer_yet_is_waited_for_as_wel
 }
 
 #[test]
-fn the_time_of_all_requests_has_words_and_a_status_of_its_own() {
+fn the_timeout_of_all_requests_has_its_own_message_and_status() {
     let host = Host::new();
     let _engine = host.engine_but(&Store::default(), |_, path| {
         path.starts_with("/containers/json").then_some(Answer::Hang)
@@ -151,7 +151,7 @@ fn a_signal_ends_the_wait_for_an_engine() {
 }
 
 #[test]
-fn answers_that_are_none_are_told_with_the_request() {
+fn invalid_answers_are_reported_with_the_request() {
     let list = |answer: &str, len: usize| {
         format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{answer}").into_bytes()
     };
@@ -180,7 +180,7 @@ fn answers_that_are_none_are_told_with_the_request() {
 }
 
 #[test]
-fn an_error_of_the_engine_is_told_with_its_status_and_its_words() {
+fn an_error_of_the_engine_is_reported_with_its_status_and_its_text() {
     let host = Host::new();
     let _engine = host.engine_but(&Store::default(), |_, path| {
         let error = Answer::Json(503, json!({ "message": "try later" }));
@@ -260,7 +260,7 @@ fn connections_are_kept_and_no_request_is_sent_in_vain() {
 }
 
 #[test]
-fn a_path_that_the_engine_does_not_know_is_not_a_container_that_is_gone() {
+fn a_path_that_the_engine_does_not_know_is_not_a_removed_container() {
     for answer in [json!({ "message": "page not found" }), json!({})] {
         let store = Store::of(&[Container { error: "no", ..Container::new("1") }]);
         let host = Host::new();

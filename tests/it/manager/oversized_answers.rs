@@ -65,7 +65,7 @@ fn a_mebibyte_that_an_engine_answers_is_reported_in_a_few_words() {
 }
 
 #[test]
-fn what_a_container_says_of_itself_is_cut_in_tables_and_errors() {
+fn long_texts_of_a_container_are_cut_in_tables_and_errors() {
     let text = "v v \u{1b}[2J".repeat(MEBIBYTE / 8);
     let claims = labels(&[("io.balena.image.kernel-version", text.as_str())]);
     let store = Store::of(&[
@@ -141,7 +141,7 @@ fn sizes_that_no_disk_has_add_up_to_the_most_there_is() {
 }
 
 #[test]
-fn errors_that_nobody_reads_are_dropped_after_30_seconds() {
+fn errors_that_are_not_read_are_dropped_after_30_seconds() {
     let store =
         Store::of(&["a", "b", "c"].map(|id| Container { error: "no", ..Container::new(id) }));
     let host = Host::new();

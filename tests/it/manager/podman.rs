@@ -9,7 +9,7 @@ use super::recorded_engine::Answer;
 use super::recorded_store::{Container, Store};
 
 #[test]
-fn podmans_failures_go_by_the_runtimes_record_and_stay_without_one() {
+fn podman_failures_are_removed_by_the_runtimes_record_and_kept_without_one() {
     let failed = |verb: &str| json!([{ "verb": verb, "time": "", "error": "no such radio" }]);
     let created = |id| Container { state: "created", ..Container::new(id) };
     let store =
@@ -46,7 +46,7 @@ fn a_record_of_a_failure_removes_nothing_of_an_engine_that_keeps_errors() {
 }
 
 #[test]
-fn podmans_failure_that_is_deployed_again_meanwhile_stays() {
+fn a_podman_failure_that_was_deployed_again_meanwhile_is_kept() {
     let host = Host::new();
     let store = Store::of(&[Container { state: "created", ..Container::new("a") }]);
     host.record("a", &json!([{ "verb": "create", "time": "", "error": "no" }]));

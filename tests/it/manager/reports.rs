@@ -171,7 +171,7 @@ fn touched(trace: &str, folders: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_copy_of_a_host_is_looked_at_alone_wherever_its_links_lead() {
+fn only_the_copy_of_a_host_is_read_wherever_its_links_lead() {
     let host = Host::new();
     let link = |target: &str, link: &str| {
         let link = host.path(link);
@@ -258,7 +258,7 @@ fn stored(host: &Host, id: &str, state: &Value) {
 }
 
 #[test]
-fn with_the_engine_down_status_is_told_from_its_store() {
+fn status_comes_from_the_data_directory_when_the_engine_is_down() {
     let host = Host::new();
     stored(&host, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 }));
     stored(&host, "bad", &json!({ "Error": "no", "StartedAt": "0001-01-01T00:00:00Z" }));
@@ -295,7 +295,7 @@ fn without_engine_and_store_both_are_named() {
 }
 
 #[test]
-fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
+fn logs_show_the_record_with_and_without_an_engine() {
     let host = Host::new();
     let record = json!({ "version": 1, "id": "abcdef", "steps": [{
         "verb": "create", "time": "2026-01-01T00:00:00Z", "error": "hook hooks/create exited",
@@ -325,7 +325,7 @@ fn logs_tell_what_the_runtime_recorded_with_and_without_an_engine() {
 }
 
 #[test]
-fn the_name_of_a_container_wins_over_a_record_whose_id_begins_so() {
+fn the_name_of_a_container_wins_over_the_start_of_a_record_id() {
     let host = Host::new();
     for id in ["cafe01", "beef02"] {
         let record = json!({ "version": 1, "id": id, "steps": [{
@@ -350,7 +350,7 @@ fn the_name_of_a_container_wins_over_a_record_whose_id_begins_so() {
 }
 
 #[test]
-fn the_record_says_why_an_extension_was_refused_and_cleanup_leaves_it() {
+fn the_record_says_why_an_extension_was_refused_and_cleanup_keeps_it() {
     let host = Host::new();
     let _engine = host.engine(&Store::of(&[Container { exit_code: 1, ..Container::new("a") }]));
     let told = || {
@@ -394,7 +394,7 @@ fn the_record_makes_the_sentence_of_a_failure() {
 }
 
 #[test]
-fn doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
+fn doctor_finds_problems_and_says_how_to_fix_them() {
     let host = Host::new();
     host.write("proc/filesystems", "nodev\ttmpfs\n\text4\n");
     host.write("mnt/boot/bootenv", "torn");

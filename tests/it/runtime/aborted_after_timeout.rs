@@ -28,7 +28,7 @@ fn an_image_hook_is_killed_with_all_it_started_after_60_seconds() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_fails_after_30_seconds() {
+fn an_answer_that_is_not_read_fails_after_30_seconds() {
     let container = Container::created();
     let id = container.id.as_str();
     let full = Full::new();
@@ -63,7 +63,7 @@ fn a_hook_of_the_spec_is_killed_with_all_it_started_after_its_timeout() {
 }
 
 #[test]
-fn a_timeout_at_start_fails_the_start_and_the_proxy_is_gone() {
+fn a_timeout_at_start_fails_the_start_and_ends_the_proxy() {
     let container = Container::new();
     container.spec_hook("startContainer", FAMILY, |hook| hook["timeout"] = 1.into());
     container.create().ok();

@@ -21,7 +21,7 @@ fn captured(container: &Container, call: &Command) -> String {
 }
 
 #[test]
-fn its_end_comes_when_create_ends_and_start_prints_what_its_hook_prints() {
+fn a_pipe_ends_when_create_ends_and_start_prints_the_output_of_its_hook() {
     let container = Container::new();
     container.hook("create", "echo checked");
     container.hook("start", HOOK);
@@ -36,7 +36,7 @@ fn its_end_comes_when_create_ends_and_start_prints_what_its_hook_prints() {
 
 /// Whoever reads a start that nobody drains must not hang it.
 #[test]
-fn a_start_whose_output_nobody_reads_ends() {
+fn a_start_whose_output_is_not_read_ends() {
     let container = Container::new();
     container.hook("start", "head -c 1000000 /dev/zero");
     captured(&container, &container.create_command());
@@ -46,7 +46,7 @@ fn a_start_whose_output_nobody_reads_ends() {
 }
 
 #[test]
-fn two_pipes_and_one_file_stay_the_containers_log() {
+fn two_pipes_or_one_file_remain_the_containers_log() {
     let container = Container::new();
     let mut create = container.create_command();
     let mut started = process::start(create.stdout(Stdio::piped()).stderr(Stdio::piped()));

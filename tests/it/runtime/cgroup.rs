@@ -65,7 +65,7 @@ fn made_beforehand(container: &Container) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_leaf_that_was_there_before_stays_when_create_fails() {
+fn a_leaf_that_existed_before_is_kept_when_create_fails() {
     let container = with_cgroup();
     let leaf = made_beforehand(&container);
     container.hook("create", "exit 3");
@@ -85,7 +85,7 @@ fn a_leaf_that_was_there_before_stays_when_create_fails() {
 }
 
 #[test]
-fn a_leaf_that_was_there_before_stays_at_delete() {
+fn a_leaf_that_existed_before_is_kept_at_delete() {
     for force in [&["delete"][..], &["delete", "--force"]] {
         let container = with_cgroup();
         let leaf = made_beforehand(&container);
@@ -132,7 +132,7 @@ fn a_leaf_that_a_killed_create_made_is_the_next_ones_even_if_it_cannot_be_remove
 }
 
 #[test]
-fn what_a_killed_create_left_is_removed_by_force() {
+fn the_remains_of_a_killed_create_are_removed_by_force() {
     let container = with_cgroup();
     container.spec_hook(
         "createContainer",
@@ -150,7 +150,7 @@ fn what_a_killed_create_left_is_removed_by_force() {
 }
 
 #[test]
-fn one_that_is_gone_already_is_no_obstacle() {
+fn a_leaf_that_is_removed_already_is_not_an_error() {
     let container = with_cgroup();
     container.create().ok();
     container.start().ok();
@@ -177,7 +177,7 @@ fn the_form_of_systemd_is_understood() {
 }
 
 #[test]
-fn without_a_path_the_proxy_stays_where_its_caller_is() {
+fn without_a_path_the_proxy_remains_in_the_cgroup_of_its_caller() {
     let container = Container::created();
     let own = Process(i32::try_from(std::process::id()).unwrap());
     assert_eq!(Process(container.pid()).cgroups(), own.cgroups());

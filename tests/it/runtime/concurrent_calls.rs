@@ -6,7 +6,7 @@ use crate::container::Container;
 use crate::process;
 
 #[test]
-fn of_many_creates_of_one_id_exactly_one_wins() {
+fn exactly_one_of_many_creates_of_an_id_succeeds() {
     for _ in 0..5 {
         let container = Container::new();
         let errors = container.beside("errors");
@@ -37,7 +37,7 @@ fn of_many_creates_of_one_id_exactly_one_wins() {
 }
 
 #[test]
-fn of_many_starts_exactly_one_wins() {
+fn exactly_one_of_many_starts_succeeds() {
     let container = Container::new();
     container.hook("start", "echo started >> count; sleep 0.1");
     container.create().ok();
@@ -52,7 +52,7 @@ fn of_many_starts_exactly_one_wins() {
 }
 
 #[test]
-fn of_many_deletes_one_runs_the_hook_and_none_that_insists_fails() {
+fn one_of_many_deletes_runs_the_hook_and_no_forced_one_fails() {
     let container = Container::new();
     container.hook("delete", "echo deleted >> count; sleep 0.1");
     container.create().ok();
@@ -67,7 +67,7 @@ fn of_many_deletes_one_runs_the_hook_and_none_that_insists_fails() {
 
 /// containerd's second delete comes from another process, and must not end the first.
 #[test]
-fn a_forced_delete_leaves_one_alone_that_waits_for_the_proxy() {
+fn a_forced_delete_does_not_kill_a_delete_that_waits_for_the_proxy() {
     let container = Container::new();
     container.hook("delete", "echo deleted >> count");
     container.create().ok();
@@ -92,7 +92,7 @@ fn a_signal_right_after_create_is_never_lost() {
 }
 
 #[test]
-fn a_signal_while_create_is_still_under_way_is_never_lost() {
+fn a_signal_during_create_is_never_lost() {
     for (signal, status) in [("USR1", 0), ("USR2", 1), ("TERM", 0), ("KILL", 137)] {
         let container = Container::new();
         let script = format!(r#"kill -{signal} $(sed 's/.*"pid":\([0-9]*\).*/\1/')"#);
@@ -138,7 +138,7 @@ fn a_delete_right_after_start_is_never_too_early() {
 }
 
 #[test]
-fn a_create_beside_a_hanging_one_is_refused_at_once() {
+fn a_create_during_a_hanging_create_is_refused_at_once() {
     let container = Container::new();
     container.hook("create", "touch hanging; while ! test -e go; do sleep 0.01; done");
     let mut first = process::start(container.create_command().stdout(std::process::Stdio::null()));

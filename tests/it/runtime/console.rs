@@ -84,7 +84,7 @@ fn the_master_arrives_and_the_proxy_has_the_slave_on_its_streams() {
 }
 
 #[test]
-fn what_hooks_print_appears_on_the_terminal() {
+fn the_output_of_hooks_appears_on_the_terminal() {
     let (container, socket) = with_terminal();
     container.hook("create", "echo create out; echo create err >&2");
     container.hook("start", "echo start out");
@@ -123,7 +123,7 @@ fn the_terminal_is_open_until_the_proxy_ends() {
 }
 
 #[test]
-fn a_megabyte_on_a_terminal_that_nobody_reads_does_not_hang() {
+fn a_megabyte_on_an_unread_terminal_does_not_hang() {
     let (container, socket) = with_terminal();
     container.hook("create", "head -c 1048576 /dev/zero | tr '\\0' x; touch printed");
     create(&container).ok();
@@ -157,7 +157,7 @@ fn a_socket_without_a_terminal_is_an_error() {
 }
 
 #[test]
-fn a_socket_that_nobody_listens_on_is_an_error_that_names_it() {
+fn a_socket_without_a_listener_is_an_error_that_names_it() {
     let (container, socket) = with_terminal();
     drop(socket);
     let path = container.beside("console");

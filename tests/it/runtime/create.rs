@@ -141,7 +141,7 @@ fn a_second_create_of_an_id_fails_and_leaves_the_first_untouched() {
 }
 
 #[test]
-fn the_id_of_a_stopped_container_is_still_taken_and_that_of_a_deleted_one_is_free() {
+fn the_id_of_a_stopped_container_is_taken_and_a_deleted_id_is_free() {
     let container = Container::stopped();
     container.create().fails(&["container with given ID already exists"]);
     container.delete().ok();
@@ -161,7 +161,7 @@ fn a_create_that_fails_after_the_proxy_was_started_leaves_nothing() {
 }
 
 #[test]
-fn a_create_that_fails_leaves_an_existing_pid_file_of_somebody_else_alone() {
+fn a_create_that_fails_keeps_a_pid_file_that_it_did_not_write() {
     let container = Container::new();
     std::fs::write(container.pid_file(), "1").unwrap();
     let inode = std::fs::metadata(container.pid_file()).unwrap().ino();

@@ -33,7 +33,7 @@ mod only_ours {
     }
 
     #[test]
-    fn a_deployment_is_told_from_the_labels_to_the_last_cgroup() {
+    fn debug_logs_a_deployment_from_the_labels_to_the_last_cgroup() {
         let container = Container::new();
         let socket = UnixListener::bind(container.beside("console")).unwrap();
         let (pid_file, socket_path) = (container.pid_file(), container.beside("console"));
@@ -119,7 +119,7 @@ mod only_ours {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_told_too() {
+    fn debug_logs_what_was_not_requested() {
         let container = Container::new();
         let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
         finished.ok();
@@ -134,7 +134,7 @@ mod only_ours {
     }
 
     #[test]
-    fn a_joined_namespace_and_a_sandbox_are_told() {
+    fn debug_logs_a_joined_namespace_and_a_sandbox() {
         let container = Container::new();
         container.configure(|config| {
             config["annotations"] = json!({ "io.kubernetes.cri.container-type": "sandbox" });
@@ -163,7 +163,7 @@ mod only_ours {
     }
 
     #[test]
-    fn a_create_that_fails_tells_what_it_takes_back() {
+    fn a_create_that_fails_logs_what_it_undoes() {
         let container = Container::new();
         container.hook("create", "true");
         container.hook("delete", "true");
@@ -183,7 +183,7 @@ mod only_ours {
     }
 
     #[test]
-    fn info_tells_no_story() {
+    fn the_level_info_logs_no_debug_lines() {
         let container = Container::new();
         container.hook("create", "true");
         assert_eq!(container.create().ok().log.len(), 1);
@@ -209,7 +209,7 @@ mod only_ours {
     }
 
     #[test]
-    fn a_verb_that_fails_tells_its_times_as_well() {
+    fn a_verb_that_fails_logs_its_times_as_well() {
         let container = Container::new();
         container.hook("create", "sleep 0.05; exit 1");
         let finished = container.create();

@@ -6,14 +6,14 @@ use crate::container::Container;
 use crate::process;
 
 #[test]
-fn a_stopped_container_goes_with_all_that_create_made() {
+fn delete_removes_all_that_create_made() {
     let container = Container::stopped();
     container.delete().silent();
     container.left_nothing();
 }
 
 #[test]
-fn a_created_container_stays_and_the_error_names_the_state_and_force() {
+fn a_created_container_is_kept_and_the_error_names_the_state_and_force() {
     let container = Container::created();
     container.delete().fails(&["cannot delete container", "created", "--force"]);
     assert_eq!(container.status(), "created");
@@ -88,7 +88,7 @@ fn an_image_without_a_delete_hook_is_deleted_without_a_warning() {
 }
 
 #[test]
-fn a_rootfs_that_has_gone_is_no_obstacle() {
+fn delete_works_without_the_rootfs() {
     let container = Container::new();
     container.hook("delete", "touch deleted");
     container.create().ok();
@@ -99,7 +99,7 @@ fn a_rootfs_that_has_gone_is_no_obstacle() {
 }
 
 #[test]
-fn a_bundle_that_has_gone_is_no_obstacle() {
+fn delete_works_without_the_bundle() {
     for force in [&["delete"][..], &["delete", "--force"]] {
         let container = Container::new();
         container.hook("delete", "touch deleted");
@@ -112,7 +112,7 @@ fn a_bundle_that_has_gone_is_no_obstacle() {
 }
 
 #[test]
-fn the_delete_hook_still_runs_when_only_the_bundle_has_gone() {
+fn the_delete_hook_runs_when_only_the_bundle_is_missing() {
     let container = Container::new();
     container.hook("delete", &format!("pwd > {}", container.beside("seen").display()));
     let rootfs = container.beside("rootfs");
@@ -169,7 +169,7 @@ fn force_ends_a_start_whose_hook_hangs_with_everything_it_started() {
 }
 
 #[test]
-fn what_a_killed_create_left_can_be_deleted() {
+fn the_remains_of_a_killed_create_can_be_deleted() {
     let container = killed_in_create();
     assert_eq!(container.status(), "creating");
     container.delete().fails(&["creating", "--force"]);
@@ -178,7 +178,7 @@ fn what_a_killed_create_left_can_be_deleted() {
 }
 
 #[test]
-fn what_a_killed_create_left_is_taken_over_by_the_next() {
+fn the_remains_of_a_killed_create_are_taken_over_by_the_next_one() {
     let container = killed_in_create();
     process::wait_for("the hook to be gone", || {
         crate::leftovers::processes(&container.id).is_empty().then_some(())

@@ -29,7 +29,7 @@ fn environment(container: &Container, verb: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_the_path_the_rootfs_the_labels_and_the_volumes_in_this_order() {
+fn the_environment_is_the_path_the_rootfs_the_labels_and_the_volumes_in_this_order() {
     let container = recording();
     container.configure(|config| {
         config["annotations"] = json!({
@@ -251,7 +251,7 @@ fn a_hook_that_is_a_link_is_resolved_as_if_the_rootfs_were_the_root() {
 }
 
 #[test]
-fn a_folder_of_hooks_that_is_a_link_is_resolved_inside_too() {
+fn a_hooks_directory_that_is_a_link_is_resolved_inside_the_rootfs_too() {
     let container = Container::new();
     std::fs::remove_dir(container.path("rootfs/hooks")).unwrap();
     std::fs::create_dir(container.path("rootfs/real")).unwrap();

@@ -15,7 +15,7 @@ fn features() -> finished::Finished {
 }
 
 #[test]
-fn they_parse_as_the_specs_own_structure() {
+fn the_features_parse_as_the_specs_own_structure() {
     let features: Features = serde_json::from_str(&features().out).unwrap();
     assert_eq!(features.oci_version_min(), "1.0.0");
     assert!(features.oci_version_max().starts_with("1."), "{}", features.oci_version_max());
@@ -31,7 +31,7 @@ fn every_hook_that_runs_is_listed_and_no_other() {
 }
 
 #[test]
-fn what_is_not_applied_is_not_claimed() {
+fn features_does_not_claim_what_is_not_applied() {
     let features: Features = serde_json::from_str(&features().out).unwrap();
     let linux = features.linux().clone().unwrap();
     assert_eq!(linux.namespaces().clone().unwrap(), [LinuxNamespaceType::Network]);
@@ -55,7 +55,7 @@ fn the_annotations_name_the_program_and_those_that_let_hooks_run_are_unsafe() {
 }
 
 #[test]
-fn they_are_indented_json() {
+fn the_features_are_indented_json() {
     assert!(features().out.starts_with("{\n  \""));
 }
 

@@ -17,7 +17,7 @@ fn behind(unshare: &[&str], container: &Container, words: &[&str]) -> Finished {
 }
 
 #[test]
-fn without_the_proc_of_this_pid_namespace_no_live_proxy_counts_as_gone() {
+fn without_the_proc_of_this_pid_namespace_no_live_proxy_counts_as_ended() {
     let nothing = [
         "--mount",
         "--propagation=private",
@@ -85,7 +85,7 @@ fn without_lists_of_children(container: &Container) -> std::path::PathBuf {
 }
 
 #[test]
-fn what_a_failed_hook_has_started_is_ended_on_a_kernel_without_lists_of_children() {
+fn the_children_of_a_failed_hook_are_killed_on_a_kernel_without_lists_of_children() {
     let container = Container::new();
     let program = without_lists_of_children(&container);
     container.hook("create", "setsid sleep 1000 & (setsid sleep 1000 &); sleep 0.1; exit 3");
@@ -96,7 +96,7 @@ fn what_a_failed_hook_has_started_is_ended_on_a_kernel_without_lists_of_children
 }
 
 #[test]
-fn what_a_guard_that_was_killed_leaves_is_ended_on_such_a_kernel() {
+fn the_children_of_a_killed_guard_are_killed_on_a_kernel_without_lists_of_children() {
     let container = Container::new();
     let program = without_lists_of_children(&container);
     container.hook("create", "setsid sleep 1000 & kill -KILL $PPID; sleep 1000");

@@ -11,7 +11,7 @@ use crate::process;
 const MEBIBYTE: &str = "head -c 1048576 /dev/zero | tr '\\0' x; echo end";
 
 #[test]
-fn each_stream_of_create_and_start_goes_to_the_containers_own() {
+fn each_stream_of_create_and_start_is_written_to_the_containers_own() {
     let container = Container::new();
     for verb in ["create", "start"] {
         container.hook(verb, &format!("echo {verb} out; echo {verb} err >&2"));
@@ -25,7 +25,7 @@ fn each_stream_of_create_and_start_goes_to_the_containers_own() {
 }
 
 #[test]
-fn what_failing_hooks_print_goes_there_too() {
+fn the_output_of_failing_hooks_is_in_the_log_too() {
     let container = Container::new();
     container.hook("start", "echo one; echo two >&2; exit 1");
     container.create().ok();
@@ -86,7 +86,7 @@ fn read(pipe: Option<impl std::io::Read>) -> String {
 }
 
 #[test]
-fn a_start_hook_that_prints_a_mebibyte_which_nobody_reads_does_not_hang() {
+fn a_start_hook_that_prints_an_unread_mebibyte_does_not_hang() {
     let container = Container::new();
     container.hook("start", MEBIBYTE);
     let mut command = container.create_command();
@@ -122,7 +122,7 @@ fn output_to_a_file_is_complete() {
 }
 
 #[test]
-fn a_container_log_that_nobody_has_open_any_more_is_no_error() {
+fn a_closed_container_log_is_not_an_error() {
     let container = Container::new();
     container.hook("create", MEBIBYTE);
     container.hook("start", "echo started; touch started");
@@ -136,7 +136,7 @@ fn a_container_log_that_nobody_has_open_any_more_is_no_error() {
 
 /// Engines wait for the end of the output of `start`, not only for the process.
 #[test]
-fn a_background_child_of_a_hook_holds_nobody_up() {
+fn a_background_child_of_a_hook_delays_nothing() {
     for verb in ["create", "start", "delete"] {
         let container = Container::new();
         container.hook(verb, "sleep 100 & echo $! > child");
@@ -183,7 +183,7 @@ fn nothing_is_left_of_a_hook_that_fails() {
 }
 
 #[test]
-fn a_hook_that_closes_its_output_is_waited_for_all_the_same() {
+fn a_hook_that_closes_its_output_is_still_waited_for() {
     let container = Container::new();
     container.hook("create", "exec >&- 2>&-; sleep 0.3; touch done");
     container.create().ok();
@@ -209,7 +209,7 @@ fn created_with_a_pipe(container: &Container) -> std::io::PipeReader {
 
 /// A start whose container's log has a reader that begins late, after the backlog has overflown.
 #[test]
-fn behind_a_gap_output_goes_on_while_the_hook_runs_and_nobody_spins() {
+fn output_continues_after_a_gap_and_no_process_spins() {
     let container = Container::new();
     container.hook("start", "head -c 4000000 /dev/zero; touch printed; while [ ! -e go ]; do sleep 0.05; done; echo after; while [ ! -e end ]; do sleep 0.05; done");
     let read = created_with_a_pipe(&container);

@@ -147,7 +147,7 @@ fn sockets_and_devices_in_the_place_of_a_hook_are_refused() {
 }
 
 #[test]
-fn odd_names_beside_a_hook_do_not_disturb_it() {
+fn other_files_in_the_hooks_directory_are_ignored() {
     let container = Container::new();
     container.hook("create", "touch \"$EXTENSION_ROOTFS/../ran\"");
     for name in [&b"start\n"[..], b"cre\xffate", b"delete\x1b[2J"] {
@@ -159,7 +159,7 @@ fn odd_names_beside_a_hook_do_not_disturb_it() {
 }
 
 #[test]
-fn a_hook_that_links_the_same_file_as_another_is_just_run() {
+fn a_hook_that_shares_its_file_with_another_is_run() {
     let container = Container::new();
     container.hook("create", "echo \"${0##*/}\" >> \"$EXTENSION_ROOTFS/../ran\"");
     let hooks = container.path("rootfs/hooks");
@@ -170,7 +170,7 @@ fn a_hook_that_links_the_same_file_as_another_is_just_run() {
 }
 
 #[test]
-fn a_rootfs_swapped_under_way_gives_one_hook_or_the_other_or_an_error_and_never_a_third_thing() {
+fn a_rootfs_swapped_meanwhile_gives_one_hook_or_the_other_or_an_error() {
     let container = Container::new();
     container.hook("create", "echo one >> \"$PWD/ran\"");
     let (rootfs, other) = (container.path("rootfs"), container.path("other"));
@@ -276,7 +276,7 @@ fn a_state_of_an_earlier_version_takes_the_rootfs_as_it_is() {
 }
 
 #[test]
-fn a_rootfs_that_is_gone_between_verbs_fails_start_and_not_delete() {
+fn a_rootfs_removed_between_verbs_fails_start_but_not_delete() {
     for replace in [None, Some("/dev/null"), Some("/nowhere/at/all"), Some("rootfs")] {
         let container = Container::new();
         container.hook("start", "echo start >> ran");

@@ -73,7 +73,7 @@ fn an_unknown_signal_is_named_and_changes_nothing() {
 }
 
 #[test]
-fn a_stopped_container_is_not_running_in_the_words_engines_match_on() {
+fn a_stopped_container_is_not_running_in_the_phrase_that_engines_match_on() {
     let container = Container::stopped();
     for signal in ["9", "TERM"] {
         let finished = container.kill(signal);
@@ -99,7 +99,7 @@ fn kill_all_of_a_stopped_container_is_a_silent_success() {
 }
 
 #[test]
-fn kill_all_reaches_a_proxy_that_is_there() {
+fn kill_all_signals_a_live_proxy() {
     let container = Container::created();
     container.call(&["kill", "--all", &container.id, "9"]).silent();
     assert_eq!(process::exit_status(container.pid()), 128 + 9);
@@ -183,7 +183,7 @@ mod only_ours {
     }
 
     #[test]
-    fn even_the_same_command_line_does_not_make_a_proxy_of_a_later_process() {
+    fn a_later_process_with_the_same_command_line_is_not_taken_for_the_proxy() {
         use std::os::unix::process::CommandExt as _;
         let container = Container::created();
         container.kill("KILL").ok();
@@ -210,7 +210,7 @@ mod only_ours {
     }
 
     #[test]
-    fn a_forged_pid_that_is_no_process_is_refused() {
+    fn a_forged_pid_without_a_process_is_refused() {
         for pid in [0, -1, 1, i32::MAX] {
             let container = Container::stopped();
             forge(&container, |state| {

@@ -92,7 +92,7 @@ fn annotations_with_a_class_win_whole_over_the_store() {
 }
 
 #[test]
-fn the_store_wins_whole_over_annotations_without_a_class() {
+fn all_labels_come_from_the_store_if_the_annotations_have_no_class() {
     let container = unlabelled();
     container
         .configure(|config| config["annotations"] = json!({ "io.balena.image.override": "9" }));
@@ -120,7 +120,7 @@ fn labels_from_the_store_are_remembered_for_start_and_delete() {
 }
 
 #[test]
-fn an_image_without_the_label_says_so_and_where_it_was_looked_for() {
+fn an_image_without_the_label_is_refused_and_the_error_names_where_it_was_looked_for() {
     let container = unlabelled();
     let root = container.beside("docker");
     let path = root.join("containers").join(&container.id).join("config.v2.json");

@@ -97,7 +97,7 @@ fn state_and_ps_in_any_state() {
 }
 
 #[test]
-fn create_in_none_but_one_that_died_creating() {
+fn create_only_over_a_create_that_died() {
     for ((state, container), again) in
         in_each_state().iter().zip([Succeeds, Refused(""), Refused(""), Refused(""), Refused("")])
     {

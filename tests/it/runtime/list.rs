@@ -45,7 +45,7 @@ fn json_is_a_list_of_states() {
 }
 
 #[test]
-fn quiet_prints_ids_alone() {
+fn quiet_prints_only_ids() {
     let container = Container::created();
     create_beside(&container, "a");
     let expected = format!("a\n{}\n", container.id);
@@ -62,7 +62,7 @@ fn nothing_is_a_header_and_an_empty_list() {
 }
 
 #[test]
-fn a_state_root_that_is_not_there_is_empty() {
+fn a_missing_state_root_is_empty() {
     let mut command = std::process::Command::new(crate::programs::runtime());
     let finished = capture::run(command.args(["--root", "/run/it-no-such-root", "list", "-q"]));
     assert_eq!(finished.ok().out, "");
@@ -79,7 +79,7 @@ fn the_status_is_the_truth_here_too() {
 }
 
 #[test]
-fn what_other_runtimes_keep_there_is_passed_over_and_never_touched() {
+fn directories_of_other_runtimes_are_skipped_and_never_touched() {
     let container = Container::created();
     let foreign = container.root().join("0f0f");
     std::fs::create_dir(&foreign).unwrap();

@@ -45,7 +45,7 @@ fn the_last_error_is_the_last_line_and_the_same_as_on_standard_error() {
 }
 
 #[test]
-fn it_is_appended_to() {
+fn the_log_is_appended_to() {
     let container = Container::new();
     std::fs::write(
         container.log_file(),
@@ -60,7 +60,7 @@ fn it_is_appended_to() {
 }
 
 #[test]
-fn it_is_created_before_anything_else_and_by_every_command() {
+fn the_log_is_created_before_anything_else_and_by_every_command() {
     for words in [
         &["state", "x"][..],
         &["list"],
@@ -217,7 +217,7 @@ fn without_a_log_a_warning_reaches_the_caller_and_never_the_containers_log() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_told_on_standard_error_and_nothing_is_done() {
+fn a_log_that_cannot_be_opened_is_reported_on_standard_error_and_nothing_is_done() {
     let container = Container::new();
     for path in [container.beside("missing/log.json"), container.beside("")] {
         let mut command = Command::new(programs::runtime());

@@ -8,7 +8,7 @@ use crate::programs;
 
 /// Until they were two programs, the manager was a link to the runtime, which an update may have left.
 #[test]
-fn a_link_from_the_managers_name_to_the_runtime_says_what_to_install() {
+fn a_link_from_the_managers_name_to_the_runtime_reports_what_to_install() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("balena-extension-manager");
     std::os::unix::fs::symlink(programs::runtime(), &link).unwrap();
@@ -35,7 +35,7 @@ fn under_any_other_name_the_runtime_is_the_runtime_and_the_manager_the_manager()
 }
 
 #[test]
-fn the_help_of_the_manager_goes_to_standard_output() {
+fn the_help_of_the_manager_is_printed_on_standard_output() {
     for word in ["--help", "-h"] {
         let finished = capture::run(Command::new(programs::manager()).arg(word)).ok();
         assert!(finished.out.contains("balena-extension-manager"), "{finished}");
@@ -44,7 +44,7 @@ fn the_help_of_the_manager_goes_to_standard_output() {
 }
 
 #[test]
-fn what_the_manager_does_not_know_is_named_with_the_way_to_its_help() {
+fn an_unknown_command_or_flag_of_the_manager_is_named_with_the_way_to_its_help() {
     let manager = programs::manager();
     capture::run(&mut Command::new(&manager)).fails(&["--help"]);
     capture::run(Command::new(&manager).arg("--frob")).fails(&["--frob", "--help"]);

@@ -118,7 +118,7 @@ fn hook(container: &Container, verb: &str, script: &str) {
 }
 
 #[test]
-fn what_a_hook_mounts_is_on_the_host_and_nothing_else_stays() {
+fn a_hooks_mount_is_on_the_host_and_nothing_else_is_left() {
     for propagation in ["slave", "private", "shared"] {
         let machine = Machine::new(propagation);
         let container = mounted(&machine);
@@ -374,7 +374,7 @@ fn sleeping(seconds: &str) -> Option<i32> {
 }
 
 #[test]
-fn where_it_cannot_be_told_the_hook_runs_and_log_and_record_say_so() {
+fn the_hook_runs_and_log_and_record_warn_when_the_namespace_cannot_be_determined() {
     let machine = Machine::new("slave");
     let container = mounted(&machine);
     let seen = container.beside("seen");
@@ -412,7 +412,7 @@ fn a_hook_that_cannot_be_executed_is_explained_from_what_the_host_has() {
 }
 
 #[test]
-fn hooks_of_the_spec_stay_in_the_engines_namespace() {
+fn hooks_of_the_spec_run_in_the_engines_namespace() {
     let machine = Machine::new("slave");
     let container = mounted(&machine);
     container.spec_hook("createRuntime", "readlink /proc/self/ns/mnt > seen", |_| {});

@@ -111,7 +111,7 @@ fn each_hook_of_the_spec_runs_in_the_namespace_the_spec_says() {
 }
 
 #[test]
-fn an_image_hook_stays_on_the_host() {
+fn an_image_hook_runs_in_the_hosts_network_namespace() {
     let container = with_network(json!({ "type": "network" }));
     for verb in ["create", "start"] {
         container.hook(verb, &format!("readlink /proc/self/ns/net > {verb}.seen"));
@@ -135,7 +135,7 @@ fn nothing_holds_the_namespace_when_the_container_has_stopped() {
 }
 
 #[test]
-fn a_path_that_is_no_network_namespace_is_named_and_nothing_is_left() {
+fn a_path_that_is_not_a_network_namespace_is_named_and_nothing_is_left() {
     for path in ["/none", "/etc/passwd", "/proc/self/ns/mnt", "/"] {
         let container = with_network(json!({ "type": "network", "path": path }));
         container.create().fails(&["network namespace", path]);

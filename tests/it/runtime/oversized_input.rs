@@ -201,7 +201,7 @@ fn a_mebibyte_that_a_hook_prints_ends_in_the_last_lines() {
 }
 
 #[test]
-fn what_a_hook_prints_never_poses_as_an_engines_phrase_except_in_the_containers_log() {
+fn the_output_of_a_hook_never_has_an_engines_phrase_except_in_the_containers_log() {
     for (printed, respelled) in [
         ("cp: /x: No such file or directory", "cp: /x: ENOENT"),
         ("mount: /x: PERMISSION DENIED.", "mount: /x: EACCES."),
@@ -232,7 +232,7 @@ fn what_a_hook_prints_never_poses_as_an_engines_phrase_except_in_the_containers_
 }
 
 #[test]
-fn a_debug_line_has_a_hooks_words_as_they_are() {
+fn a_debug_line_has_the_hooks_output_unchanged() {
     let container = Container::new();
     container.hook("create", "echo 'cp: /x: No such file or directory'");
     let finished = container.finish(&mut {

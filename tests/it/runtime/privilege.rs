@@ -37,7 +37,7 @@ fn root_of_a_user_namespace_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn where_the_user_namespace_cannot_be_seen_the_error_says_so() {
+fn a_user_namespace_that_cannot_be_read_is_an_error() {
     let container = Container::new();
     let words = container.create_command();
     let mut command = Command::new("unshare");
@@ -49,7 +49,7 @@ fn where_the_user_namespace_cannot_be_seen_the_error_says_so() {
 }
 
 #[test]
-fn what_only_asks_is_answered_in_a_user_namespace_too() {
+fn queries_are_answered_in_a_user_namespace_too() {
     let container = Container::new();
     in_a_user_namespace(&container, &["list", "-q"]).silent();
     in_a_user_namespace(&container, &["state", &container.id]).fails(&[finished::UNKNOWN]);

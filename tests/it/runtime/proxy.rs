@@ -29,7 +29,7 @@ fn among_hostiles() -> Container {
 }
 
 #[test]
-fn it_has_no_descriptor_but_the_containers_streams() {
+fn the_proxy_has_no_descriptors_except_the_containers_streams() {
     let container = among_hostiles();
     let proxy = Process(container.pid());
     // Those that tied it to create it closes when create says that all is done.
@@ -40,7 +40,7 @@ fn it_has_no_descriptor_but_the_containers_streams() {
 }
 
 #[test]
-fn it_has_a_session_of_its_own_and_stands_at_the_root() {
+fn the_proxy_has_its_own_session_and_works_in_the_root_directory() {
     let container = among_hostiles();
     let proxy = Process(container.pid());
     assert_eq!((proxy.stat(5), proxy.stat(6)), (container.pid(), container.pid()));
@@ -48,14 +48,14 @@ fn it_has_a_session_of_its_own_and_stands_at_the_root() {
 }
 
 #[test]
-fn its_environment_is_a_path_and_nothing_else() {
+fn the_proxys_environment_is_a_path_and_nothing_else() {
     let container = among_hostiles();
     let environment = Process(container.pid()).environment();
     assert_eq!(environment, ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
 }
 
 #[test]
-fn it_is_orphaned_to_the_caller() {
+fn the_proxy_is_orphaned_to_the_caller() {
     let container = Container::created();
     assert_eq!(Process(container.pid()).stat(4), i32::try_from(std::process::id()).unwrap());
 }
@@ -75,14 +75,14 @@ fn no_signal_is_ignored_and_every_one_that_counts_is_answered() {
 
 /// The mask is looked at as a `docker restart` under Podman's conmon left it: SIGUSR1 blocked for ever.
 #[test]
-fn it_ends_at_start_even_if_its_caller_blocks_the_signal() {
+fn the_proxy_ends_at_start_even_if_its_caller_blocks_the_signal() {
     let container = among_hostiles();
     container.start().ok();
     assert_eq!(process::exit_status(container.pid()), 0);
 }
 
 #[test]
-fn it_has_as_little_privilege_as_possible() {
+fn the_proxy_has_as_little_privilege_as_possible() {
     let container = Container::created();
     let proxy = Process(container.pid());
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"] {
@@ -100,7 +100,7 @@ fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_it() {
 }
 
 #[test]
-fn it_leaves_no_core() {
+fn the_proxy_leaves_no_core() {
     let container = Container::new();
     let words = container.create_command();
     let script = "ulimit -c unlimited 2>/dev/null; exec \"$@\"";
@@ -114,7 +114,7 @@ fn it_leaves_no_core() {
 }
 
 #[test]
-fn it_is_a_single_thread_in_little_memory() {
+fn the_proxy_is_a_single_thread_in_little_memory() {
     let container = Container::created();
     let proxy = Process(container.pid());
     assert_eq!(proxy.status("Threads"), "1");
@@ -123,7 +123,7 @@ fn it_is_a_single_thread_in_little_memory() {
 }
 
 #[test]
-fn it_ends_with_a_create_that_is_killed_at_any_moment() {
+fn the_proxy_ends_with_a_create_that_is_killed_at_any_moment() {
     for list in ["prestart", "createRuntime", "createContainer"] {
         let container = Container::new();
         let (seen, sleep) = (container.path("pid"), "exec /bin/sleep 100");
@@ -147,7 +147,7 @@ fn it_ends_with_a_create_that_is_killed_at_any_moment() {
 }
 
 #[test]
-fn it_cannot_be_started_by_hand() {
+fn a_proxy_cannot_be_started_by_hand() {
     let mut command = Command::new(programs::runtime());
     let mut proxy =
         process::start(command.args(["proxy", "--id", "x"]).stderr(std::process::Stdio::null()));
@@ -241,7 +241,7 @@ fn a_seccomp_profile_that_kills_the_proxy_is_named() {
 
 /// A seccomp profile around the engine may refuse the call by which the proxy waits.
 #[test]
-fn it_waits_where_rt_sigtimedwait_is_refused() {
+fn the_proxy_waits_even_if_rt_sigtimedwait_is_refused() {
     for (signal, status) in [("USR1", 0), ("USR2", 1), ("TERM", 0), ("HUP", 129)] {
         let errno = rustix::io::Errno::PERM;
         let (container, created) = create_where(&[nix::libc::SYS_rt_sigtimedwait], errno, |_| {});
@@ -278,21 +278,21 @@ mod only_ours {
     use super::*;
 
     #[test]
-    fn its_command_line_names_the_program_and_the_container() {
+    fn the_proxys_command_line_names_the_program_and_the_container() {
         let container = Container::created();
         let arguments = Process(container.pid()).arguments();
         assert_eq!(arguments, ["balena-extension-runtime", "proxy", "--id", &container.id]);
     }
 
     #[test]
-    fn its_short_name_is_the_programs() {
+    fn the_proxys_short_name_is_the_programs() {
         let container = Container::created();
         let name = Process(container.pid()).status("Name");
         assert!("balena-extension-runtime".starts_with(&name) && name.len() == 15, "{name}");
     }
 
     #[test]
-    fn it_keeps_that_name_whatever_the_file_is_called() {
+    fn the_proxy_keeps_that_name_whatever_the_file_is_called() {
         let container = Container::new();
         let renamed = container.beside("runtime");
         crate::bundle::executable(&renamed, &std::fs::read(programs::runtime()).unwrap());

@@ -43,7 +43,7 @@ fn start_succeeds_without_its_hook_and_the_proxy_ends_with_status_1() {
 }
 
 #[test]
-fn the_record_of_the_deploy_says_why() {
+fn the_deploy_record_has_the_reason() {
     let container = with_a_kernel();
     container.create().ok();
     container.start().ok();
@@ -56,7 +56,7 @@ fn the_record_of_the_deploy_says_why() {
 }
 
 #[test]
-fn neither_the_label_nor_a_file_alone_is_a_kernel_and_links_and_folders_are_none() {
+fn only_the_label_with_a_regular_file_is_a_kernel() {
     let label: fn(&Container) = |container| container.label(LABEL, &"ab".repeat(32));
     let kernel = |container: &Container| {
         std::fs::write(container.path("rootfs/boot/vmlinuz"), "").unwrap();
@@ -102,7 +102,7 @@ fn a_boot_folder_that_cannot_be_listed_fails_the_start() {
 }
 
 #[test]
-fn a_delete_after_a_killed_start_tells_the_proxy_that_it_was_refused() {
+fn a_delete_after_a_killed_start_marks_the_proxy_as_refused() {
     let container = with_a_kernel();
     container.create().ok();
     process::signal(container.pid(), rustix::process::Signal::STOP);

@@ -15,7 +15,7 @@ fn errno(number: i32) -> SeccompAction {
 }
 
 #[test]
-fn a_create_without_pidfd_open_or_openat2_says_so_and_runs_no_hook() {
+fn a_create_without_pidfd_open_or_openat2_reports_the_call_and_runs_no_hook() {
     for (call, texts) in [
         (libc::SYS_pidfd_open, ["pidfd_open", "Linux 5.3"]),
         (libc::SYS_openat2, ["openat2", "Linux 5.6"]),
@@ -48,7 +48,7 @@ fn every_verb_that_looks_for_the_proxy_names_pidfd_open() {
 }
 
 #[test]
-fn a_guard_that_cannot_be_started_or_told_apart_from_others_names_the_call() {
+fn a_guard_that_cannot_be_started_or_identified_names_the_call() {
     for (call, text) in [
         (libc::SYS_socketpair, "socketpair is refused (EPERM)"),
         (libc::SYS_prctl, "prctl is refused (EPERM)"),

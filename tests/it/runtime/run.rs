@@ -36,7 +36,7 @@ fn the_bundle_is_the_working_directory_by_default() {
 }
 
 #[test]
-fn a_failing_create_hook_is_told_and_leaves_nothing() {
+fn a_failing_create_hook_is_reported_and_leaves_nothing() {
     let container = Container::new();
     container.hook("create", "exit 5");
     let finished = container.call(&["run", "-b", container.text(), &container.id]);
@@ -46,7 +46,7 @@ fn a_failing_create_hook_is_told_and_leaves_nothing() {
 }
 
 #[test]
-fn a_failing_start_hook_is_told_and_leaves_nothing() {
+fn a_failing_start_hook_is_reported_and_leaves_nothing() {
     let container = Container::new();
     container.hook("start", "exit 5");
     container.hook("delete", "touch deleted");
@@ -77,7 +77,7 @@ fn interrupted_before(container: &Container) -> std::process::Command {
 }
 
 #[test]
-fn an_interrupt_at_its_very_beginning_leaves_anothers_container_alone() {
+fn an_interrupt_at_the_very_beginning_of_run_keeps_an_existing_container() {
     let container = Container::created();
     for _ in 0..5 {
         assert_ne!(container.finish(&mut interrupted_before(&container)).code(), 0);
@@ -152,7 +152,7 @@ fn an_interrupted_run_leaves_nothing() {
 }
 
 #[test]
-fn what_a_hook_leaves_in_the_background_is_not_waited_for() {
+fn background_processes_of_a_hook_are_not_waited_for() {
     let container = Container::new();
     container.hook("start", "sleep 100 > /dev/null 2>&1 & echo $! > left");
     let began = Instant::now();
@@ -214,7 +214,7 @@ fn a_terminal_is_the_one_it_is_typed_at() {
 
 /// Its reader is there, unlike that of an engine's `create`.
 #[test]
-fn what_a_hook_prints_on_a_terminal_appears_whole() {
+fn the_output_of_a_hook_appears_whole_on_a_terminal() {
     use std::io::Read as _;
     let container = Container::new();
     let script = "i=0; while [ $i -lt 4000 ]; do echo \"line $i ........................................\"; i=$((i+1)); done";

@@ -16,7 +16,7 @@ fn sandbox() -> Container {
 }
 
 #[test]
-fn it_needs_no_labels_and_stays_running_after_start() {
+fn a_sandbox_needs_no_labels_and_is_running_after_start() {
     let container = sandbox();
     container.create().silent();
     container.start().silent();
@@ -38,7 +38,7 @@ fn none_of_the_images_hooks_runs() {
 }
 
 #[test]
-fn it_stops_by_a_signal_and_only_then_can_be_deleted() {
+fn a_sandbox_stops_on_a_signal_and_can_only_then_be_deleted() {
     let container = sandbox();
     container.create().ok();
     container.start().ok();
@@ -60,7 +60,7 @@ fn force_deletes_it_while_it_runs() {
 }
 
 #[test]
-fn it_starts_once() {
+fn a_sandbox_starts_once() {
     let container = sandbox();
     container.create().ok();
     container.start().ok();

@@ -16,7 +16,7 @@ fn live(container: &Container) {
 }
 
 #[test]
-fn they_run_in_the_order_of_the_lifecycle_and_of_their_list() {
+fn hooks_run_in_the_order_of_the_lifecycle_and_of_their_list() {
     let container = Container::new();
     let order = container.path("order");
     for list in LISTS {
@@ -40,7 +40,7 @@ fn they_run_in_the_order_of_the_lifecycle_and_of_their_list() {
 }
 
 #[test]
-fn each_reads_the_state_on_standard_input() {
+fn each_hook_reads_the_state_on_standard_input() {
     let container = Container::new();
     for list in LISTS {
         container.spec_hook(
@@ -155,7 +155,7 @@ fn the_hooks_of_the_container_have_its_environment_by_default() {
 }
 
 #[test]
-fn what_they_print_stays_out_of_the_containers_log_and_goes_into_an_error() {
+fn the_output_of_spec_hooks_is_in_the_error_and_not_in_the_containers_log() {
     let container = Container::new();
     container.spec_hook("prestart", "echo fine", |_| {});
     container.spec_hook("createRuntime", "echo oh no >&2; exit 6", |_| {});
@@ -213,7 +213,7 @@ fn every_poststop_runs_after_a_failed_create_even_if_one_fails() {
 }
 
 #[test]
-fn the_namespace_of_a_proxy_that_dies_under_way_is_kept_for_the_hooks_of_start() {
+fn the_namespace_of_a_proxy_that_dies_meanwhile_is_kept_for_the_hooks_of_start() {
     let container = Container::new();
     container.configure(|config| {
         config["linux"] = json!({ "namespaces": [{ "type": "network" }] });

@@ -84,7 +84,7 @@ fn between_its_last_steps_the_container_is_running() {
 }
 
 #[test]
-fn of_a_start_that_was_killed_at_the_last_step_a_plain_delete_ends_the_proxy() {
+fn a_plain_delete_ends_the_proxy_of_a_start_that_was_killed_at_the_last_step() {
     let container = Container::new();
     container.spec_hook("poststart", "/bin/touch late; /bin/sleep 1000", |_| {});
     container.create().ok();
@@ -145,7 +145,7 @@ fn a_container_starts_once() {
 }
 
 #[test]
-fn a_container_whose_proxy_was_gone_before_cannot_be_started() {
+fn a_container_whose_proxy_has_ended_cannot_be_started() {
     let container = Container::new();
     container.hook("start", "touch started");
     container.create().ok();
@@ -156,7 +156,7 @@ fn a_container_whose_proxy_was_gone_before_cannot_be_started() {
 }
 
 #[test]
-fn a_proxy_that_dies_under_way_is_not_an_error() {
+fn a_proxy_that_dies_meanwhile_is_not_an_error() {
     let container = Container::new();
     container.hook(
         "start",
@@ -183,7 +183,7 @@ fn config_json_has_no_say_any_more_after_create() {
 }
 
 #[test]
-fn a_rootfs_that_has_gone_fails_the_start_and_the_proxy_is_gone() {
+fn a_missing_rootfs_fails_the_start_and_ends_the_proxy() {
     let container = Container::created();
     std::fs::remove_dir_all(container.path("rootfs")).unwrap();
     container.start().fails(&[container.path("rootfs").to_str().unwrap()]);

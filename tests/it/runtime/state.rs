@@ -24,7 +24,7 @@ fn every_field_is_there_and_no_other() {
 }
 
 #[test]
-fn it_is_what_the_spec_calls_a_state() {
+fn the_state_is_the_one_that_the_spec_defines() {
     let container = Container::created();
     let text = container.call(&["state", &container.id]).ok().out;
     let state: oci_spec::runtime::State = serde_json::from_str(&text).unwrap();
@@ -34,7 +34,7 @@ fn it_is_what_the_spec_calls_a_state() {
 }
 
 #[test]
-fn it_is_indented_and_ends_in_a_newline() {
+fn the_state_is_indented_and_ends_in_a_newline() {
     let container = Container::created();
     let text = container.call(&["state", &container.id]).ok().out;
     assert!(text.starts_with("{\n  \"ociVersion\": \"1."), "{text}");
@@ -80,7 +80,7 @@ fn labels_from_the_container_store_are_annotations_too() {
 }
 
 #[test]
-fn a_container_whose_proxy_died_says_stopped_whatever_the_file_says() {
+fn a_container_whose_proxy_died_is_stopped_whatever_the_file_records() {
     let container = Container::created();
     process::signal(container.pid(), rustix::process::Signal::KILL);
     process::exit_status(container.pid());
@@ -90,7 +90,7 @@ fn a_container_whose_proxy_died_says_stopped_whatever_the_file_says() {
 }
 
 #[test]
-fn a_proxy_that_has_ended_and_that_nobody_has_reaped_counts_as_gone() {
+fn a_proxy_that_is_a_zombie_counts_as_ended() {
     let container = Container::created();
     let state = process::alone(|| {
         process::signal(container.pid(), rustix::process::Signal::KILL);
@@ -103,7 +103,7 @@ fn a_proxy_that_has_ended_and_that_nobody_has_reaped_counts_as_gone() {
 }
 
 #[test]
-fn after_start_it_says_stopped_and_no_pid() {
+fn a_started_container_is_stopped_and_has_no_pid() {
     let state = Container::stopped().state();
     assert_eq!(state["status"], "stopped");
     assert!(matches!(state["pid"].as_i64(), None | Some(0)), "{state}");
@@ -126,7 +126,7 @@ fn the_file_keeps_the_names_of_the_spec() {
 }
 
 #[test]
-fn a_closed_standard_error_is_no_obstacle() {
+fn a_closed_standard_error_does_not_matter() {
     let container = Container::created();
     let mut command = container.command(&["state", &container.id]);
     let mut child = process::start(
@@ -159,7 +159,7 @@ fn the_state_root_is_the_runtime_directory_of_the_environment() {
 }
 
 #[test]
-fn an_empty_runtime_directory_is_none_and_the_default_is_below_run() {
+fn an_empty_runtime_directory_counts_as_unset_and_the_default_is_below_run() {
     let container = Container::new();
     for empty in [true, false] {
         let command = |words: &[&str]| {

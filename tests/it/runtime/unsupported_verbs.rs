@@ -3,7 +3,7 @@
 use crate::container::Container;
 
 #[test]
-fn each_says_what_it_is_and_why() {
+fn every_unsupported_verb_is_refused_with_the_reason() {
     let container = Container::created();
     for verb in ["exec", "pause", "resume", "events", "checkpoint", "restore"] {
         container.call(&[verb, &container.id]).fails(&[verb, "an extension has no process"]);
@@ -12,7 +12,7 @@ fn each_says_what_it_is_and_why() {
 }
 
 #[test]
-fn the_flags_of_engines_do_not_get_in_the_way_of_the_reason() {
+fn flags_of_engines_do_not_hide_the_reason() {
     let container = Container::created();
     let id = container.id.as_str();
     for words in [

@@ -53,7 +53,7 @@ fn refused(what: &str, texts: &[&str], spoil: impl Fn(&Container), mend: impl Fn
 }
 
 #[test]
-fn a_directory_or_a_file_of_somebody_else_or_writable_by_others_is_refused_by_every_verb() {
+fn every_verb_refuses_a_directory_or_file_that_another_user_owns_or_can_write() {
     type Place = fn(&Container) -> PathBuf;
     let folder: Place = |container| container.root().join(&container.id);
     let root: Place = |container| container.root().to_owned();
@@ -104,7 +104,7 @@ fn a_parent_that_others_can_exchange_is_refused_and_a_sticky_one_is_not() {
 }
 
 #[test]
-fn in_a_root_that_everybody_may_write_to_only_own_containers_count() {
+fn only_own_containers_count_in_a_root_that_everybody_can_write() {
     let container = Container::created();
     mode(container.root(), 0o1777);
     let planted = container.root().join("planted");
@@ -176,7 +176,7 @@ fn the_runtime_directory_of_another_user_is_ignored_with_a_warning() {
 }
 
 #[test]
-fn what_an_engine_made_is_found_from_a_login_with_a_runtime_directory() {
+fn an_engines_container_is_found_from_a_login_with_a_runtime_directory() {
     let container = Container::new();
     let base = container.beside("login");
     std::fs::create_dir(&base).unwrap();
@@ -208,7 +208,7 @@ fn what_an_engine_made_is_found_from_a_login_with_a_runtime_directory() {
 }
 
 #[test]
-fn what_is_no_regular_file_or_too_large_is_refused_at_once_and_stays() {
+fn a_file_that_is_not_regular_or_too_large_is_refused_at_once_and_kept() {
     let container = Container::new();
     let file = state_file(&container);
     std::fs::create_dir(file.parent().unwrap()).unwrap();
@@ -238,7 +238,7 @@ fn what_is_no_regular_file_or_too_large_is_refused_at_once_and_stays() {
 }
 
 #[test]
-fn a_name_that_something_else_has_is_said_to_be_taken() {
+fn a_name_that_is_in_use_is_reported_as_taken() {
     let container = Container::new();
     let place = container.root().join(&container.id);
     std::fs::write(&place, "").unwrap();
@@ -250,7 +250,7 @@ fn a_name_that_something_else_has_is_said_to_be_taken() {
 }
 
 #[test]
-fn a_damaged_state_goes_by_force_with_its_proxy_if_that_can_be_read() {
+fn a_damaged_state_is_removed_by_force_with_its_proxy_if_the_pid_can_be_read() {
     let container = Container::created();
     let text = std::fs::read_to_string(state_file(&container)).unwrap();
     std::fs::write(state_file(&container), &text[..text.len() / 2]).unwrap();
@@ -261,7 +261,7 @@ fn a_damaged_state_goes_by_force_with_its_proxy_if_that_can_be_read() {
 }
 
 #[test]
-fn of_a_damaged_state_without_a_proxy_the_processes_that_may_be_it_are_named_and_live_on() {
+fn possible_proxies_of_a_damaged_state_are_named_and_not_killed() {
     let container = Container::created();
     let pid = container.pid();
     std::fs::write(state_file(&container), r#"{"role":"extension","pid":"lost"#).unwrap();
@@ -276,7 +276,7 @@ fn of_a_damaged_state_without_a_proxy_the_processes_that_may_be_it_are_named_and
 }
 
 #[test]
-fn what_is_neither_json_nor_ours_is_left_alone() {
+fn a_state_json_that_is_not_json_or_not_ours_is_kept() {
     let container = Container::new();
     let file = state_file(&container);
     std::fs::create_dir(file.parent().unwrap()).unwrap();
@@ -291,7 +291,7 @@ fn what_is_neither_json_nor_ours_is_left_alone() {
 }
 
 #[test]
-fn a_pid_file_is_written_beside_whatever_somebody_has_prepared_for_it() {
+fn a_pid_file_is_written_whatever_another_user_has_put_in_its_place() {
     let container = Container::new();
     let name = container.pid_file().file_name().unwrap().to_str().unwrap().to_owned();
     let (prepared, other) = (container.beside(&format!(".{name}")), container.beside("other"));
@@ -313,7 +313,7 @@ fn a_pid_file_is_written_beside_whatever_somebody_has_prepared_for_it() {
 }
 
 #[test]
-fn a_create_that_did_not_have_the_id_leaves_the_record_of_the_container_that_is_there() {
+fn a_create_of_a_taken_id_keeps_the_record_of_the_existing_container() {
     let container = Container::new();
     container.hook("start", "echo hello from start");
     container.create().ok();
@@ -331,7 +331,7 @@ fn a_create_that_did_not_have_the_id_leaves_the_record_of_the_container_that_is_
 }
 
 #[test]
-fn a_log_that_somebody_else_has_led_elsewhere_is_not_written_to() {
+fn a_log_that_another_user_replaced_by_a_link_is_not_written() {
     let container = Container::new();
     let shared = container.beside("shared");
     std::fs::create_dir(&shared).unwrap();

@@ -57,7 +57,7 @@ fn dependencies(manifest: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_file_without_a_word_is_found() {
+fn a_file_without_a_description_is_found() {
     let sources =
         [Source::planted("a.rs", "//! A.\n"), Source::planted("b.rs", "use x;\n//! B.\n")];
     assert_eq!(without_a_word(&sources), ["b.rs: does not start with //!"]);
@@ -70,7 +70,7 @@ fn a_file_that_is_too_long_is_found() {
 }
 
 #[test]
-fn a_name_that_says_nothing_is_found() {
+fn a_meaningless_name_is_found() {
     let paths =
         ["src/host/utils.rs", "src/common/mod.rs", "src/host/os/process.rs", "src/database.rs"];
     let found = named_for_nothing(&paths.map(|path| Source::planted(path, "")));

@@ -277,7 +277,7 @@ fn the_model_may_compute() {
 }
 
 #[test]
-fn the_command_line_knows_the_model_alone() {
+fn the_command_line_uses_only_the_model() {
     assert_eq!(found("src/cli/x.rs", "use crate::host::os::log::Log;").len(), 1);
     assert_eq!(found("src/cli/x.rs", "use std::fs;").len(), 1);
     assert_eq!(
@@ -287,7 +287,7 @@ fn the_command_line_knows_the_model_alone() {
 }
 
 #[test]
-fn the_host_knows_the_model_alone() {
+fn the_host_uses_only_the_model() {
     for own in ["cli::runtime", "runtime::create", "manager", "version"] {
         assert_eq!(
             found("src/host/container/x.rs", &format!("use crate::{own};")).len(),

@@ -166,7 +166,7 @@ fn end_of_character(text: &str) -> usize {
 }
 
 #[test]
-fn comments_strings_and_characters_are_no_code() {
+fn comments_strings_and_characters_are_not_code() {
     let text = "a // std::fs\n\"std::net \\\" std::env\" '\"' '\\'' '\\\\' r#\"x\"y\"# <'a> b";
     assert_eq!(code(text).split_whitespace().collect::<Vec<_>>(), ["a", "<'a>", "b"]);
 }

@@ -27,7 +27,7 @@ fn an_archive_without_an_end_mark_is_read_and_said_to_be_without_one() {
 }
 
 #[test]
-fn what_one_path_is_allowed_another_is_not() {
+fn allow_for_one_path_does_not_allow_another() {
     let image = || Image::good().file("usr/bin/su", 0o4755, "x").file("usr/bin/x", 0o4755, "x");
     let (_folder, path) = image().save();
     let path = path.to_str().unwrap();
@@ -42,7 +42,7 @@ fn what_one_path_is_allowed_another_is_not() {
 }
 
 #[test]
-fn a_folder_that_holds_a_saved_image_is_judged_like_its_archive() {
+fn a_directory_that_holds_a_saved_image_is_checked_like_its_archive() {
     let image = Image::good().file("hooks/create", 0o644, "#!/bin/sh\n");
     let (folder, path) = image.save();
     let unpacked = folder.path().join("saved");

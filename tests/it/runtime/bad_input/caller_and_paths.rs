@@ -231,7 +231,7 @@ fn a_place_that_cannot_be_used_is_named_and_nothing_is_left() {
 
 /// The log itself is in `log.rs`; a log on a full disk must not stop a container.
 #[test]
-fn a_log_that_cannot_be_written_is_no_reason_to_fail() {
+fn a_log_that_cannot_be_written_fails_nothing() {
     let container = Container::new();
     let mut command = Command::new(programs::runtime());
     command.arg("--root").arg(container.root()).args([

@@ -214,7 +214,7 @@ fn a_damaged_state_can_be_deleted_by_force() {
 }
 
 #[test]
-fn a_folder_without_a_state_is_no_container_and_can_be_had() {
+fn a_directory_without_a_state_is_not_a_container_and_can_be_taken_over() {
     let container = Container::new();
     std::fs::create_dir(container.root().join(&container.id)).unwrap();
     container.start().fails(&[UNKNOWN]);
@@ -223,7 +223,7 @@ fn a_folder_without_a_state_is_no_container_and_can_be_had() {
 }
 
 #[test]
-fn a_state_json_that_is_a_directory_is_an_error_and_no_crash() {
+fn a_state_json_that_is_a_directory_is_an_error_and_not_a_crash() {
     let container = Container::new();
     let folder = container.root().join(&container.id).join("state.json");
     std::fs::create_dir_all(&folder).unwrap();
