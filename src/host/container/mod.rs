@@ -13,6 +13,7 @@ pub(crate) mod guard;
 pub(crate) mod log;
 pub(crate) mod outlived;
 pub(crate) mod net_namespace;
+pub(crate) mod system_call_filter;
 pub(crate) mod sandbox;
 pub(crate) mod proxy;
 pub(crate) mod lookalikes;

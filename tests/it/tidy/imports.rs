@@ -39,7 +39,7 @@ const LAYERS: &[Layer] = &[
     Layer { crates: &["lexopt", "clap", "thiserror"], ..pure("cli", &["model", "check::rules"]) },
     pure("version", &["model"]),
     edge("host::os", &["model"], &["humantime"]),
-    edge("host::container", &["model", "host::os"], &["seccompiler"]),
+    edge("host::container", &["model", "host::os"], &[]),
     edge("host::kernel", &["model", "host::os", "host::engine"], &[]),
     edge("host::engine", &["model", "host::os"], &["ureq"]),
     edge("check::read", &["model", "host::os", "check::rules"], &["flate2", "ruzstd", "sha2"]),
