@@ -29,7 +29,7 @@ const REFUSALS: [&str; 12] = [
     "that is not stopped",
     // From a create that undoes its work because a kill has reached its proxy.
     "before it was ready",
-    "ended before it was complete",
+    "exited before create was complete",
 ];
 
 fn rounds(extent: Extent, full: usize) -> usize {

@@ -1,8 +1,8 @@
-//! The proxy: the process that gives the engine a PID between create and start, and its making.
+//! The proxy: the process that gives the engine a PID between create and start, and how `create` starts it.
 //!
-//! The two ends of a socket pair tie it to `create`: the proxy says when it is ready, and ends when
-//! `create` ends without having said that it is complete, however that happened. Until then it also
-//! holds the container's lock, so whoever gets the lock knows that no such proxy is left.
+//! A socket pair ties the proxy to `create`. The proxy reports over it when it is ready, and exits if `create` ends,
+//! in whatever way, without having sent "complete". Until then the proxy also shares the container's lock, so a process
+//! that gets the lock knows that no such proxy is left.
 
 #![expect(unsafe_code, reason = "signal(2) and sigtimedwait(3) have no safe wrappers")]
 
@@ -24,28 +24,28 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Where the proxy finds its end of the socket pair, and the lock.
+/// The numbers of the proxy's end of the socket pair and of the lock.
 const CONTROL: RawFd = 3;
 const LOCK: RawFd = 4;
 const READY: u8 = b'r';
 const COMPLETE: u8 = b'c';
-/// A proxy is ready within a millisecond; a machine that swaps may take long.
+/// A proxy is usually ready within a millisecond, but a machine that swaps may take long.
 const READY_LIMIT: Duration = Duration::from_secs(20);
-/// How long a killed process may take to end.
+/// The longest time that a killed process may take to exit.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How long to wait for whoever reaps a killed proxy. Engines refuse to delete it before.
+/// How long to wait until a killed proxy is reaped. Engines refuse to delete the container before that.
 const REAP_LIMIT: Duration = Duration::from_millis(200);
 
 const SIGKILL: i32 = 9;
-/// On every machine that this is built for.
+/// The same number on every supported machine.
 const SIGSYS: i32 = 31;
 
-/// A failure around the proxy.
+/// Why a proxy could not be started, watched or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("start the proxy process")]
+    #[error("cannot start the proxy process")]
     Spawn { source: io::Error },
-    #[error("the proxy process ended before it was complete")]
+    #[error("the proxy process exited before create was complete")]
     NotReady,
     #[error("the proxy process {}", ended_in_words(exit.as_ref()))]
     Ended { exit: Option<Exit> },
@@ -53,11 +53,11 @@ pub(crate) enum Error {
     Refused { step: Step, errno: i32 },
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
     Slow,
-    #[error("watch the proxy process")]
+    #[error("cannot watch the proxy process")]
     Watch { source: io::Error },
-    #[error("kill the proxy process {pid}")]
+    #[error("cannot kill the proxy process {pid}")]
     Kill { pid: i32, source: io::Error },
-    #[error("the proxy process {pid} is still there {} s after SIGKILL", END_LIMIT.as_secs())]
+    #[error("the proxy process {pid} still exists {} s after SIGKILL", END_LIMIT.as_secs())]
     Immortal { pid: i32 },
 }
 
@@ -68,14 +68,14 @@ pub(crate) struct Spawned {
     control: OwnedFd,
 }
 
-/// What the proxy's standard input, output and error are.
+/// The proxy's standard input, output and error.
 #[derive(Clone, Copy)]
 pub(crate) enum Stdio<'a> {
     /// Those of `create`, which are the container's.
     Inherited,
     /// The slave of the container's pty.
     Pty(BorrowedFd<'a>),
-    /// The standard input of `create`, and for the two others this descriptor of `/dev/null`.
+    /// The standard input of `create`; standard output and error are this descriptor of `/dev/null`.
     Silent(BorrowedFd<'a>),
 }
 
@@ -84,7 +84,7 @@ pub(crate) enum Stdio<'a> {
 /// # Errors
 /// No process is left.
 pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<Spawned, Error> {
-    // Without it this program cannot be started again, nor the proxy watched.
+    // Without /proc this program cannot start itself, and cannot watch the proxy.
     process::check_proc().map_err(|source| Error::Spawn { source })?;
     let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (control, theirs) = pair.map_err(|error| Error::Spawn { source: error.into() })?;
@@ -99,11 +99,11 @@ pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<
         arguments: &[PROGRAM, "proxy", "--id", id],
         environment: &[PATH.to_owned()],
         descriptors: &descriptors,
-        // Inherited over exec, so that a signal which comes early waits.
+        // Inherited over execve(2), so that a signal that comes early stays pending.
         blocked: signals(),
     })
     .map_err(|source| Error::Spawn { source })?;
-    // An unreaped child keeps its pid, so these cannot meet another process.
+    // A child keeps its pid until it is reaped, so none of the following can reach another process.
     let watch = |source| Error::Watch { source };
     let ended = || Error::Ended { exit: reaper::wait(pid).ok() };
     let number = pid.as_raw_nonzero().get();
@@ -139,7 +139,7 @@ impl Spawned {
         }
     }
 
-    /// How a proxy ended that has closed its end of the socket pair.
+    /// Returns how a proxy ended that has closed its end of the socket pair.
     fn ended(&self) -> Error {
         let Some(pid) = rustix::process::Pid::from_raw(self.identity.pid) else {
             return Error::NotReady;
@@ -150,18 +150,18 @@ impl Spawned {
         }
     }
 
-    /// What the proxy says of its own end, if it has ended because the kernel refused it a step: the cause
-    /// of whatever could not be done with it.
+    /// The step that the kernel refused the proxy, if it has exited because of that. It is the cause of any other
+    /// failure with the proxy.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let (mut word, flags) = ([0; Refusal::LEN], RecvFlags::DONTWAIT);
         let (len, _) = rustix::net::recv(&self.control, &mut word[..], flags).ok()?;
         refused(word.get(..len))
     }
 
-    /// Waits until the proxy is ready and lets it live on without `create`.
+    /// Waits until the proxy is ready, and sends "complete", so that it survives the end of `create`.
     ///
     /// # Errors
-    /// It has ended, or takes too long.
+    /// The proxy has exited, or takes too long.
     pub(crate) fn complete(&self) -> Result<(), Error> {
         self.wait_ready()?;
         match rustix::net::send(&self.control, &[COMPLETE], rustix::net::SendFlags::NOSIGNAL) {
@@ -170,14 +170,14 @@ impl Spawned {
         }
     }
 
-    /// Kills the proxy and waits until it has ended. It is this process's own child.
+    /// Kills the proxy, which is a child of this process, and waits until it has exited.
     ///
     /// # Errors
-    /// It is still there.
+    /// The proxy still exists.
     pub(crate) fn kill(self) -> Result<(), Error> {
         let pid = self.identity.pid;
         end(&self.process)?;
-        // Not to leave a zombie behind in a caller that goes on, as `run` does.
+        // Reaped, because a caller like `run` continues and would keep a zombie.
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {
             let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
         }
@@ -185,12 +185,12 @@ impl Spawned {
     }
 }
 
-/// The status of a child is all that is known of its end.
+/// Explains an early exit. The child's exit status is the only evidence.
 fn ended_in_words(exit: Option<&Exit>) -> String {
     let how = exit.map_or_else(|| "ended".to_owned(), ToString::to_string);
     let why = match exit {
         Some(Exit::Signal(SIGKILL)) => {
-            ": somebody killed it, or the kernel for want of memory (see `dmesg`)"
+            ": another process killed it, or the kernel ran out of memory (see `dmesg`)"
         }
         Some(Exit::Signal(SIGSYS)) => {
             ": a seccomp profile around the engine kills it for a system call that it needs"
@@ -205,10 +205,10 @@ fn refused(word: Option<&[u8]>) -> Option<Error> {
     Some(Error::Refused { step, errno })
 }
 
-/// Kills a proxy found by its identity and waits until it has ended and, if somebody reaps it, gone.
+/// Kills a proxy that was found by its identity. Waits until it has exited and, for a short time, until it is reaped.
 ///
 /// # Errors
-/// It is still there.
+/// The proxy still exists.
 pub(crate) fn kill(process: &Process) -> Result<(), Error> {
     end(process)?;
     process.wait_reaped(REAP_LIMIT);
@@ -224,7 +224,7 @@ fn end(process: &Process) -> Result<(), Error> {
     }
 }
 
-/// The signals that the proxy waits for, with the exit status each ends it with.
+/// The signals that the proxy waits for, each with the resulting exit status.
 const ANSWERS: [(Signal, u8); 4] =
     [(Signal::SIGUSR1, 0), (Signal::SIGUSR2, 1), (Signal::SIGTERM, 0), (Signal::SIGINT, 0)];
 
@@ -232,7 +232,7 @@ fn signals() -> SigSet {
     ANSWERS.iter().map(|(signal, _)| *signal).collect()
 }
 
-/// The proxy process itself.
+/// The main of the proxy process.
 pub(crate) fn main() -> ExitCode {
     match wait_for_signal() {
         Ok(status) => ExitCode::from(status),
@@ -243,14 +243,14 @@ pub(crate) fn main() -> ExitCode {
 fn wait_for_signal() -> io::Result<u8> {
     let control = descriptor::take(CONTROL)?;
     let lock = descriptor::take(LOCK)?;
-    // Re-executed through `/proc/self/exe`, it would be called "exe".
+    // Executed through `/proc/self/exe`, its name would be "exe".
     let _ = rustix::thread::set_name(c"balena-extensio");
     let waiter = match prepare() {
         Ok(waiter) => waiter,
         Err((step, error)) => {
             let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
             let flags = rustix::net::SendFlags::NOSIGNAL;
-            // Nobody may be there any more to hear it.
+            // `create` may have ended already.
             let _ = rustix::net::send(&control, &refusal.to_bytes(), flags);
             return Err(error);
         }
@@ -260,7 +260,7 @@ fn wait_for_signal() -> io::Result<u8> {
     loop {
         match rustix::io::read(&control, &mut word) {
             Ok(1) if word == [COMPLETE] => break,
-            // `create` has ended without completing: nobody would ever end this process.
+            // `create` has ended before it was complete: no command would ever stop this process.
             Ok(_) => return Ok(1),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -275,16 +275,16 @@ fn wait_for_signal() -> io::Result<u8> {
 
 /// How the proxy waits for its signals, which are blocked.
 enum Waiter {
-    /// By rt_sigtimedwait(2), as long as nothing has come.
+    /// By rt_sigtimedwait(2); no signal is pending yet.
     Call,
-    /// The same, when something came before the call was tried.
+    /// Not at all: this signal was pending already.
     Came(i32),
-    /// By a signalfd(2), where the call is refused, mostly by a seccomp profile around the engine.
+    /// By a signalfd(2), where rt_sigtimedwait is refused, mostly by a seccomp profile around the engine.
     Descriptor(SignalFd),
 }
 
 impl Waiter {
-    /// Tries the call without waiting: a proxy that cannot wait must not begin to.
+    /// Tries the call without waiting, because a proxy that cannot wait must not become ready.
     fn try_out() -> io::Result<Self> {
         let now = nix::libc::timespec { tv_sec: 0, tv_nsec: 0 };
         match wait_call(Some(&now)) {
@@ -333,10 +333,10 @@ fn wait_call(limit: Option<&nix::libc::timespec>) -> io::Result<i32> {
 
 fn prepare() -> Result<Waiter, (Step, io::Error)> {
     sandbox::forbid_inspection().map_err(|error| (Step::Inspection, error))?;
-    // SAFETY: no handler is set. Rust's start-up ignores the signal.
+    // SAFETY: no handler is set. Rust's start-up code ignores the signal.
     unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
         .map_err(|error| (Step::Signals, error.into()))?;
-    rustix::process::chdir("/").map_err(|error| (Step::Folder, error.into()))?;
+    rustix::process::chdir("/").map_err(|error| (Step::Directory, error.into()))?;
     let waiter = Waiter::try_out().map_err(|error| (Step::Waiting, error))?;
     sandbox::enter()?;
     Ok(waiter)

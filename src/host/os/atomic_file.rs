@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, at any instant.
+//! Files whose content is complete at every instant, or which do not exist.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -7,19 +7,20 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
-/// The name under which `replace` prepares a file. Only a crash leaves it.
+/// The name of the file that `replace` prepares. Only a crash leaves it behind.
 pub(crate) const PREPARED: &str = ".state.json.tmp";
 
-/// Replaces `name` in `directory` by `bytes`: a reader sees the old content or the new. The caller
-/// holds the lock of the directory, so the name of the prepared file is fixed.
+/// Replaces `name` in `directory` by `bytes`: a reader sees the old content or the new content. The caller holds the
+/// lock of the directory, so the name of the prepared file can be fixed.
 ///
 /// # Errors
-/// The file is as it was.
+/// The file is unchanged.
 pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut prepared = create(directory, Path::new(PREPARED), Mode::from_raw_mode(0o600))?;
     let written = prepared
         .write_all(bytes)
-        // Durable before the name points at it, or a power cut leaves an empty file under the name.
+        // Durable before the rename, or a power cut leaves an empty file under the name. On a tmpfs the call does
+        // nothing and costs less than asking statfs(2) whether it is one.
         .and_then(|()| rustix::fs::fdatasync(&prepared).map_err(io::Error::from))
         .and_then(|()| {
             rustix::fs::renameat(directory, PREPARED, directory, name).map_err(io::Error::from)
@@ -30,11 +31,11 @@ pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io
     written
 }
 
-/// Creates a file that nobody else has had a name for. What has the name already is removed without being
-/// opened: an earlier call left it, or somebody wants it to be written to (a link) or waited for (a FIFO).
+/// Creates a new file. An existing entry of that name is removed without being opened: an earlier call left it, or
+/// another user wants this call to write through it (a link) or to wait for it (a FIFO).
 ///
 /// # Errors
-/// There is no such file.
+/// The file does not exist.
 pub(crate) fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(directory, name, flags, mode);
@@ -48,47 +49,47 @@ pub(crate) fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode) -> io::
     Ok(File::from(opened?))
 }
 
-/// Creates or replaces the file at `path`, mode 0644. Unless one is there already, not even a crash
-/// leaves a second name behind: the file has none until it is complete.
+/// Creates or replaces the file at `path`, mode 0644. A new file has no name until it is complete, so that not even a
+/// crash leaves a second name behind.
 ///
 /// # Errors
-/// The path is as it was.
+/// The path is unchanged.
 pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(parent, folder, Mode::empty())?;
+    let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(parent, path_only, Mode::empty())?;
     let mode = Mode::from_raw_mode(0o644);
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    // Not every filesystem has such files, and not every file can be given a name.
-    if let Ok(file) = rustix::fs::openat(&folder, ".", flags, mode) {
+    // Some filesystems have no such files, and cannot give every file a name.
+    if let Ok(file) = rustix::fs::openat(&directory, ".", flags, mode) {
         let mut file = File::from(file);
         file.write_all(bytes)?;
-        if link(&file, folder.as_fd(), Path::new(name)).is_ok() {
+        if link(&file, directory.as_fd(), Path::new(name)).is_ok() {
             return Ok(());
         }
     }
-    replace_named(folder.as_fd(), Path::new(name), bytes)
+    replace_named(directory.as_fd(), Path::new(name), bytes)
 }
 
-/// Gives a file of `O_TMPFILE` its name, if nothing has it.
-pub(crate) fn link(file: &File, folder: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+/// Gives a file of `O_TMPFILE` a name that is not used yet.
+pub(crate) fn link(file: &File, directory: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
     let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::linkat(CWD, unnamed, folder, name, AtFlags::SYMLINK_FOLLOW)
+    rustix::fs::linkat(CWD, unnamed, directory, name, AtFlags::SYMLINK_FOLLOW)
 }
 
-fn replace_named(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace_named(directory: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut prepared = std::ffi::OsString::from(".");
     prepared.push(name);
     let prepared = Path::new(&prepared);
-    let mut file = create(folder, prepared, Mode::from_raw_mode(0o644))?;
+    let mut file = create(directory, prepared, Mode::from_raw_mode(0o644))?;
     let written = file.write_all(bytes).and_then(|()| {
-        rustix::fs::renameat(folder, prepared, folder, name).map_err(io::Error::from)
+        rustix::fs::renameat(directory, prepared, directory, name).map_err(io::Error::from)
     });
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(directory, prepared, AtFlags::empty());
     }
     written
 }
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_prepared_is_neither_opened_nor_written_to() {
+    fn a_file_that_another_user_has_planted_is_neither_opened_nor_written_to() {
         let directory = tempfile::tempdir().unwrap();
         let folder = File::open(directory.path()).unwrap();
         let (path, other) = (directory.path().join("pid"), directory.path().join("other"));
@@ -151,7 +152,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let folder = File::open(directory.path()).unwrap();
         replace(folder.as_fd(), "state.json", b"old").unwrap();
-        // A folder in the place of the prepared file makes the next one fail.
+        // A directory in place of the prepared file makes the next replacement fail.
         std::fs::create_dir(directory.path().join(PREPARED)).unwrap();
         assert!(replace(folder.as_fd(), "state.json", b"new").is_err());
         assert_eq!(std::fs::read(directory.path().join("state.json")).unwrap(), b"old");

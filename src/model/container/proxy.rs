@@ -1,12 +1,12 @@
-//! The proxy's identity: which process a recorded pid stands for. A pid alone is recycled, so the
-//! start time goes with it, and the command line names the container.
+//! The proxy's identity: the process that a recorded pid stands for. The kernel reuses pids, so the start time is
+//! recorded too, and the command line names the container. Also the steps that prepare the proxy.
 
 use serde::{Deserialize, Serialize};
 
-/// The name under which the proxy shows in `ps`, whatever the file is called.
+/// The proxy's name in `ps`, whatever the name of the file is.
 pub(crate) const PROGRAM: &str = "balena-extension-runtime";
 
-/// A process, told apart from a later one with the same pid.
+/// Identifies a process, also after its pid has been reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) pid: i32,
@@ -14,7 +14,7 @@ pub(crate) struct Identity {
     pub(crate) start_time: u64,
 }
 
-/// What `/proc/PID/stat` tells.
+/// The fields of `/proc/PID/stat` that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) start_time: u64,
@@ -26,16 +26,16 @@ pub(crate) struct Stat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     Alive,
-    /// A zombie: it has ended and waits for its parent to read the exit status.
+    /// The process has exited; it is a zombie until its parent has read the exit status.
     Ended,
 }
 
-/// What the proxy does before it is ready, in this order.
+/// The steps by which the proxy becomes ready, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Inspection,
     Signals,
-    Folder,
+    Directory,
     Waiting,
     Capabilities,
     SystemCalls,
@@ -45,32 +45,30 @@ impl Step {
     const ALL: [Self; 6] = [
         Self::Inspection,
         Self::Signals,
-        Self::Folder,
+        Self::Directory,
         Self::Waiting,
         Self::Capabilities,
         Self::SystemCalls,
     ];
 
-    /// The words for it, after "could not".
+    /// The step in words, to follow "could not".
     pub(crate) fn in_words(self) -> &'static str {
         match self {
             Self::Inspection => "close itself to other processes",
             Self::Signals => "reset its signals",
-            Self::Folder => "make / its working directory",
+            Self::Directory => "make / its working directory",
             Self::Waiting => "wait for signals by rt_sigtimedwait or signalfd4",
             Self::Capabilities => "give up its capabilities",
-            Self::SystemCalls => "give up all system calls that it does not need",
+            Self::SystemCalls => "give up the system calls that it does not need",
         }
     }
-}
 
-impl Step {
-    /// The system call that it rests on.
+    /// The system call that the step needs.
     pub(crate) fn call(self) -> &'static str {
         match self {
             Self::Inspection => "prctl",
             Self::Signals => "rt_sigaction",
-            Self::Folder => "chdir",
+            Self::Directory => "chdir",
             Self::Waiting => "signalfd4",
             Self::Capabilities => "capset",
             Self::SystemCalls => "seccomp",
@@ -78,7 +76,7 @@ impl Step {
     }
 }
 
-/// A step that the kernel refused: what a proxy says instead of being ready.
+/// A step that the kernel refused. The proxy sends it in place of "ready".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) step: Step,
@@ -86,10 +84,10 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The bytes of one, the first of which is the step's number.
+    /// The length in bytes; the first byte is the number of the step.
     pub(crate) const LEN: usize = 5;
 
-    /// As a proxy sends it.
+    /// Encodes it for the socket.
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let number = Step::ALL.iter().zip(0_u8..).find(|(step, _)| **step == self.step);
         let number = number.map(|(_, number)| number).unwrap_or_default();
@@ -97,7 +95,7 @@ impl Refusal {
         [number, a, b, c, d]
     }
 
-    /// Reads what a proxy has sent.
+    /// Decodes it.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (number, errno) = bytes.split_first()?;
         let step = *Step::ALL.get(usize::from(*number))?;
@@ -105,8 +103,8 @@ impl Refusal {
     }
 }
 
-/// Reads a `/proc/PID/stat`. The second field is the command's name in parentheses and may hold
-/// anything, parentheses included, so fields are counted from the last `)`.
+/// Parses `/proc/PID/stat`. The second field is the command's name in parentheses and may contain anything,
+/// parentheses included, so fields are counted from the last `)`.
 pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let end = bytes.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stat_is_none() {
+    fn a_malformed_stat_is_rejected() {
         for text in
             ["", "77 (x", "77 (x) S 1 2", "77 (x) S a b c d e f g h i j k l m n o p q r s t"]
         {
