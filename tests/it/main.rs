@@ -29,5 +29,6 @@ mod seccomp_filter;
 #[path = "../support/mod.rs"]
 mod support;
 mod tidy;
+mod troubleshooting;
 
 use support::{bundle, capture, finished, leftovers, proc_fs, process, programs};
