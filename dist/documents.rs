@@ -122,7 +122,8 @@ fn completions(documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
         (Shell::Fish, format!("{MANAGER}.fish")),
     ] {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), MANAGER, &mut text);
+        let mut command = Arguments::command().disable_help_subcommand(true);
+        clap_complete::generate(shell, &mut command, MANAGER, &mut text);
         if shell == Shell::Bash {
             // clap_complete 4.6 spells a program's name in two ways when it has a dash, so that bash would
             // offer nothing after a command.

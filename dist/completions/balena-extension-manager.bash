@@ -44,7 +44,7 @@ _balena__extension__manager() {
 
     case "${cmd}" in
         balena__extension__manager)
-            opts="-v -h --host --log-level --request-timeout --timeout --docker-root --host-root --version --help cleanup status list inspect logs check doctor"
+            opts="-v -h --version --host --log-level --request-timeout --timeout --docker-root --host-root --help status logs inspect list doctor cleanup check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_balena_extension_manager_global_optspecs
-    string join \n host= log-level= request-timeout= timeout= docker-root= host-root= v/version h/help
+    string join \n v/version host= log-level= request-timeout= timeout= docker-root= host-root= h/help
 end
 
 function __fish_balena_extension_manager_needs_command
@@ -25,67 +25,76 @@ function __fish_balena_extension_manager_using_subcommand
 end
 
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s v -l version -d 'Print the version'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "cleanup" -d 'Remove extensions that failed or are dead, and with --stale-os those the running system is not for'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "status" -d 'Tell what became of every extension, and why'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "list" -d 'List the extensions: an id and a name a line, with a tab between'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "inspect" -d 'Print everything that is known of an extension, as JSON'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "logs" -d 'Print what the runtime and its hooks said when an extension was last deployed'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "status" -d 'Report the verdict about every extension, the reason, and the next step'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "logs" -d 'Print the output of the runtime and of the hooks at the last deploy of an extension'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "inspect" -d 'Print everything that is known about an extension, as JSON'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "list" -d 'List the extensions, one per line: the id, a tab, the name'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "doctor" -d 'Check whether this host is set up for extensions, and print how to fix it'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "cleanup" -d 'Remove failed and dead extensions; with --stale-os, also those built for another OS or kernel'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "check" -d 'Find out, before it is shipped, what would go wrong with an extension'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "doctor" -d 'Look whether this host is set up for extensions'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l wait -d 'How many seconds to wait for an engine that is starting up' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l format -d 'How to print it' -r -f -a "table\t'For people'
-json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l stale-os -d 'Also remove what the running system is not for; only after an OS update has committed'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l force -d 'With --stale-os: even if an OS update can still roll back, or if that cannot be told'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l dry-run -d 'Print what would be done, and do nothing'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l verbose -d 'Print what stays, too, with the reason (JSON always has it)'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'How to print it' -r -f -a "table\t'For people'
-json\t'For programs; docs/manager.md has the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l format -d 'How to print it' -r -f -a "table\t'For people'
-json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s q -l quiet -d 'Print ids only'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -s h -l help -d 'Print help'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -s h -l help -d 'Print help'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+json\t'For programs; docs/manager.md describes the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s q -l quiet -d 'Print only the ids'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+json\t'For programs; docs/manager.md describes the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l wait -d 'How long to wait for an engine that is starting up' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+json\t'For programs; docs/manager.md describes the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l stale-os -d 'Also remove extensions built for another OS or kernel; only after an OS update has committed'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l force -d 'With --stale-os: continue even if an OS update can still roll back, or if that is unknown'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l dry-run -d 'Print what would be removed, and remove nothing'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l verbose -d 'Also print the objects that are kept, with the reason (JSON always contains them)'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept what breaks this rule, everywhere or at and below PATH; may be repeated or a list' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the host that it is meant for' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'A label that the image will have, for what has none yet; may be repeated' -r
@@ -93,19 +102,10 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print what was found' -r -f -a "text\t'For people'
 json\t'For programs; docs/check.md has the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l rules -d 'List the rules'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l format -d 'How to print it' -r -f -a "table\t'For people'
-json\t'For programs; docs/manager.md has the fields'"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l log-level -d 'How much is told on standard error: debug, info, warn or error' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l request-timeout -d 'How many seconds the engine may take to answer one request' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l timeout -d 'How many seconds the whole command may take' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l docker-root -d 'The engine\'s data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host-root -d 'Look at the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

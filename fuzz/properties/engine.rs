@@ -11,7 +11,7 @@ use crate::model::engine::stored_container;
 use crate::model::engine::verdict::{self, Host, Known};
 use crate::model::extension::claim::{Running, abi_of};
 use crate::model::extension::role::CLASS;
-use crate::model::kernel::mounts::{Layering, Overlays};
+use crate::model::kernel::mounts::{HostOverlays, MountedOverlays};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -176,10 +176,10 @@ pub fn cleanup_plan(bytes: &[u8]) {
     }
     let host = Host {
         running,
-        layering: told("mounts").map(|mounts| {
-            let Overlays { layering, links } = Overlays::parse(&mounts);
+        overlays: told("mounts").map(|mounts| {
+            let MountedOverlays { overlays, links } = MountedOverlays::parse(&mounts);
             let links = links.into_iter().filter(|link| link.of_root);
-            Layering { unnamed: links.map(|link| link.path).collect(), ..layering }
+            HostOverlays { unnamed: links.map(|link| link.path).collect(), ..overlays }
         }),
         arm: told("arm").map(Some),
         rejected: Ok(text("rejected").into_iter().collect()),

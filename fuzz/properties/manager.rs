@@ -9,7 +9,7 @@ use crate::model::container::deploy_record::{Heard, MountNamespace, Record, Step
 use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::extension::glob::Glob;
 use crate::model::kernel::block::{Block, MAX_LEN};
-use crate::model::kernel::mounts::Overlays;
+use crate::model::kernel::mounts::MountedOverlays;
 use crate::model::kernel::os_release;
 use std::collections::BTreeMap;
 
@@ -170,7 +170,7 @@ fn escape(found: char) -> impl Iterator<Item = char> {
 /// `/proc/mounts` (`model/kernel/mounts.rs`).
 pub fn mounts(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let read = Overlays::parse(&text);
+    let read = MountedOverlays::parse(&text);
     let layering = &read.layering;
     let overlays = || {
         let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -190,7 +190,7 @@ pub fn mounts(bytes: &[u8]) {
         "/dev/x /boot ext4 rw,lowerdir=/a/overlay2/zz/diff 0 0\n\
          overlay /d/overlay2/yy/merged overlay rw,lowerdir=/d/overlay2/xx/diff 0 0\n{text}"
     );
-    assert_eq!(Overlays::parse(&other), read);
+    assert_eq!(MountedOverlays::parse(&other), read);
 }
 
 /// The record of a deploy (`model/container/deploy_record.rs`), and what a hook printed in one.

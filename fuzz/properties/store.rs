@@ -2,7 +2,7 @@
 
 use super::{assert_no_prefix, assert_one_component, assert_one_line, check_environment};
 use crate::model::engine::containers_storage::{self, Listed};
-use crate::model::extension::label_sources::{Lookup, Record};
+use crate::model::extension::label_sources::{Lookup, StoredLabels};
 use crate::model::extension::role::{self, CLASS, NotAnExtension, Role};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,15 +12,15 @@ use std::path::Path;
 /// other image stores, and which image is an extension (`model/extension/role.rs`).
 pub fn store(bytes: &[u8]) {
     let value = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
-    match Record::parse(bytes) {
+    match StoredLabels::parse(bytes) {
         Ok(record) => {
             assert_labels(&record, &value["Config"]["Labels"]);
             check_role(record);
-            assert_no_prefix(bytes, |prefix| Record::parse(prefix).is_ok());
+            assert_no_prefix(bytes, |prefix| StoredLabels::parse(prefix).is_ok());
         }
         Err(error) => assert_one_line(&error),
     }
-    match Record::parse_image(bytes, "00ff") {
+    match StoredLabels::parse_image(bytes, "00ff") {
         Ok(record) => {
             assert_eq!(record.image.as_deref(), Some("00ff"));
             assert_labels(&record, &value["config"]["Labels"]);
@@ -54,7 +54,7 @@ pub fn store(bytes: &[u8]) {
 }
 
 /// The labels are those that another reader finds; null is empty.
-fn assert_labels(record: &Record, found: &Value) {
+fn assert_labels(record: &StoredLabels, found: &Value) {
     let Some(found) = found.as_object() else { return };
     assert_eq!(record.labels.len(), found.len());
     for (name, text) in &record.labels {
@@ -62,7 +62,7 @@ fn assert_labels(record: &Record, found: &Value) {
     }
 }
 
-fn check_role(record: Record) {
+fn check_role(record: StoredLabels) {
     let labels = record.labels.clone();
     let role = role::role(&BTreeMap::new(), || Lookup::Found { path: "/s".into(), record });
     match role {

@@ -1,18 +1,22 @@
-//! The manager's command line. People type it, so clap's manners are worth their size here; man pages
-//! and completions come from the same definition.
+//! The manager's command line, and its help. People type it, so clap's help and suggestions are worth their size
+//! here. Man pages and completions come from the same definition. A new command is a variant of
+//! [`ManagerCommand`] with its arguments.
 
 use crate::cli::check::Check;
+use crate::model::engine::api::socket_of;
 use crate::model::text::log::Level;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Removes what failed and what is stale of hostapp extensions, and tells what is applied and why not.
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
+/// Report the state of hostapp extensions, and remove failed or obsolete ones.
 ///
-/// It works on the containers, images and volumes of a container engine that are labelled
-/// io.balena.image.class=overlay, and never touches others. The exit status is 0 on success, 1 when
-/// something failed, 2 for a command line that is not understood; some commands have more.
+/// The manager works on the containers, images and volumes of a container engine that are labelled
+/// io.balena.image.class=overlay, and never touches others.
 #[derive(Debug, Parser)]
 #[command(
     name = "balena-extension-manager",
@@ -20,189 +24,212 @@ use std::time::Duration;
     // Printed by the main, which knows it.
     version = "",
     disable_version_flag = true,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = false,
     max_term_width = 100,
-    after_help = "docs/manager.md explains every verdict."
+    after_help = "\
+Examples:
+  balena-extension-manager status           the verdict about every extension, and the next step
+  balena-extension-manager logs NAME        the output of its hooks at the last deploy
+  balena-extension-manager cleanup          remove failed and dead extensions
+  balena-extension-manager help cleanup     the options of a command
+
+Exit status: 0 on success, 1 if something failed, 2 for an invalid command line. The help of cleanup
+and of check lists further ones.
+
+/usr/share/doc/balena-extension-runtime/manager.md explains every verdict."
 )]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) globals: Globals,
-    #[command(subcommand)]
-    pub(crate) command: Command,
     /// Print the version
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
+    #[command(flatten)]
+    pub(crate) globals: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: ManagerCommand,
 }
 
-/// What goes for every command.
+/// The options of every command.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Globals {
+#[command(next_help_heading = GLOBAL)]
+pub(crate) struct GlobalOptions {
     /// The engine's socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute
     /// path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]
     #[arg(long, global = true, value_name = "URL", value_parser = socket)]
     pub(crate) host: Option<PathBuf>,
-    /// How much is told on standard error: debug, info, warn or error
+    /// The messages on standard error: debug, info, warn or error
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub(crate) log_level: Level,
-    /// How many seconds the engine may take to answer one request
+    /// The time limit of one request to the engine
     #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub(crate) request_timeout: Duration,
-    /// How many seconds the whole command may take
+    /// The time limit of the whole command
     #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     pub(crate) timeout: Duration,
-    /// The engine's data root, for when it is down [default: /var/lib/docker, else /mnt/data/docker]
+    /// The engine's data root, used if the engine is down [default: /var/lib/docker, else
+    /// /mnt/data/docker]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) docker_root: Option<PathBuf>,
-    /// Look at the host's files below DIR instead of /
+    /// Read the host's files below DIR instead of /
     #[arg(long, global = true, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
     pub(crate) host_root: PathBuf,
 }
 
-/// What the manager is asked for.
+/// The commands, in the order of the help.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Cleanup(Cleanup),
-    Status(Status),
-    List(List),
-    Inspect(Inspect),
-    Logs(Logs),
+pub(crate) enum ManagerCommand {
+    Status(StatusArguments),
+    Logs(LogsArguments),
+    Inspect(InspectArguments),
+    List(ListArguments),
+    Doctor(DoctorArguments),
+    Cleanup(CleanupArguments),
     Check(Check),
-    Doctor(Doctor),
 }
 
-/// Remove extensions that failed or are dead, and with --stale-os those the running system is not for
-///
-/// Containers that are dead, or that could not be created or started, are removed with their anonymous
-/// volumes. With --stale-os, so are containers, images and volumes whose claims on the kernel and the
-/// OS do not hold; the executable `deactivate` at the top of each volume of a stale container runs
-/// before. Clean extensions stay, `Exited (0)` as they are.
+/// Report the verdict about every extension, the reason, and the next step
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The exit status is 0 if all is done, 1 if something could not be removed or decided, 3 if --stale-os is \
-refused because an OS update can still roll back, 4 if the time was up or a signal came.")]
-pub(crate) struct Cleanup {
-    /// Also remove what the running system is not for; only after an OS update has committed
-    #[arg(long)]
-    pub(crate) stale_os: bool,
-    /// With --stale-os: even if an OS update can still roll back, or if that cannot be told
-    #[arg(long, requires = "stale_os")]
-    pub(crate) force: bool,
-    /// Print what would be done, and do nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Print what stays, too, with the reason (JSON always has it)
-    #[arg(long)]
-    pub(crate) verbose: bool,
-    /// How many seconds to wait for an engine that is starting up
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
-    pub(crate) wait: Duration,
-    /// How to print it
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
-}
-
-/// Tell what became of every extension, and why
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// The beginning of an id, or a name; all extensions if there is none
+Examples:
+  balena-extension-manager status
+  balena-extension-manager status NAME --format json")]
+pub(crate) struct StatusArguments {
+    /// A name or the beginning of an id [default: all extensions]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// How to print it
+    /// The format of the answer
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
-/// List the extensions: an id and a name a line, with a tab between
+/// Print the output of the runtime and of the hooks at the last deploy of an extension
+///
+/// This also works for containers that failed at create, for which engines keep no logs. Records are kept until the
+/// next reboot.
 #[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Print ids only
+#[command(after_help = "Example:\n  balena-extension-manager logs NAME")]
+pub(crate) struct LogsArguments {
+    /// A name or the beginning of an id
+    pub(crate) id: String,
+}
+
+/// Print everything that is known about an extension, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  balena-extension-manager inspect NAME")]
+pub(crate) struct InspectArguments {
+    /// A name or the beginning of an id
+    pub(crate) id: String,
+}
+
+/// List the extensions, one per line: the id, a tab, the name
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  balena-extension-manager list --quiet")]
+pub(crate) struct ListArguments {
+    /// Print only the ids
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// How to print it
+    /// The format of the answer
     #[arg(long, value_enum, default_value_t, conflicts_with = "quiet")]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
-/// Print everything that is known of an extension, as JSON
+/// Check whether this host is set up for extensions, and print how to fix it
 #[derive(Debug, Args)]
-pub(crate) struct Inspect {
-    /// The beginning of an id, or a name
-    pub(crate) id: String,
-}
+#[command(after_help = "\
+Example:
+  balena-extension-manager doctor
 
-/// Print what the runtime and its hooks said when an extension was last deployed
-///
-/// This works for containers whose create failed, too, of which engines show nothing. Records end with
-/// the boot.
-#[derive(Debug, Args)]
-pub(crate) struct Logs {
-    /// The beginning of an id, or a name
-    pub(crate) id: String,
-}
-
-/// Look whether this host is set up for extensions
-#[derive(Debug, Args)]
-#[command(after_help = "The exit status is 1 if there is a problem; warnings do not count.")]
-pub(crate) struct Doctor {
-    /// How to print it
+Exit status: 0 if there is no problem (warnings do not count), 1 if there is one.")]
+pub(crate) struct DoctorArguments {
+    /// The format of the answer
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
-/// How an answer is printed.
+/// Remove failed and dead extensions; with --stale-os, also those built for another OS or kernel
+///
+/// Containers that are dead, or that could not be created or started, are removed with their anonymous
+/// volumes. With --stale-os, containers, images and volumes whose claims the running kernel or OS violates are
+/// removed too. Before such a container is removed, the executable `deactivate` at the top of each of its volumes
+/// is run. Working extensions are kept, although engines show them as `Exited (0)`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  balena-extension-manager cleanup                        safe at any time, for example at every boot
+  balena-extension-manager cleanup --stale-os --dry-run   print what would be removed after an OS update
+
+Exit status: 0 if everything was done, 1 if an object could not be removed or no decision was possible,
+3 if --stale-os was refused because an OS update can still roll back, 4 if the time was up or a signal
+came.")]
+pub(crate) struct CleanupArguments {
+    /// Also remove extensions built for another OS or kernel; only after an OS update has committed
+    #[arg(long)]
+    pub(crate) stale_os: bool,
+    /// With --stale-os: continue even if an OS update can still roll back, or if that is unknown
+    #[arg(long, requires = "stale_os")]
+    pub(crate) force: bool,
+    /// Print what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also print the objects that are kept, with the reason (JSON always contains them)
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// How long to wait for an engine that is starting up
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) wait: Duration,
+    /// The format of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: OutputFormat,
+}
+
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// For people
     #[default]
     Table,
-    /// For programs; docs/manager.md has the fields
+    /// For programs; docs/manager.md describes the fields
     Json,
 }
 
 /// Why a value is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Invalid {
+enum InvalidValue {
     #[error("only unix sockets can be used: unix:///path/to.sock")]
     Host,
-    #[error("it must be debug, info, warn or error")]
+    #[error("must be debug, info, warn or error")]
     Level,
-    #[error("it must be a number of seconds, at most a week")]
+    #[error("must be a number of seconds, at most a week")]
     Seconds,
 }
 
-fn socket(url: &str) -> Result<PathBuf, Invalid> {
-    socket_of(url).ok_or(Invalid::Host)
+fn socket(url: &str) -> Result<PathBuf, InvalidValue> {
+    socket_of(url).ok_or(InvalidValue::Host)
 }
 
-/// The path of the socket that a URL names, if it is a unix socket's.
-pub(crate) fn socket_of(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("unix://").unwrap_or(url);
-    Some(PathBuf::from(path)).filter(|_| path.starts_with('/') && !path.contains('\0'))
+fn level(text: &str) -> Result<Level, InvalidValue> {
+    Level::parse(text).ok_or(InvalidValue::Level)
 }
 
-fn level(text: &str) -> Result<Level, Invalid> {
-    Level::parse(text).ok_or(Invalid::Level)
-}
-
-/// Decimal seconds. By hand: the tables for reading floating point would be 1 % of the binary.
-fn seconds(text: &str) -> Result<Duration, Invalid> {
+/// Decimal seconds. Parsed by hand: the tables for parsing floating point would be 1 % of the binary.
+fn seconds(text: &str) -> Result<Duration, InvalidValue> {
     const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
-        return Err(Invalid::Seconds);
+        return Err(InvalidValue::Seconds);
     }
-    let whole = whole.parse().map_err(|_| Invalid::Seconds)?;
-    let nanoseconds = format!("{fraction:0<9}").parse().map_err(|_| Invalid::Seconds)?;
-    Some(Duration::new(whole, nanoseconds)).filter(|time| *time <= WEEK).ok_or(Invalid::Seconds)
+    let whole = whole.parse().map_err(|_| InvalidValue::Seconds)?;
+    let nanoseconds = format!("{fraction:0<9}").parse().map_err(|_| InvalidValue::Seconds)?;
+    Some(Duration::new(whole, nanoseconds))
+        .filter(|time| *time <= WEEK)
+        .ok_or(InvalidValue::Seconds)
 }
 
-/// Reads a whole command line, the program's name left out.
+/// Parses a whole command line, without the program's name.
 ///
 /// # Errors
-/// clap's: the help and the version too, which are no errors.
+/// clap's, among them the help and the version.
 pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
     let name = OsString::from("balena-extension-manager");
     Arguments::try_parse_from(std::iter::once(&name).chain(words))
@@ -223,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_go_for_all_stand_before_or_after_the_command() {
+    fn global_options_stand_before_or_after_the_command() {
         for line in [
             "--host unix:///x --log-level debug cleanup --stale-os --force",
             "cleanup --stale-os --force --host=/x --log-level=debug",
@@ -231,7 +258,7 @@ mod tests {
             let arguments = parse(&words(line)).unwrap();
             assert_eq!(arguments.globals.host.unwrap().to_str(), Some("/x"));
             assert_eq!(arguments.globals.log_level, Level::Debug);
-            let Command::Cleanup(cleanup) = arguments.command else { panic!("{line}") };
+            let ManagerCommand::Cleanup(cleanup) = arguments.command else { panic!("{line}") };
             assert!(cleanup.stale_os && cleanup.force && !cleanup.dry_run);
         }
     }
@@ -250,7 +277,7 @@ mod tests {
         for text in
             ["", ".", ".5", "-1", "1e3", "604800.1", "604801", "99999999999999999999", "1.2.3"]
         {
-            assert_eq!(seconds(text), Err(Invalid::Seconds), "{text}");
+            assert_eq!(seconds(text), Err(InvalidValue::Seconds), "{text}");
         }
     }
 
@@ -281,8 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_go_to_standard_output() {
-        for line in ["--help", "-h", "--version", "-v", "-V", "cleanup --help"] {
+    fn help_and_version_are_printed_to_standard_output() {
+        for line in
+            ["--help", "-h", "help", "help status", "--version", "-v", "-V", "cleanup --help"]
+        {
             let answer = parse(&words(line)).unwrap_err();
             assert!(!answer.use_stderr() && answer.exit_code() == 0, "{line}");
         }
@@ -297,11 +326,22 @@ mod tests {
             assert!(help.contains(command), "{command}");
         }
     }
+
+    #[test]
+    fn every_help_has_an_example_and_its_global_options_apart() {
+        for command in ["", "cleanup", "status", "list", "inspect", "logs", "doctor"] {
+            let help = parse(&words(&format!("{command} --help"))).unwrap_err().to_string();
+            let (own, global) = help.split_once("Global options:").unwrap();
+            assert!(!own.contains("--timeout") && global.contains("--timeout"), "{help}");
+            let example = format!("  balena-extension-manager {command}");
+            assert!(global.contains("Example") && global.contains(example.trim_end()), "{help}");
+        }
+    }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidValue {
         Host, Level, Seconds,
     }
 }

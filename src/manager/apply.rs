@@ -1,167 +1,142 @@
-//! Applying a plan: every removal is tried, and what became of each is told.
+//! Carries out a plan. Every removal is tried, and every result is kept.
 
-use super::Context;
-use super::gather::{self, brief};
-use super::parallel::{self, Ended};
+use super::Session;
+use super::deactivate::{self, Deactivated};
+use super::gather;
+use super::parallel::{self, Completion};
 use super::records::Records;
-use crate::host::container::hook;
-use crate::host::container::image_hook::{self, Bring, Image};
-use crate::host::container::log::ContainerLog;
-use crate::host::container::rootfs::{self, Rootfs};
 use crate::host::engine::client::Client;
-use crate::host::engine::error::Error;
+use crate::host::engine::error::Error as EngineError;
 use crate::host::kernel::operation_lock::OperationLock;
 use crate::host::os::signals::Stop;
-use crate::model::container::spec::Mount;
 use crate::model::engine::api::in_path;
-use crate::model::engine::cleanup::{Deactivation, Decision, Fate, Kind, Plan, Reason, Removal};
+use crate::model::engine::cleanup::{
+    Deactivation, Decision, Fate, ObjectKind, Plan, Reason, Removal,
+};
 use crate::model::engine::inspection::Errors;
-use crate::model::engine::inventory::{Container, Labels, Phase};
-use crate::model::extension::hook::Verb;
+use crate::model::engine::inventory::{Container, EngineState};
 use crate::model::text::cause::chain;
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd as _;
-use std::path::Path;
+use crate::model::text::short_id::short_id;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// What became of an object that was to be removed.
+/// The result for an object that was to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) result: Result<Became, NotGone>,
+    pub(super) result: Result<Removed, RemovalError>,
     pub(super) deactivated: Vec<Deactivated>,
 }
 
-/// What has become of an object, and is nothing to complain about.
+/// A result that is not a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Became {
-    Removed,
-    /// It had vanished before.
-    GoneBefore,
+pub(super) enum Removed {
+    Now,
+    /// It had already disappeared.
+    Before,
     /// Another program is removing it at this moment.
-    BeingRemoved,
-    /// The engine could not remove all of it, and remembers it as dead.
+    ByAnother,
+    /// The engine could not remove all of it, and keeps it as dead.
     LeftDead,
-    /// What spoke against it is gone, so it was left alone.
+    /// The reason to remove it is gone, so it was kept.
     Recovered,
 }
 
-/// Why an object is not known to have gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum NotGone {
-    /// It is still there.
-    Still(String),
-    /// It is still there, because the engine says that something else is in the way.
-    InTheWay(String),
-    /// The engine was asked to remove it, and nobody has heard what it did.
-    Unknown(String),
-}
-
-impl NotGone {
-    pub(super) fn why(&self) -> &str {
-        let (Self::Still(why) | Self::InTheWay(why) | Self::Unknown(why)) = self;
-        why
-    }
-}
-
-impl From<Error> for NotGone {
-    fn from(error: Error) -> Self {
-        let why = chain(&error);
-        if error.is_unknown() {
-            Self::Unknown(why)
-        } else if error.is_conflict() {
-            Self::InTheWay(why)
-        } else {
-            Self::Still(why)
+impl Removed {
+    /// The stable word for programs.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Now => "removed",
+            Self::Before => "gone-already",
+            Self::ByAnother => "being-removed",
+            Self::LeftDead => "left-dead",
+            Self::Recovered => "recovered",
         }
     }
 }
 
-/// What became of the `deactivate` of a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Deactivated {
-    pub(super) volume: String,
-    /// What a dry run has found that would be run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) program: Option<String>,
-    /// Whether there was one, and it was started.
-    pub(super) ran: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<String>,
+/// Why an object is not known to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RemovalError {
+    StillThere(String),
+    /// Still there, because the engine reports a conflict with another object.
+    Conflict(String),
+    /// The engine may have received the request, but its answer is missing.
+    Unknown(String),
 }
 
-/// Why a `deactivate` did not do its work.
-#[derive(Debug, thiserror::Error)]
-enum NotDeactivated {
-    #[error("the volume's folder {path:?} is missing")]
-    Missing { path: String },
-    #[error(transparent)]
-    Rootfs(#[from] rootfs::Error),
-    #[error(transparent)]
-    Image(#[from] image_hook::Error),
-    #[error(transparent)]
-    Hook(#[from] hook::Error),
-    #[error(
-        "deactivate succeeded, but it cannot be told whether it ran in the mount namespace of process 1 \
-         ({why}): what it unmounted may still be mounted on the host"
-    )]
-    Elsewhere { why: String },
+impl RemovalError {
+    pub(super) fn why(&self) -> &str {
+        let (Self::StillThere(why) | Self::Conflict(why) | Self::Unknown(why)) = self;
+        why
+    }
 }
 
-/// What the removals need, shared by the threads.
+impl From<EngineError> for RemovalError {
+    fn from(error: EngineError) -> Self {
+        let why = chain(&error);
+        if error.is_unknown() {
+            Self::Unknown(why)
+        } else if error.is_conflict() {
+            Self::Conflict(why)
+        } else {
+            Self::StillThere(why)
+        }
+    }
+}
+
+/// Shared by the threads.
 struct Work {
     client: Arc<Client>,
     stop: Arc<Stop>,
     deadline: Instant,
     plan: Arc<Plan>,
     records: Records,
-    /// Of the containers that have something to deactivate: labels and mounts.
-    origins: BTreeMap<String, (Arc<Labels>, Vec<Mount>)>,
-    /// One hook at a time: they change the host, and were not written to run beside each other.
+    containers: Vec<Container>,
+    /// Hooks run one at a time: they change the host, and their authors do not expect others beside them.
     lock: Mutex<OperationLock>,
 }
 
-/// Carries `plan` out. The result has a place for each decision; one without a result had no turn.
+/// Carries `plan` out. The results are in the order of the decisions; `None` if a decision had no turn.
 pub(super) fn apply(
-    context: &Context,
+    session: &Session,
     client: &Arc<Client>,
     plan: &Arc<Plan>,
-    containers: &[Container],
+    containers: Vec<Container>,
     lock: OperationLock,
-) -> (Vec<Option<Done>>, Ended) {
+) -> (Vec<Option<Done>>, Completion) {
     let mut results: Vec<Option<Done>> = plan.0.iter().map(|_| None).collect();
     let work = Arc::new(Work {
         client: Arc::clone(client),
-        stop: Arc::clone(&context.stop),
-        deadline: context.deadline,
+        stop: Arc::clone(&session.stop),
+        deadline: session.deadline,
         plan: Arc::clone(plan),
-        records: Records::find(&context.host),
-        origins: origins(plan, containers),
+        records: Records::find(&session.host),
+        containers,
         lock: Mutex::new(lock),
     });
-    // Nothing goes that another still uses, so each kind waits for the one before.
-    for kind in [Kind::Container, Kind::Image, Kind::Volume] {
-        let mut turns: Vec<usize> = (0..plan.0.len())
-            .filter(|&index| plan.0.get(index).is_some_and(|decision| goes(decision, kind)))
-            .collect();
-        // Hooks take their time, in which what is known of the others grows old.
-        turns.sort_by_key(|&index| plan.0.get(index).is_some_and(has_hooks));
-        // An image goes after those that were built on it: in one more round, if they went in this one.
+    // An object is removed after those that use it, so each kind waits for the one before.
+    for kind in [ObjectKind::Container, ObjectKind::Image, ObjectKind::Volume] {
+        let decisions = plan.0.iter().enumerate();
+        let mut turns: Vec<(usize, &Decision)> =
+            decisions.filter(|(_, decision)| is_removed(decision, kind)).collect();
+        // Hooks take time, in which the inspections of the others become outdated.
+        turns.sort_by_key(|(_, decision)| has_hooks(decision));
+        let mut turns: Vec<usize> = turns.into_iter().map(|(index, _)| index).collect();
+        // An image can be removed after its children: in one more round, if this round removed any.
         let mut left = usize::MAX;
         while !turns.is_empty() && turns.len() < left {
             left = turns.len();
-            let ended = round(context, &work, &turns, &mut results);
-            if ended != Ended::Complete {
-                return (results, ended);
+            let completion = round(session, &work, &turns, &mut results);
+            if completion != Completion::Complete {
+                return (results, completion);
             }
-            turns.retain(|&index| kind == Kind::Image && is_in_the_way(results.get(index)));
+            turns.retain(|&index| kind == ObjectKind::Image && is_conflict(results.get(index)));
         }
     }
-    (results, Ended::Complete)
+    (results, Completion::Complete)
 }
 
-fn goes(decision: &Decision, kind: Kind) -> bool {
+fn is_removed(decision: &Decision, kind: ObjectKind) -> bool {
     decision.object.kind == kind && matches!(decision.fate, Fate::Remove { .. })
 }
 
@@ -170,80 +145,61 @@ fn has_hooks(decision: &Decision) -> bool {
         if !deactivate.is_empty())
 }
 
-fn is_in_the_way(result: Option<&Option<Done>>) -> bool {
+fn is_conflict(result: Option<&Option<Done>>) -> bool {
     let result = result.and_then(Option::as_ref).map(|done| &done.result);
-    matches!(result, Some(Err(NotGone::InTheWay(_))))
+    matches!(result, Some(Err(RemovalError::Conflict(_))))
 }
 
 /// Gives each of the decisions in `turns` one turn.
 fn round(
-    context: &Context,
+    session: &Session,
     work: &Arc<Work>,
     turns: &[usize],
     results: &mut [Option<Done>],
-) -> Ended {
+) -> Completion {
     let (shared, order) = (Arc::clone(work), turns.to_vec());
     parallel::each(
         turns.len(),
-        &context.stop,
-        context.deadline,
-        move |turn| shared.remove(*order.get(turn)?),
-        |turn, done: Option<Done>| {
-            let index = turns.get(turn).copied().unwrap_or(usize::MAX);
-            if let (Some(result), Some(_)) = (results.get_mut(index), &done) {
-                *result = done;
+        &session.stop,
+        session.deadline,
+        move |turn| order.get(turn).map(|&index| (index, shared.remove(index))),
+        |_, result| {
+            let Some((index, Some(done))) = result else { return };
+            if let Some(place) = results.get_mut(index) {
+                *place = Some(done);
             }
         },
     )
 }
 
-/// Labels and mounts of the containers whose volumes may have a `deactivate`.
-fn origins(plan: &Plan, containers: &[Container]) -> BTreeMap<String, (Arc<Labels>, Vec<Mount>)> {
-    let with_hooks = plan.removals().filter(|decision| has_hooks(decision));
-    let ids: BTreeSet<&str> = with_hooks.map(|decision| decision.object.id.as_str()).collect();
-    let containers = containers.iter().filter(|container| ids.contains(container.id.as_str()));
-    containers
-        .map(|container| {
-            let mounts = container.mounts.iter().map(|mount| Mount {
-                destination: mount.destination.clone(),
-                source: mount.source.clone(),
-            });
-            (container.id.clone(), (Arc::clone(&container.labels), mounts.collect()))
-        })
-        .collect()
-}
-
 impl Work {
-    /// `None` if there was no turn for it any more.
+    /// `None` if the end came before its turn.
     fn remove(&self, index: usize) -> Option<Done> {
         let decision = self.plan.0.get(index)?;
         let Fate::Remove { how, reason } = &decision.fate else { return None };
         let id = &decision.object.id;
         let mut deactivated = Vec::new();
         let result = match how {
+            Removal::Container { deactivate } if deactivate.is_empty() => {
+                self.recheck(id, reason).unwrap_or_else(|| self.remove_container(id))
+            }
+            // A container with hooks is stale, whether it has failed or not, so it is not checked again.
             Removal::Container { deactivate } => {
-                let known = if deactivate.is_empty() {
-                    self.look_again(id, reason)
-                } else {
-                    // It may have been waited for. What has begun is gone on with, as far as it may be.
-                    let hooks = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-                    self.why_to_end().is_none().then_some(())?;
-                    self.deactivate(id, deactivate, &hooks, &mut deactivated);
-                    // What has hooks is stale, whether it has failed or not.
-                    None
-                };
-                known.unwrap_or_else(|| self.remove_container(id))
+                let hooks = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+                // The lock may have taken time. Work that has begun continues as far as it may.
+                self.why_to_end().is_none().then_some(())?;
+                deactivated = self.deactivate(id, deactivate, &hooks);
+                drop(hooks);
+                self.remove_container(id)
             }
             Removal::Image { names } => self.remove_image(names),
             Removal::Volume => {
                 let path = format!("/volumes/{}", in_path(id));
-                gone(self.ask_to_remove(&path, &format!("remove volume {id}")))
+                removed(self.request_removal(&path, &format!("remove volume {id}")))
             }
         };
-        if let (Ok(became), Kind::Container) = (&result, decision.object.kind)
-            && *became != Became::Recovered
-        {
-            // What was said at its deploy is of no use to anybody any more.
+        let is_container = decision.object.kind == ObjectKind::Container;
+        if is_container && result.as_ref().is_ok_and(|removed| *removed != Removed::Recovered) {
             self.records.remove(id);
         }
         Some(Done { result, deactivated })
@@ -254,55 +210,51 @@ impl Work {
         id: &str,
         volumes: &[Deactivation],
         lock: &OperationLock,
-        deactivated: &mut Vec<Deactivated>,
-    ) {
-        let Some((labels, mounts)) = self.origins.get(id) else { return };
-        for Deactivation { volume, path, refused } in volumes {
-            if self.why_to_end().is_some() {
-                return;
-            }
-            let mut ran = false;
-            let error = refused.clone().or_else(|| {
-                let done = run_deactivate(path, labels, mounts, lock, &mut ran);
-                done.err().map(|error| chain(&error))
-            });
-            deactivated.push(Deactivated { volume: volume.clone(), program: None, ran, error });
-        }
+    ) -> Vec<Deactivated> {
+        let Some(container) = self.containers.iter().find(|one| one.id == id) else {
+            return Vec::new();
+        };
+        volumes
+            .iter()
+            .take_while(|_| self.why_to_end().is_none())
+            .map(|volume| deactivate::run(container, volume, lock))
+            .collect()
     }
 
-    fn why_to_end(&self) -> Option<Ended> {
+    fn why_to_end(&self) -> Option<Completion> {
         parallel::why_to_end(&self.stop, self.deadline)
     }
 
-    /// Once a removal has been sent the engine carries it out, whether anybody listens or not.
-    fn ask_to_remove(&self, path: &str, what: &str) -> Result<(), Refusal> {
+    /// The engine carries out a removal once it has the request, whether anybody waits for the answer or not.
+    fn request_removal(&self, path: &str, what: &str) -> Result<(), RequestError> {
         match self.why_to_end() {
-            None => self.client.remove(path, what).map_err(Refusal::Engine),
-            Some(_) => Err(Refusal::NotSent(format!("{what}: not begun before the end"))),
+            None => self.client.remove(path, what).map_err(RequestError::Engine),
+            Some(_) => Err(RequestError::NotSent(format!("{what}: not begun before the end"))),
         }
     }
 
-    /// A failed container was inspected a while ago, and an agent may have started it again since. What it
-    /// is now, unless it is to be removed still.
-    fn look_again(&self, id: &str, reason: &Reason) -> Option<Result<Became, NotGone>> {
+    /// Inspects a failed container again, which may have been started since. `None` if it is to be removed.
+    fn recheck(&self, id: &str, reason: &Reason) -> Option<Result<Removed, RemovalError>> {
         if !matches!(reason, Reason::Failed(_)) {
             return None;
         }
         match gather::inspect_one(&self.client, id) {
-            Err(error) if error.is_absence() => Some(Ok(Became::GoneBefore)),
-            Err(error) => Some(Err(NotGone::Still(chain(&error)))),
-            Ok(seen) if seen.phase() == Phase::Removing => Some(Ok(Became::BeingRemoved)),
+            Err(error) if error.is_absence() => Some(Ok(Removed::Before)),
+            Err(error) => Some(Err(RemovalError::StillThere(chain(&error)))),
+            Ok(seen) if seen.engine_state() == EngineState::Removing => {
+                Some(Ok(Removed::ByAnother))
+            }
             Ok(seen) => match self.recorded_failure(id) {
                 Ok(recorded) if seen.has_recovered(recorded.as_deref()) => {
-                    Some(Ok(Became::Recovered))
+                    Some(Ok(Removed::Recovered))
                 }
                 Ok(_) => None,
-                Err(why) => Some(Err(NotGone::Still(why))),
+                Err(why) => Some(Err(RemovalError::StillThere(why))),
             },
         }
     }
 
-    /// What the runtime has recorded of a failure, where the engine keeps none.
+    /// The failure that the runtime has recorded, if the engine does not keep errors.
     fn recorded_failure(&self, id: &str) -> Result<Option<String>, String> {
         match self.client.errors() {
             Errors::Kept => Ok(None),
@@ -311,33 +263,34 @@ impl Work {
     }
 
     /// Removes a container with its anonymous volumes.
-    fn remove_container(&self, id: &str) -> Result<Became, NotGone> {
+    fn remove_container(&self, id: &str) -> Result<Removed, RemovalError> {
         let path = format!("/containers/{}?v=true&force=true", in_path(id));
-        let what = format!("remove container {}", brief(id));
-        let error = match self.ask_to_remove(&path, &what) {
-            Err(Refusal::Engine(error)) if !error.is_absence() && !error.is_stop() => error,
-            settled => return gone(settled),
+        let what = format!("remove container {}", short_id(id));
+        let error = match self.request_removal(&path, &what) {
+            Err(RequestError::Engine(error)) if !error.is_absence() && !error.is_stop() => error,
+            settled => return removed(settled),
         };
-        // What it has become decides: dead counts as done, and is tried again at the next cleanup.
+        // The state after the failure decides. A dead container counts as removed: the next cleanup tries again.
         match gather::inspect_one(&self.client, id) {
-            Err(seen) if seen.is_absence() => Ok(Became::Removed),
-            Ok(inspected) if inspected.phase() == Phase::Dead => Ok(Became::LeftDead),
-            Ok(inspected) if inspected.phase() == Phase::Removing && error.is_conflict() => {
-                Ok(Became::BeingRemoved)
+            Err(seen) if seen.is_absence() => Ok(Removed::Now),
+            Ok(seen) if seen.engine_state() == EngineState::Dead => Ok(Removed::LeftDead),
+            Ok(seen) if seen.engine_state() == EngineState::Removing && error.is_conflict() => {
+                Ok(Removed::ByAnother)
             }
             Ok(_) | Err(_) => Err(error.into()),
         }
     }
 
-    /// Takes one name after the other from an image; with the last it goes.
-    fn remove_image(&self, names: &[String]) -> Result<Became, NotGone> {
-        let mut result = Ok(Became::GoneBefore);
+    /// Untags an image name by name; the engine removes it with the last name.
+    fn remove_image(&self, names: &[String]) -> Result<Removed, RemovalError> {
+        let mut result = Ok(Removed::Before);
         for name in names {
             let path = format!("/images/{}", in_path(name));
-            match gone(self.ask_to_remove(&path, &format!("remove image {}", shown(name)))) {
-                Ok(Became::Removed) if result.is_ok() => result = Ok(Became::Removed),
+            let shown = if name.starts_with("sha256:") { short_id(name) } else { name };
+            match removed(self.request_removal(&path, &format!("remove image {shown}"))) {
+                Ok(Removed::Now) if result.is_ok() => result = Ok(Removed::Now),
                 Ok(_) => {}
-                // The first error is the one that tells.
+                // The first error names the cause.
                 Err(error) => result = result.and(Err(error)),
             }
         }
@@ -346,59 +299,16 @@ impl Work {
 }
 
 /// Why a removal was not answered with success.
-enum Refusal {
-    /// It was not even sent.
+enum RequestError {
     NotSent(String),
-    Engine(Error),
+    Engine(EngineError),
 }
 
-/// Runs the executable `deactivate` at the top of a volume, if there is one, under the rules of the image's
-/// hooks. `ran` is set when it is started.
-fn run_deactivate(
-    path: &str,
-    labels: &Labels,
-    mounts: &[Mount],
-    lock: &OperationLock,
-    ran: &mut bool,
-) -> Result<(), NotDeactivated> {
-    if !Path::new(path).is_dir() {
-        return Err(NotDeactivated::Missing { path: path.to_owned() });
-    }
-    let volume = Rootfs::open("/", path)?;
-    let image = Image {
-        rootfs: &volume,
-        labels: &labels.to_map(),
-        mounts,
-        // No container can have this id.
-        id: "@deactivate",
-        bring: Bring::IfMissing,
-    };
-    let Some(hook) = image_hook::find(Verb::Deactivate, &image, lock.as_fd())? else {
-        return Ok(());
-    };
-    let mut heard = hook::Heard::new();
-    *ran = true;
-    // There is no bundle any more.
-    hook.call("/", |call| hook::run(call, lock.as_fd(), &mut ContainerLog::nowhere(), &mut heard))?;
-    hook.doubt.map_or(Ok(()), |why| Err(NotDeactivated::Elsewhere { why }))
-}
-
-fn shown(name: &str) -> String {
-    if name.starts_with("sha256:") { brief(name) } else { name.to_owned() }
-}
-
-fn gone(removed: Result<(), Refusal>) -> Result<Became, NotGone> {
-    match removed {
-        Ok(()) => Ok(Became::Removed),
-        Err(Refusal::Engine(error)) if error.is_absence() => Ok(Became::GoneBefore),
-        Err(Refusal::Engine(error)) => Err(error.into()),
-        Err(Refusal::NotSent(why)) => Err(NotGone::Still(why)),
-    }
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum NotDeactivated {
-        Missing { path }, Rootfs(..), Image(..), Hook(..), Elsewhere { why },
+fn removed(answer: Result<(), RequestError>) -> Result<Removed, RemovalError> {
+    match answer {
+        Ok(()) => Ok(Removed::Now),
+        Err(RequestError::Engine(error)) if error.is_absence() => Ok(Removed::Before),
+        Err(RequestError::Engine(error)) => Err(error.into()),
+        Err(RequestError::NotSent(why)) => Err(RemovalError::StillThere(why)),
     }
 }

@@ -1,9 +1,8 @@
-//! `doctor`: looks whether this host is set up for extensions. What is judged how is in
-//! `model/engine/doctor.rs`.
+//! `doctor`: reads the facts about a host; `model/engine/doctor.rs` judges whether it is set up for extensions.
 
 use super::surroundings::data_root;
-use super::{Context, Exit, Failure, print_by, print_json};
-use crate::cli::manager::{Doctor, Format};
+use super::{Failure, ManagerExit, Session, print, print_json};
+use crate::cli::manager::{DoctorArguments, OutputFormat};
 use crate::host::container::mount_namespace;
 use crate::host::engine::process;
 use crate::host::engine::stored_containers::DataRoot;
@@ -15,55 +14,46 @@ use crate::host::os::systemd;
 use crate::model::container::mount_namespace::Relation;
 use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{
-    EngineInfo, EngineProcess, Facts, Level, Line, RegisteredBinary, judge,
+    CheckLevel, DoctorCheck, EngineInfo, EngineProcess, Facts, RegisteredBinary, judge,
 };
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::{chain, in_words, on_one_line};
 use crate::version;
 use serde::Serialize;
-use std::io::{self, Write};
 use std::path::Path;
 
-/// The version of the JSON.
-const SCHEMA: u32 = 1;
 /// The units that dist/systemd has for every host.
 const UNITS: [&str; 1] = ["balena-extension-cleanup.service"];
 /// The namespaces that the runtime uses or that containers have.
 const NAMESPACES: [&str; 5] = ["mnt", "net", "pid", "ipc", "uts"];
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct DoctorDocument<'a> {
     schema: u32,
     command: &'static str,
-    checks: &'a [Line],
+    checks: &'a [DoctorCheck],
 }
 
-pub(super) fn doctor(context: &Context, request: &Doctor) -> Result<Exit, Failure> {
-    let lines = judge(&facts(context)?);
+pub(super) fn doctor(session: &Session, request: &DoctorArguments) -> Result<ManagerExit, Failure> {
+    let checks = judge(&facts(session)?);
     match request.format {
-        Format::Json => {
-            print_json(&Document { schema: SCHEMA, command: "doctor", checks: &lines })?;
+        OutputFormat::Json => {
+            print_json(&DoctorDocument { schema: 1, command: "doctor", checks: &checks })?;
         }
-        Format::Table => print_by(|stdout| table(stdout, &lines))?,
+        OutputFormat::Table => print(&checks.iter().map(lines).collect::<String>())?,
     }
-    let problem = lines.iter().any(|line| line.level == Level::Problem);
-    Ok(if problem { Exit::Failed } else { Exit::Done })
+    let has_problem = checks.iter().any(|check| check.level == CheckLevel::Problem);
+    Ok(if has_problem { ManagerExit::Failed } else { ManagerExit::Done })
 }
 
-fn table(out: &mut dyn Write, lines: &[Line]) -> io::Result<()> {
-    for line in lines {
-        let text = on_one_line(line.text.as_str());
-        writeln!(out, "{:<8} {:<17} {text}", line.level.word(), line.check)?;
-        if let Some(mend) = line.mend {
-            writeln!(out, "{:26} mend: {mend}", "")?;
-        }
-    }
-    Ok(())
+fn lines(DoctorCheck { check, level, text, fix }: &DoctorCheck) -> String {
+    let fix = fix.as_ref().map(|fix| format!("{:26} fix: {fix}\n", "")).unwrap_or_default();
+    format!("{:<8} {check:<17} {}\n{fix}", level.word(), on_one_line(text.as_str()))
 }
 
-fn facts(context: &Context) -> Result<Facts, Failure> {
-    let host = &context.host;
-    let asked = context.connect().and_then(|client| {
+fn facts(session: &Session) -> Result<Facts, Failure> {
+    let host = &session.host;
+    let asked = session.connect().and_then(|client| {
         let info: EngineInfo = client.ask("/info", "ask the engine about itself")?;
         Ok((client.api().to_string(), info))
     });
@@ -72,11 +62,11 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
         Err(Failure::Engine(error)) if error.is_stop() => return Err(Failure::Stopped),
         Err(failure) => (None, Err(chain(&failure))),
     };
-    let runtimes = engine.as_ref().map(|info| runtimes(context, info)).unwrap_or_default();
+    let runtimes = engine.as_ref().map(|info| runtimes(session, info)).unwrap_or_default();
     let root = engine.as_ref().ok().and_then(|info| info.docker_root_dir.clone());
     let root = match root {
         Some(root) => DataRoot { host: host.clone(), path: root.into() },
-        None => data_root(context),
+        None => data_root(session),
     };
     let path = root.host.shown(&root.path).display().to_string();
     let space = root.host.find(&root.path).and_then(|root| disk::space(&root));
@@ -84,32 +74,32 @@ fn facts(context: &Context) -> Result<Facts, Failure> {
         engine,
         api,
         runtimes,
-        mounts: mounts(context),
-        state_root: state_root(context),
+        mounts: mounts(session),
+        state_root: state_root(session),
         boot_environment: boot_environment(host),
         units: UNITS.map(|name| (name, systemd::is_enabled(host, name))).into(),
         disk: space
             .map(|(free, all)| (free, all, path.clone()))
-            .map_err(|error| format!("look at the filesystem of {path}: {}", in_words(&error))),
-        overlay: overlay(context),
+            .map_err(|error| format!("cannot read the free space of {path}: {}", in_words(&error))),
+        overlay: overlay(session),
         missing_namespaces: missing_namespaces(host),
         kernel_release: release::release(host),
     })
 }
 
 /// The engine's process, and whether its mounts are those of process 1.
-fn mounts(context: &Context) -> Result<(EngineProcess, Relation), String> {
-    if context.host.shown("/") != Path::new("/") {
-        return Err("the processes of another root are not looked at".to_owned());
+fn mounts(session: &Session) -> Result<(EngineProcess, Relation), String> {
+    if session.host.shown("/") != Path::new("/") {
+        return Err("doctor does not examine the processes of another root".to_owned());
     }
-    let socket = context.socket.as_ref().map_err(|error| chain(error))?;
-    let process = process::find(&context.host, socket)?;
+    let socket = session.socket.as_ref().map_err(|error| chain(error))?;
+    let process = process::find(&session.host, socket)?;
     let relation = mount_namespace::relation(process.pid);
     Ok((process, relation))
 }
 
-/// The free bytes of the block in which kernels are armed, if there is one; and whether the boot loader's
-/// files tell what `cleanup --stale-os` must know.
+/// The free bytes of the boot environment block, if there is one. Fails also if `cleanup --stale-os` could not
+/// determine whether an update can roll back.
 fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
     let block = boot_mounts::block(host).map_err(|error| chain(&error))?;
     match boot_mounts::rollback(host) {
@@ -119,24 +109,24 @@ fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
 }
 
 fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
-    let folder = "/proc/self/ns";
-    let there = host
-        .names(folder)
-        .map_err(|error| format!("look into {:?}: {}", host.shown(folder), in_words(&error)))?;
-    let is_missing = |name: &&str| !there.iter().any(|found| found.to_str() == Some(*name));
+    let directory = "/proc/self/ns";
+    let found = host.names(directory).map_err(|error| {
+        format!("cannot list {:?}: {}", host.shown(directory), in_words(&error))
+    })?;
+    let is_missing = |name: &&str| !found.iter().any(|one| one.to_str() == Some(*name));
     Ok(NAMESPACES.into_iter().filter(is_missing).collect())
 }
 
-/// The registered runtimes that may be meant: this runtime under any name, or a file that is called like it.
-fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, RegisteredBinary)> {
+/// The registered runtimes that are this runtime, under any name, or that have its name.
+fn runtimes(session: &Session, info: &EngineInfo) -> Vec<(String, String, RegisteredBinary)> {
     let mut found = Vec::new();
     for (name, runtime) in info.runtimes.iter().flatten() {
         let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
             continue;
         };
-        let file = context.host.find(path).unwrap_or_else(|_| context.host.shown(path));
-        let called_so = file.file_name().is_some_and(|name| name == PROGRAM);
-        let binary = match context.host.search(path, version::runtime_in) {
+        let file = session.host.find(path).unwrap_or_else(|_| session.host.shown(path));
+        let has_our_name = file.file_name().is_some_and(|name| name == PROGRAM);
+        let binary = match session.host.search(path, version::runtime_in) {
             Ok(Some((version, commit))) => {
                 if (version.as_str(), commit.as_str()) == (version::VERSION, version::COMMIT) {
                     RegisteredBinary::SameVersion
@@ -144,7 +134,7 @@ fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Regist
                     RegisteredBinary::OtherVersion { version, commit }
                 }
             }
-            Ok(None) | Err(_) if !called_so => continue,
+            Ok(None) | Err(_) if !has_our_name => continue,
             Ok(None) => RegisteredBinary::NoVersion,
             Err(error) if is_absence(&error) => RegisteredBinary::Missing,
             Err(error) => RegisteredBinary::Unreadable { why: in_words(&error).to_string() },
@@ -154,26 +144,26 @@ fn runtimes(context: &Context, info: &EngineInfo) -> Vec<(String, String, Regist
     found
 }
 
-/// Where the runtime keeps states unless told otherwise; engines tell it a folder beside.
-fn state_root(context: &Context) -> Result<String, String> {
+/// The default state root; engines name a directory beside it.
+fn state_root(session: &Session) -> Result<String, String> {
     let root = format!("/run/{PROGRAM}");
-    let root = if context.host.has_folder(&root).unwrap_or(true) { &root } else { "/run" };
-    let shown = context.host.shown(root).display().to_string();
-    match context.host.find(root).and_then(|folder| disk::can_write(&folder)) {
+    let root = if session.host.has_folder(&root).unwrap_or(true) { &root } else { "/run" };
+    let shown = session.host.shown(root).display().to_string();
+    match session.host.find(root).and_then(|directory| disk::can_write(&directory)) {
         Ok(()) => Ok(shown),
-        Err(error) => Err(format!("{shown} cannot be written: {}", in_words(&error))),
+        Err(error) => Err(format!("cannot write to {shown}: {}", in_words(&error))),
     }
 }
 
-/// Whether the kernel has overlayfs, built in, loaded, or as a module that it can load.
-fn overlay(context: &Context) -> Result<bool, String> {
-    let known = context.host.read("/proc/filesystems")?;
+/// Whether the kernel has overlayfs: built in, loaded, or as a module that can be loaded.
+fn overlay(session: &Session) -> Result<bool, String> {
+    let known = session.host.read("/proc/filesystems")?;
     if known.lines().any(|line| line.split_ascii_whitespace().last() == Some("overlay")) {
         return Ok(true);
     }
-    let release = release::release(&context.host)?;
+    let release = release::release(&session.host)?;
     let modules = format!("/lib/modules/{release}/kernel/fs/overlayfs");
-    context.host.has_folder(&modules).map_err(|error| {
-        format!("look for {:?}: {}", context.host.shown(&modules), in_words(&error))
+    session.host.has_folder(&modules).map_err(|error| {
+        format!("cannot open {:?}: {}", session.host.shown(&modules), in_words(&error))
     })
 }

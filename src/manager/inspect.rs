@@ -1,36 +1,33 @@
-//! `inspect ID`: everything that is known of an extension, as JSON.
+//! `inspect ID`: everything that is known about an extension, as JSON.
 
 use super::gather;
-use super::status::{HostView, View};
+use super::status::{ExtensionView, HostView};
 use super::surroundings::Surroundings;
-use super::{Context, Exit, Failure, print_json, resolve};
-use crate::cli::manager::Inspect;
+use super::{Failure, ManagerExit, Session, print_json, resolve};
+use crate::cli::manager::InspectArguments;
 use crate::model::container::deploy_record::Record;
-use crate::model::engine::inventory::Detail;
+use crate::model::engine::inventory::{Container, Detail};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The version of the JSON.
-const SCHEMA: u32 = 1;
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct InspectDocument<'a> {
     schema: u32,
     command: &'static str,
-    extension: View<'a>,
+    extension: ExtensionView<'a>,
     labels: BTreeMap<String, String>,
     error: Option<&'a str>,
     started: Option<&'a str>,
     restart_policy: Option<&'a str>,
-    /// None where the engine does not name them.
+    /// `None` if the engine does not name them.
     layers: Option<&'a [String]>,
     runtime: Option<&'a str>,
     host: HostDocument<'a>,
     deploy: Read<Option<Record>>,
 }
 
-/// What a claim was held against; `{"unreadable": why}` where it could not be read.
+/// The facts that claims are compared with; `{"unreadable": why}` for a fact that cannot be read.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HostDocument<'a> {
@@ -56,48 +53,51 @@ fn read<'a, S, T>(source: &'a Result<S, String>, value: impl FnOnce(&'a S) -> T)
     }
 }
 
-pub(super) fn inspect(context: &Context, request: &Inspect) -> Result<Exit, Failure> {
-    let (containers, _) = gather::extensions(context)?;
-    let one = resolve(&containers, &request.id, |one| (one.id.as_str(), one.name.as_str()))?;
+pub(super) fn inspect(
+    session: &Session,
+    request: &InspectArguments,
+) -> Result<ManagerExit, Failure> {
+    let containers = gather::extensions(session)?;
+    let one = resolve(&containers, &request.id, Container::id_and_name)?;
     let mut asked = vec![one.clone()];
     let surroundings = if asked.iter().any(|one| one.detail == Detail::NotAsked) {
-        let client = std::sync::Arc::new(context.connect()?);
-        gather::inspect(context, &client, &mut asked, |_| {})?;
-        Surroundings::read(context, Some(&client))
+        let client = std::sync::Arc::new(session.connect()?);
+        gather::inspect(session, &client, &mut asked)?;
+        Surroundings::read(session, Some(&client))
     } else {
-        Surroundings::read(context, None)
+        Surroundings::read(session, None)
     };
-    // It has vanished between the two requests.
+    // The container has disappeared between the two requests.
     let gone = || Failure::NoSuchExtension { name: request.id.clone() };
     let container = asked.first().ok_or_else(gone)?;
-    let view = HostView::read(context, surroundings);
+    let view = HostView::read(session, surroundings);
     let host = view.host();
-    let outcome = match &container.detail {
-        Detail::Known(outcome) => Some(outcome),
+    let last_run = match &container.detail {
+        Detail::Known(last_run) => Some(last_run),
         Detail::NotAsked | Detail::Unreadable(_) => None,
     };
-    print_json(&Document {
-        schema: SCHEMA,
+    print_json(&InspectDocument {
+        schema: 1,
         command: "inspect",
         extension: view.view(container),
         labels: container.labels.to_map(),
-        error: outcome.and_then(|outcome| outcome.failure()),
-        started: outcome.map(|outcome| outcome.started.as_str()),
-        restart_policy: outcome.map(|outcome| outcome.restart.as_str()),
-        layers: outcome.and_then(|outcome| outcome.layers.as_deref()),
-        runtime: outcome.map(|outcome| outcome.runtime.as_str()).filter(|name| !name.is_empty()),
+        error: last_run.and_then(|last_run| last_run.failure()),
+        started: last_run.map(|last_run| last_run.started.as_str()),
+        restart_policy: last_run.map(|last_run| last_run.restart.as_str()),
+        layers: last_run.and_then(|last_run| last_run.layers.as_deref()),
+        runtime: last_run.map(|last_run| last_run.runtime.as_str()).filter(|name| !name.is_empty()),
         host: HostDocument {
             kernel_release: read(&host.running.kernel_release, String::as_str),
             kernel_abi: read(&host.running.abi, Option::as_deref),
             os_version: read(&host.running.os_version, String::as_str),
-            armed_kernel_abi: read(&host.arm, Option::as_deref),
+            armed_kernel_abi: read(&host.armed, Option::as_deref),
             rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
-            root_is_layered: read(&host.layering, |layering| layering.root),
+            root_is_layered: read(&host.overlays, |overlays| overlays.root),
         },
         deploy: match view.record(container) {
             Ok(record) => Read::Value(record),
             Err(unreadable) => Read::Unreadable { unreadable },
         },
     })?;
-    Ok(Exit::Done)
+    Ok(ManagerExit::Done)
 }

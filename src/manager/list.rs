@@ -1,42 +1,37 @@
 //! `list`: ids and names, for scripts. One request, and no verdicts.
 
 use super::gather;
-use super::{Context, Exit, Failure, print_by, print_json};
-use crate::cli::manager::{Format, List};
+use super::{Failure, ManagerExit, Session, print, print_json};
+use crate::cli::manager::{ListArguments, OutputFormat};
 use serde::Serialize;
 
-/// The version of the JSON.
-const SCHEMA: u32 = 1;
-
 #[derive(Serialize)]
-struct Document<'a> {
+struct ListDocument<'a> {
     schema: u32,
     command: &'static str,
-    extensions: Vec<Row<'a>>,
+    extensions: Vec<ListedExtension<'a>>,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct ListedExtension<'a> {
     id: &'a str,
     name: &'a str,
 }
 
-pub(super) fn list(context: &Context, request: &List) -> Result<Exit, Failure> {
-    let (containers, _) = gather::extensions(context)?;
-    let rows = containers.iter().map(|one| Row { id: &one.id, name: &one.name });
+pub(super) fn list(session: &Session, request: &ListArguments) -> Result<ManagerExit, Failure> {
+    let containers = gather::extensions(session)?;
+    let rows = containers.iter().map(|one| ListedExtension { id: &one.id, name: &one.name });
     match request.format {
-        Format::Json => {
-            print_json(&Document { schema: SCHEMA, command: "list", extensions: rows.collect() })?;
+        OutputFormat::Json => {
+            print_json(&ListDocument { schema: 1, command: "list", extensions: rows.collect() })?;
         }
-        Format::Table => print_by(|stdout| {
-            for Row { id, name } in rows {
-                match request.quiet {
-                    true => writeln!(stdout, "{id}")?,
-                    false => writeln!(stdout, "{id}\t{name}")?,
-                }
-            }
-            Ok(())
-        })?,
+        OutputFormat::Table => {
+            let line = |ListedExtension { id, name }| match request.quiet {
+                true => format!("{id}\n"),
+                false => format!("{id}\t{name}\n"),
+            };
+            print(&rows.map(line).collect::<String>())?;
+        }
     }
-    Ok(Exit::Done)
+    Ok(ManagerExit::Done)
 }

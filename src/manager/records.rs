@@ -1,4 +1,4 @@
-//! The runtime's records of deploys, for whoever judges containers by them.
+//! The runtime's records of deploys.
 
 use crate::host::container::deploy_record;
 use crate::host::os::host_root::{HostRoot, is_absence};
@@ -7,41 +7,40 @@ use crate::model::container::id::ContainerId;
 use crate::model::text::cause::{chain, in_words};
 use std::path::{Path, PathBuf};
 
-/// Where the records are; `None` while nothing was deployed since the host booted.
+/// The directory of the records; `None` if nothing was deployed since the host booted.
 pub(super) struct Records(Result<Option<PathBuf>, String>);
 
 impl Records {
     pub(super) fn find(host: &HostRoot) -> Self {
         Self(match host.find(deploy_record::FOLDER) {
-            Ok(folder) => Ok(Some(folder)),
+            Ok(directory) => Ok(Some(directory)),
             Err(error) if is_absence(&error) => Ok(None),
-            Err(error) => Err(format!(
-                "look into {:?}: {}",
-                host.shown(deploy_record::FOLDER),
-                in_words(&error)
-            )),
+            Err(error) => {
+                let path = host.shown(deploy_record::FOLDER);
+                Err(format!("cannot open {path:?}: {}", in_words(&error)))
+            }
         })
     }
 
-    pub(super) fn folder(&self) -> Result<Option<&Path>, String> {
+    pub(super) fn directory(&self) -> Result<Option<&Path>, String> {
         self.0.as_ref().map(Option::as_deref).map_err(Clone::clone)
     }
 
     /// The record of a container.
     ///
     /// # Errors
-    /// A sentence that says what cannot be read.
+    /// A sentence that names the file and the cause.
     pub(super) fn of(&self, id: &str) -> Result<Option<Record>, String> {
-        match (self.folder()?, ContainerId::parse(id)) {
-            (Some(folder), Ok(id)) => {
-                deploy_record::load(folder, &id).map_err(|error| chain(&error))
+        match (self.directory()?, ContainerId::parse(id)) {
+            (Some(directory), Ok(id)) => {
+                deploy_record::load(directory, &id).map_err(|error| chain(&error))
             }
-            // No container has such an id, so there is no such record.
+            // An invalid id has no record.
             (None, _) | (_, Err(_)) => Ok(None),
         }
     }
 
-    /// What is recorded of a deploy that failed.
+    /// The error of a recorded deploy that failed.
     ///
     /// # Errors
     /// As [`Self::of`].
@@ -51,10 +50,10 @@ impl Records {
         Ok(failed.map(|(verb, error)| format!("{verb}: {error}")))
     }
 
-    /// Removes the record of a container that is gone.
+    /// Removes the record of a removed container.
     pub(super) fn remove(&self, id: &str) {
-        if let (Ok(Some(folder)), Ok(id)) = (self.folder(), ContainerId::parse(id)) {
-            deploy_record::remove(folder, &id);
+        if let (Ok(Some(directory)), Ok(id)) = (self.directory(), ContainerId::parse(id)) {
+            deploy_record::remove(directory, &id);
         }
     }
 }

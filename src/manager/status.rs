@@ -1,49 +1,50 @@
-//! `status`: what became of every extension, and why. The verdicts are given in `model/engine/verdict.rs`.
+//! `status`: the verdict about every extension, and the next step. `model/engine/verdict.rs` decides.
 
-use super::gather::{self, Source, brief};
+use super::gather::{self, InventorySource};
 use super::records::Records;
 use super::surroundings::{Surroundings, initramfs_log};
-use super::{Context, Each, Exit, Failure, print_by, print_json, resolve};
-use crate::cli::manager::{Format, Status};
+use super::{Failure, ManagerExit, Session, print, print_json, resolve};
+use crate::cli::manager::{OutputFormat, StatusArguments};
 use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
 use crate::host::os::clock;
 use crate::model::container::deploy_record::Record;
-use crate::model::engine::inventory::{Container, Detail, Mounted, Phase};
+use crate::model::engine::inventory::{Container, Detail, EngineState, Mounted};
 use crate::model::engine::runtimes::{RanBy, Runtimes};
-use crate::model::engine::verdict::{self, ClaimView, Finding, Host, Known, OVERRIDE, Verdict};
+use crate::model::engine::verdict::{
+    self, ClaimView, Evidence, Explanation, HostFacts, OVERRIDE, Verdict,
+};
 use crate::model::kernel::block;
 use crate::model::text::cause::{chain, on_one_line};
+use crate::model::text::short_id::short_id;
 use serde::Serialize;
-use std::io::{self, Write};
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
-/// The version of the JSON.
-const SCHEMA: u32 = 1;
-/// Where the kernels are listed that are not tried again.
+/// The list of the kernels that are not tried again.
 const REJECTED: &str = "/mnt/state/override-rejected";
-/// Where the partition with it is mounted.
+/// The mount point of its partition.
 const STATE: &str = "/mnt/state";
 
-/// One extension with everything that is known of it. docs/manager.md has the fields.
+/// One extension and its verdict. docs/manager.md describes the fields.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct View<'a> {
+pub(super) struct ExtensionView<'a> {
     pub(super) id: &'a str,
     pub(super) name: &'a str,
     image: &'a str,
     image_id: &'a str,
-    state: Phase,
+    state: EngineState,
     exit_code: Option<i64>,
     pub(super) verdict: Verdict,
     reason: &'static str,
     detail: String,
     next: String,
     claims: Vec<ClaimView>,
-    /// What is wrong with its labels.
+    /// A malformed label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<String>,
-    /// The priority above the root filesystem, as labelled.
+    /// The label with the priority above the root filesystem.
     #[serde(rename = "override")]
     priority: Option<&'a str>,
     requires_reboot: bool,
@@ -52,51 +53,51 @@ pub(super) struct View<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<Views: Serialize> {
+struct StatusDocument<'a> {
     schema: u32,
     command: &'static str,
     source: &'static str,
-    extensions: Views,
+    extensions: &'a [ExtensionView<'a>],
 }
 
-pub(super) fn status(context: &Context, request: &Status) -> Result<Exit, Failure> {
-    let (containers, source, surroundings) = gather::inspected(context)?;
-    let mut shown: Vec<&Container> = containers.iter().collect();
-    if !request.ids.is_empty() {
-        shown.clear();
-        for name in &request.ids {
-            shown.push(resolve(&containers, name, |one| (one.id.as_str(), one.name.as_str()))?);
+pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<ManagerExit, Failure> {
+    let (containers, source, surroundings) = gather::inspected(session)?;
+    let shown: Vec<&Container> = match request.ids.as_slice() {
+        [] => containers.iter().collect(),
+        ids => {
+            let find = |name| resolve(&containers, name, Container::id_and_name);
+            ids.iter().map(|name| find(name)).collect::<Result<_, _>>()?
         }
-    }
-    let known = HostView::read(context, surroundings);
-    let views = shown.iter().map(|container| known.view(container));
+    };
+    let host = HostView::read(session, surroundings);
+    let views: Vec<_> = shown.into_iter().map(|container| host.view(container)).collect();
     match request.format {
-        Format::Json => print_json(&Document {
-            schema: SCHEMA,
+        OutputFormat::Json => print_json(&StatusDocument {
+            schema: 1,
             command: "status",
             source: match source {
-                Source::Engine => "engine",
-                Source::Store => "store",
+                InventorySource::Engine => "engine",
+                InventorySource::Store => "store",
             },
-            extensions: Each(views),
+            extensions: &views,
         })?,
-        Format::Table => print_by(|stdout| table(stdout, views))?,
+        OutputFormat::Table => print(&table(&views))?,
     }
-    Ok(Exit::Done)
+    Ok(ManagerExit::Done)
 }
 
-/// What is known of the host, and where records are.
+/// The facts about the host, and the runtime's records.
 pub(super) struct HostView {
-    host: Host,
+    host: HostFacts,
     runtimes: Runtimes,
     booted: Result<SystemTime, String>,
     records: Records,
 }
 
 impl HostView {
-    pub(super) fn read(context: &Context, surroundings: Surroundings) -> Self {
-        let root = &context.host;
-        let arm = match boot_mounts::block(root) {
+    pub(super) fn read(session: &Session, surroundings: Surroundings) -> Self {
+        let root = &session.host;
+        let armed = match boot_mounts::block(root) {
             Ok(block) => Ok(block.and_then(|block| block.value(block::ARM).map(str::to_owned))),
             Err(error) => Err(chain(&error)),
         };
@@ -106,11 +107,11 @@ impl HostView {
             }
             text => Ok(text.unwrap_or_default().lines().map(str::to_owned).collect()),
         });
-        let Surroundings { layering, runtimes } = surroundings;
-        let host = Host {
+        let Surroundings { overlays, runtimes } = surroundings;
+        let host = HostFacts {
             running: release::running(root),
-            layering,
-            arm,
+            overlays,
+            armed,
             rejected,
             initramfs_log: initramfs_log(root),
             runtime: runtimes.own_name().map(str::to_owned),
@@ -119,7 +120,7 @@ impl HostView {
         Self { host, runtimes, booted: release::boot_time(root), records }
     }
 
-    pub(super) fn host(&self) -> &Host {
+    pub(super) fn host(&self) -> &HostFacts {
         &self.host
     }
 
@@ -129,36 +130,39 @@ impl HostView {
     }
 
     fn since_boot(&self, container: &Container) -> Option<bool> {
-        let Detail::Known(outcome) = &container.detail else { return None };
-        let started = clock::parse(&outcome.started)?;
+        let Detail::Known(last_run) = &container.detail else { return None };
+        let started = clock::parse(&last_run.started)?;
         Some(started >= *self.booted.as_ref().ok()?)
     }
 
-    pub(super) fn view<'c>(&self, container: &'c Container) -> View<'c> {
+    pub(super) fn view<'c>(&self, container: &'c Container) -> ExtensionView<'c> {
         let record = self.record(container);
         let ran_by = match &container.detail {
-            Detail::Known(outcome) => self.runtimes.ran_by(&outcome.runtime),
+            Detail::Known(last_run) => self.runtimes.ran_by(&last_run.runtime),
             Detail::NotAsked | Detail::Unreadable(_) => RanBy::Unknown,
         };
-        let known = Known {
+        let evidence = Evidence {
             since_boot: self.since_boot(container),
             record: record.as_ref().map(Option::as_ref).map_err(String::as_str),
             ran_by,
         };
-        let Finding { code, sentence, next } = verdict::find(container, known, &self.host);
-        let exit_code = match (&container.detail, container.phase) {
-            (Detail::Known(outcome), Phase::Exited | Phase::Dead) => outcome.exit_code,
+        let explanation = verdict::explain(container, evidence, &self.host);
+        let Explanation { reason, sentence, next } = explanation;
+        let exit_code = match (&container.detail, container.state) {
+            (Detail::Known(last_run), EngineState::Exited | EngineState::Dead) => {
+                last_run.exit_code
+            }
             _ => None,
         };
-        View {
+        ExtensionView {
             id: &container.id,
             name: &container.name,
             image: &container.image,
             image_id: &container.image_id,
-            state: container.phase,
+            state: container.state,
             exit_code,
-            verdict: code.verdict(),
-            reason: code.word(),
+            verdict: reason.verdict(),
+            reason: reason.code(),
             detail: sentence,
             next,
             claims: verdict::claims(&container.labels, &self.host.running),
@@ -170,27 +174,26 @@ impl HostView {
     }
 }
 
-fn table<'a>(out: &mut dyn Write, views: impl Iterator<Item = View<'a>>) -> io::Result<()> {
-    let mut views = views.peekable();
-    if views.peek().is_none() {
-        return writeln!(out, "there are no extensions");
+fn table(views: &[ExtensionView<'_>]) -> String {
+    if views.is_empty() {
+        return "there are no extensions\n".to_owned();
     }
-    writeln!(out, "ID            NAME                      STATE       VERDICT         REASON")?;
-    let mut told = Vec::new();
+    // A formatter into a String cannot fail.
+    let (mut rows, mut details) = (String::new(), String::new());
     for view in views {
-        let (id, state, verdict) = (brief(view.id), view.state.word(), view.verdict.word());
+        let (id, state, verdict) = (short_id(view.id), view.state.word(), view.verdict.word());
         let name = on_one_line(view.name);
-        writeln!(out, "{id:<13} {name:<25} {state:<11} {verdict:<15} {}", view.reason)?;
+        let reason = view.reason;
+        let _ = writeln!(rows, "{id:<13} {name:<25} {state:<11} {verdict:<15} {reason}");
         if view.verdict != Verdict::Applied || view.warning.is_some() {
-            let subject = if name.is_empty() { id } else { name };
-            told.push((subject, view));
+            let subject = if name.is_empty() { id } else { &name };
+            let _ = writeln!(details, "\n{subject}: {}\n  next: {}", view.detail, view.next);
+            if let Some(warning) = &view.warning {
+                let _ = writeln!(details, "  warning: {warning}");
+            }
         }
     }
-    for (name, view) in told {
-        writeln!(out, "\n{name}: {}\n  next: {}", view.detail, view.next)?;
-        if let Some(warning) = view.warning {
-            writeln!(out, "  warning: {warning}")?;
-        }
-    }
-    Ok(())
+    format!(
+        "ID            NAME                      STATE       VERDICT         REASON\n{rows}{details}"
+    )
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::capture::start;
 use crate::finished::Finished;
 
-/// No command of an engine takes longer in these tests, unless it hangs.
+/// Nothing an engine is asked here takes longer, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
-/// The programs that the tests need, each with its Debian package.
+/// What the engines under test need, and the Debian package each comes with.
 const PROGRAMS: [(&str, &str); 12] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io (docker-cli since Debian 13)"),
@@ -25,7 +25,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("tar", "tar"),
 ];
 
-/// Fails if programs are missing, and names all of them.
+/// Fails, naming them all, when programs are missing.
 pub(crate) fn require_programs() {
     let path = std::env::var("PATH").unwrap();
     let is_missing = |program: &str| {

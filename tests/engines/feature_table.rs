@@ -1,16 +1,16 @@
-//! The features in docs/engines.md, and for each engine the tests that show them.
+//! What the tests show, by engine and feature: the plan of docs/engines.md.
 
 /// A cell of the table.
 pub(crate) enum Cell {
-    /// The tests that show it, without row and engine.
+    /// The tests that show it, by the end of their names.
     Shown(&'static [&'static str]),
-    /// Why the feature does not apply.
+    /// Why there is nothing to show.
     NotApplicable(&'static str),
 }
 
 use Cell::{NotApplicable as Na, Shown};
 
-/// The engines: their names in the tests, and in the document.
+/// The engines, as the tests' names have them and as people do.
 pub(crate) const ENGINES: [(&str, &str); 4] = [
     ("docker", "Docker"),
     ("containerd", "containerd (ctr)"),

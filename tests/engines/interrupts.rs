@@ -1,4 +1,5 @@
-//! One thread receives Ctrl-C and similar signals, stops the current work and lets it be cleaned up.
+//! Ctrl-C and its relatives, taken by one thread, so that whatever runs at that moment is ended in
+//! good order and everything of it is removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Blocks these signals in all threads. Must be called before a second thread starts.
+    /// Takes these signals away from all threads. Must be called before there is a second one.
     pub(crate) fn watch() -> Arc<Self> {
         let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
         signals.thread_block().expect("sigprocmask");
@@ -31,12 +32,12 @@ impl Interrupts {
         interrupts
     }
 
-    /// Whether a signal has arrived.
+    /// Whether one came.
     pub(crate) fn came(&self) -> bool {
         self.came.load(Ordering::SeqCst)
     }
 
-    /// Sets the function that stops the current work. It replaces the previous one.
+    /// Says what ends the work that begins now, which replaces what ended the work before.
     pub(crate) fn on_interrupt(&self, stop: impl FnOnce() + Send + 'static) {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop));
         if self.came() {

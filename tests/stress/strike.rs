@@ -1,53 +1,52 @@
-//! The input and the result of the tracer: which process it steps, at which call it acts and how, and what it
-//! observed.
+//! What the stepper is told, and what it tells: whom it strikes, when and how, and what it saw.
 
 use crate::finished::{End, Finished};
 use crate::system_calls::Call;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// The process that is stepped.
+/// Which process of the family is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stepped {
-    /// The command itself.
+pub(crate) enum Whom {
+    /// The one that was called.
     Main,
-    /// The n-th process that the command starts, from 1.
+    /// The n-th that it starts, from 1.
     Child(usize),
 }
 
-/// The number of the call, from 1, at which the tracer acts.
+/// At which of its calls, from 1, something happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Before(usize),
     After(usize),
-    /// At this call and all later ones.
+    /// At this one and at every later one.
     From(usize),
     Never,
 }
 
-/// The action.
-pub(crate) enum Action<'a> {
-    /// Sends SIGKILL.
+/// What happens.
+pub(crate) enum Deed<'a> {
+    /// SIGKILL.
     Kill,
-    /// Skips the call and makes it return an error, if the filter matches.
+    /// The call is not made and returns an error, if the filter holds.
     Fail(Errno, fn(&Call) -> bool),
-    /// Runs something else while the process is paused.
+    /// Something happens elsewhere while the process stands still.
     Meanwhile(&'a mut dyn FnMut()),
     Nothing,
 }
 
-/// The result of a traced command.
+/// What a stepped command did.
 pub(crate) struct Traced {
     pub(crate) finished: Finished,
-    /// The first call at which the tracer acted.
+    /// The call that was struck first.
     pub(crate) hit: Option<Call>,
     pub(crate) strikes: usize,
-    /// The number of that call.
+    /// Its number among the calls of the process.
     pub(crate) hit_at: usize,
-    /// All calls of the stepped process until its end.
+    /// All calls of the stepped process, as far as it came.
     pub(crate) calls: Vec<Call>,
-    /// The other processes that ended meanwhile.
+    /// Who else has ended meanwhile.
     pub(crate) others: Vec<(Pid, End)>,
-    /// The command line of the stepped child, if there was one.
+    /// What became of the stepped child, if there was one: its command line.
     pub(crate) child: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! System calls as the tracer sees them: their names, the files they work on, and how to make them fail.
+//! System calls as the tracer sees them: what they are called, what they work on, and how one is made
+//! to fail.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -154,12 +155,12 @@ impl Call {
         ![libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn].contains(&self.number)
     }
 
-    /// Whether it may return `errno`. The kernel does not interrupt calls that manage memory.
+    /// Whether it may return `errno`: the kernel interrupts no call that arranges memory.
     pub(crate) fn can_return(&self, errno: Errno) -> bool {
         self.can_fail() && (errno != Errno::EINTR || !self.arranges_memory())
     }
 
-    /// Whether an allocator makes this call.
+    /// Whether it is one that an allocator makes.
     pub(crate) fn arranges_memory(&self) -> bool {
         let calls = ["mmap", "munmap", "mremap", "mprotect", "madvise", "brk"];
         calls.contains(&name(self.number).as_str())
@@ -170,12 +171,12 @@ impl Call {
         self.number == libc::SYS_close
     }
 
-    /// Whether it stores something on a filesystem, so that it fails on a full disk.
+    /// Whether it stores something on a filesystem: what a full disk makes fail.
     pub(crate) fn stores(&self) -> bool {
         let creates = |flags: u64| flags & 0o100 != 0 || flags & 0o20_000_000 != 0;
         match name(self.number).as_str() {
             "mkdir" | "mkdirat" | "fdatasync" | "fsync" | "rename" | "renameat" | "linkat" => true,
-            // Pipes, sockets and memory files are not on a disk.
+            // Pipes, sockets and memory are no disk.
             "write" => self.target.starts_with('/') && !self.target.starts_with("/memfd:"),
             "open" => creates(self.arguments[1]),
             "openat" => creates(self.arguments[2]),
@@ -202,7 +203,7 @@ impl Call {
     }
 }
 
-/// The file that the call works on, if known.
+/// What the call works on, as far as it can be seen.
 fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
     let text = |address: u64| {
         let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
@@ -228,7 +229,7 @@ fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
     target.unwrap_or_default()
 }
 
-/// Skips the call that `pid` is entering.
+/// Lets the call that `pid` is entering not happen.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn cancel(pid: Pid) -> nix::Result<()> {
     let mut registers = nix::sys::ptrace::getregs(pid)?;
@@ -236,7 +237,7 @@ pub(crate) fn cancel(pid: Pid) -> nix::Result<()> {
     nix::sys::ptrace::setregs(pid, registers)
 }
 
-/// Makes the call that `pid` is leaving return `-errno`.
+/// Gives the call that `pid` is leaving the result `-errno`.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fail(pid: Pid, errno: Errno) -> nix::Result<()> {
     let mut registers = nix::sys::ptrace::getregs(pid)?;
@@ -245,7 +246,7 @@ pub(crate) fn fail(pid: Pid, errno: Errno) -> nix::Result<()> {
     nix::sys::ptrace::setregs(pid, registers)
 }
 
-/// On other architectures a sweep reports that it cannot run, and fails.
+/// Where the registers are named otherwise, a sweep says that it could not run, and fails.
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
     use super::Errno;

@@ -1,5 +1,5 @@
-//! The inner stage: process 1 of the namespaces of one trial. It only writes to a filesystem in memory, which
-//! ends with the namespaces.
+//! The inner stage: process 1 of the namespaces of one trial. All it writes is in a filesystem in
+//! memory that ends with them.
 
 use crate::report::Report;
 use crate::trials::{self, Extent};
@@ -8,22 +8,22 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// The name of the trial. It is only set in the inner stage.
+/// The name of the trial: tells the inner stage from the outer one.
 pub(crate) const TRIAL: &str = "STRESS_TRIAL";
-/// The absolute path of the runtime under test.
+/// The runtime under test, absolute.
 pub(crate) const RUNTIME: &str = "STRESS_RUNTIME";
-/// The prefix of the names of all cgroups of this trial.
+/// What the names of all cgroups of this trial start with.
 pub(crate) const CGROUP: &str = "STRESS_CGROUP";
-/// A directory that every Debian has. The filesystem in memory is mounted over it.
+/// A folder that every Debian has, to hide under the filesystem in memory.
 const SCRATCH: &str = "/mnt";
-/// The runtime records deploys here. A trial sees only its own and leaves none on the machine.
+/// Where the runtime records deploys: a trial sees its own alone, and leaves the machine none.
 const RUN: &str = "/run";
 
 pub(crate) fn run(name: &str) -> ExitCode {
     SigSet::all().thread_unblock().expect("sigprocmask");
     std::thread::spawn(|| {
         drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        // The outer stage has ended; the kernel ends the other processes.
+        // The outer stage has gone away; the kernel ends the other processes.
         std::process::exit(130);
     });
     for folder in [SCRATCH, RUN] {
@@ -37,12 +37,12 @@ pub(crate) fn run(name: &str) -> ExitCode {
     report.close()
 }
 
-/// The directory that a trial may fill.
+/// The folder that a trial may fill.
 pub(crate) fn scratch() -> PathBuf {
     PathBuf::from(SCRATCH)
 }
 
-/// The directory of the deploy records (docs/manager.md).
+/// What the runtime has recorded of deploys (docs/manager.md).
 pub(crate) fn records() -> PathBuf {
     PathBuf::from(RUN).join("balena-extension-runtime-deploys")
 }

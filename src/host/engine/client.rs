@@ -1,5 +1,5 @@
-//! The engine's HTTP API over its unix socket. ureq does the HTTP; here are the socket, the limits in
-//! time and size, and errors that name the request and say what the engine said.
+//! The engine's HTTP API over its unix socket. ureq does the HTTP; this file adds the socket, limits in time and
+//! size, and errors that name the request and contain the engine's message.
 
 use crate::host::engine::each::each;
 use crate::host::engine::error::Error;
@@ -17,28 +17,28 @@ use std::time::Instant;
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, BodyReader};
 
-/// How many requests are under way at once. More gain nothing: the engine is the bottleneck.
+/// How many requests are sent at once. More gain nothing: the engine is the bottleneck.
 pub(crate) const PARALLEL: usize = 4;
-/// The largest answer to a question about one thing.
+/// The largest answer about one object.
 pub(crate) const ONE: u64 = 8 * 1024 * 1024;
 /// The largest list. Ten thousand containers take some 15 MB.
 pub(crate) const LIST: u64 = 64 * 1024 * 1024;
-/// How much of an error's text is read.
+/// The largest error message.
 const MESSAGE: u64 = 64 * 1024;
 const BUFFER: usize = 16 * 1024;
-/// By this header of its answer to a ping Podman is known.
+/// Only Podman has this header in its answer to a ping.
 const PODMAN: &str = "libpod-api-version";
 
 /// How long a request may take.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
-    /// As long as one request may.
-    Patience,
-    /// As long as all of them may.
+    /// The limit of one request.
+    Request,
+    /// The limit of all requests.
     Deadline,
 }
 
-/// A conversation with an engine that has answered. Threads share it; idle connections are kept.
+/// A client of an engine that has answered. Threads share it; idle connections are kept.
 pub(crate) struct Client {
     agent: Agent,
     engine: Engine,
@@ -48,10 +48,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Asks the engine which version of the API it speaks.
+    /// Connects, and negotiates the version of the API.
     ///
     /// # Errors
-    /// The engine is not there, does not answer, or speaks another language.
+    /// The engine cannot be reached, does not answer, or has no common version of the API.
     pub(crate) fn connect(engine: Engine, stop: &Arc<Stop>) -> Result<Self, Error> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -69,7 +69,7 @@ impl Client {
         let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
         let mut client = Self { agent, engine, api, errors, sent };
         let what = "ask the engine for its API version";
-        let answer = client.exchange("GET", "/_ping", what, Limit::Patience)?;
+        let answer = client.exchange("GET", "/_ping", what, Limit::Request)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         if answer.headers().contains_key(PODMAN) {
             client.errors = Errors::NotKept;
@@ -79,28 +79,29 @@ impl Client {
         Ok(client)
     }
 
-    /// The version that both sides speak.
+    /// The negotiated version.
     pub(crate) fn api(&self) -> ApiVersion {
         self.api
     }
 
-    /// Whether the engine keeps why a container failed.
+    /// Whether the engine keeps the reason why a container failed.
     pub(crate) fn errors(&self) -> Errors {
         self.errors
     }
 
-    /// How many requests were sent.
+    /// The number of requests that were sent.
     pub(crate) fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Asks about one thing. `path` follows the API's version; `what` is what the question is for.
+    /// Requests information about one object. `path` follows the API's version; `what` names the request in
+    /// errors.
     ///
     /// # Errors
-    /// No answer, an error as an answer, or one that the API does not describe.
+    /// No answer, an error as an answer, or one that does not follow the API.
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
-        // Whole: it is small, and many times faster to read than byte by byte.
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
+        // Read whole: it is small, and serde reads single bytes many times slower.
         self.decode(answer, ONE, what, |mut reader| {
             let mut bytes = Vec::with_capacity(BUFFER);
             reader.read_to_end(&mut bytes).map_err(serde_json::Error::io)?;
@@ -108,34 +109,33 @@ impl Client {
         })
     }
 
-    /// Asks for one document that may be as long as a list, and reads it as it arrives.
+    /// Requests one document that may be as long as a list, and parses it as it arrives.
     ///
     /// # Errors
     /// As `ask`.
     pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
         self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))
     }
 
-    /// Asks for a list and hands its items on one by one, so that a long one is never in memory.
+    /// Requests a list, and passes its items on one by one, so that a long list is never in memory.
     ///
     /// # Errors
-    /// As `ask`; items may have been handed on before.
+    /// As `ask`; some items may have been passed on before.
     pub(crate) fn each(
         &self,
         path: &str,
         what: &str,
         item: impl FnMut(&RawValue),
     ) -> Result<(), Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Patience)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
         self.decode(answer, LIST, what, |reader| each(reader, item))
     }
 
-    /// Asks for bytes of any number, such as an image: `GET`, streamed. It may take as long as all requests
-    /// together.
+    /// Requests any number of bytes, such as an image. This may take until the deadline.
     ///
     /// # Errors
-    /// No answer, or an error as an answer. What fails later is an error of the reader.
+    /// No answer, or an error as an answer. Later failures are errors of the reader.
     pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what, Limit::Deadline)?;
         Ok(Download {
@@ -145,13 +145,13 @@ impl Client {
         })
     }
 
-    /// Removes something.
+    /// Sends a removal.
     ///
     /// # Errors
-    /// It may still be there.
+    /// The object may still exist.
     pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
-        let mut answer = self.exchange("DELETE", &self.versioned(path), what, Limit::Patience)?;
-        // Read to its end, so that the connection can be used again. The removal has been done.
+        let mut answer = self.exchange("DELETE", &self.versioned(path), what, Limit::Request)?;
+        // Read to its end, so that the connection can be used again. The object is removed in any case.
         let mut body = answer.body_mut().with_config().limit(ONE).reader();
         let _ = io::copy(&mut body, &mut io::sink());
         Ok(())
@@ -172,8 +172,8 @@ impl Client {
         let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
         let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
         let mut answer = match self.send(method, &uri, limit) {
-            // The engine may close an idle connection in the very moment it is used again. Both
-            // methods can be repeated: a second removal finds nothing.
+            // The engine may close an idle connection at the moment it is used again. Both methods can be
+            // repeated: a second removal finds nothing.
             Err(error) if is_closed(&error) => self.send(method, &uri, limit),
             answer => answer,
         }
@@ -184,7 +184,7 @@ impl Client {
         }
         let mut body = Vec::new();
         let reader = answer.body_mut().with_config().limit(MESSAGE).reader();
-        // An error without a readable text is told by its number.
+        // Without a readable message, the error has only its status.
         let _ = reader.take(MESSAGE).read_to_end(&mut body);
         let message = api::message(&body).unwrap_or_default();
         Err(Error::Refused { what: what.to_owned(), status: status.as_u16(), message })
@@ -197,7 +197,7 @@ impl Client {
             return Err(ureq::Error::Timeout(ureq::Timeout::Global));
         }
         let limit = Some(match limit {
-            Limit::Patience => left.min(self.engine.patience),
+            Limit::Request => left.min(self.engine.request_timeout),
             Limit::Deadline => left,
         });
         match method {
@@ -214,13 +214,13 @@ impl Client {
         decode: impl FnOnce(BufReader<BodyReader<'_>>) -> serde_json::Result<T>,
     ) -> Result<T, Error> {
         let body = answer.body_mut().with_config().limit(limit).reader();
-        // By its own type and by value: only so std has a short way for each single byte. All readers
-        // go to the end of the framing, so that the connection can be used again.
+        // The concrete type, because only that has a fast path for single bytes in std. All readers read to
+        // the end of the framing, so that the connection can be used again.
         let body = BufReader::with_capacity(BUFFER, body);
         decode(body).map_err(|error| self.undecodable(what, limit, error))
     }
 
-    /// Why the body could not be read to its end as JSON.
+    /// Why the body is not valid JSON to its end.
     fn undecodable(&self, what: &str, limit: u64, error: serde_json::Error) -> Error {
         if !error.is_io() {
             return Error::Garbage { what: what.to_owned(), source: error };
@@ -237,7 +237,7 @@ impl Client {
     }
 }
 
-/// An answer that is read as it arrives. Its errors say which request it was.
+/// An answer that is read as it arrives. Its errors name the request.
 struct Download<R> {
     body: R,
     what: String,
@@ -253,7 +253,7 @@ impl<R: Read> Read for Download<R> {
     }
 }
 
-/// Whether the connection was closed before anything was answered.
+/// Whether the connection was closed before any answer.
 fn is_closed(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error, ureq::Error::Io(error)

@@ -1,58 +1,57 @@
-//! containers/storage on disk, the store of Podman; `model/engine/containers_storage.rs` knows its layout.
+//! Looks up a container's labels in containers/storage, the store of Podman, whose layout is in
+//! `model/engine/containers_storage.rs`.
 
 use crate::host::os::read::read_if_there;
 use crate::model::engine::containers_storage::{
-    self as layout, CONFIGURATIONS, LISTS, Listed, MANIFEST, Place,
+    self as layout, CONFIGURATIONS, LISTS, Listed, MANIFEST, StorageRoot,
 };
-use crate::model::extension::label_sources::{Lookup, Record, Store};
+use crate::model::extension::label_sources::{Lookup, Store, StoredLabels};
 use crate::model::text::cause::in_words;
 use std::path::{Path, PathBuf};
 
-/// What leads to a container's record.
+/// The paths that lead to a container's record.
 pub(crate) struct Hints<'a> {
     pub(crate) id: &'a str,
     pub(crate) rootfs: &'a Path,
     pub(crate) bundle: &'a Path,
-    /// Other files of the container: its pid file and the sources of its mounts. With `--transient-store`
-    /// they are where the list of containers is.
+    /// Other files of the container: its pid file and the sources of its mounts. With `--transient-store` the
+    /// list of containers lies beside them.
     pub(crate) files: Vec<&'a Path>,
 }
 
-/// Looks the container up in the store that its bundle is in; `None` if the bundle is in none. Its rootfs need
-/// not be in there: in a user namespace it is a bind mount elsewhere.
+/// Looks the container up in the store that has its bundle; `None` if no store has it. The rootfs may be
+/// elsewhere: in a user namespace it is a bind mount.
 pub(crate) fn look_up_bundle(hints: &Hints<'_>) -> Option<Lookup> {
-    let own = Place::of_container_file(hints.bundle, hints.id)?;
+    let own = StorageRoot::of_container_file(hints.bundle, hints.id)?;
     let absent = Lookup::Absent { path: shown(&own.list(LISTS[0])), store: Store::Podman };
-    let mut places = vec![own];
+    let mut roots = vec![own];
     for file in &hints.files {
-        places.extend(Place::of_container_file(file, hints.id).filter(|one| !places.contains(one)));
+        roots.extend(
+            StorageRoot::of_container_file(file, hints.id).filter(|root| !roots.contains(root)),
+        );
     }
-    places.extend(Place::around(hints.rootfs));
-    Some(look_up(hints, &places).unwrap_or(absent))
+    roots.extend(StorageRoot::around(hints.rootfs));
+    Some(look_up(hints, &roots).unwrap_or(absent))
 }
 
-/// Looks the container up in the stores that its rootfs may be in; `None` if there is no such store.
+/// Looks the container up in the stores that may have its rootfs; `None` if there is no such store.
 pub(crate) fn look_up_rootfs(hints: &Hints<'_>) -> Option<Lookup> {
-    look_up(hints, &Place::around(hints.rootfs).collect::<Vec<_>>())
+    look_up(hints, &StorageRoot::around(hints.rootfs).collect::<Vec<_>>())
 }
 
-fn look_up(hints: &Hints<'_>, places: &[Place]) -> Option<Lookup> {
+fn look_up(hints: &Hints<'_>, roots: &[StorageRoot]) -> Option<Lookup> {
     let (mut without_it, mut broken) = (Vec::new(), None);
-    for place in places {
-        for list in LISTS.map(|name| place.list(name)) {
+    for root in roots {
+        for list in LISTS.map(|name| root.list(name)) {
             let why = match read_if_there(&list) {
                 Ok(None) => continue,
                 Ok(Some(bytes)) => match layout::listed(&bytes, hints.id) {
                     Ok(Listed::Image(image)) => {
-                        return Some(find_image(
-                            &image,
-                            &list,
-                            place.driver(),
-                            places,
-                            hints.rootfs,
-                        ));
+                        return Some(find_image(&image, &list, root.driver(), roots, hints.rootfs));
                     }
-                    Ok(Listed::WithoutImage) => "the container has no image there".to_owned(),
+                    Ok(Listed::WithoutImage) => {
+                        "the list names no image for the container".to_owned()
+                    }
                     Ok(Listed::Not) => {
                         without_it.push(shown(&list));
                         continue;
@@ -69,20 +68,26 @@ fn look_up(hints: &Hints<'_>, places: &[Place]) -> Option<Lookup> {
     broken.or_else(|| (!without_it.is_empty()).then(absent))
 }
 
-/// Finds the configuration of `image`, which the list at `list` names: in the stores at `places`, else in the
+/// Finds the configuration of `image`, which the list at `list` names: in the stores at `roots`, else in the
 /// other image stores.
-fn find_image(image: &str, list: &Path, driver: &str, places: &[Place], rootfs: &Path) -> Lookup {
+fn find_image(
+    image: &str,
+    list: &Path,
+    driver: &str,
+    roots: &[StorageRoot],
+    rootfs: &Path,
+) -> Lookup {
     let mut search = Search { image, tried: Vec::new(), problems: Vec::new() };
-    let mut found = places.iter().find_map(|place| search.look_in(place));
+    let mut found = roots.iter().find_map(|root| search.look_in(root));
     if found.is_none() {
         let others = other_stores(driver, rootfs, &mut search.problems);
-        found = others.iter().find_map(|place| search.look_in(place));
+        found = others.iter().find_map(|root| search.look_in(root));
     }
     found.unwrap_or_else(|| {
-        let tried: Vec<String> = search.tried.iter().map(|folder| shown(folder)).collect();
+        let tried: Vec<String> = search.tried.iter().map(|image| shown(image)).collect();
         let problems: String = search.problems.iter().map(|why| format!("; {why}")).collect();
         let why = format!(
-            "it names image {image}, whose configuration is in none of {}{problems}",
+            "the list names image {image}, but none of {} has its configuration{problems}",
             tried.join(", ")
         );
         Lookup::Unusable { path: shown(list), why, store: Store::Podman }
@@ -92,23 +97,23 @@ fn find_image(image: &str, list: &Path, driver: &str, places: &[Place], rootfs: 
 /// The search for an image's configuration.
 struct Search<'a> {
     image: &'a str,
-    /// The folders in which it would be.
+    /// The directories that were searched.
     tried: Vec<PathBuf>,
-    /// What could not be read, a sentence each.
+    /// The files that cannot be read, and why.
     problems: Vec<String>,
 }
 
 impl Search<'_> {
-    fn look_in(&mut self, place: &Place) -> Option<Lookup> {
-        let folder = place.image(self.image);
-        if self.tried.contains(&folder) {
+    fn look_in(&mut self, root: &StorageRoot) -> Option<Lookup> {
+        let directory = root.image(self.image);
+        if self.tried.contains(&directory) {
             return None;
         }
-        let digest = self.digest(&folder.join(MANIFEST));
-        let path = folder.join(layout::blob_name(&digest));
-        self.tried.push(folder);
+        let digest = self.digest(&directory.join(MANIFEST));
+        let path = directory.join(layout::blob_name(&digest));
+        self.tried.push(directory);
         let why = match read_if_there(&path) {
-            Ok(Some(bytes)) => match Record::parse_image(&bytes, self.image) {
+            Ok(Some(bytes)) => match StoredLabels::parse_image(&bytes, self.image) {
                 Ok(record) => return Some(Lookup::Found { path: shown(&path), record }),
                 Err(error) => error.to_string(),
             },
@@ -119,13 +124,13 @@ impl Search<'_> {
         None
     }
 
-    /// The digest of the configuration, which is mostly the image's id: not if only parts of the layers were
-    /// pulled (zstd:chunked).
+    /// The digest of the configuration. It is the image's id, except if layers were pulled in parts
+    /// (zstd:chunked).
     fn digest(&mut self, manifest: &Path) -> String {
         let why = match read_if_there(manifest) {
             Ok(Some(bytes)) => match layout::config_digest(&bytes) {
                 Ok(Some(digest)) => return digest,
-                Ok(None) => "it names no configuration".to_owned(),
+                Ok(None) => "the manifest names no configuration".to_owned(),
                 Err(error) => error.to_string(),
             },
             Ok(None) => return layout::digest_of_id(self.image),
@@ -137,16 +142,16 @@ impl Search<'_> {
 }
 
 /// The image stores besides the engine's own: those that have the lower layers of the rootfs, and those of
-/// storage.conf. (Layers of a user namespace are mounted at another place, and others than overlays have none.)
-fn other_stores(driver: &str, rootfs: &Path, problems: &mut Vec<String>) -> Vec<Place> {
+/// storage.conf. (The layers of a user namespace are mounted elsewhere; other drivers have no lower layers.)
+fn other_stores(driver: &str, rootfs: &Path, problems: &mut Vec<String>) -> Vec<StorageRoot> {
     let mut problem = |path: &str, error| problems.push(format!("{path}: {}", in_words(&error)));
     let mut stores = Vec::new();
-    // The kernel names mount points without links.
+    // mountinfo has mount points without links.
     let mounted = std::fs::canonicalize(rootfs).unwrap_or_else(|_| rootfs.to_owned());
     match std::fs::read("/proc/self/mountinfo") {
         Ok(bytes) => {
             let layers = layout::lower_layers(&String::from_utf8_lossy(&bytes), &mounted);
-            stores.extend(layers.iter().flat_map(|layer| Place::of_layer(layer, driver)));
+            stores.extend(layers.iter().flat_map(|layer| StorageRoot::of_layer(layer, driver)));
         }
         Err(error) => problem("/proc/self/mountinfo", error),
     }
@@ -154,7 +159,7 @@ fn other_stores(driver: &str, rootfs: &Path, problems: &mut Vec<String>) -> Vec<
         match read_if_there(Path::new(path)) {
             Ok(Some(bytes)) => {
                 let roots = layout::image_stores(&String::from_utf8_lossy(&bytes));
-                stores.extend(roots.into_iter().map(|root| Place::image_store(root, driver)));
+                stores.extend(roots.into_iter().map(|root| StorageRoot::image_store(root, driver)));
                 break;
             }
             Ok(None) => {}
@@ -194,10 +199,10 @@ mod tests {
 
         /// The configuration of image 00ff, under another digest than its id.
         fn image(&self, store: &str) {
-            let folder = format!("{store}/overlay-images/00ff");
+            let directory = format!("{store}/overlay-images/00ff");
             let name = layout::blob_name("sha256:1234");
-            self.write(&format!("{folder}/manifest"), r#"{"config":{"digest":"sha256:1234"}}"#);
-            self.write(&format!("{folder}/{name}"), CONFIG);
+            self.write(&format!("{directory}/manifest"), r#"{"config":{"digest":"sha256:1234"}}"#);
+            self.write(&format!("{directory}/{name}"), CONFIG);
         }
 
         /// Looks up with the bundle in the store `own`, and the pid file in `run`.
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_lead_there_is_named_with_what_podmans_user_can_do() {
+    fn a_failed_look_up_names_the_file_and_what_a_user_of_podman_can_do() {
         let disk = Disk::new();
         let text = disk.look_up("x").to_string();
         assert!(text.contains("own/overlay-containers/containers.json; with Podman"), "{text}");
@@ -265,7 +270,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} was expected in {text}");
         }
         let text = disk.look_up("bare").to_string();
-        assert!(text.contains("has no image") && text.contains("--annotation"), "{text}");
+        assert!(text.contains("names no image") && text.contains("--annotation"), "{text}");
         disk.write("own/overlay-images/00ff/manifest", "{");
         let text = disk.look_up("x").to_string();
         assert!(text.contains("00ff/manifest: EOF"), "{text}");

@@ -1,23 +1,23 @@
-//! A JSON list, item by item, each as its own text: what is wrong with one does not hide the others.
+//! Reads a JSON list item by item, each as its own text: an item that cannot be parsed does not hide the others.
 
 use serde::de::{Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::io::Read;
 
-/// Hands on every item of the list that `reader` has. `null` is an empty list, as Go writes it.
+/// Passes on every item of the list that `reader` has. `null` is an empty list, as Go writes it.
 ///
 /// # Errors
-/// The reader's, and line and column of what is no such list.
+/// The reader's, or line and column where the JSON is not a list.
 pub(super) fn each(reader: impl Read, item: impl FnMut(&RawValue)) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_reader(reader);
-    json.deserialize_any(Each(item))?;
+    json.deserialize_any(PassOn(item))?;
     json.end()
 }
 
-struct Each<F>(F);
+struct PassOn<F>(F);
 
-impl<'de, F: FnMut(&RawValue)> Visitor<'de> for Each<F> {
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for PassOn<F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! What can go wrong between the manager and the engine. Every error says which question it was.
+//! Errors between the manager and the engine. Each names the request.
 
 use crate::host::engine::socket::Engine;
 use crate::model::engine::api::NoCommonVersion;
@@ -10,54 +10,53 @@ use std::time::{Duration, Instant};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "the engine cannot be reached at unix://{} (is it running? another one is named with \
-         --host unix:///path/to.sock or DOCKER_HOST)", socket.display()
+        "the engine cannot be reached at unix://{} (is it running? to use another engine: \
+         --host unix:///path/to.sock, or DOCKER_HOST)", socket.display()
     )]
     Unreachable { socket: PathBuf, source: io::Error },
     #[error("the engine at unix://{} cannot be used", socket.display())]
     Api { socket: PathBuf, source: NoCommonVersion },
-    #[error("{what}: the engine answered with status {status}{}", said(message))]
+    #[error("{what}: the engine answered with status {status}{}", with_colon(message))]
     Refused { what: String, status: u16, message: String },
     #[error("{what}: no answer from the engine within {} s", limit.as_secs_f32())]
     NoAnswer { what: String, limit: Duration },
     #[error("{what}: no answer from the engine before the time was up (--timeout allows more)")]
     OutOfTime { what: String },
-    #[error("{what}: given up, because this program was told to end")]
+    #[error("{what}: stopped by a signal")]
     Stopped { what: String },
     #[error("{what}: the engine's answer has more than {limit} bytes")]
     TooLarge { what: String, limit: u64 },
-    #[error("{what}: the engine's answer is not what its API describes")]
+    #[error("{what}: the engine's answer does not follow its API")]
     Garbage { what: String, source: serde_json::Error },
     #[error("{what}: the connection broke before the answer was complete")]
     Broken { what: String, source: io::Error },
     #[error("{what}: the engine does not speak HTTP")]
     Http { what: String, source: ureq::Error },
-    #[error("{what}: a name in the request cannot be sent")]
+    #[error("{what}: the request contains a name that cannot be sent")]
     Uri { what: String, source: ureq::http::Error },
 }
 
-fn said(message: &str) -> String {
+fn with_colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
 impl Error {
-    /// Tells the failures of an exchange apart.
+    /// Classifies the failure of an exchange.
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "all others are about the bytes of the answer"
+        reason = "all others concern the bytes of the answer"
     )]
     pub(super) fn of_exchange(what: &str, engine: &Engine, source: ureq::Error) -> Self {
         use io::ErrorKind::{ConnectionRefused, Interrupted, NotFound, PermissionDenied};
         let what = what.to_owned();
         match source {
-            // Whichever of the two limits came first.
             ureq::Error::Timeout(_) if Instant::now() >= engine.deadline => {
                 Self::OutOfTime { what }
             }
-            ureq::Error::Timeout(_) => Self::NoAnswer { what, limit: engine.patience },
+            ureq::Error::Timeout(_) => Self::NoAnswer { what, limit: engine.request_timeout },
             ureq::Error::Io(source) => match source.kind() {
                 Interrupted => Self::Stopped { what },
-                // Only connect(2) fails so; the file may also be no socket.
+                // Only connect(2) fails so, also if the file is not a socket.
                 NotFound | ConnectionRefused | PermissionDenied => {
                     Self::Unreachable { socket: engine.socket.clone(), source }
                 }
@@ -67,25 +66,25 @@ impl Error {
         }
     }
 
-    /// Whether the engine says that there is no such thing.
+    /// Whether the engine says that the object does not exist.
     pub(crate) fn is_absence(&self) -> bool {
-        // An engine says 404 also of a path that its API does not have, and whoever stands before it of all.
+        // An engine also answers 404 for a path that its API does not have, and a proxy may do so for every path.
         let Self::Refused { status: 404, message, .. } = self else { return false };
         let message = message.to_lowercase();
         message.contains("no such") || message.contains("not known")
     }
 
-    /// Whether the engine says that something else is in the way, such as a removal under way.
+    /// Whether the engine reports a conflict, such as a removal in progress.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
     }
 
-    /// Whether the engine may be starting up: it is not there, or it does not answer yet.
+    /// Whether the engine may be starting up: it cannot be reached, or it does not answer yet.
     pub(crate) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Broken { .. })
     }
 
-    /// Whether nobody knows what the engine did: it may have got the request, and has not answered it.
+    /// Whether the result is unknown: the engine may have received the request, but its answer is missing.
     pub(crate) fn is_unknown(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -102,12 +101,12 @@ impl Error {
         }
     }
 
-    /// Whether there was no more time for it.
+    /// Whether the deadline of the whole command was reached.
     pub(crate) fn is_out_of_time(&self) -> bool {
         matches!(self, Self::OutOfTime { .. })
     }
 
-    /// Whether the program was told to end.
+    /// Whether a signal came.
     pub(crate) fn is_stop(&self) -> bool {
         matches!(self, Self::Stopped { .. })
     }

@@ -1,18 +1,18 @@
-//! The engine's container store on disk: Moby's, or Podman's (`containers_storage.rs`); `model/extension/label_sources.rs` reads
-//! the bytes.
+//! Looks up a container's labels in the engine's container store on disk: Moby's, or Podman's
+//! (`containers_storage.rs`). `model/extension/label_sources.rs` parses the bytes.
 
 use crate::host::engine::containers_storage::{self, Hints};
 use crate::host::os::read::read_if_there;
-use crate::model::extension::label_sources::{Lookup, Record, Store};
+use crate::model::extension::label_sources::{Lookup, Store, StoredLabels};
 use crate::model::text::cause::in_words;
 use std::path::{Path, PathBuf};
 
-/// Where Moby keeps its data unless told otherwise.
+/// Moby's default data root.
 const DEFAULT_ROOT: &str = "/var/lib/docker";
 
-/// Looks the container up: in containers/storage if its bundle is there, which is Podman's way; otherwise in
-/// the store of Moby, and then in a containers/storage that its rootfs may be in. If the caller names
-/// `docker_root`, only that counts.
+/// Looks the container up: in containers/storage if its bundle is there, as with Podman; otherwise in
+/// Moby's store, and then in a containers/storage that may have its rootfs. If the caller names `docker_root`,
+/// only that data root is searched.
 pub(crate) fn look_up(docker_root: Option<&Path>, hints: &Hints<'_>) -> Lookup {
     if let Some(root) = docker_root {
         return read(hints.id, root);
@@ -32,8 +32,8 @@ pub(crate) fn look_up(docker_root: Option<&Path>, hints: &Hints<'_>) -> Lookup {
     }
 }
 
-/// Looks below the folders that the rootfs lies in, the deepest first, which finds a second engine with its own
-/// data root and every storage driver (`<docker-root>/overlay2/<layer>/merged`); else below `/var/lib/docker`.
+/// Searches the directories above the rootfs, the deepest first, then `/var/lib/docker`. The former finds a
+/// second engine with its own data root, and every storage driver (`<docker-root>/overlay2/<layer>/merged`).
 fn look_up_moby(hints: &Hints<'_>) -> Lookup {
     let roots = hints.rootfs.ancestors().skip(1);
     let mut unusable = None;
@@ -53,7 +53,7 @@ fn look_up_moby(hints: &Hints<'_>) -> Lookup {
     })
 }
 
-/// The data root that the shape of `rootfs` speaks for, for a message.
+/// The data root that the path of `rootfs` suggests, for a message.
 fn likely_root(rootfs: &Path) -> Option<&Path> {
     let drivers =
         ["overlay2", "overlay", "aufs", "btrfs", "zfs", "vfs", "fuse-overlayfs", "devicemapper"];
@@ -76,7 +76,7 @@ fn shown(path: &Path) -> String {
 fn read(id: &str, root: &Path) -> Lookup {
     let path = record_path(id, root);
     let why = match read_if_there(&path) {
-        Ok(Some(bytes)) => match Record::parse(&bytes) {
+        Ok(Some(bytes)) => match StoredLabels::parse(&bytes) {
             Ok(record) => return Lookup::Found { path: shown(&path), record },
             Err(error) => error.to_string(),
         },

@@ -1,44 +1,49 @@
-//! The short links by which overlays name their layers, because the kernel takes options of one page only:
-//! an engine's own (`overlay2/l/<name>`), and those that the initramfs makes in its `/tmp`, which a running
-//! system may still have, elsewhere, or not any more. `model/kernel/mounts.rs` reads the names.
+//! Follows the short links by which overlays name their layers (mount options fit into one page): those of an
+//! engine (`overlay2/l/<name>`), and those that the initramfs makes in its `/tmp`. A running system may still
+//! have the latter, at the same or another path, or not. `model/kernel/mounts.rs` parses the names.
 
 use crate::host::engine::stored_containers::DataRoot;
 use crate::host::os::host_root::{HostRoot, is_absence};
-use crate::model::kernel::mounts::{Layering, Lower, Overlays, layer_in, short_name};
+use crate::model::kernel::mounts::{HostOverlays, Lower, MountedOverlays, layer_in, short_name};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
-/// Where the old root filesystem of the initramfs is after it has changed to the new one.
+/// The initramfs' root filesystem, after it has switched to the new one.
 const OLD_ROOT: &str = "/mnt/sysroot/active";
-/// Where some versions keep its `/tmp`.
+/// Some versions keep the initramfs' `/tmp` here.
 const OLD_TMP: &str = "/run/initramfs";
-/// How many links may follow each other.
+/// The longest chain of links that is followed.
 const DEPTH: usize = 8;
 
-/// What a path stands for.
+/// The target of a path.
 enum Followed {
     Layer(String),
-    /// A folder that is no layer of an engine.
+    /// A directory that is not a layer of an engine.
     Other,
     Unknown,
 }
 
-/// Names the layers that are given by links. `stores` are those of engines that may have the layers.
-pub(crate) fn follow(host: &HostRoot, overlays: Overlays, stores: &[DataRoot]) -> Layering {
-    let Overlays { mut layering, links } = overlays;
+/// Adds the names of the layers that are given by links. `stores` are the data roots of engines that may have
+/// the layers.
+pub(crate) fn follow(
+    host: &HostRoot,
+    mounted: MountedOverlays,
+    stores: &[DataRoot],
+) -> HostOverlays {
+    let MountedOverlays { mut overlays, links } = mounted;
     for Lower { path, of_root } in links {
         match follow_one(host, Path::new(&path), stores, DEPTH) {
             Followed::Layer(layer) => {
-                layering.layers.insert(layer);
+                overlays.layers.insert(layer);
             }
-            Followed::Unknown if of_root => layering.unnamed.push(path),
+            Followed::Unknown if of_root => overlays.unnamed.push(path),
             Followed::Unknown | Followed::Other => {}
         }
     }
-    layering
+    overlays
 }
 
 fn follow_one(host: &HostRoot, path: &Path, stores: &[DataRoot], depth: usize) -> Followed {
@@ -58,9 +63,9 @@ fn follow_one(host: &HostRoot, path: &Path, stores: &[DataRoot], depth: usize) -
     for place in places(path) {
         match read_link(host, &place) {
             Ok(target) if depth > 0 => {
-                // As the initramfs saw it.
+                // The target as the initramfs saw it.
                 let target = path.parent().unwrap_or(path).join(target);
-                return follow_one(host, &plain(&target), stores, depth - 1);
+                return follow_one(host, &without_dots(&target), stores, depth - 1);
             }
             Ok(_) => return Followed::Unknown,
             Err(Errno::INVAL) => {
@@ -75,7 +80,7 @@ fn follow_one(host: &HostRoot, path: &Path, stores: &[DataRoot], depth: usize) -
     Followed::Unknown
 }
 
-/// Where a path of the initramfs may be found in the system that it started.
+/// The paths at which the running system may have a path of the initramfs.
 fn places(path: &Path) -> Vec<PathBuf> {
     let mut places = vec![path.to_owned()];
     places.extend(path.strip_prefix("/").map(|rest| Path::new(OLD_ROOT).join(rest)));
@@ -83,7 +88,7 @@ fn places(path: &Path) -> Vec<PathBuf> {
     places
 }
 
-/// Where a link leads, as it says. One that belongs to somebody else proves nothing: `/tmp` is everybody's.
+/// The target of a link, unresolved. A link of another user proves nothing: anybody can write to `/tmp`.
 fn read_link(host: &HostRoot, path: &Path) -> Result<PathBuf, Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW;
     let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
@@ -93,15 +98,15 @@ fn read_link(host: &HostRoot, path: &Path) -> Result<PathBuf, Errno> {
         return Err(Errno::ACCESS);
     }
     let target = match rustix::fs::readlinkat(&link, "", Vec::new()) {
-        // readlinkat(2) says so of a file that is no link, where it is named by a descriptor.
+        // readlinkat(2) with an empty path gives this error for a file that is not a link.
         Err(Errno::NOENT) => return Err(Errno::INVAL),
         target => target?,
     };
     Ok(OsString::from_vec(target.into_bytes()).into())
 }
 
-/// A path without `..`, by its text alone.
-fn plain(path: &Path) -> PathBuf {
+/// `path` with each `..` removed together with the part before it, without looking at the filesystem.
+fn without_dots(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -120,14 +125,14 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn layering(host: &HostRoot, lower: &str) -> Layering {
+    fn overlays(host: &HostRoot, lower: &str) -> HostOverlays {
         let mounts = format!("overlay / overlay ro,lowerdir={lower} 0 0\n");
         let store = DataRoot { host: host.clone(), path: "/mnt/data/docker".into() };
-        follow(host, Overlays::parse(&mounts), &[store])
+        follow(host, MountedOverlays::parse(&mounts), &[store])
     }
 
     #[test]
-    fn links_are_followed_where_they_are_now_and_what_is_gone_has_no_name() {
+    fn links_are_followed_at_their_present_path_and_a_missing_one_names_no_layer() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
         let make = |link: &str, target: &str| {
@@ -152,20 +157,20 @@ mod tests {
             ("/x/overlay2/l/GONE", &[], &["/x/overlay2/l/GONE"]),
             ("/tmp/loop", &[], &["/tmp/loop"]),
         ] {
-            let seen = layering(&host, lower);
+            let seen = overlays(&host, lower);
             assert_eq!(seen.layers.iter().collect::<Vec<_>>(), layers, "{lower}");
             assert_eq!(seen.unnamed, unnamed, "{lower}");
         }
     }
 
     #[test]
-    fn a_link_of_somebody_else_proves_nothing() {
+    fn a_link_of_another_user_proves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
         std::fs::create_dir(host.shown("/tmp")).unwrap();
         let link = host.shown("/tmp/0");
         symlink("/x/overlay2/wanted/diff", &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(1), Some(1)).unwrap();
-        assert_eq!(layering(&host, "/tmp/0").unnamed, ["/tmp/0"]);
+        assert_eq!(overlays(&host, "/tmp/0").unnamed, ["/tmp/0"]);
     }
 }

@@ -1,22 +1,21 @@
-//! The engine's process, by its pid file or its unit. Who has the other end of the socket does not tell: where
-//! systemd listens for the engine, that is process 1.
+//! Finds the engine's process by its pid file or its unit. The peer of the socket does not show it: with socket
+//! activation that is process 1.
 
 use crate::host::os::host_root::HostRoot;
 use crate::model::engine::doctor::{EngineProcess, serves_an_engine, units_of_engine};
 use std::path::Path;
 
-/// Where the cgroups of units are, for each way in which cgroups are mounted.
+/// The directories of the units' cgroups, for each way in which cgroups are mounted.
 const SLICES: [&str; 3] = [
     "/sys/fs/cgroup/system.slice",
     "/sys/fs/cgroup/systemd/system.slice",
     "/sys/fs/cgroup/unified/system.slice",
 ];
 
-/// Finds the process of the engine that has this socket. Its pid file has the socket's name, as those of Docker
-/// and balenaEngine have.
+/// Finds the process of the engine with this socket. Docker and balenaEngine name their pid files like the socket.
 ///
 /// # Errors
-/// Where it was looked for, and what could not be read.
+/// The pid file and units that were tried, and those that could not be read.
 pub(crate) fn find(host: &HostRoot, socket: &Path) -> Result<EngineProcess, String> {
     let pid_file = socket.with_extension("pid").display().to_string();
     let mut problems = Vec::new();
@@ -35,20 +34,20 @@ pub(crate) fn find(host: &HostRoot, socket: &Path) -> Result<EngineProcess, Stri
         }
     }
     let units = units.join(" or ");
-    let tried = format!("neither the pid file {pid_file} nor {units} leads to its process");
+    let tried = format!("neither the pid file {pid_file} nor {units} names its process");
     Err(problems.iter().fold(tried, |text, problem| format!("{text}; {problem}")))
 }
 
 fn by_pid_file(host: &HostRoot, path: &str) -> Result<Option<EngineProcess>, String> {
     let Some(text) = host.read_if_there(path)? else { return Ok(None) };
     let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 0);
-    let pid = pid.ok_or_else(|| format!("{path} has no process id"))?;
+    let pid = pid.ok_or_else(|| format!("{path} does not contain a process id"))?;
     match process(host, pid, path)? {
         Ok(process) => Ok(Some(process)),
-        // What a daemon leaves that was killed.
-        Err(None) => Err(format!("process {pid} of {path} has ended")),
+        // A daemon that was killed leaves its pid file.
+        Err(None) => Err(format!("process {pid} of {path} has exited")),
         Err(Some(other)) => {
-            Err(format!("process {pid} of {path} is {other:?}, which is no engine"))
+            Err(format!("process {pid} of {path} is {other:?}, which is not an engine"))
         }
     }
 }
@@ -67,7 +66,7 @@ fn by_unit(host: &HostRoot, unit: &str) -> Result<Option<EngineProcess>, String>
     Ok(None)
 }
 
-/// The process if it is an engine; otherwise what it is called, `None` if it is not there.
+/// The process if it is an engine; otherwise its name, `None` if it does not exist.
 fn process(
     host: &HostRoot,
     pid: i32,
@@ -129,9 +128,9 @@ mod tests {
         let nothing = why(&[]);
         assert!(nothing.contains("/run/docker.pid nor docker.service"), "{nothing}");
         let ended = why(&[("run/docker.pid", "7")]);
-        assert!(ended.contains("process 7 of /run/docker.pid has ended"), "{ended}");
+        assert!(ended.contains("process 7 of /run/docker.pid has exited"), "{ended}");
         let other = why(&[("run/docker.pid", "7"), ("proc/7/comm", "sleep\n")]);
-        assert!(other.contains("is \"sleep\", which is no engine"), "{other}");
-        assert!(why(&[("run/docker.pid", "x")]).contains("no process id"));
+        assert!(other.contains("is \"sleep\", which is not an engine"), "{other}");
+        assert!(why(&[("run/docker.pid", "x")]).contains("does not contain a process id"));
     }
 }

@@ -1,5 +1,5 @@
-//! The engine's container store on disk, whole: for when the engine is down. `model/engine/stored_container.rs` reads a
-//! record; which layers a container has stands beside the records, in the layer store.
+//! Reads all containers of the engine's store on disk, for when the engine is down. `model/engine/stored_container.rs`
+//! parses a record; the layers of a container are in the layer store beside the records.
 
 use crate::host::os::host_root::HostRoot;
 use crate::model::engine::inventory::{Container, Detail};
@@ -8,7 +8,7 @@ use crate::model::text::cause::in_words;
 use std::io;
 use std::path::PathBuf;
 
-/// Where an engine keeps its data.
+/// The directory of an engine's data.
 #[derive(Clone, Debug)]
 pub(crate) struct DataRoot {
     pub(crate) host: HostRoot,
@@ -16,17 +16,17 @@ pub(crate) struct DataRoot {
     pub(crate) path: PathBuf,
 }
 
-/// What the store has.
+/// The containers of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     pub(crate) containers: Vec<Container>,
-    /// Records that cannot be read: a sentence each.
+    /// The records that cannot be read, and why.
     pub(crate) unreadable: Vec<String>,
 }
 
-/// The store cannot be read at all.
+/// Why a store cannot be read at all.
 #[derive(Debug, thiserror::Error)]
-#[error("read the container store {path:?} (is --docker-root right?)")]
+#[error("cannot read the container store {path:?} (is --docker-root right?)")]
 pub(crate) struct Unreadable {
     path: PathBuf,
     source: io::Error,
@@ -35,18 +35,18 @@ pub(crate) struct Unreadable {
 /// Reads all extensions of the store.
 ///
 /// # Errors
-/// The folder of the records cannot be listed.
+/// The directory of the records cannot be listed.
 pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
-    let folder = root.path.join("containers");
-    let failed = |source| Unreadable { path: root.host.shown(&folder), source };
+    let directory = root.path.join("containers");
+    let failed = |source| Unreadable { path: root.host.shown(&directory), source };
     let mut stored = Stored::default();
-    for name in root.host.names(&folder).map_err(failed)? {
-        let path = folder.join(name).join("config.v2.json");
+    for name in root.host.names(&directory).map_err(failed)? {
+        let path = directory.join(name).join("config.v2.json");
         let why = match root.host.bytes(&path) {
             Ok(bytes) => match stored_container::parse(&bytes) {
                 Ok(Some(mut container)) => {
-                    if let Detail::Known(outcome) = &mut container.detail {
-                        outcome.layers = layers(root, &container.id);
+                    if let Detail::Known(last_run) = &mut container.detail {
+                        last_run.layers = layers(root, &container.id);
                     }
                     stored.containers.push(container);
                     continue;
@@ -54,7 +54,7 @@ pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
                 Ok(None) => continue,
                 Err(error) => error.to_string(),
             },
-            // A folder of something else, or of a container that was just removed.
+            // Not a container's directory, or that of a container which was just removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => in_words(&error),
         };
@@ -63,13 +63,13 @@ pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
     Ok(stored)
 }
 
-/// The container's own layer and the topmost one of its image. `None` where the layer store does not name
-/// its own: then nothing is concluded from layers.
+/// The container's own layer and the topmost one of its image. `None` if the layer store does not name the
+/// former: then nothing is concluded from layers.
 fn layers(root: &DataRoot, id: &str) -> Option<Vec<String>> {
     let database = root.path.join("image/overlay2/layerdb");
     let text = |path: PathBuf| -> Option<String> {
         let text = String::from_utf8(root.host.bytes(path).ok()?).ok()?;
-        // It becomes part of a path, or a name to compare with.
+        // The text becomes part of a path, or a name to compare with.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b':' || byte == b'-';
         let text = text.trim();
         (!text.is_empty() && text.bytes().all(is_plain)).then(|| text.to_owned())
@@ -118,8 +118,8 @@ mod tests {
         write(root.path(), "image/overlay2/layerdb/sha256/0f/cache-id", "top");
         let stored = load(&data_root(&root)).unwrap();
         assert_eq!(stored.containers.len(), 1);
-        let Detail::Known(outcome) = &stored.containers[0].detail else { panic!() };
-        assert_eq!(outcome.layers, Some(vec!["own".to_owned(), "top".to_owned()]));
+        let Detail::Known(last_run) = &stored.containers[0].detail else { panic!() };
+        assert_eq!(last_run.layers, Some(vec!["own".to_owned(), "top".to_owned()]));
         assert_eq!(stored.unreadable.len(), 1);
         assert!(stored.unreadable[0].contains("containers/c/config.v2.json"));
     }

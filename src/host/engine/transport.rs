@@ -1,5 +1,5 @@
-//! A unix socket under ureq, which speaks HTTP over it. Every wait ends at the request's deadline, and
-//! at once when the program is asked to end.
+//! The unix socket over which ureq speaks HTTP. Every wait ends at the request's deadline, and at once when a
+//! signal comes.
 
 use crate::host::os::signals::Stop;
 use rustix::event::{PollFd, PollFlags};
@@ -21,10 +21,10 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
-/// How long to wait before asking again an engine whose queue of connections is full.
+/// Pause between two attempts to connect to an engine whose queue of connections is full.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A unix socket has an address already.
+/// A unix socket needs no address.
 #[derive(Debug)]
 pub(super) struct NoNames;
 
@@ -58,7 +58,7 @@ impl Connector for UnixConnector {
             match connect(&stream, &address) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
-                // The queue is full (unix(7)): the engine starts up, or hangs.
+                // The queue is full (unix(7)): the engine is starting up, or hangs.
                 Err(Errno::AGAIN) if Instant::now() < deadline => {
                     if self.stop.pause(PAUSE) {
                         return Err(stopped());
@@ -81,7 +81,7 @@ pub(super) struct UnixTransport {
     stream: OwnedFd,
     buffers: LazyBuffers,
     stop: Arc<Stop>,
-    /// Nothing has been read since a request was sent, so nothing can be there yet.
+    /// Nothing has been read since a request was sent, so the answer cannot have arrived yet.
     asked: bool,
 }
 
@@ -143,7 +143,7 @@ impl Transport for UnixTransport {
         }
     }
 
-    /// Whether the engine has kept the idle connection. Bytes that nobody asked for count as a loss.
+    /// Whether the engine has kept the idle connection. A connection with unexpected bytes counts as closed.
     fn is_open(&mut self) -> bool {
         let mut byte = [0];
         let peeked = rustix::net::recv(&self.stream, &mut byte[..], RecvFlags::PEEK);
@@ -151,13 +151,13 @@ impl Transport for UnixTransport {
     }
 }
 
-/// The error of a request that was given up because the program is to end.
+/// The error of a request during which a signal came.
 fn stopped() -> Error {
     io::Error::from(io::ErrorKind::Interrupted).into()
 }
 
 fn deadline(timeout: NextTimeout) -> Instant {
-    /// Where ureq says "never".
+    /// For ureq's "never".
     const LONG: Duration = Duration::from_secs(24 * 60 * 60);
     Instant::now() + (*timeout.after).min(LONG)
 }

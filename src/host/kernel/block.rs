@@ -1,34 +1,36 @@
-//! The files of boot loaders on the boot partition, of which `model/kernel/block.rs` and `model/kernel/rollback.rs` read
-//! the bytes. They are only read here, under the shared lock that their writers respect.
+//! Reads the files that boot loaders keep on the boot partition, under the shared lock that their writers
+//! respect. `model/kernel/block.rs` and `model/kernel/rollback.rs` parse the bytes.
 
+use crate::host::os::flock;
 use crate::host::os::host_root::{HostRoot, is_absence};
 use crate::model::kernel::block::MAX_LEN;
 use rustix::fs::{FlockOperation, OFlags};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a writer may hold the file: it writes it at once. Longer, and it is somebody who only holds the
-/// lock, for which permission to read is enough.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the file must stay the same to be taken without the lock.
-const APART: Duration = Duration::from_millis(50);
+/// How long a writer may hold the lock: it writes the file at once. A program that holds it longer only
+/// holds it, for which permission to read the file is enough.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// Pause between two attempts to take the lock.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the file must stay the same to be accepted without the lock.
+const UNCHANGED_FOR: Duration = Duration::from_millis(50);
 
-/// Why the file cannot be read.
+/// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("read the boot environment {path:?}")]
+    #[error("cannot read the boot environment {path:?}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the boot environment {path:?} is locked by another program, and is being written")]
+    #[error("the boot environment {path:?} is locked by another program, and its content changes")]
     Locked { path: PathBuf },
 }
 
 /// Reads a file, up to one byte more than it may have. `None` if it is missing.
 ///
 /// # Errors
-/// It may be there, and what it says is not known.
+/// The file may exist, and its content is unknown.
 pub(crate) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error> {
     let shown = host.shown(path);
     let failed = |source| Error::Read { path: shown.clone(), source };
@@ -38,13 +40,13 @@ pub(crate) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error
         Err(error) => return Err(failed(error)),
     };
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
+        return Err(failed(io::Error::other("not a regular file")));
     }
     read_open(&file, &shown).map(Some)
 }
 
-/// Reads the file under the lock, or without it if somebody keeps the lock: then twice, since a file that
-/// is being written changes.
+/// Reads the file under the lock. If another program keeps the lock, reads it twice without: a file that is
+/// being written changes.
 fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
     let once = || read_once(file);
     let failed = |source| Error::Read { path: path.to_owned(), source };
@@ -52,7 +54,7 @@ fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
         return once().map_err(failed);
     }
     let first = once().map_err(failed)?;
-    std::thread::sleep(APART);
+    std::thread::sleep(UNCHANGED_FOR);
     match once().map_err(failed)? == first {
         true => Ok(first),
         false => Err(Error::Locked { path: path.to_owned() }),
@@ -67,16 +69,17 @@ fn read_once(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Waits for the shared lock; whether it was had.
+/// Waits for the shared lock; whether it was taken.
 fn lock(file: &File) -> io::Result<bool> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LOCK_LIMIT;
     loop {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => return Ok(true),
-            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Ok(false),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(Duration::from_millis(20)),
-            Err(error) => return Err(error.into()),
+        if flock::try_lock(file, FlockOperation::NonBlockingLockShared)? {
+            return Ok(true);
         }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -109,17 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_only_holds_the_lock_keeps_nobody_from_reading() {
+    fn a_program_that_only_holds_the_lock_does_not_keep_others_from_reading() {
         let (_folder, root) = host_with("text");
         let holder = File::open(root.shown("/bootenv")).unwrap();
         rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
         let begun = Instant::now();
         assert_eq!(read(&root, "/bootenv").unwrap().unwrap(), b"text");
-        assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < 3 * PATIENCE);
+        assert!(begun.elapsed() >= LOCK_LIMIT && begun.elapsed() < 3 * LOCK_LIMIT);
     }
 
     #[test]
-    fn a_block_that_somebody_writes_under_the_lock_is_not_believed() {
+    fn a_block_that_is_written_under_the_lock_is_not_accepted() {
         let block = |value: u32| format!("# GRUB Environment Block\nx={value}\n###");
         let (_folder, root) = host_with(&block(1_000_000));
         let writer = File::options().write(true).open(root.shown("/bootenv")).unwrap();

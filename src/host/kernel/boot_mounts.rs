@@ -1,9 +1,9 @@
-//! The boot mounts: what the files say in which boot loaders keep whether an OS update can still roll back.
-//! What follows from it is decided in `model/kernel/rollback.rs`.
+//! The boot mounts, and the boot loaders' files on them. `model/kernel/rollback.rs` decides from these whether
+//! an OS update can still roll back.
 
 use crate::host::kernel::block;
 use crate::host::os::host_root::{HostRoot, is_absence};
-use crate::model::kernel::block::{Block, Invalid};
+use crate::model::kernel::block::{Block, InvalidBlock};
 use crate::model::kernel::mounts;
 use crate::model::kernel::rollback::{self, BootFile, BootMount, FILES, Rollback};
 use crate::model::text::cause::{chain, in_words};
@@ -11,73 +11,73 @@ use std::path::{Path, PathBuf};
 
 /// Where the boot partition is mounted.
 const BOOT: &str = "/mnt/boot";
-/// Where balenaOS mounts its partitions, each in a folder of its own.
+/// balenaOS mounts each of its partitions on a directory in here.
 const MOUNTS: &str = "/mnt";
-/// Where udev has a link for each partition by its label.
+/// udev makes a link for each partition here, by its label.
 const LABELS: [&str; 2] = ["/dev/disk/by-state", "/dev/disk/by-label"];
-/// What the label of an unencrypted boot partition begins with; the rest names its folder in `/mnt`.
+/// The prefix of the label of an unencrypted boot partition; the rest is its directory in `/mnt`.
 const PREFIX: &str = "balena-";
 
-/// The block in which a kernel is armed.
+/// The block that names the kernel to boot next.
 const BLOCK: &str = "bootenv";
 
-/// Why the block is not known.
+/// Why the content of the block is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "the boot partition is not mounted at {folder:?}, so the boot environment is out of reach"
+        "the boot partition is not mounted at {directory:?}, so the boot environment cannot be read"
     )]
-    NotMounted { folder: PathBuf },
+    NotMounted { directory: PathBuf },
     #[error(transparent)]
     Read(#[from] block::Error),
     #[error("the boot environment {path:?} is damaged")]
-    Invalid { path: PathBuf, source: Invalid },
+    Invalid { path: PathBuf, source: InvalidBlock },
 }
 
-/// Reads the boot environment block. `None` if the host boots in another way.
+/// Reads the boot environment block. `None` if the host does not have one.
 ///
 /// # Errors
-/// The block may be there, and is not known.
+/// The block may exist, and its content is unknown.
 pub(crate) fn block(host: &HostRoot) -> Result<Option<Block>, Error> {
-    for folder in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
-        let path = format!("{folder}/{BLOCK}");
+    for directory in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
+        let path = format!("{directory}/{BLOCK}");
         if let Some(bytes) = block::read(host, &path)? {
             let path = host.shown(&path);
             let block = Block::parse(&bytes);
             return block.map(Some).map_err(|source| Error::Invalid { path, source });
         }
     }
-    // Either there is none, or what it is on is not there.
+    // Either there is no block, or its partition is not mounted.
     if host.lacks_mount(BOOT) {
-        return Err(Error::NotMounted { folder: host.shown(BOOT) });
+        return Err(Error::NotMounted { directory: host.shown(BOOT) });
     }
     Ok(None)
 }
 
-/// Reads whether an update can roll back, wherever that may be.
+/// Reads the files of all boot mounts, and whether an update can roll back.
 pub(crate) fn rollback(host: &HostRoot) -> Rollback {
-    Rollback::judge(&look(host, BOOT), &others(host))
+    Rollback::judge(&boot_mount(host, BOOT), &other_boot_mounts(host))
 }
 
-/// Where else than in `/mnt/boot` a boot partition may be. A device with an encrypted one keeps the boot
-/// loader's files on another, which is not: `/mnt/efi`, `/mnt/imx`, `/mnt/rpi`, by its label.
+/// The other directories on which a boot partition may be mounted. A device with an encrypted boot partition
+/// keeps the boot loader's files on an unencrypted one: `/mnt/efi`, `/mnt/imx`, `/mnt/rpi`, by its label.
 fn other_mounts(host: &HostRoot) -> Vec<String> {
     let mounts = host.read("/proc/mounts").unwrap_or_default();
-    let mut folders = mounts::points_in(&mounts, MOUNTS);
-    folders.retain(|folder| folder != BOOT);
-    folders
+    let mut points = mounts::points_in(&mounts, MOUNTS);
+    points.retain(|point| point != BOOT);
+    points
 }
 
-fn others(host: &HostRoot) -> Vec<BootMount> {
+fn other_boot_mounts(host: &HostRoot) -> Vec<BootMount> {
     let mounted = other_mounts(host);
     let mut unreadable = Vec::new();
     let mut labels = Vec::new();
-    for folder in LABELS {
-        match host.names(folder) {
+    for directory in LABELS {
+        match host.names(directory) {
             Ok(names) => labels.extend(names),
             Err(error) if is_absence(&error) => {}
             Err(error) => {
-                let why = format!("look into {:?}: {}", host.shown(folder), in_words(&error));
+                let why = format!("cannot list {:?}: {}", host.shown(directory), in_words(&error));
                 unreadable.push(BootMount::Unreadable { why });
             }
         }
@@ -86,47 +86,47 @@ fn others(host: &HostRoot) -> Vec<BootMount> {
         .iter()
         .filter_map(|label| Some(label.to_str()?.strip_prefix(PREFIX)?.to_owned()))
         .map(|name| format!("{MOUNTS}/{name}"))
-        .filter(|folder| folder != BOOT && !mounted.contains(folder))
+        .filter(|point| point != BOOT && !mounted.contains(point))
         .collect();
     not_mounted.sort();
     not_mounted.dedup();
-    let folders = mounted.into_iter().chain(not_mounted);
-    unreadable.into_iter().chain(folders.map(|folder| look(host, &folder))).collect()
+    let points = mounted.into_iter().chain(not_mounted);
+    unreadable.into_iter().chain(points.map(|point| boot_mount(host, &point))).collect()
 }
 
-fn look(host: &HostRoot, folder: &str) -> BootMount {
-    let shown = host.shown(folder).display().to_string();
-    match host.has_folder(folder) {
+fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
+    let shown = host.shown(directory).display().to_string();
+    match host.has_folder(directory) {
         Ok(true) => {}
-        Ok(false) => match host.dangling(folder) {
-            Some(link) => return BootMount::Unreadable { why: nowhere(&link) },
+        Ok(false) => match host.dangling(directory) {
+            Some(link) => return BootMount::Unreadable { why: dangling(&link) },
             None => return BootMount::Absent,
         },
         Err(error) => {
-            let why = format!("look at {shown:?}: {}", in_words(&error));
+            let why = format!("cannot examine {shown:?}: {}", in_words(&error));
             return BootMount::Unreadable { why };
         }
     }
-    match host.is_mount_point(folder) {
+    match host.is_mount_point(directory) {
         Ok(true) => {}
-        Ok(false) => return BootMount::NotMounted { folder: shown },
+        Ok(false) => return BootMount::NotMounted { directory: shown },
         Err(why) => return BootMount::Unreadable { why },
     }
     let files = FILES.iter().filter_map(|(name, form)| {
-        let path = format!("{folder}/{name}");
+        let path = format!("{directory}/{name}");
         let can_roll_back = match block::read(host, &path) {
             Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes)
-                .map_err(|error| format!("read {:?}: {}", host.shown(&path), chain(&error))),
-            Ok(None) => Err(nowhere(&host.dangling(&path)?)),
+                .map_err(|error| format!("cannot read {:?}: {}", host.shown(&path), chain(&error))),
+            Ok(None) => Err(dangling(&host.dangling(&path)?)),
             Err(error) => Err(chain(&error)),
         };
         Some(BootFile { path: host.shown(&path).display().to_string(), can_roll_back })
     });
-    BootMount::Mounted { folder: shown, files: files.collect() }
+    BootMount::Mounted { directory: shown, files: files.collect() }
 }
 
-fn nowhere(link: &Path) -> String {
-    format!("{link:?} is a link that leads nowhere")
+fn dangling(link: &Path) -> String {
+    format!("the target of the link {link:?} is missing")
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ mod tests {
     const OPEN: &str = "# GRUB Environment Block\n###";
     const MOUNTED: &str = "/dev/sda1 /mnt/boot vfat rw 0 0\n";
 
-    /// A host with these files; the text of a folder is empty.
+    /// A host with these files; the text of a directory is empty.
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, HostRoot) {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn every_boot_loader_of_every_boot_mount_is_asked() {
+    fn the_files_of_every_boot_loader_on_every_boot_mount_are_read() {
         let mounts = ("/proc/mounts", MOUNTED);
         let both = ("/proc/mounts", "/a /mnt/boot ext4 rw 0 0\n/b /mnt/efi vfat rw 0 0\n");
         let label = ("/dev/disk/by-label/balena-efi", "");
@@ -204,16 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_what_is_not_mounted_is_not_a_missing_file() {
+    fn a_link_to_a_directory_that_is_not_mounted_is_not_a_missing_file() {
         let (_folder, host) = host(&[("/proc/mounts", MOUNTED), ("/mnt/boot/bootenv", OPEN)]);
         assert_eq!(word(&host), "impossible");
         symlink("/mnt/efi/EFI", host.shown("/mnt/boot/EFI")).unwrap();
         let Rollback::Unknown { why } = rollback(&host) else { panic!() };
-        assert!(why.contains("mnt/boot/EFI\" is a link that leads nowhere"), "{why}");
+        assert!(why.contains("mnt/boot/EFI\" is missing"), "{why}");
     }
 
     #[test]
-    fn a_block_is_read_where_it_is_and_a_damaged_one_is_an_error() {
+    fn a_block_is_read_from_any_boot_mount_and_a_damaged_one_is_an_error() {
         let (_folder, root) = host(&[("/mnt/boot/bootenv", CLOSED)]);
         assert!(block(&root).unwrap().unwrap().can_roll_back());
         let (_folder, root) = host(&[("/mnt/boot/bootenv", "nonsense")]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn no_boot_partition_is_no_block_and_an_unmounted_one_is_an_error() {
+    fn a_host_without_a_boot_partition_has_no_block_and_an_unmounted_one_is_an_error() {
         let (_folder, root) = host(&[]);
         assert!(block(&root).unwrap().is_none());
         let (_folder, root) = host(&[("/mnt/boot/", "")]);
@@ -238,6 +238,6 @@ mod tests {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Error {
-        NotMounted { folder }, Read(..), Invalid { path, source },
+        NotMounted { directory }, Read(..), Invalid { path, source },
     }
 }

@@ -1,5 +1,6 @@
-//! The operation lock: of all that changes extensions outside the engine, one thing happens at a time.
+//! The operation lock: only one program at a time changes extensions without the engine.
 
+use crate::host::os::flock;
 use crate::host::os::host_root::HostRoot;
 use crate::host::os::process;
 use crate::host::os::signals::Stop;
@@ -12,29 +13,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The lock's file. It is never unlinked: two programs could each have one then.
+/// The lock's file. It is never unlinked: otherwise two programs could each lock a file of this name.
 const NAME: &str = "balena-extension-manager.lock";
-const FOLDER: &str = "/run";
+const DIRECTORY: &str = "/run";
+/// Pause between two attempts to take the lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct OperationLock(OwnedFd);
 
-/// Why the lock was not had.
+/// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("open the lock {path:?} (are you root?)")]
+    #[error("cannot open the lock {path:?} (are you root?)")]
     Open { path: PathBuf, source: io::Error },
     #[error("the lock {path:?} {why}; remove it")]
     Distrusted { path: PathBuf, why: Distrust },
     #[error("the lock {path:?} is not a regular file; remove it")]
     NotAFile { path: PathBuf },
-    #[error("another balena-extension-manager is at work (it holds {path:?})")]
+    #[error("another balena-extension-manager is running (it holds {path:?})")]
     Busy { path: PathBuf },
-    #[error(
-        "given up waiting for another balena-extension-manager, because this one was told to end"
-    )]
+    #[error("stopped by a signal while another balena-extension-manager held the lock")]
     Stopped,
 }
 
@@ -42,33 +42,26 @@ impl OperationLock {
     /// Waits for the lock.
     ///
     /// # Errors
-    /// It was not had before `deadline`, or the program is to end.
+    /// The lock was not free before `deadline`, or a signal came.
     pub(crate) fn acquire(host: &HostRoot, deadline: Instant, stop: &Stop) -> Result<Self, Error> {
-        let path = host.shown(FOLDER).join(NAME);
-        let folder = host
-            .open(FOLDER, OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(|source| Error::Open { path: path.clone(), source })?;
-        let file = open(folder.as_fd(), &path)?;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self(file)),
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
-                    return Err(Error::Busy { path });
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    if stop.pause(PAUSE) {
-                        return Err(Error::Stopped);
-                    }
-                }
-                Err(error) => return Err(Error::Open { path, source: error.into() }),
+        let path = host.shown(DIRECTORY).join(NAME);
+        let failed = |source| Error::Open { path: path.clone(), source };
+        let directory = host.open(DIRECTORY, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+        let file = open(directory.as_fd(), &path)?;
+        while !flock::try_lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed)? {
+            if Instant::now() >= deadline {
+                return Err(Error::Busy { path });
+            }
+            if stop.pause(PAUSE) {
+                return Err(Error::Stopped);
             }
         }
+        Ok(Self(file))
     }
 }
 
-/// Whoever may write to the file may hold the lock for ever, so it has to be this user's.
-fn open(folder: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Error> {
+/// Opens the lock's file. It must belong to this user: anybody who can write to it could hold the lock for ever.
+fn open(directory: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Error> {
     let failed = |error: Errno| Error::Open { path: path.to_owned(), source: error.into() };
     let flags = OFlags::RDWR
         | OFlags::CREATE
@@ -76,7 +69,7 @@ fn open(folder: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Error> {
         | OFlags::NONBLOCK
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(folder, NAME, flags, Mode::from_raw_mode(0o600)) {
+    let file = match rustix::fs::openat(directory, NAME, flags, Mode::from_raw_mode(0o600)) {
         Ok(file) => file,
         Err(Errno::LOOP | Errno::NXIO) => return Err(Error::NotAFile { path: path.to_owned() }),
         Err(error) => return Err(failed(error)),

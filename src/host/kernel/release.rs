@@ -1,19 +1,22 @@
-//! The running kernel, from `/proc`: its release, its ABI, what it has mounted, when it booted.
+//! The running system: kernel release, kernel ABI, OS version, mounted overlays, boot time.
 
 use crate::host::engine::layer_links;
 use crate::host::engine::stored_containers::DataRoot;
-use crate::host::kernel::os_release;
 use crate::host::os::host_root::HostRoot;
 use crate::model::extension::claim::{self, Running};
-use crate::model::kernel::mounts::{Layering, Overlays};
+use crate::model::kernel::mounts::{HostOverlays, MountedOverlays};
+use crate::model::kernel::os_release;
 use std::time::{Duration, SystemTime};
 
-/// Reads what claims are held against. What cannot be read is in it as the reason.
+/// The files of os-release(5), in their order.
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
+
+/// Reads the facts that claims are compared with. A fact that cannot be read is the reason why.
 pub(crate) fn running(host: &HostRoot) -> Running {
     Running {
         kernel_release: release(host),
         abi: host.read("/proc/cmdline").map(|cmdline| claim::abi_of(&cmdline)),
-        os_version: os_release::version_id(host),
+        os_version: os_version(host),
     }
 }
 
@@ -29,16 +32,28 @@ pub(crate) fn release(host: &HostRoot) -> Result<String, String> {
     Ok(release)
 }
 
-/// What is layered over the host's files. `stores` are those of engines that may have the layers.
-///
-/// # Errors
-/// Why it cannot be read.
-pub(crate) fn layering(host: &HostRoot, stores: &[DataRoot]) -> Result<Layering, String> {
-    let mounts = host.read("/proc/mounts")?;
-    Ok(layer_links::follow(host, Overlays::parse(&mounts), stores))
+/// `VERSION_ID` of os-release.
+fn os_version(host: &HostRoot) -> Result<String, String> {
+    let [first, second] = OS_RELEASE;
+    let (path, text) = match host.read_if_there(first)? {
+        Some(text) => (first, text),
+        // os-release(5): the second file counts only if the first one does not exist.
+        None => (second, host.read(second)?),
+    };
+    os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.shown(path)))
 }
 
-/// When the kernel booted, by the clock as it is now.
+/// The overlays that are mounted over the host's files. `stores` are the data roots of engines that may have
+/// the layers.
+///
+/// # Errors
+/// Why they cannot be read.
+pub(crate) fn overlays(host: &HostRoot, stores: &[DataRoot]) -> Result<HostOverlays, String> {
+    let mounts = host.read("/proc/mounts")?;
+    Ok(layer_links::follow(host, MountedOverlays::parse(&mounts), stores))
+}
+
+/// When the kernel booted, by the current clock.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -46,7 +61,7 @@ pub(crate) fn boot_time(host: &HostRoot) -> Result<SystemTime, String> {
     let stat = host.read("/proc/stat")?;
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
     let seconds = seconds.ok_or_else(|| "/proc/stat has no btime".to_owned())?;
-    // A clock that was never set, or a container's own view, may say anything.
+    // A clock that was never set can give any number.
     let booted = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     booted.ok_or_else(|| format!("/proc/stat has an impossible btime: {seconds}"))
 }

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod unblocked;
 pub(crate) mod stdio;
 pub(crate) mod log;
+pub(crate) mod flock;
 pub(crate) mod read;
 pub(crate) mod listing;
 pub(crate) mod trusted;

@@ -1,7 +1,8 @@
-//! What the engine's API says of itself: its version, and the text of its errors.
+//! The engine's API: its version, its error messages, and paths of requests.
 
 use serde::Deserialize;
 use std::fmt;
+use std::path::PathBuf;
 
 /// A version of the API, `1.minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,9 +12,9 @@ pub(crate) struct ApiVersion {
 }
 
 impl ApiVersion {
-    /// The newest one this program is tested with, Moby 26's. Moby 20.10 has 1.41; Moby 29 takes none below 1.44.
+    /// The newest version this program is tested with, Moby 26's. Moby 20.10 has 1.41; Moby 29 requires 1.44.
     pub(crate) const NEWEST: Self = Self { major: 1, minor: 45 };
-    /// The oldest one that has all that is asked: label filters of volumes came with 1.24.
+    /// The oldest version with all requests: label filters of volumes came with 1.24.
     const OLDEST: Self = Self { major: 1, minor: 24 };
 
     fn parse(text: &str) -> Option<Self> {
@@ -28,21 +29,21 @@ impl fmt::Display for ApiVersion {
     }
 }
 
-/// Why the engine cannot be spoken to.
+/// Why no version of the API is common to both sides.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoCommonVersion {
-    #[error("it does not say which version of the Docker API it speaks; is it an engine at all?")]
+    #[error("the answer does not name a version of the Docker API; is it an engine?")]
     Silent,
-    #[error("it says that it speaks version {text:?} of the Docker API, which is no version")]
+    #[error("{text:?} is not a version of the Docker API")]
     Unreadable { text: String },
-    #[error("it speaks version {theirs} of the Docker API, at least {OLDEST} is needed: update it", OLDEST = ApiVersion::OLDEST)]
+    #[error("the engine has version {theirs} of the Docker API, but at least {OLDEST} is needed: update the engine", OLDEST = ApiVersion::OLDEST)]
     TooOld { theirs: ApiVersion },
 }
 
-/// Chooses the version of all further requests from what `GET /_ping` has in `Api-Version`.
+/// Chooses the version of all further requests from the header `Api-Version` of `GET /_ping`.
 ///
 /// # Errors
-/// There is none that both speak.
+/// Both sides have no version in common.
 pub(crate) fn negotiate(header: Option<&str>) -> Result<ApiVersion, NoCommonVersion> {
     let text = header.ok_or(NoCommonVersion::Silent)?;
     let theirs = ApiVersion::parse(text)
@@ -53,29 +54,29 @@ pub(crate) fn negotiate(header: Option<&str>) -> Result<ApiVersion, NoCommonVers
     Ok(theirs.min(ApiVersion::NEWEST))
 }
 
-/// The text of an error: the API's `message`, or what else the body says, on one line of sane length.
+/// The text of an error: the API's `message`, or else the whole body, on one line of limited length.
 pub(crate) fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Raw {
+    struct ErrorBody {
         message: String,
     }
     const MAX: usize = 600;
-    let text = match serde_json::from_slice::<Raw>(body) {
-        Ok(raw) => raw.message,
+    let text = match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => body.message,
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.is_empty() {
         return None;
     }
-    let mut brief: String = text.chars().take(MAX).collect();
-    if brief.len() < text.len() {
-        brief.push('…');
+    let mut beginning: String = text.chars().take(MAX).collect();
+    if beginning.len() < text.len() {
+        beginning.push('…');
     }
-    Some(brief)
+    Some(beginning)
 }
 
-/// Writes `text` into a path of a request: all that is not plainly a name is percent-encoded.
+/// Percent-encodes `text` for a path of a request.
 pub(crate) fn in_path(text: &str) -> String {
     let mut path = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -83,7 +84,7 @@ pub(crate) fn in_path(text: &str) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' => {
                 path.push(char::from(byte));
             }
-            // A slash stays: names of images have them, and the API's routes know it.
+            // Names of images contain slashes, and the API's routes accept them.
             b'/' => path.push('/'),
             byte => path.push_str(&format!("%{byte:02X}")),
         }
@@ -91,12 +92,18 @@ pub(crate) fn in_path(text: &str) -> String {
     path
 }
 
+/// The path of the socket that a URL names, if it is a unix socket: `unix:///path`, or an absolute path.
+pub(crate) fn socket_of(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("unix://").unwrap_or(url);
+    Some(PathBuf::from(path)).filter(|_| path.starts_with('/') && !path.contains('\0'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_older_of_both_versions_is_spoken() {
+    fn the_older_of_both_versions_is_used() {
         for (header, expected) in [
             ("1.41", "1.41"),
             ("1.50", "1.45"),

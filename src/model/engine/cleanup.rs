@@ -1,7 +1,10 @@
-//! The cleanup: what goes, what stays, and the reason for each. A plan leaves its executor no choices;
-//! a dry run prints the very same plan.
+//! Plans a cleanup: which objects are removed, which are kept, and the reason for each. The reasons are
+//! [`Reason`] and [`Kept`], and all their texts and codes are here. A plan leaves its executor no choices; a dry
+//! run prints the same plan.
 
-use crate::model::engine::inventory::{Container, Detail, Image, Inventory, Phase, Volume};
+use crate::model::engine::inventory::{
+    Container, Detail, EngineState, ExtensionImage, Inventory, Volume,
+};
 use crate::model::extension::claim::{Judgement, Mismatch, Running};
 use crate::model::extension::labels::Labels;
 use crate::model::text::cause::sentence;
@@ -12,9 +15,9 @@ use std::fmt;
 /// Whether claims may be judged yet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Window<'a> {
-    /// An OS update may still roll back: stale extensions are the rollback target.
+    /// An OS update can still roll back: stale extensions are the rollback target.
     RollbackPossible,
-    /// Nothing will boot another system than the running one again.
+    /// The update is committed: nothing will boot the old system again.
     Committed(&'a Running),
 }
 
@@ -27,28 +30,28 @@ impl Window<'_> {
     }
 }
 
-/// What a decision is about.
+/// The object of a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Object {
-    pub(crate) kind: Kind,
-    /// A volume's is its name.
+    pub(crate) kind: ObjectKind,
+    /// The name, if it is a volume.
     pub(crate) id: String,
     pub(crate) name: String,
-    /// What its removal frees, as far as the engine says.
+    /// The size that its removal frees, if the engine reports it.
     pub(crate) bytes: Option<u64>,
 }
 
-/// The kinds, in the order in which they are removed: nothing goes that another still uses.
+/// The kinds, in the order of their removal: an object is removed after those that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum ObjectKind {
     Container,
     Image,
     Volume,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Container => "container",
@@ -58,43 +61,42 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Why something goes. Tried in this order, so a container that failed and is also stale reports the
-/// failure, which is the one worth a bug report.
+/// Why an object is removed. Reasons are tried in this order, so a container that failed and is also stale
+/// reports the failure, which is the one worth a bug report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The engine could not remove it completely before.
+    /// An earlier removal by the engine did not complete.
     Dead,
-    /// It could not be created or started; the engine's error.
+    /// Its create or start failed, with this error of the engine.
     Failed(String),
-    /// Claims that the running system violates.
+    /// The running system violates these claims.
     Stale(Vec<Mismatch>),
 }
 
-/// Why something stays.
+/// Why an object is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// No error, and its claims hold or are not judged.
+    /// It has no error, and its claims hold or are not judged.
     Sound,
     /// The engine is removing it.
     GoingAlready,
     /// It runs or is being deployed; extensions do that for a moment only.
-    Busy(Phase),
-    /// A container that stays uses it.
+    Busy(EngineState),
+    /// An object that is kept uses it.
     InUse,
-    /// A claim of it cannot be read, so it counts as none, and the extension never becomes stale by it.
+    /// A claim is malformed, so it claims nothing, and the extension never becomes stale by it.
     Malformed(String),
-    /// Something that decides could not be read. It is a failure of the cleanup.
+    /// A fact that the decision depends on could not be read. This is a failure of the cleanup.
     Undecided(String),
 }
 
-/// One object and what becomes of it.
+/// A decision about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) object: Object,
     pub(crate) fate: Fate,
 }
 
-/// What becomes of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Remove { reason: Reason, how: Removal },
@@ -104,11 +106,11 @@ pub(crate) enum Fate {
 /// How an object is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
-    /// Before it goes, `deactivate` at the top of these volumes runs, if it is there.
+    /// First the `deactivate` at the top of each of these volumes is run, if it exists.
     Container {
         deactivate: Vec<Deactivation>,
     },
-    /// By these names, one after the other; the image goes with the last.
+    /// Untagged name by name; the engine removes the image with its last name.
     Image {
         names: Vec<String>,
     },
@@ -121,7 +123,7 @@ pub(crate) struct Deactivation {
     pub(crate) volume: String,
     /// Its path on the host.
     pub(crate) path: String,
-    /// Why it must not run.
+    /// Why its `deactivate` must not run.
     pub(crate) refused: Option<String>,
 }
 
@@ -134,29 +136,21 @@ impl Plan {
         self.0.iter().filter(|decision| matches!(decision.fate, Fate::Remove { .. }))
     }
 
-    /// Adds what the engine says that volumes take, by name. It decides nothing.
+    /// Adds the sizes of volumes, by name. No decision depends on them.
     pub(crate) fn measure(&mut self, sizes: &BTreeMap<String, u64>) {
         for Decision { object, .. } in &mut self.0 {
-            if object.kind == Kind::Volume {
+            if object.kind == ObjectKind::Volume {
                 object.bytes = sizes.get(&object.id).copied();
             }
         }
     }
-
-    /// What could not be decided, and why.
-    pub(crate) fn undecided(&self) -> impl Iterator<Item = (&Object, &str)> {
-        self.0.iter().filter_map(|decision| match &decision.fate {
-            Fate::Keep(Kept::Undecided(why)) => Some((&decision.object, why.as_str())),
-            Fate::Keep(_) | Fate::Remove { .. } => None,
-        })
-    }
 }
 
-/// Decides about everything in the inventory.
+/// Decides about every object of the inventory.
 pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     let Inventory { containers, images, volumes, foreign, .. } = inventory;
     let mut decisions = Vec::with_capacity(containers.len() + images.len() + volumes.len());
-    let mut used_images: BTreeSet<&str> = foreign.images.iter().map(|image| &**image).collect();
+    let mut used_images: BTreeSet<&str> = foreign.images.iter().map(String::as_str).collect();
     let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
     for container in containers {
         let fate = container_fate(container, window, &inventory.shared);
@@ -168,11 +162,11 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     }
     let judgements: Vec<Judgement> =
         images.iter().map(|image| window.judge(&image.labels)).collect();
-    let stay = images.iter().zip(&judgements);
-    let stay = stay.filter(|(_, judgement)| !matches!(judgement, Judgement::Violated(_)));
-    let stay = stay.map(|(image, _)| image.id.as_str());
-    use_ancestors(&mut used_images, stay, inventory);
-    // Of what cannot be read nobody knows what it uses.
+    let kept = images.iter().zip(&judgements);
+    let kept = kept.filter(|(_, judgement)| !matches!(judgement, Judgement::Violated(_)));
+    let kept = kept.map(|(image, _)| image.id.as_str());
+    use_ancestors(&mut used_images, kept, inventory);
+    // An object that cannot be parsed may use any image or volume.
     let unread = inventory.unreadable.first();
     for (image, judgement) in images.iter().zip(judgements) {
         let in_use = used_images.contains(image.id.as_str());
@@ -190,14 +184,14 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     Plan(decisions)
 }
 
-/// Adds the images that others were built on: those in use, those that stay, and those of others.
+/// Adds the ancestors of the images that are in use, of those that are kept, and of other images.
 fn use_ancestors<'a>(
     used: &mut BTreeSet<&'a str>,
-    stay: impl Iterator<Item = &'a str>,
+    kept: impl Iterator<Item = &'a str>,
     inventory: &'a Inventory,
 ) {
     let foreign = inventory.foreign_children.iter().map(String::as_str);
-    let mut children: Vec<&str> = used.iter().copied().chain(stay).chain(foreign).collect();
+    let mut children: Vec<&str> = used.iter().copied().chain(kept).chain(foreign).collect();
     while let Some(child) = children.pop() {
         if let Some(parent) = inventory.parents.get(child)
             && used.insert(parent)
@@ -207,15 +201,15 @@ fn use_ancestors<'a>(
     }
 }
 
-/// Decides about a container. One without claims is never stale: keeping one too many costs disk,
+/// Decides about a container. A container without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
 fn container_fate(
     container: &Container,
     window: Window<'_>,
     shared: &BTreeMap<String, String>,
 ) -> Fate {
-    // The engine counts and blocks on it already.
-    if container.phase == Phase::Removing {
+    // A second removal would wait for the engine's own.
+    if container.state == EngineState::Removing {
         return Fate::Keep(Kept::GoingAlready);
     }
     let judgement = window.judge(&container.labels);
@@ -223,29 +217,31 @@ fn container_fate(
         Judgement::Violated(mismatches) => mismatches.as_slice(),
         Judgement::Unclaimed | Judgement::Holds | Judgement::Unknown(_) => &[],
     };
-    let failure = match (container.phase, &container.detail) {
-        (Phase::Created | Phase::Exited, Detail::Known(outcome)) => {
-            outcome.failure().map(|error| Reason::Failed(error.to_owned()))
+    let failure = match (container.state, &container.detail) {
+        (EngineState::Created | EngineState::Exited, Detail::Known(last_run)) => {
+            last_run.failure().map(|error| Reason::Failed(error.to_owned()))
         }
         _ => None,
     };
-    let dead = (container.phase == Phase::Dead).then_some(Reason::Dead);
+    let dead = (container.state == EngineState::Dead).then_some(Reason::Dead);
     let stale = (!mismatches.is_empty()).then(|| Reason::Stale(mismatches.to_vec()));
     if let Some(reason) = dead.or(failure).or(stale) {
-        // Whatever the headline is, a stale extension may have changed the host.
+        // Whatever the reason is, a stale extension may have changed the host.
         let deactivate =
             if mismatches.is_empty() { Vec::new() } else { deactivations(container, shared) };
         return Fate::Remove { reason, how: Removal::Container { deactivate } };
     }
-    match (&container.detail, container.phase, judgement) {
+    match (&container.detail, container.state, judgement) {
         (Detail::Unreadable(why), _, _) => Fate::Keep(Kept::Undecided(why.clone())),
         (_, _, Judgement::Unknown(why)) => Fate::Keep(Kept::Undecided(why.join("; "))),
-        (_, Phase::Created | Phase::Exited, _) => Fate::Keep(sound(&container.labels, window)),
-        (_, phase, _) => Fate::Keep(Kept::Busy(phase)),
+        (_, EngineState::Created | EngineState::Exited, _) => {
+            Fate::Keep(sound(&container.labels, window))
+        }
+        (_, state, _) => Fate::Keep(Kept::Busy(state)),
     }
 }
 
-/// Decides about an image or a volume: it goes when it is stale and nothing that stays uses it.
+/// Decides about an image or a volume: it is removed if it is stale and no object that is kept uses it.
 fn leftover_fate(
     judgement: Judgement,
     in_use: bool,
@@ -256,14 +252,14 @@ fn leftover_fate(
         Judgement::Unclaimed | Judgement::Holds => Fate::Keep(Kept::Sound),
         Judgement::Violated(_) | Judgement::Unknown(_) if in_use => Fate::Keep(Kept::InUse),
         Judgement::Violated(mismatches) => match unread {
-            Some(why) => Fate::Keep(Kept::Undecided(format!("something may use it: {why}"))),
+            Some(why) => Fate::Keep(Kept::Undecided(format!("another object may use it: {why}"))),
             None => Fate::Remove { reason: Reason::Stale(mismatches), how: how() },
         },
         Judgement::Unknown(why) => Fate::Keep(Kept::Undecided(why.join("; "))),
     }
 }
 
-/// What stays because nothing speaks against it, as far as its labels can be read.
+/// Why an object without a reason to remove it is kept.
 fn sound(labels: &Labels, window: Window<'_>) -> Kept {
     match (window, labels.claims().malformed()) {
         (Window::Committed(_), Some(why)) => Kept::Malformed(why),
@@ -275,7 +271,7 @@ fn with_malformed(fate: Fate, labels: &Labels, window: Window<'_>) -> Fate {
     if fate == Fate::Keep(Kept::Sound) { Fate::Keep(sound(labels, window)) } else { fate }
 }
 
-/// Only volumes: a folder of the host belongs to the host.
+/// The volumes whose `deactivate` is to run. A directory of the host belongs to the host.
 fn deactivations(container: &Container, shared: &BTreeMap<String, String>) -> Vec<Deactivation> {
     let mounts = container.mounts.iter();
     let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
@@ -284,32 +280,30 @@ fn deactivations(container: &Container, shared: &BTreeMap<String, String>) -> Ve
         Deactivation { volume, path, refused }
     };
     let mut all: Vec<_> = volumes.map(one).collect();
-    // One may be mounted in several places.
+    // A volume may be mounted in several places.
     let mut seen = BTreeSet::new();
     all.retain(|one| seen.insert(one.volume.clone()));
-    // Ten thousand containers may be stale.
-    all.shrink_to_fit();
     all
 }
 
-/// An image with several names cannot be removed by its id without force, and force would take it away
-/// from under a container that was made meanwhile.
-fn removal_names(image: &Image) -> Vec<String> {
+/// An image with several names cannot be removed by its id without force, and force would remove it although
+/// a container may have been made from it in the meantime.
+fn removal_names(image: &ExtensionImage) -> Vec<String> {
     if image.names.len() > 1 { image.names.clone() } else { vec![image.id.clone()] }
 }
 
 fn container_object(container: &Container) -> Object {
     Object {
-        kind: Kind::Container,
+        kind: ObjectKind::Container,
         id: container.id.clone(),
         name: container.name.clone(),
         bytes: None,
     }
 }
 
-fn image_object(image: &Image) -> Object {
+fn image_object(image: &ExtensionImage) -> Object {
     Object {
-        kind: Kind::Image,
+        kind: ObjectKind::Image,
         id: image.id.clone(),
         name: image.names.first().cloned().unwrap_or_default(),
         bytes: image.bytes,
@@ -318,7 +312,7 @@ fn image_object(image: &Image) -> Object {
 
 fn volume_object(volume: &Volume) -> Object {
     Object {
-        kind: Kind::Volume,
+        kind: ObjectKind::Volume,
         id: volume.name.clone(),
         name: volume.name.clone(),
         bytes: volume.bytes,
@@ -339,7 +333,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dead => formatter.write_str("the engine could not remove it completely before"),
+            Self::Dead => formatter.write_str("an earlier removal by the engine did not complete"),
             Self::Failed(error) => formatter.write_str(&sentence(&format!("it failed: {error}"))),
             Self::Stale(mismatches) => {
                 let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
@@ -366,13 +360,13 @@ impl Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sound => formatter.write_str("nothing speaks against it"),
+            Self::Sound => formatter.write_str("no reason to remove it"),
             Self::GoingAlready => formatter.write_str("the engine is removing it"),
-            Self::Busy(phase) => write!(formatter, "it is {}", phase.word()),
-            Self::InUse => formatter.write_str("something that stays uses it"),
+            Self::Busy(state) => write!(formatter, "its container is {}", state.word()),
+            Self::InUse => formatter.write_str("an object that is kept uses it"),
             Self::Malformed(why) => formatter.write_str(why),
             Self::Undecided(why) => {
-                formatter.write_str(&sentence(&format!("it cannot be decided: {why}")))
+                formatter.write_str(&sentence(&format!("no decision is possible: {why}")))
             }
         }
     }

@@ -1,37 +1,37 @@
-//! containers/storage, the store of Podman and CRI-O: where its parts lie, and what its files say. A list of
-//! containers names the container's image, the image's manifest names its configuration, and that has the
-//! labels. `host/engine/containers_storage.rs` reads the files.
+//! containers/storage, the store of Podman and CRI-O: its paths and its files. A list of containers names the
+//! container's image, the image's manifest names its configuration, and the configuration has the labels.
+//! `host/engine/containers_storage.rs` reads the files.
 //!
 //! The graph root has `<driver>-containers`, `<driver>-images` and `<driver>/<layer>`. Lists and images may
 //! lie elsewhere: with `--transient-store` the list is below the run root, and images are also in the
 //! `imagestore` and the `additionalimagestores` of storage.conf(5).
 
-use crate::model::text::json_object::only_objects;
+use crate::model::kernel::mounts::unescaped;
 use serde::Deserialize;
 use std::path::{Component, Path, PathBuf};
 
-/// The lists of containers: the durable one, and that of containers which end with the boot.
+/// The lists of containers: the durable one, and the one of containers that do not survive a reboot.
 pub(crate) const LISTS: [&str; 2] = ["containers.json", "volatile-containers.json"];
-/// The file in an image's folder that holds its manifest.
+/// The manifest in an image's directory.
 pub(crate) const MANIFEST: &str = "manifest";
-/// Where storage.conf(5) is; the first that exists counts.
+/// The paths of storage.conf(5); the first file that exists counts.
 pub(crate) const CONFIGURATIONS: [&str; 2] =
     ["/etc/containers/storage.conf", "/usr/share/containers/storage.conf"];
 
-/// A store: a graph root, a run root or an image store, and the storage driver that its folders are named for.
+/// A graph root, a run root or an image store, and the storage driver that its directories are named for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StorageRoot {
     root: PathBuf,
     driver: String,
 }
 
-impl Place {
-    /// The store in which `path` belongs to container `id`: `<root>/<driver>-containers/<id>/userdata`, which
-    /// is the bundle, or a file below it.
+impl StorageRoot {
+    /// The store in which `path` belongs to container `id`: `<root>/<driver>-containers/<id>/userdata` is the
+    /// bundle, and `path` is the bundle or a file below it.
     pub(crate) fn of_container_file(path: &Path, id: &str) -> Option<Self> {
         let userdata = Path::new(id).join("userdata");
-        path.ancestors().filter(|folder| folder.ends_with(&userdata)).find_map(|folder| {
-            let containers = folder.ancestors().nth(2)?;
+        path.ancestors().filter(|directory| directory.ends_with(&userdata)).find_map(|directory| {
+            let containers = directory.ancestors().nth(2)?;
             let driver = containers.file_name()?.to_str()?.strip_suffix("-containers")?;
             Some(Self { root: containers.parent()?.to_owned(), driver: driver.to_owned() })
         })
@@ -39,19 +39,19 @@ impl Place {
 
     /// The stores that may have mounted `rootfs`, the deepest first: `<root>/<driver>/<layer>/merged`.
     pub(crate) fn around(rootfs: &Path) -> impl Iterator<Item = Self> {
-        rootfs.ancestors().filter_map(|folder| {
-            let driver = folder.file_name()?.to_str()?.to_owned();
-            Some(Self { root: folder.parent()?.to_owned(), driver })
+        rootfs.ancestors().filter_map(|directory| {
+            let driver = directory.file_name()?.to_str()?.to_owned();
+            Some(Self { root: directory.parent()?.to_owned(), driver })
         })
     }
 
     /// The stores that have the layer `lower`, the deepest first: `<root>/<driver>/l/<short name>` or
     /// `<root>/<driver>/<layer>/diff`.
     pub(crate) fn of_layer(lower: &Path, driver: &str) -> Vec<Self> {
-        let folders = lower
+        let drivers = lower
             .ancestors()
-            .filter(|folder| folder.file_name().is_some_and(|name| name == driver));
-        let roots = folders.filter_map(Path::parent);
+            .filter(|directory| directory.file_name().is_some_and(|name| name == driver));
+        let roots = drivers.filter_map(Path::parent);
         roots.map(|root| Self::image_store(root, driver)).collect()
     }
 
@@ -63,22 +63,22 @@ impl Place {
         &self.driver
     }
 
-    /// A list of its containers.
+    /// The path of a list of containers.
     pub(crate) fn list(&self, name: &str) -> PathBuf {
         self.root.join(format!("{}-containers", self.driver)).join(name)
     }
 
-    /// The folder of an image.
+    /// The directory of an image.
     pub(crate) fn image(&self, image: &str) -> PathBuf {
         self.root.join(format!("{}-images", self.driver)).join(image)
     }
 }
 
-/// What a list of containers says about one.
+/// What a list of containers says about one container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
     Not,
-    /// It is there, but was made from a folder (`podman run --rootfs`).
+    /// The container is listed, but was made from a directory (`podman run --rootfs`).
     WithoutImage,
     /// The id of its image.
     Image(String),
@@ -90,13 +90,11 @@ pub(crate) enum Listed {
 /// Line and column where the JSON is not such a list.
 pub(crate) fn listed(bytes: &[u8], id: &str) -> Result<Listed, serde_json::Error> {
     #[derive(Deserialize)]
-    #[serde(remote = "Self")]
-    struct Raw {
+    struct ListedInStorage {
         id: String,
         image: Option<String>,
     }
-    only_objects!(Raw);
-    let containers: Vec<Raw> = serde_json::from_slice(bytes)?;
+    let containers: Vec<ListedInStorage> = serde_json::from_slice(bytes)?;
     let Some(container) = containers.into_iter().find(|container| container.id == id) else {
         return Ok(Listed::Not);
     };
@@ -105,33 +103,29 @@ pub(crate) fn listed(bytes: &[u8], id: &str) -> Result<Listed, serde_json::Error
 }
 
 /// The digest of the configuration that a manifest names (image-spec manifest.md). `None` if it names none,
-/// as an index does.
+/// like an index.
 ///
 /// # Errors
-/// Line and column where the JSON is no manifest.
+/// Line and column where the JSON is not a manifest.
 pub(crate) fn config_digest(manifest: &[u8]) -> Result<Option<String>, serde_json::Error> {
     #[derive(Deserialize)]
-    #[serde(remote = "Self")]
-    struct Raw {
-        config: Option<Descriptor>,
+    struct ImageManifest {
+        config: Option<ConfigDescriptor>,
     }
     #[derive(Deserialize)]
-    #[serde(remote = "Self")]
-    struct Descriptor {
+    struct ConfigDescriptor {
         digest: String,
     }
-    only_objects!(Raw, Descriptor);
-    let raw: Raw = serde_json::from_slice(manifest)?;
-    Ok(raw.config.map(|config| config.digest).filter(|digest| is_digest(digest)))
+    let manifest: ImageManifest = serde_json::from_slice(manifest)?;
+    Ok(manifest.config.map(|config| config.digest).filter(|digest| is_digest(digest)))
 }
 
-/// The digest under which the configuration is kept where there is no manifest: the image's id.
+/// The digest of the configuration of an image without a manifest: the image's id.
 pub(crate) fn digest_of_id(image: &str) -> String {
     format!("sha256:{image}")
 }
 
-/// The name of the file, in the image's folder, that holds the blob of this digest: containers/storage keeps
-/// it under its key in base64.
+/// The file in the image's directory that holds the blob of this digest: its name is the digest in base64.
 pub(crate) fn blob_name(digest: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut name = String::from("=");
@@ -148,21 +142,21 @@ pub(crate) fn blob_name(digest: &str) -> String {
     name
 }
 
-/// An image id becomes part of a path.
+/// An id of hex digits can safely become part of a path.
 fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Of these letters no slash comes in base64: the file stays in its folder.
+/// These characters never give a slash in base64, so the file's name cannot lead elsewhere.
 fn is_digest(text: &str) -> bool {
     let is_of_digests = |byte: u8| byte.is_ascii_alphanumeric() || b":+._-".contains(&byte);
     text.contains(':') && text.bytes().all(is_of_digests)
 }
 
 /// The lower layers of the overlay that is mounted at `rootfs`, by `/proc/self/mountinfo`; none if something
-/// else is mounted there. A relative one says nothing about where it is, and is left out.
+/// else is mounted there. Relative paths are left out: their base directory is unknown.
 pub(crate) fn lower_layers(mountinfo: &str, rootfs: &Path) -> Vec<PathBuf> {
-    // ID PARENT DEVICE ROOT POINT OPTIONS [TAG]... - TYPE SOURCE SUPER-OPTIONS. The last one at a point is on top.
+    // ID PARENT DEVICE ROOT POINT OPTIONS [TAG]... - TYPE SOURCE SUPER-OPTIONS. The last mount at a point is on top.
     let mounted = mountinfo.lines().rev().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let point = before.split(' ').nth(4)?;
@@ -180,30 +174,9 @@ pub(crate) fn lower_layers(mountinfo: &str, rootfs: &Path) -> Vec<PathBuf> {
     layers.filter(|layer| layer.components().next() == Some(Component::RootDir)).collect()
 }
 
-/// The kernel writes blanks, and some more, in octal (`mangle_path` of fs/seq_file.c).
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.first_chunk::<3>().filter(|_| *first == b'\\');
-        let number = octal.and_then(|digits| std::str::from_utf8(digits).ok());
-        match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The image stores that a storage.conf(5) names: `imagestore` and `additionalimagestores`, wherever they
-/// stand below `[storage]`. Of TOML only this much is read: comments, tables, strings without escapes, and
-/// lists of them on one line or several.
+/// The image stores that a storage.conf(5) names: `imagestore` and `additionalimagestores`, anywhere below
+/// `[storage]`. Supports the TOML that occurs there: comments, tables, strings without escapes, and lists of
+/// strings on one line or several.
 pub(crate) fn image_stores(configuration: &str) -> Vec<PathBuf> {
     let mut stores = Vec::new();
     let (mut in_storage, mut in_list) = (false, false);
@@ -229,7 +202,7 @@ pub(crate) fn image_stores(configuration: &str) -> Vec<PathBuf> {
     stores
 }
 
-/// The quoted strings of a line, and whether it ends a list.
+/// The quoted strings of a line, and whether the line ends a list.
 fn strings(line: &str) -> (Vec<&str>, bool) {
     let mut found = Vec::new();
     let mut rest = line;
@@ -253,13 +226,13 @@ fn strings(line: &str) -> (Vec<&str>, bool) {
 mod tests {
     use super::*;
 
-    fn place(root: &str, driver: &str) -> Place {
-        Place::image_store(root, driver)
+    fn place(root: &str, driver: &str) -> StorageRoot {
+        StorageRoot::image_store(root, driver)
     }
 
     #[test]
     fn the_bundle_leads_to_the_store_and_so_does_every_file_beside_it() {
-        let found = |path: &str| Place::of_container_file(Path::new(path), "c0");
+        let found = |path: &str| StorageRoot::of_container_file(Path::new(path), "c0");
         assert_eq!(found("/g/overlay-containers/c0/userdata"), Some(place("/g", "overlay")));
         assert_eq!(found("/r/vfs-containers/c0/userdata/pidfile"), Some(place("/r", "vfs")));
         let others =
@@ -274,14 +247,15 @@ mod tests {
 
     #[test]
     fn a_layer_leads_to_the_store_that_has_it() {
-        let of_layer = |path: &str| Place::of_layer(Path::new(path), "overlay");
+        let of_layer = |path: &str| StorageRoot::of_layer(Path::new(path), "overlay");
         assert_eq!(of_layer("/s/overlay/l/SHORT"), [place("/s", "overlay")]);
         assert_eq!(
             of_layer("/overlay/overlay/00/diff").first(),
             Some(&place("/overlay", "overlay"))
         );
         assert!(of_layer("/s/overlay2/l/SHORT").is_empty());
-        let around: Vec<Place> = Place::around(Path::new("/g/overlay/00/merged")).collect();
+        let around: Vec<StorageRoot> =
+            StorageRoot::around(Path::new("/g/overlay/00/merged")).collect();
         assert!(around.contains(&place("/g", "overlay")), "{around:?}");
     }
 

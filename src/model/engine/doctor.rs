@@ -1,21 +1,21 @@
-//! What is wrong with a host: each finding with its cause and its mend. The facts are read by
-//! `manager/doctor.rs`.
+//! Judges whether a host is set up for extensions. Each check is a function that returns a [`DoctorCheck`] with its
+//! level, its text and the fix. `manager/doctor.rs` reads the facts.
 
 use crate::model::container::mount_namespace::Relation;
 use crate::model::text::bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How much a finding matters.
+/// How serious the result of a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Level {
+pub(crate) enum CheckLevel {
     Ok,
     Warning,
     Problem,
 }
 
-impl Level {
+impl CheckLevel {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -25,18 +25,31 @@ impl Level {
     }
 }
 
-/// One finding.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Line {
+pub(crate) struct DoctorCheck {
     pub(crate) check: &'static str,
-    pub(crate) level: Level,
+    pub(crate) level: CheckLevel,
     pub(crate) text: String,
-    /// What to do; nothing where all is well.
+    /// What to do; `None` if the level is ok.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) mend: Option<&'static str>,
+    pub(crate) fix: Option<String>,
 }
 
-/// What the engine says of itself (`GET /info`).
+fn ok(check: &'static str, text: impl Into<String>) -> DoctorCheck {
+    DoctorCheck { check, level: CheckLevel::Ok, text: text.into(), fix: None }
+}
+
+fn warning(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> DoctorCheck {
+    let fix = Some(fix.into());
+    DoctorCheck { check, level: CheckLevel::Warning, text: text.into(), fix }
+}
+
+fn problem(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> DoctorCheck {
+    DoctorCheck { level: CheckLevel::Problem, ..warning(check, text, fix) }
+}
+
+/// The engine's information about itself (`GET /info`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct EngineInfo {
@@ -49,8 +62,8 @@ pub(crate) struct EngineInfo {
 /// A runtime that the engine knows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct RegisteredRuntime {
-    /// A bare word for those that the engine finds by itself. None for one that is registered by its type
-    /// (`runtimeType`), of which the engine does not tell the file.
+    /// A bare name if the engine finds the program by itself. `None` for a runtime that is registered by its
+    /// type (`runtimeType`): the engine does not report its file.
     pub(crate) path: Option<String>,
 }
 
@@ -59,7 +72,7 @@ pub(crate) struct RegisteredRuntime {
 pub(crate) struct EngineProcess {
     pub(crate) pid: i32,
     pub(crate) name: String,
-    /// The pid file or the unit that led to it.
+    /// The pid file or the unit that names it.
     pub(crate) by: String,
 }
 
@@ -68,9 +81,9 @@ pub(crate) fn serves_an_engine(name: &str) -> bool {
     ["dockerd", "balena", "podman"].iter().any(|engine| name.starts_with(engine))
 }
 
-/// The units that may run the engine whose socket is called so, without `.sock`.
+/// The units that may run the engine with the socket `socket`, given without `.sock`.
 pub(crate) fn units_of_engine(socket: &str) -> Vec<String> {
-    // Of balenaOS: balena.service has the socket balena-engine.sock.
+    // On balenaOS, balena.service has the socket balena-engine.sock.
     let short = socket.strip_suffix("-engine");
     [Some(socket), short].into_iter().flatten().map(|name| format!("{name}.service")).collect()
 }
@@ -84,7 +97,7 @@ pub(crate) enum RegisteredBinary {
         version: String,
         commit: String,
     },
-    /// It has the runtime's name, but not a version of it in it.
+    /// It has the runtime's name, but contains no version.
     NoVersion,
     Unreadable {
         why: String,
@@ -92,7 +105,7 @@ pub(crate) enum RegisteredBinary {
     Missing,
 }
 
-/// Everything that was looked at; an error is why it could not be.
+/// The facts about a host; an error is why a fact could not be read.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) engine: Result<EngineInfo, String>,
@@ -101,99 +114,97 @@ pub(crate) struct Facts {
     pub(crate) runtimes: Vec<(String, String, RegisteredBinary)>,
     /// The engine's process and how its mount namespace relates to that of process 1.
     pub(crate) mounts: Result<(EngineProcess, Relation), String>,
-    /// The state root, or where it will be made.
+    /// The state root, or the directory in which it will be made.
     pub(crate) state_root: Result<String, String>,
-    /// The free bytes of the boot environment; `None` if the host boots in another way.
+    /// The free bytes of the boot environment block; `None` if the host has no such block.
     pub(crate) boot_environment: Result<Option<usize>, String>,
-    /// The units of this program, and whether each is enabled; `None` if it is not installed.
+    /// The units of this package, and whether each is enabled; `None` if it is not installed.
     pub(crate) units: Vec<(&'static str, Result<Option<bool>, String>)>,
-    /// Free and all bytes where the engine keeps its data, and where that is.
+    /// The free and the total bytes of the engine's data root, and its path.
     pub(crate) disk: Result<(u64, u64, String), String>,
     /// Whether the kernel has overlayfs.
     pub(crate) overlay: Result<bool, String>,
-    /// The namespaces that the kernel has not.
+    /// The namespaces that the kernel does not have.
     pub(crate) missing_namespaces: Result<Vec<&'static str>, String>,
     pub(crate) kernel_release: Result<String, String>,
 }
 
 /// The name under which the documents register this runtime.
 const USUAL_NAME: &str = "extension";
-/// The least that should be free: an update of an extension needs its size once more.
+/// The minimum of free disk space: an update of an extension needs its size once more.
 const FREE_BYTES: u64 = 200_000_000;
-/// The room for the longest value that kernel overrides write, with its name and a line's end.
+/// The room for the longest value that kernel overrides write, with its name and line end.
 const FREE_ENVIRONMENT: usize = 128;
-/// The oldest kernel with all that is used (`openat2`).
+/// The oldest kernel with all system calls we use (`openat2`).
 const KERNEL: (u32, u32) = (5, 6);
+/// The fix if a file of `/proc` cannot be read.
+const MOUNT_PROC: &str = "mount -t proc proc /proc";
 
-fn line(check: &'static str, level: Level, text: String, mend: &'static str) -> Line {
-    Line { check, level, text, mend: (level != Level::Ok).then_some(mend) }
+/// Runs all checks, in the order in which they depend on each other.
+pub(crate) fn judge(facts: &Facts) -> Vec<DoctorCheck> {
+    let mut checks = vec![engine(facts)];
+    checks.extend(facts.engine.as_ref().ok().map(|info| runtime(facts, info)));
+    checks.extend(facts.engine.is_ok().then(|| mounts(facts)));
+    checks.extend(facts.engine.as_ref().ok().map(driver));
+    checks.extend([state_root(facts), boot_environment(facts)]);
+    checks.extend(facts.units.iter().map(unit));
+    checks.extend([disk(facts), kernel(facts), overlay(facts), namespaces(facts)]);
+    checks
 }
 
-/// Judges the facts, in the order in which they depend on each other.
-pub(crate) fn judge(facts: &Facts) -> Vec<Line> {
-    let mut lines = vec![engine(facts)];
-    lines.extend(facts.engine.as_ref().ok().map(|info| runtime(facts, info)));
-    lines.extend(facts.engine.is_ok().then(|| mounts(facts)));
-    lines.extend(facts.engine.as_ref().ok().map(driver));
-    lines.extend([state_root(facts), boot_environment(facts)]);
-    lines.extend(facts.units.iter().map(unit));
-    lines.extend([disk(facts), kernel(facts), overlay(facts), namespaces(facts)]);
-    lines
-}
-
-fn engine(facts: &Facts) -> Line {
-    let mend = "start the engine, or name its socket with --host unix:///path/to.sock";
+fn engine(facts: &Facts) -> DoctorCheck {
     match &facts.engine {
         Ok(info) => {
             let version = info.server_version.as_deref().unwrap_or("unknown");
             let api = facts.api.as_deref().unwrap_or("unknown");
-            let text = format!("version {version}, spoken to in version {api} of its API");
-            line("engine", Level::Ok, text, mend)
+            ok("engine", format!("version {version}, asked with version {api} of its API"))
         }
-        Err(why) => line("engine", Level::Problem, why.clone(), mend),
+        Err(why) => {
+            let fix = "start the engine, or name its socket with --host unix:///path/to.sock";
+            problem("engine", why, fix)
+        }
     }
 }
 
-fn runtime(facts: &Facts, info: &EngineInfo) -> Line {
-    const MEND: &str = "register it in the engine's daemon.json: {\"runtimes\": {\"extension\": \
-                        {\"path\": \"/usr/bin/balena-extension-runtime\"}}}, and restart the engine";
-    const OTHER: &str = "install balena-extension-runtime and balena-extension-manager from the same build, \
-                         and restart the engine if the runtime's path has changed";
-    const READABLE: &str = "make it readable, or run doctor as root";
-    let best = facts.runtimes.iter().min_by_key(|(_, _, binary)| binary);
-    match best {
-        Some((name, path, RegisteredBinary::SameVersion)) => {
-            let text = format!("registered as {name:?}: {path} (same version as the manager)");
-            line("runtime", Level::Ok, text, MEND)
+fn runtime(facts: &Facts, info: &EngineInfo) -> DoctorCheck {
+    const REGISTER: &str = "add {\"runtimes\": {\"extension\": {\"path\": \
+                            \"/usr/bin/balena-extension-runtime\"}}} to the engine's daemon.json (Docker: \
+                            /etc/docker/daemon.json), then restart the engine";
+    const SAME_BUILD: &str = "install balena-extension-runtime and balena-extension-manager from the same build, \
+         and restart the engine if the runtime's path has changed";
+    let check = "runtime";
+    let Some((name, path, binary)) = facts.runtimes.iter().min_by_key(|(_, _, binary)| binary)
+    else {
+        return unnamed_runtime(info).unwrap_or_else(|| {
+            problem(check, "the engine does not know balena-extension-runtime", REGISTER)
+        });
+    };
+    let registered = format!("{name:?} is registered as {path}");
+    match binary {
+        RegisteredBinary::SameVersion => {
+            ok(check, format!("{registered} (same version as the manager)"))
         }
-        Some((name, path, RegisteredBinary::OtherVersion { version, commit })) => {
+        RegisteredBinary::OtherVersion { version, commit } => {
             let text = format!(
-                "{name:?} is {path}, which is not the manager's version but {version} (commit {commit})"
+                "{registered}, which has version {version} (commit {commit}), not the manager's version"
             );
-            line("runtime", Level::Warning, text, OTHER)
+            warning(check, text, SAME_BUILD)
         }
-        Some((name, path, RegisteredBinary::NoVersion)) => {
-            let text = format!("{name:?} is {path}, which does not say its version");
-            line("runtime", Level::Warning, text, OTHER)
+        RegisteredBinary::NoVersion => {
+            warning(check, format!("{registered}, which contains no version"), SAME_BUILD)
         }
-        Some((name, path, RegisteredBinary::Unreadable { why })) => {
-            let text = format!("{name:?} is {path}, whose version cannot be read: {why}");
-            line("runtime", Level::Warning, text, READABLE)
+        RegisteredBinary::Unreadable { why } => {
+            let text = format!("{registered}, whose version cannot be read: {why}");
+            warning(check, text, "run doctor as root, or make the file readable")
         }
-        Some((name, path, RegisteredBinary::Missing)) => {
-            let text = format!("{name:?} is registered as {path}, which is missing");
-            line("runtime", Level::Problem, text, MEND)
+        RegisteredBinary::Missing => {
+            problem(check, format!("{registered}, which is missing"), REGISTER)
         }
-        None => unnamed_runtime(info).unwrap_or_else(|| {
-            let text = "the engine does not know balena-extension-runtime".to_owned();
-            line("runtime", Level::Problem, text, MEND)
-        }),
     }
 }
 
-/// The runtimes of which the engine does not tell the file: one of them may be this program.
-fn unnamed_runtime(info: &EngineInfo) -> Option<Line> {
-    const MEND: &str = "register the runtime with its \"path\" to have it checked";
+/// The runtimes whose files the engine does not report: one of them may be this runtime.
+fn unnamed_runtime(info: &EngineInfo) -> Option<DoctorCheck> {
     let runtimes = info.runtimes.iter().flatten();
     let names: Vec<&str> = runtimes
         .filter(|(_, runtime)| runtime.path.as_deref().unwrap_or_default().is_empty())
@@ -201,140 +212,134 @@ fn unnamed_runtime(info: &EngineInfo) -> Option<Line> {
         .collect();
     if let Some(name) = names.iter().find(|name| **name == USUAL_NAME) {
         let text =
-            format!("registered as {name:?} by its type; the engine does not tell which file");
-        return Some(line("runtime", Level::Ok, text, MEND));
+            format!("{name:?} is registered by its type; the engine does not report its file");
+        return Some(ok("runtime", text));
     }
     let listed = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    let text = format!("unknown: the engine does not tell the files of {listed}");
-    (!names.is_empty()).then(|| line("runtime", Level::Warning, text, MEND))
+    let text = format!("unknown: the engine does not report the files of {listed}");
+    let fix = "register the runtime with its \"path\", so that doctor can check it";
+    (!names.is_empty()).then(|| warning("runtime", text, fix))
 }
 
-/// In which mount namespace the engine is, and what that means.
-fn mounts(facts: &Facts) -> Line {
-    const MEND: &str = "look for MountFlags=, PrivateTmp= and the like in the engine's unit; hooks of images run in \
-                        the mount namespace of process 1 in any case";
+/// The engine's mount namespace.
+fn mounts(facts: &Facts) -> DoctorCheck {
     let unknown = |why: &str| {
-        let text = format!("it cannot be determined whether the engine has its own: {why}");
-        line("mounts", Level::Warning, text, MEND)
+        let text =
+            format!("cannot determine whether the engine has its own mount namespace: {why}");
+        let fix = "check MountFlags=, PrivateTmp= and similar settings in the engine's unit; hooks of images run \
+                   in the mount namespace of process 1 in any case";
+        warning("mounts", text, fix)
     };
-    let (process, relation) = match &facts.mounts {
-        Ok(found) => found,
+    let (EngineProcess { pid, name, by }, relation) = match &facts.mounts {
+        Ok((process, relation)) => (process, relation),
         Err(why) => return unknown(why),
     };
-    let EngineProcess { pid, name, by } = process;
     match relation {
         Relation::Same => {
-            let text = format!("{name} (process {pid}, by {by}) has those of the host");
-            line("mounts", Level::Ok, text, MEND)
+            ok("mounts", format!("{name} (process {pid}, by {by}) has the host's mounts"))
         }
-        Relation::Other => {
-            let text = format!(
-                "{name} (process {pid}, by {by}) has a mount namespace of its own; the host has what hooks of \
-                 images mount, since they run in that of process 1"
-            );
-            line("mounts", Level::Ok, text, MEND)
-        }
+        Relation::Other => ok(
+            "mounts",
+            format!(
+                "{name} (process {pid}, by {by}) has its own mount namespace; mounts of hooks appear on the \
+                 host all the same, because hooks of images run in that of process 1"
+            ),
+        ),
         Relation::Unknown(why) => unknown(why),
     }
 }
 
-fn driver(info: &EngineInfo) -> Line {
-    const MEND: &str = "set \"storage-driver\": \"overlay2\" in the engine's daemon.json; the initramfs \
-                        layers from that one alone";
-    let driver = info.driver.as_deref().unwrap_or("unknown");
-    let level = if driver == "overlay2" { Level::Ok } else { Level::Warning };
-    line("storage-driver", level, driver.to_owned(), MEND)
+fn driver(info: &EngineInfo) -> DoctorCheck {
+    let fix = "set \"storage-driver\": \"overlay2\" in the engine's daemon.json: the initramfs supports no \
+               other driver";
+    match info.driver.as_deref().unwrap_or("unknown") {
+        driver @ "overlay2" => ok("storage-driver", driver),
+        driver => warning("storage-driver", driver, fix),
+    }
 }
 
-fn state_root(facts: &Facts) -> Line {
-    const MEND: &str = "mount /run read-write (a tmpfs), and run this as root";
+fn state_root(facts: &Facts) -> DoctorCheck {
     match &facts.state_root {
-        Ok(path) => line("state-root", Level::Ok, format!("{path} is writable"), MEND),
-        Err(why) => line("state-root", Level::Problem, why.clone(), MEND),
+        Ok(path) => ok("state-root", format!("{path} is writable")),
+        Err(why) => problem("state-root", why, "run doctor as root, with /run mounted read-write"),
     }
 }
 
-fn boot_environment(facts: &Facts) -> Line {
-    const MEND: &str = "mount the boot partition, or write what is damaged on it anew";
-    const FULL: &str = "remove values that nobody needs any more with grub-editenv";
+fn boot_environment(facts: &Facts) -> DoctorCheck {
     let check = "boot-environment";
-    match facts.boot_environment {
-        Ok(None) => {
-            let text = "none: this host boots in another way".to_owned();
-            line(check, Level::Ok, text, MEND)
+    match &facts.boot_environment {
+        Ok(None) => ok(check, "not used: this host has no boot environment block"),
+        Ok(Some(free)) if *free < FREE_ENVIRONMENT => {
+            let fix = "remove values that are no longer needed: grub-editenv FILE unset NAME";
+            warning(check, format!("only {free} bytes are free"), fix)
         }
-        Ok(Some(free)) if free < FREE_ENVIRONMENT => {
-            line(check, Level::Warning, format!("only {free} bytes are free"), FULL)
-        }
-        Ok(Some(free)) => line(check, Level::Ok, format!("{free} bytes are free"), MEND),
-        Err(ref why) => line(check, Level::Problem, why.clone(), MEND),
+        Ok(Some(free)) => ok(check, format!("{free} bytes are free")),
+        Err(why) => problem(check, why, "mount the boot partition, or restore its damaged file"),
     }
 }
 
-fn unit((name, enabled): &(&'static str, Result<Option<bool>, String>)) -> Line {
-    const MEND: &str = "systemctl enable it, or nothing cleans up at boot";
-    const MISSING: &str =
-        "install the units of dist/systemd, or run cleanup at boot in another way";
+fn unit((name, enabled): &(&'static str, Result<Option<bool>, String>)) -> DoctorCheck {
     match enabled {
-        Ok(Some(true)) => line("unit", Level::Ok, format!("{name} is enabled"), MEND),
-        Ok(Some(false)) => line("unit", Level::Warning, format!("{name} is not enabled"), MEND),
-        Ok(None) => line("unit", Level::Warning, format!("{name} is not installed"), MISSING),
-        Err(why) => line("unit", Level::Warning, format!("{name}: {why}"), "run this as root"),
-    }
-}
-
-fn disk(facts: &Facts) -> Line {
-    const MEND: &str = "remove images that nobody needs, for example with docker image prune";
-    match &facts.disk {
-        Ok((free, all, path)) => {
-            let level = if *free < FREE_BYTES { Level::Warning } else { Level::Ok };
-            let (free, all) = (bytes::shown(*free), bytes::shown(*all));
-            line("disk", level, format!("{free} of {all} are free in {path}"), MEND)
+        Ok(Some(true)) => ok("unit", format!("{name} is enabled")),
+        Ok(Some(false)) => {
+            let fix = format!("systemctl enable {name} (otherwise nothing cleans up at boot)");
+            warning("unit", format!("{name} is not enabled"), fix)
         }
-        Err(why) => line("disk", Level::Warning, why.clone(), "name it with --docker-root"),
+        Ok(None) => {
+            let fix = "install the units of dist/systemd, or run balena-extension-manager cleanup at each boot";
+            warning("unit", format!("{name} is not installed"), fix)
+        }
+        Err(why) => warning("unit", format!("{name}: {why}"), "run doctor as root"),
     }
 }
 
-fn kernel(facts: &Facts) -> Line {
-    const MEND: &str = "update the OS";
+fn disk(facts: &Facts) -> DoctorCheck {
+    let (free, all, path) = match &facts.disk {
+        Ok(space) => space,
+        Err(why) => return warning("disk", why, "name the data root with --docker-root DIR"),
+    };
+    let text = format!("{} of {} are free in {path}", bytes::shown(*free), bytes::shown(*all));
+    match *free < FREE_BYTES {
+        true => warning("disk", text, "docker image prune (or remove images in another way)"),
+        false => ok("disk", text),
+    }
+}
+
+fn kernel(facts: &Facts) -> DoctorCheck {
     let release = match &facts.kernel_release {
         Ok(release) => release,
-        Err(why) => return line("kernel", Level::Problem, why.clone(), "mount /proc"),
+        Err(why) => return problem("kernel", why, MOUNT_PROC),
     };
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
-    let level = if version < KERNEL { Level::Problem } else { Level::Ok };
-    let text = match level {
-        Level::Ok | Level::Warning => release.clone(),
-        Level::Problem => {
-            format!("{release}, and {}.{} is the oldest that serves", KERNEL.0, KERNEL.1)
-        }
-    };
-    line("kernel", level, text, MEND)
+    if version >= KERNEL {
+        return ok("kernel", release);
+    }
+    let text = format!("{release} is older than {}.{}", KERNEL.0, KERNEL.1);
+    problem("kernel", text, "update the OS")
 }
 
-fn overlay(facts: &Facts) -> Line {
-    const MEND: &str = "use a kernel with CONFIG_OVERLAY_FS, or load its module: modprobe overlay";
+fn overlay(facts: &Facts) -> DoctorCheck {
     match &facts.overlay {
-        Ok(true) => line("overlayfs", Level::Ok, "the kernel has it".to_owned(), MEND),
+        Ok(true) => ok("overlayfs", "the kernel has overlayfs"),
         Ok(false) => {
-            line("overlayfs", Level::Problem, "the kernel does not have it".to_owned(), MEND)
+            let fix = "modprobe overlay (or use a kernel with CONFIG_OVERLAY_FS)";
+            problem("overlayfs", "the kernel does not have overlayfs", fix)
         }
-        Err(why) => line("overlayfs", Level::Warning, why.clone(), "mount /proc"),
+        Err(why) => warning("overlayfs", why, MOUNT_PROC),
     }
 }
 
-fn namespaces(facts: &Facts) -> Line {
-    const MEND: &str = "use a kernel with CONFIG_NAMESPACES and CONFIG_NET_NS";
+fn namespaces(facts: &Facts) -> DoctorCheck {
     match &facts.missing_namespaces {
         Ok(missing) if missing.is_empty() => {
-            line("namespaces", Level::Ok, "the kernel has those that are used".to_owned(), MEND)
+            ok("namespaces", "the kernel has all namespaces that are needed")
         }
         Ok(missing) => {
             let text = format!("the kernel does not have: {}", missing.join(", "));
-            line("namespaces", Level::Problem, text, MEND)
+            problem("namespaces", text, "use a kernel with CONFIG_NAMESPACES and CONFIG_NET_NS")
         }
-        Err(why) => line("namespaces", Level::Warning, why.clone(), "mount /proc"),
+        Err(why) => warning("namespaces", why, MOUNT_PROC),
     }
 }
 
@@ -374,24 +379,24 @@ mod tests {
         Facts { engine: Ok(serde_json::from_str(&text).unwrap()), runtimes: Vec::new(), ..facts() }
     }
 
-    fn level_of(check: &str, facts: &Facts) -> Level {
-        let lines = judge(facts);
-        lines.iter().find(|line| line.check == check).unwrap().level
+    fn level_of(check: &str, facts: &Facts) -> CheckLevel {
+        let checks = judge(facts);
+        checks.iter().find(|one| one.check == check).unwrap().level
     }
 
     #[test]
-    fn a_host_that_is_set_up_has_nothing_but_ok() {
-        let lines = judge(&facts());
+    fn a_host_that_is_set_up_passes_every_check() {
+        let checks = judge(&facts());
         assert!(
-            lines.iter().all(|line| line.level == Level::Ok && line.mend.is_none()),
-            "{lines:?}"
+            checks.iter().all(|one| one.level == CheckLevel::Ok && one.fix.is_none()),
+            "{checks:?}"
         );
-        assert_eq!(lines.len(), 11);
+        assert_eq!(checks.len(), 11);
     }
 
     #[test]
-    fn each_fault_is_found_and_has_a_mend() {
-        use Level::{Ok as Fine, Problem, Warning};
+    fn each_fault_is_found_and_has_a_fix() {
+        use CheckLevel::{Ok as Fine, Problem, Warning};
         let why = || "why".to_owned();
         let runtime = |binary| vec![("r".to_owned(), "/p".to_owned(), binary)];
         let version = "2".to_owned();
@@ -440,25 +445,25 @@ mod tests {
             ("namespaces", Warning, Facts { missing_namespaces: Err("no".into()), ..facts() }),
         ] {
             assert_eq!(level_of(check, &facts), level, "{check}: {facts:?}");
-            let lines = judge(&facts);
-            let line = lines.iter().find(|line| line.check == check).unwrap();
-            assert_eq!(line.mend.is_some(), level != Fine, "{line:?}");
+            let checks = judge(&facts);
+            let found = checks.iter().find(|one| one.check == check).unwrap();
+            assert_eq!(found.fix.is_some(), level != Fine, "{found:?}");
         }
     }
 
     #[test]
     fn the_mounts_of_the_engine_are_named_with_what_they_mean() {
         let text = |facts: &Facts| {
-            let lines = judge(facts);
-            lines.into_iter().find(|line| line.check == "mounts").unwrap().text
+            let checks = judge(facts);
+            checks.into_iter().find(|one| one.check == "mounts").unwrap().text
         };
         let known = "dockerd (process 7, by /run/docker.pid) has";
-        assert!(text(&facts()).starts_with(&format!("{known} those of the host")));
+        assert!(text(&facts()).starts_with(&format!("{known} the host's mounts")));
         let apart = text(&Facts { mounts: Ok((process(), Relation::Other)), ..facts() });
-        assert!(apart.starts_with(&format!("{known} a mount namespace of its own")), "{apart}");
+        assert!(apart.starts_with(&format!("{known} its own mount namespace")), "{apart}");
         assert!(apart.contains("that of process 1"), "{apart}");
         let unknown = text(&Facts { mounts: Err("why".to_owned()), ..facts() });
-        assert!(unknown.contains("cannot be determined") && unknown.ends_with("why"), "{unknown}");
+        assert!(unknown.contains("cannot determine") && unknown.ends_with("why"), "{unknown}");
     }
 
     #[test]

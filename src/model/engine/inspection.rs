@@ -1,11 +1,13 @@
-//! A container as the engine's inspection shows it: whether it failed, how it ended, which layers it has. The
-//! lists are in `model/engine/inventory.rs`.
+//! Parses the inspection of a container: whether it failed, how it ended, which layers it has. The lists are in
+//! `model/engine/inventory.rs`.
 
-use crate::model::engine::inventory::{Container, Detail, ListedMount, Mounted, Outcome, Phase};
+use crate::model::engine::inventory::{
+    Container, Detail, EngineState, LastRun, ListedMount, Mounted,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Whether an engine keeps why a container could not be created or started (`State.Error`).
+/// Whether an engine keeps the reason why a container could not be created or started (`State.Error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Errors {
     Kept,
@@ -13,7 +15,7 @@ pub(crate) enum Errors {
     NotKept,
 }
 
-/// A container as its inspection shows it.
+/// The answer of the engine about one container.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct InspectedContainer {
@@ -38,7 +40,7 @@ struct GraphDriver {
     data: Option<BTreeMap<String, Option<String>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct HostConfig {
     restart_policy: Option<RestartPolicy>,
@@ -52,94 +54,91 @@ struct RestartPolicy {
 }
 
 impl InspectedContainer {
-    pub(crate) fn phase(&self) -> Phase {
+    pub(crate) fn engine_state(&self) -> EngineState {
         let status = self.state.as_ref().and_then(|state| state.status.as_deref());
-        Phase::parse(status.unwrap_or_default())
+        EngineState::parse(status.unwrap_or_default())
     }
 
-    /// Whether it did not fail, or not any more. `recorded` is the failure that the runtime has recorded.
+    /// Whether the container has not failed, or has been started since. `recorded` is the failure that the
+    /// runtime has recorded.
     pub(crate) fn has_recovered(&self, recorded: Option<&str>) -> bool {
-        let failed = |state: &InspectedState| state.error.as_ref().is_some_and(|it| !it.is_empty());
-        match self.phase() {
-            Phase::Created | Phase::Exited => {
+        let failed =
+            |state: &InspectedState| state.error.as_ref().is_some_and(|error| !error.is_empty());
+        match self.engine_state() {
+            EngineState::Created | EngineState::Exited => {
                 recorded.is_none() && !self.state.as_ref().is_some_and(failed)
             }
-            Phase::Running | Phase::Paused | Phase::Restarting => true,
-            Phase::Removing | Phase::Dead | Phase::Other => false,
+            EngineState::Running | EngineState::Paused | EngineState::Restarting => true,
+            EngineState::Removing | EngineState::Dead | EngineState::Other => false,
         }
     }
 
-    /// What of it is kept.
+    /// The fields we keep.
     ///
     /// # Errors
-    /// The state is missing, by which everything is decided.
-    pub(crate) fn told(mut self, errors: Errors) -> Result<Told, NoState> {
+    /// The state is missing, on which every decision depends.
+    pub(crate) fn summary(mut self, errors: Errors) -> Result<InspectionSummary, NoState> {
         if self.state.as_ref().is_none_or(|state| state.status.is_none()) {
             return Err(NoState);
         }
         let mounts = self.mounts.take();
-        Ok(Told {
-            phase: self.phase(),
+        Ok(InspectionSummary {
+            state: self.engine_state(),
             mounts: mounts.map(|all| all.into_iter().map(ListedMount::into_mounted).collect()),
-            outcome: self.into_outcome(errors),
+            last_run: self.into_last_run(errors),
         })
     }
 
-    fn into_outcome(self, errors: Errors) -> Outcome {
+    fn into_last_run(self, errors: Errors) -> LastRun {
         let state = self.state.unwrap_or_default();
         let data = self.graph_driver.and_then(|driver| driver.data).unwrap_or_default();
-        // The container's own layer and the topmost of its image; images share those below.
-        let layers = ["UpperDir", "LowerDir"].map(|key| {
+        let [own, topmost] = ["UpperDir", "LowerDir"].map(|key| {
             let paths = data.get(key).and_then(Option::as_deref).unwrap_or_default();
             paths.split(':').find_map(layer_of)
         });
-        // All content is in its own one, or below it.
-        let [own, topmost] = layers;
+        // Without its own layer, the container's content may be anywhere. Images share the layers below
+        // their topmost one.
         let layers = own.map(|own| std::iter::once(own).chain(topmost).collect());
-        let (policy, runtime) = match self.host_config {
-            Some(host) => (host.restart_policy, host.runtime),
-            None => (None, None),
-        };
+        let HostConfig { restart_policy, runtime } = self.host_config.unwrap_or_default();
         let error = match errors {
             Errors::Kept => state.error,
             Errors::NotKept => state.error.filter(|error| !error.is_empty()),
         };
-        Outcome {
+        LastRun {
             exit_code: state.exit_code,
             error,
             started: state.started_at.unwrap_or_default(),
             layers,
-            restart: policy.and_then(|policy| policy.name).unwrap_or_default(),
+            restart: restart_policy.and_then(|policy| policy.name).unwrap_or_default(),
             runtime: runtime.unwrap_or_default(),
         }
     }
 }
 
-/// An inspection that does not say what the container does.
+/// An inspection that does not report the container's state.
 #[derive(Debug, thiserror::Error)]
 #[error("the engine's answer has no State")]
 pub(crate) struct NoState;
 
-/// What an inspection tells beyond the list.
+/// The facts that an inspection adds to the list.
 #[derive(Debug)]
-pub(crate) struct Told {
-    phase: Phase,
+pub(crate) struct InspectionSummary {
+    state: EngineState,
     mounts: Option<Vec<Mounted>>,
-    pub(crate) outcome: Outcome,
+    pub(crate) last_run: LastRun,
 }
 
-impl Told {
-    /// Adds it to what the list told. The list is made from a snapshot: in it, a container whose removal
-    /// failed says `removing` for ever, while it is `dead`, and a volume without a name of its own has no
-    /// path.
-    pub(crate) fn complete(self, container: &mut Container) {
-        if self.phase != Phase::Other {
-            container.phase = self.phase;
+impl InspectionSummary {
+    /// Adds the facts to a listed container. The list is made from a snapshot: in it, a container whose removal
+    /// failed stays `removing` although it is `dead`, and an anonymous volume has no path.
+    pub(crate) fn add_to(self, container: &mut Container) {
+        if self.state != EngineState::Other {
+            container.state = self.state;
         }
         if let Some(mounts) = self.mounts {
             container.mounts = mounts;
         }
-        container.detail = Detail::Known(Box::new(self.outcome));
+        container.detail = Detail::Known(self.last_run);
     }
 }
 
@@ -148,7 +147,7 @@ fn layer_of(path: &str) -> Option<String> {
     let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
     let last = parts.next()?;
     let layer = if matches!(last, "diff" | "merged") { parts.next()? } else { return None };
-    // Made for every container, and so proof of nothing.
+    // Engines make an -init layer for every container, so it proves nothing.
     Some(layer.to_owned()).filter(|layer| !layer.ends_with("-init"))
 }
 
@@ -158,7 +157,7 @@ mod tests {
     use crate::model::engine::inventory::Collector;
 
     #[test]
-    fn an_inspection_tells_error_and_layers() {
+    fn an_inspection_shows_error_and_layers() {
         let inspected: InspectedContainer = serde_json::from_str(
         r#"{"Mounts":[{"Type":"volume","Name":"v","Source":"/v","Destination":"/d"}],
             "State":{"Status":"dead","ExitCode":127,"Error":"no","StartedAt":"0001-01-01T00:00:00Z"},
@@ -171,28 +170,31 @@ mod tests {
         let mut collector = Collector::default();
         collector.container(serde_json::from_str(item).unwrap());
         let mut container = collector.inventory().containers.remove(0);
-        inspected.told(Errors::Kept).unwrap().complete(&mut container);
-        assert_eq!((container.phase, container.mounts[0].source.as_str()), (Phase::Dead, "/v"));
-        let Detail::Known(outcome) = container.detail else { panic!() };
-        assert_eq!((outcome.exit_code, outcome.failure()), (Some(127), Some("no")));
-        assert_eq!(outcome.layers, Some(vec!["c".to_owned(), "i".to_owned()]));
-        assert_eq!((outcome.restart.as_str(), outcome.runtime.as_str()), ("always", "extension"));
+        inspected.summary(Errors::Kept).unwrap().add_to(&mut container);
+        assert_eq!(
+            (container.state, container.mounts[0].source.as_str()),
+            (EngineState::Dead, "/v")
+        );
+        let Detail::Known(last_run) = container.detail else { panic!() };
+        assert_eq!((last_run.exit_code, last_run.failure()), (Some(127), Some("no")));
+        assert_eq!(last_run.layers, Some(vec!["c".to_owned(), "i".to_owned()]));
+        assert_eq!((last_run.restart.as_str(), last_run.runtime.as_str()), ("always", "extension"));
         let bare: InspectedContainer =
             serde_json::from_str(r#"{"State":null,"GraphDriver":{"Data":null}}"#).unwrap();
-        assert!(bare.told(Errors::Kept).is_err(), "nothing can be decided by it");
+        assert!(bare.summary(Errors::Kept).is_err(), "no decision is possible");
     }
 
     #[test]
-    fn what_an_inspection_does_not_tell_is_unknown_and_not_good() {
-        let outcome = |text: &str, errors| {
+    fn a_fact_that_an_inspection_does_not_show_is_unknown_and_not_good() {
+        let last_run = |text: &str, errors| {
             let inspected: InspectedContainer = serde_json::from_str(text).unwrap();
-            inspected.told(errors).unwrap().outcome
+            inspected.summary(errors).unwrap().last_run
         };
-        let silent = outcome(r#"{"State":{"Status":"exited"}}"#, Errors::Kept);
+        let silent = last_run(r#"{"State":{"Status":"exited"}}"#, Errors::Kept);
         assert_eq!((silent.exit_code, silent.error, silent.layers), (None, None, None));
         let podman = r#"{"State":{"Status":"created","Error":"","ExitCode":0},
                      "GraphDriver":{"Data":{"LowerDir":"/s/overlay/i/diff"}}}"#;
-        let podman = outcome(podman, Errors::NotKept);
+        let podman = last_run(podman, Errors::NotKept);
         assert_eq!((podman.error, podman.layers), (None, None), "its own layer is not named");
     }
 }

@@ -1,5 +1,5 @@
-//! What there is: the engine's containers, images and volumes, as far as extensions are concerned. The
-//! answers of the engine's API become values here, leniently where nothing depends on a field.
+//! The engine's containers, images and volumes, as far as they concern extensions. Parses the lists of the
+//! engine's API, leniently where no decision depends on a field.
 
 pub(crate) use crate::model::extension::labels::Labels;
 
@@ -7,16 +7,17 @@ use crate::model::engine::sharing::ForeignMount;
 use crate::model::text::cause::sentence;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// How much is told of an item that makes no sense.
+/// How many characters of an item that cannot be parsed are shown.
 const SHOWN: usize = 100;
+/// How many items that cannot be parsed are reported. A list may have millions of them.
+const UNREADABLE_MAX: usize = 100;
 
-/// What the engine says a container does.
+/// The state of a container, as the engine reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
+pub(crate) enum EngineState {
     Created,
     Running,
     Paused,
@@ -24,11 +25,11 @@ pub(crate) enum Phase {
     Removing,
     Exited,
     Dead,
-    /// A word of a newer engine.
+    /// A state of a newer engine.
     Other,
 }
 
-impl Phase {
+impl EngineState {
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             // The second of each is Podman's.
@@ -62,7 +63,7 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Mounted {
-    /// The volume's name; none for a folder of the host.
+    /// The volume's name; `None` for a directory of the host.
     pub(crate) volume: Option<String>,
     /// The path on the host.
     pub(crate) source: String,
@@ -70,38 +71,36 @@ pub(crate) struct Mounted {
     pub(crate) destination: String,
 }
 
-/// What only the inspection of a container tells.
+/// The facts that only the inspection of a container shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Detail {
-    /// Not asked for.
     NotAsked,
-    /// Apart, so that what was not asked for takes no room.
-    Known(Box<Outcome>),
-    /// The engine did not tell; why.
+    Known(LastRun),
+    /// Why the engine did not answer.
     Unreadable(String),
 }
 
-/// How a container's last run ended.
+/// A container's last run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    /// `None` where the engine does not say.
+pub(crate) struct LastRun {
+    /// `None` if the engine does not report it.
     pub(crate) exit_code: Option<i64>,
-    /// Why the engine could not create or start it; empty if it could. `None` where the engine keeps no
-    /// such text, as Podman: then only the runtime's record knows.
+    /// Why the engine could not create or start it; empty if it could. `None` if the engine does not keep
+    /// this text (Podman): then only the runtime's record shows it.
     pub(crate) error: Option<String>,
     /// RFC 3339; Go's zero time if it never started.
     pub(crate) started: String,
-    /// Its own layer and the topmost one of its image, by the names of their folders. `None` where they
-    /// cannot be told.
+    /// The container's own layer and the topmost one of its image, by the names of their directories. `None`
+    /// if they are unknown.
     pub(crate) layers: Option<Vec<String>>,
     /// The restart policy, empty if there is none.
     pub(crate) restart: String,
-    /// The name of the runtime that it is for; empty where the engine does not say.
+    /// The name of the container's runtime; empty if the engine does not report it.
     pub(crate) runtime: String,
 }
 
-impl Outcome {
-    /// Why the engine says that it failed.
+impl LastRun {
+    /// Why the create or start failed, in the engine's words.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.error.as_deref().filter(|error| !error.is_empty())
     }
@@ -112,25 +111,28 @@ impl Outcome {
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) name: String,
-    /// As its creator named it.
+    /// The image's name, as given when the container was created.
     pub(crate) image: String,
-    pub(crate) image_id: Arc<str>,
-    pub(crate) phase: Phase,
-    /// Shared by all containers of an image.
-    pub(crate) labels: Arc<Labels>,
+    pub(crate) image_id: String,
+    pub(crate) state: EngineState,
+    pub(crate) labels: Labels,
     pub(crate) mounts: Vec<Mounted>,
     pub(crate) detail: Detail,
 }
 
 impl Container {
+    pub(crate) fn id_and_name(&self) -> (&str, &str) {
+        (&self.id, &self.name)
+    }
+
     pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
         self.mounts.iter().filter_map(|mount| mount.volume.as_deref())
     }
 }
 
-/// An image.
+/// An extension's image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Image {
+pub(crate) struct ExtensionImage {
     pub(crate) id: String,
     /// Its tags and then its digests, `repository@sha256:…`.
     pub(crate) names: Vec<String>,
@@ -138,7 +140,7 @@ pub(crate) struct Image {
     pub(crate) bytes: Option<u64>,
 }
 
-/// A volume.
+/// An extension's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Volume {
     pub(crate) name: String,
@@ -146,28 +148,28 @@ pub(crate) struct Volume {
     pub(crate) bytes: Option<u64>,
 }
 
-/// Everything that a decision may depend on.
+/// The objects that a cleanup decides about, and the facts that its decisions depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inventory {
     pub(crate) containers: Vec<Container>,
-    pub(crate) images: Vec<Image>,
+    pub(crate) images: Vec<ExtensionImage>,
     pub(crate) volumes: Vec<Volume>,
-    /// What containers that are no extensions use; theirs is never touched.
+    /// The images and volumes that other containers use. These containers are never touched.
     pub(crate) foreign: Uses,
-    /// The volumes of extensions whose `deactivate` must not run, by their names, and why not.
+    /// The volumes of extensions whose `deactivate` must not run, by name, and why not.
     pub(crate) shared: BTreeMap<String, String>,
-    /// The image that another one was built on, by their ids.
+    /// The parent of each image that has one, by their ids.
     pub(crate) parents: BTreeMap<String, String>,
-    /// Those that were built on another one and are no extensions.
+    /// The images that have a parent and are not extensions.
     pub(crate) foreign_children: Vec<String>,
-    /// Items of the engine's lists that make no sense, and why.
+    /// Items of the engine's lists that cannot be parsed, and why.
     pub(crate) unreadable: Vec<String>,
 }
 
-/// Images and volumes in use.
+/// The images and volumes that containers which are not extensions use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Uses {
-    pub(crate) images: BTreeSet<Arc<str>>,
+    pub(crate) images: BTreeSet<String>,
     pub(crate) volumes: BTreeSet<String>,
     pub(crate) mounts: Vec<ForeignMount>,
 }
@@ -187,7 +189,7 @@ pub(crate) struct ListedContainer {
     mounts: Option<Vec<ListedMount>>,
 }
 
-/// A mount in a list or an inspection.
+/// A mount in a list, in an inspection or in the container store.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListedMount {
@@ -199,13 +201,13 @@ pub(crate) struct ListedMount {
 }
 
 impl ListedMount {
-    /// Whether it may be of any folder of the host.
+    /// Whether the source may be any directory of the host.
     fn is_of_unknown_source(&self) -> bool {
         let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
         match self.kind.as_deref() {
             Some("volume") => is_empty(&self.name) && is_empty(&self.source),
             Some("bind") | None => is_empty(&self.source),
-            // A tmpfs, or another filesystem of its own.
+            // A tmpfs, or another new filesystem.
             Some(_) => false,
         }
     }
@@ -220,35 +222,30 @@ impl ListedMount {
     }
 }
 
-/// Collects lists into an inventory. An item that makes no sense stops none of the others. Equal texts are
-/// kept once: ten thousand containers come from a few images.
+/// Builds an inventory from lists. An item that cannot be parsed does not affect the others.
 #[derive(Default)]
 pub(crate) struct Collector {
-    labels: HashSet<Arc<Labels>>,
-    texts: HashSet<Arc<str>>,
     inventory: Inventory,
 }
 
 impl Collector {
-    /// Takes a container in: an extension whole, of any other only what it uses.
+    /// Adds a container: all of an extension, and what any other container uses.
     pub(crate) fn container(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedContainer>("container", item) else { return };
-        let image_id = self.text(listed.image_id.unwrap_or_default());
         let is_extension = listed.labels.is_extension();
         let mut mounts = listed.mounts.iter().flatten();
         if !is_extension
             && (listed.mounts.is_none() || mounts.any(ListedMount::is_of_unknown_source))
         {
-            let told = format!(
+            self.unreadable(&format!(
                 "list the containers: the engine does not name the mounts of {}",
                 listed.id
-            );
-            self.unreadable(&told);
+            ));
         }
-        let mounts = listed.mounts.unwrap_or_default();
-        let mounts: Vec<Mounted> = mounts.into_iter().map(ListedMount::into_mounted).collect();
+        let mounts = listed.mounts.unwrap_or_default().into_iter().map(ListedMount::into_mounted);
         let names = listed.names.unwrap_or_default();
         let name = names.first().map(|name| name.trim_start_matches('/')).unwrap_or_default();
+        let image_id = listed.image_id.unwrap_or_default();
         if !is_extension {
             let container = if name.is_empty() { &listed.id } else { name };
             let foreign = &mut self.inventory.foreign;
@@ -260,21 +257,19 @@ impl Collector {
             }
             return;
         }
-        let phase = Phase::parse(listed.state.as_deref().unwrap_or_default());
-        let container = Container {
-            id: listed.id,
+        self.inventory.containers.push(Container {
             name: name.to_owned(),
             image: listed.image.unwrap_or_default(),
             image_id,
-            phase,
-            labels: self.shared(listed.labels),
-            mounts,
+            state: EngineState::parse(listed.state.as_deref().unwrap_or_default()),
+            labels: listed.labels,
+            mounts: mounts.collect(),
             detail: Detail::NotAsked,
-        };
-        self.inventory.containers.push(container);
+            id: listed.id,
+        });
     }
 
-    /// Takes an image in.
+    /// Adds an image.
     pub(crate) fn image(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedImage>("image", item) else { return };
         let inventory = &mut self.inventory;
@@ -289,7 +284,7 @@ impl Collector {
         }
     }
 
-    /// Takes the volumes of extensions in.
+    /// Adds the volumes of extensions.
     pub(crate) fn volumes(&mut self, listed: &ListedVolumes) {
         for item in listed.volumes.iter().flatten() {
             let volume = self.read::<ListedVolume>("volume", item);
@@ -297,7 +292,8 @@ impl Collector {
         }
     }
 
-    /// What is left of a build goes with the image that it led to: it has no name, and is a parent.
+    /// The inventory without the intermediate images of builds, which have no name and are parents: the engine
+    /// removes them together with the image that the build made.
     pub(crate) fn inventory(mut self) -> Inventory {
         let parents: BTreeSet<&str> = self.inventory.parents.values().map(String::as_str).collect();
         self.inventory
@@ -306,45 +302,23 @@ impl Collector {
         self.inventory
     }
 
-    /// Notes an item that makes no sense. A list may have millions of them, and the first say it all.
-    fn unreadable(&mut self, told: &str) {
-        const MOST: usize = 100;
-        if self.inventory.unreadable.len() < MOST {
-            self.inventory.unreadable.push(sentence(told));
+    fn unreadable(&mut self, why: &str) {
+        if self.inventory.unreadable.len() < UNREADABLE_MAX {
+            self.inventory.unreadable.push(sentence(why));
         }
     }
 
-    fn read<'a, T: Deserialize<'a>>(&mut self, what: &str, item: &'a RawValue) -> Option<T> {
+    fn read<'a, T: Deserialize<'a>>(&mut self, kind: &str, item: &'a RawValue) -> Option<T> {
         match serde_json::from_str(item.get()) {
             Ok(read) => Some(read),
             Err(error) => {
                 let begin: String = item.get().chars().take(SHOWN).collect();
-                let told = format!(
-                    "list the {what}s: an item of the engine's answer is not what its API describes: \
-                     {error}: {begin}"
-                );
-                self.unreadable(&told);
+                self.unreadable(&format!(
+                    "list the {kind}s: an item of the engine's answer does not follow its API: {error}: {begin}"
+                ));
                 None
             }
         }
-    }
-
-    fn text(&mut self, text: String) -> Arc<str> {
-        if let Some(known) = self.texts.get(text.as_str()) {
-            return Arc::clone(known);
-        }
-        let text: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&text));
-        text
-    }
-
-    fn shared(&mut self, labels: Labels) -> Arc<Labels> {
-        if let Some(known) = self.labels.get(&labels) {
-            return Arc::clone(known);
-        }
-        let labels = Arc::new(labels);
-        self.labels.insert(Arc::clone(&labels));
-        labels
     }
 }
 
@@ -362,9 +336,9 @@ pub(crate) struct ListedImage {
 }
 
 impl ListedImage {
-    fn into_image(self) -> Image {
+    fn into_image(self) -> ExtensionImage {
         let names = [self.repo_tags, self.repo_digests].into_iter().flatten().flatten();
-        Image {
+        ExtensionImage {
             id: self.id,
             names: names.filter(|name| !name.starts_with("<none>")).collect(),
             labels: self.labels,
@@ -398,7 +372,7 @@ struct UsageData {
 impl ListedVolume {
     fn into_extension(self) -> Option<Volume> {
         self.labels.is_extension().then(|| Volume {
-            // -1 where the engine does not know it.
+            // -1 means that the engine does not know the size.
             bytes: self.usage_data.and_then(|usage| u64::try_from(usage.size?).ok()),
             name: self.name,
             labels: self.labels,

@@ -1,21 +1,19 @@
-//! The runtimes that an engine has registered: which of them is this one.
+//! Which of the runtimes that an engine has registered is this one.
 
 use std::collections::BTreeMap;
 
-/// What a registered runtime is.
+/// Which program a registered runtime is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// This one.
     This,
-    /// Another program.
     Another,
 }
 
-/// By their names; those of which it cannot be told what they are, are left out.
+/// The registered runtimes by name, without those whose program is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Runtimes(pub(crate) BTreeMap<String, Registered>);
 
-/// What ran a container.
+/// Which runtime ran a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RanBy {
     This,
@@ -24,7 +22,7 @@ pub(crate) enum RanBy {
 }
 
 impl Runtimes {
-    /// What a runtime of that name is.
+    /// Which runtime has this name.
     pub(crate) fn ran_by(&self, name: &str) -> RanBy {
         match self.0.get(name) {
             Some(Registered::This) => RanBy::This,
@@ -45,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_registered_is_unknown() {
+    fn a_name_that_is_not_registered_is_unknown() {
         let runtimes = [("runc", Registered::Another), ("extension", Registered::This)];
         let runtimes = runtimes.map(|(name, registered)| (name.to_owned(), registered));
         let runtimes = Runtimes(BTreeMap::from(runtimes));

@@ -1,21 +1,23 @@
-//! The verdict: what became of an extension, and why, from everything that is known. What cannot be read
-//! is `unknown`, never guessed. docs/manager.md explains every code; a test compares the two.
+//! Decides the verdict about an extension: whether it is applied, and why not. A source that cannot be read leads
+//! to `unknown`, never to a guess. Every reason, with its code, verdict and next step, is a row of the table below;
+//! docs/manager.md explains them, and a test compares the two.
 
 use crate::model::container::deploy_record::{Deployed, Record};
-use crate::model::engine::inventory::{Container, Detail, Labels, Outcome, Phase};
+use crate::model::engine::inventory::{Container, Detail, EngineState, Labels, LastRun};
 use crate::model::engine::runtimes::RanBy;
 use crate::model::extension::claim::{self, Judgement, Mismatch, Running};
-use crate::model::kernel::mounts::Layering;
+use crate::model::kernel::mounts::HostOverlays;
 use crate::model::text::cause;
+use crate::model::text::short_id::short_id;
 use serde::Serialize;
 
-/// The labels by which an extension says that it takes effect after a reboot only.
+/// The labels by which an extension says that it takes effect only after a reboot.
 pub(crate) const REQUIRES_REBOOT: [&str; 2] =
     ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
-/// The label with its priority above the root filesystem.
+/// The label with the extension's priority above the root filesystem.
 pub(crate) const OVERRIDE: &str = "io.balena.image.override";
 
-/// What became of an extension.
+/// The state of an extension, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
@@ -44,29 +46,28 @@ impl Verdict {
     }
 }
 
-/// A reason with its verdict and the usual next step.
-macro_rules! codes {
+/// Makes [`VerdictReason`] from rows of name, code, verdict and next step.
+macro_rules! reasons {
     ($($name:ident $code:literal $verdict:ident $next:literal,)*) => {
         /// Why a verdict was given.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Code { $($name,)* }
+        pub(crate) enum VerdictReason { $($name,)* }
 
-        impl Code {
-            /// All of them.
+        impl VerdictReason {
             #[cfg(test)]
             pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The stable word for programs.
-            pub(crate) fn word(self) -> &'static str {
+            /// The stable code for programs.
+            pub(crate) fn code(self) -> &'static str {
                 match self { $(Self::$name => $code,)* }
             }
 
-            /// What it means.
             pub(crate) fn verdict(self) -> Verdict {
                 match self { $(Self::$name => Verdict::$verdict,)* }
             }
 
-            /// What to do about it; `{id}` is the container.
+            /// The next step for the user. `{id}` is the container, `{runtime}` the name of this runtime, `{log}`
+            /// the initramfs' log.
             fn next(self) -> &'static str {
                 match self { $(Self::$name => $next,)* }
             }
@@ -74,9 +75,9 @@ macro_rules! codes {
     };
 }
 
-codes! {
-    Layered "layered-at-boot" Applied "nothing",
-    HooksRan "hooks-ran" Applied "nothing",
+reasons! {
+    Layered "layered-at-boot" Applied "none",
+    HooksRan "hooks-ran" Applied "none",
     RequiresReboot "requires-reboot" PendingReboot "reboot the device",
     NoHooks "no-hooks" PendingReboot "reboot the device",
     KernelArmed "kernel-armed" PendingReboot "reboot the device into the extension's kernel",
@@ -85,320 +86,349 @@ codes! {
     RefusedByRuntime "refused-by-runtime" Refused
         "read the reason: balena-extension-manager logs {id}",
     CreateFailed "create-failed" Failed
-        "mend the cause and deploy again; the whole story: balena-extension-manager logs {id}",
+        "fix the cause and deploy again; details: balena-extension-manager logs {id}",
     StartFailed "start-failed" Failed
-        "mend the cause and deploy again; the whole story: balena-extension-manager logs {id}",
+        "fix the cause and deploy again; details: balena-extension-manager logs {id}",
     BadExit "bad-exit" Failed
-        "deploy again; the whole story: balena-extension-manager logs {id}",
-    Killed "killed" Failed "deploy again",
-    OtherRuntime "other-runtime" Failed "docker rm {id}, and docker run --runtime {runtime} …",
+        "deploy it again; to see which runtime ran it: docker inspect -f '{{.HostConfig.Runtime}}' {id}",
+    Killed "killed" Failed "deploy it again",
+    OtherRuntime "other-runtime" Failed
+        "remove it: docker rm {id}; then deploy it with: docker run --runtime {runtime} IMAGE",
     NeverStarted "never-started" Skipped "start it: docker start {id}",
     NotLayered "not-layered" Skipped
-        "read why in {log}, and deploy again a version that the initramfs takes",
+        "read the reason in {log}, and deploy a version that the initramfs accepts",
     KernelAbiMismatch "kernel-abi-mismatch" Stale
-        "ship a version for the kernel that runs; balena-extension-manager cleanup --stale-os removes this one",
+        "ship a version for the running kernel; to remove this one: balena-extension-manager cleanup --stale-os",
     KernelVersionMismatch "kernel-version-mismatch" Stale
-        "ship a version for the kernel that runs; balena-extension-manager cleanup --stale-os removes this one",
+        "ship a version for the running kernel; to remove this one: balena-extension-manager cleanup --stale-os",
     OsVersionMismatch "os-version-mismatch" Stale
-        "ship a version for the OS that runs; balena-extension-manager cleanup --stale-os removes this one",
+        "ship a version for the running OS; to remove this one: balena-extension-manager cleanup --stale-os",
     EngineDead "engine-dead" Dead "remove it: balena-extension-manager cleanup",
-    BeingRemoved "being-removed" Dead "wait; if it stays so, restart the engine",
-    Deploying "deploying" Unknown "ask again in a moment; an extension does not keep running",
+    BeingRemoved "being-removed" Dead "wait; if the removal does not end, restart the engine",
+    Deploying "deploying" Unknown "ask again in a moment: balena-extension-manager status {id}",
     Restarting "restarting" Unknown
-        "take the restart policy away: docker update --restart no {id}; an extension that has ended has done its work",
+        "remove the restart policy: docker update --restart no {id} (an extension is done when it has exited)",
     StrangeState "strange-state" Unknown "ask the engine: docker inspect {id}",
-    NotInspected "not-inspected" Unknown "look at the engine's log, and ask again",
-    SystemUnreadable "system-unreadable" Unknown "make it readable: balena-extension-manager doctor",
+    NotInspected "not-inspected" Unknown
+        "read the engine's log, and ask again: balena-extension-manager status {id}",
+    SystemUnreadable "system-unreadable" Unknown
+        "run balena-extension-manager doctor: it says what cannot be read and how to fix that",
     BootEnvironmentUnreadable "boot-environment-unreadable" Unknown
-        "make it readable: balena-extension-manager doctor",
+        "run balena-extension-manager doctor: it says what cannot be read and how to fix that",
     RejectedUnreadable "rejected-unreadable" Unknown
-        "mount /mnt/state, make override-rejected in it readable, and run it as root",
-    MountsUnreadable "mounts-unreadable" Unknown "run it as root, with /proc mounted",
-    StartTimeUnknown "start-time-unknown" Unknown "deploy it again to be sure",
+        "as root, mount /mnt/state and make /mnt/state/override-rejected readable",
+    MountsUnreadable "mounts-unreadable" Unknown "run this command as root, with /proc mounted",
+    StartTimeUnknown "start-time-unknown" Unknown "deploy it again",
     MountNamespaceUnknown "mount-namespace-unknown" Unknown
         "make /proc/1 readable to the engine, then deploy it again",
-    NotVisible "not-visible" Unknown "deploy it again to be sure",
-    LayersUnnamed "layers-unnamed" Unknown "deploy it again to be sure",
-    NotRecorded "not-recorded" Unknown "deploy it again to be sure",
-    RecordUnreadable "record-unreadable" Unknown "run it as root; or remove the record, and deploy again",
-    OutcomeUnknown "outcome-unknown" Unknown "deploy it again to be sure",
+    NotVisible "not-visible" Unknown "deploy it again",
+    LayersUnnamed "layers-unnamed" Unknown "deploy it again",
+    NotRecorded "not-recorded" Unknown "deploy it again",
+    RecordUnreadable "record-unreadable" Unknown
+        "run this command as root; or remove the record, and deploy it again",
+    OutcomeUnknown "outcome-unknown" Unknown "deploy it again",
 }
 
-/// A verdict with its reason, in words.
+/// The reason for a verdict, in words, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) code: Code,
+pub(crate) struct Explanation {
+    pub(crate) reason: VerdictReason,
     pub(crate) sentence: String,
     pub(crate) next: String,
 }
 
-/// What is known of the host.
+/// The facts about the host.
 #[derive(Clone, Debug)]
-pub(crate) struct Host {
+pub(crate) struct HostFacts {
     pub(crate) running: Running,
-    pub(crate) layering: Result<Layering, String>,
-    /// The ABI of the kernel that will be booted next, by the boot environment block; `None` without
-    /// one, or without a block.
-    pub(crate) arm: Result<Option<String>, String>,
+    pub(crate) overlays: Result<HostOverlays, String>,
+    /// The ABI of the kernel that the boot environment block names for the next boot; `None` if it names none,
+    /// or if there is no block.
+    pub(crate) armed: Result<Option<String>, String>,
     /// The ABIs of the kernels that are not tried again.
     pub(crate) rejected: Result<Vec<String>, String>,
-    /// The initramfs' log, where it is to be found.
+    /// The path of the initramfs' log.
     pub(crate) initramfs_log: String,
     /// The name by which the engine knows this runtime.
     pub(crate) runtime: Option<String>,
 }
 
-/// What is known of an extension beside its container.
+/// The facts about an extension that its container does not show.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known<'a> {
-    /// Whether it was started after the host booted, by the clock, which devices without a battery set
-    /// long after they have booted.
+pub(crate) struct Evidence<'a> {
+    /// Whether it was started after the host booted. This compares clock times, and a device without a battery
+    /// may set its clock long after it has booted.
     pub(crate) since_boot: Option<bool>,
-    /// What the runtime recorded of its deploy, or why that cannot be read. Every deploy is recorded, and
-    /// no record outlives the boot.
+    /// The runtime's record of its deploy, or why it cannot be read. Every deploy is recorded, and no record
+    /// survives a reboot.
     pub(crate) record: Result<Option<&'a Record>, &'a str>,
     pub(crate) ran_by: RanBy,
 }
 
-/// Decides. The order is that of what matters: what stands in the way first.
-pub(crate) fn find(container: &Container, known: Known<'_>, host: &Host) -> Finding {
-    let (code, sentence) = decide(container, known, host);
-    let id: String = container.id.chars().take(12).collect();
+/// Finds the first reason that applies: what prevents the extension's effect comes before what shows it.
+pub(crate) fn explain(
+    container: &Container,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> Explanation {
+    let (reason, sentence) = decide(container, evidence, host);
     let runtime = host.runtime.as_deref().unwrap_or("extension");
-    let next = code.next().replace("{id}", &id).replace("{runtime}", runtime);
-    let next = next.replace("{log}", &host.initramfs_log);
-    Finding { code, sentence: cause::sentence(&sentence), next: cause::sentence(&next) }
+    let next = reason.next().replace("{id}", short_id(&container.id));
+    let next = next.replace("{runtime}", runtime).replace("{log}", &host.initramfs_log);
+    Explanation { reason, sentence: cause::sentence(&sentence), next: cause::sentence(&next) }
 }
 
-fn decide(container: &Container, known: Known<'_>, host: &Host) -> (Code, String) {
-    let is = |code, sentence: &str| (code, sentence.to_owned());
+fn decide(
+    container: &Container,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> (VerdictReason, String) {
+    let is = |reason, sentence: &str| (reason, sentence.to_owned());
     let restart = match &container.detail {
-        Detail::Known(outcome) => outcome.restart.as_str(),
+        Detail::Known(last_run) => last_run.restart.as_str(),
         Detail::NotAsked | Detail::Unreadable(_) => "",
     };
-    match container.phase {
-        Phase::Dead => is(Code::EngineDead, "the engine could not remove it completely"),
-        Phase::Removing => is(Code::BeingRemoved, "the engine is removing it"),
-        Phase::Running | Phase::Paused => {
-            is(Code::Deploying, "its container runs, so it is being deployed at this moment")
+    match container.state {
+        EngineState::Dead => {
+            is(VerdictReason::EngineDead, "an earlier removal by the engine did not complete")
         }
-        Phase::Restarting => {
-            let text = format!("the engine starts it again and again (restart policy {restart:?})");
-            (Code::Restarting, text)
+        EngineState::Removing => is(VerdictReason::BeingRemoved, "the engine is removing it"),
+        EngineState::Running | EngineState::Paused => is(
+            VerdictReason::Deploying,
+            "its container is running, as it does for a moment during a deploy",
+        ),
+        EngineState::Restarting => {
+            let text =
+                format!("the engine restarts it again and again (restart policy {restart:?})");
+            (VerdictReason::Restarting, text)
         }
-        Phase::Other => {
-            is(Code::StrangeState, "the engine gives it a state that is not known here")
+        EngineState::Other => {
+            is(VerdictReason::StrangeState, "the engine reports a state that is not known here")
         }
-        Phase::Created | Phase::Exited => match &container.detail {
-            Detail::Known(outcome) => ended(container, outcome, known, host),
-            Detail::Unreadable(why) => (Code::NotInspected, why.clone()),
-            Detail::NotAsked => is(Code::NotInspected, "the engine was not asked about it"),
+        EngineState::Created | EngineState::Exited => match &container.detail {
+            Detail::Known(last_run) => ended(container, last_run, evidence, host),
+            Detail::Unreadable(why) => (VerdictReason::NotInspected, why.clone()),
+            Detail::NotAsked => {
+                is(VerdictReason::NotInspected, "the engine was not asked about it")
+            }
         },
     }
 }
 
 fn ended(
     container: &Container,
-    outcome: &Outcome,
-    known: Known<'_>,
-    host: &Host,
-) -> (Code, String) {
+    last_run: &LastRun,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> (VerdictReason, String) {
     let abi = container.labels.claims().abi;
     if let (Some(abi), Ok(rejected)) = (abi, &host.rejected)
         && rejected.iter().any(|rejected| rejected == abi)
     {
-        let abi: String = abi.chars().take(12).collect();
-        return (Code::KernelRejected, format!("its kernel {abi} was tried and rejected"));
+        let text = format!("its kernel {} was tried and rejected", short_id(abi));
+        return (VerdictReason::KernelRejected, text);
     }
-    if let Some(failed) = failure(outcome, known) {
+    if let Some(failed) = failure(last_run, evidence) {
         return failed;
     }
-    if let Some(bad) = exit(container, outcome, known, host) {
+    if let Some(bad) = bad_exit(container, last_run, evidence, host) {
         return bad;
     }
     if let (Some(_), Err(why)) = (abi, &host.rejected) {
-        return (Code::RejectedUnreadable, why.clone());
+        return (VerdictReason::RejectedUnreadable, why.clone());
     }
     match container.labels.claims().judge(&host.running) {
         Judgement::Violated(mismatches) => violated(&mismatches, host),
-        Judgement::Unknown(why) => (Code::SystemUnreadable, why.join("; ")),
-        Judgement::Unclaimed | Judgement::Holds => effective(container, outcome, known, host),
+        Judgement::Unknown(why) => (VerdictReason::SystemUnreadable, why.join("; ")),
+        Judgement::Unclaimed | Judgement::Holds => effect(container, last_run, evidence, host),
     }
 }
 
-/// A create or start that failed, as the engine or the runtime's record has it.
-fn failure(outcome: &Outcome, known: Known<'_>) -> Option<(Code, String)> {
-    let code_of = |verb: &str| if verb == "start" { Code::StartFailed } else { Code::CreateFailed };
-    let recorded = known.record.ok().flatten().and_then(Record::last_error);
-    // The runtime's own words, where the engine's have a good deal around them.
+/// A create or start that failed, by the runtime's record or the engine's error.
+fn failure(last_run: &LastRun, evidence: Evidence<'_>) -> Option<(VerdictReason, String)> {
+    let reason_of = |verb: &str| match verb {
+        "start" => VerdictReason::StartFailed,
+        _ => VerdictReason::CreateFailed,
+    };
+    let recorded = evidence.record.ok().flatten().and_then(Record::last_error);
+    // The engine's error contains the runtime's, with text around it.
     if let Some((verb, error)) = recorded {
-        return Some((code_of(verb), error.to_owned()));
+        return Some((reason_of(verb), error.to_owned()));
     }
-    let error = outcome.failure()?;
+    let error = last_run.failure()?;
     let verb = if error.contains("start failed") { "start" } else { "create" };
-    Some((code_of(verb), error.to_owned()))
+    Some((reason_of(verb), error.to_owned()))
 }
 
-/// What its exit status says against it.
-fn exit(
+/// A state or an exit status that shows that the extension is not applied.
+fn bad_exit(
     container: &Container,
-    outcome: &Outcome,
-    known: Known<'_>,
-    host: &Host,
-) -> Option<(Code, String)> {
-    let is = |code, sentence: &str| Some((code, sentence.to_owned()));
-    if container.phase == Phase::Created {
-        return match (&outcome.error, known.record) {
-            (None, Err(why)) => Some((Code::RecordUnreadable, why.to_owned())),
+    last_run: &LastRun,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> Option<(VerdictReason, String)> {
+    let is = |reason, sentence: &str| Some((reason, sentence.to_owned()));
+    if container.state == EngineState::Created {
+        return match (&last_run.error, evidence.record) {
+            (None, Err(why)) => Some((VerdictReason::RecordUnreadable, why.to_owned())),
             (None, Ok(None)) => is(
-                Code::OutcomeUnknown,
-                "the engine does not keep whether it failed, and nothing is recorded of it since the host \
-                 booted",
+                VerdictReason::OutcomeUnknown,
+                "the engine does not report whether it failed, and the runtime has recorded nothing about it since \
+                 the host booted",
             ),
-            (_, _) => is(Code::NeverStarted, "it was created and never started"),
+            (_, _) => is(VerdictReason::NeverStarted, "it was created, but never started"),
         };
     }
-    if known.ran_by == RanBy::Another && known.record.is_ok_and(|record| record.is_none()) {
-        return by_another(container, outcome, known, host);
+    if evidence.ran_by == RanBy::Another && evidence.record.is_ok_and(|record| record.is_none()) {
+        return ran_by_another(container, last_run, evidence, host);
     }
-    match outcome.exit_code {
+    match last_run.exit_code {
         Some(0) => None,
         Some(1) => {
-            let reason = known.record.ok().flatten().and_then(Record::refusal);
-            let reason = reason.unwrap_or("it ended with exit status 1");
-            Some((Code::RefusedByRuntime, format!("the runtime refused it at start: {reason}")))
+            let reason = evidence.record.ok().flatten().and_then(Record::refusal);
+            let text = match reason {
+                Some(reason) => format!("the runtime refused to start it: {reason}"),
+                None => "the runtime refused to start it (exit status 1)".to_owned(),
+            };
+            Some((VerdictReason::RefusedByRuntime, text))
         }
-        // Shells and engines tell a signal so (signal(7): there are 64).
-        Some(code @ 129..=192) => {
-            Some((Code::Killed, format!("its process was killed by signal {}", code - 128)))
+        // 128 plus the number of the signal, as shells report it. signal(7): there are 64.
+        Some(code @ 129..=192) => Some((
+            VerdictReason::Killed,
+            format!("its process was killed by signal {}", code - 128),
+        )),
+        Some(code) => {
+            let text = format!("it exited with status {code}, which this runtime never gives");
+            Some((VerdictReason::BadExit, text))
         }
-        Some(code) => Some((Code::BadExit, format!("it ended with exit status {code}"))),
-        None => is(Code::NotInspected, "the engine does not say how it ended"),
+        None => is(VerdictReason::NotInspected, "the engine does not report its exit status"),
     }
 }
 
-/// Whatever its process did, no hook has run; but at boot it may have been layered all the same.
-fn by_another(
+/// Another runtime ran no hook, but the boot may have layered the extension all the same.
+fn ran_by_another(
     container: &Container,
-    outcome: &Outcome,
-    known: Known<'_>,
-    host: &Host,
-) -> Option<(Code, String)> {
-    let layering = match &host.layering {
-        Ok(layering) => layering,
-        Err(why) => return Some((Code::MountsUnreadable, why.clone())),
+    last_run: &LastRun,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> Option<(VerdictReason, String)> {
+    let overlays = match &host.overlays {
+        Ok(overlays) => overlays,
+        Err(why) => return Some((VerdictReason::MountsUnreadable, why.clone())),
     };
-    if is_layered(container, outcome, host) {
+    if is_layered(container, last_run, host) {
         return None;
     }
-    let is_unnamed = !layering.unnamed.is_empty() || outcome.layers.is_none();
-    if layering.root && is_unnamed && known.since_boot != Some(true) {
-        return Some(before_boot(outcome, layering));
+    let is_unnamed = !overlays.unnamed.is_empty() || last_run.layers.is_none();
+    if overlays.root && is_unnamed && evidence.since_boot != Some(true) {
+        return Some(before_boot(last_run, overlays));
     }
-    let text = format!("it was run with another runtime, {:?}, so no hook ran", outcome.runtime);
-    Some((Code::OtherRuntime, text))
+    let text = format!("another runtime, {:?}, ran it, so no hook ran", last_run.runtime);
+    Some((VerdictReason::OtherRuntime, text))
 }
 
-fn is_layered(container: &Container, outcome: &Outcome, host: &Host) -> bool {
-    let layers = outcome.layers.iter().flatten().map(String::as_str);
+fn is_layered(container: &Container, last_run: &LastRun, host: &HostFacts) -> bool {
+    let layers = last_run.layers.iter().flatten().map(String::as_str);
     let mut parts = layers.chain(container.volumes());
-    host.layering.as_ref().is_ok_and(|layering| parts.any(|part| layering.layers.contains(part)))
+    host.overlays.as_ref().is_ok_and(|overlays| parts.any(|part| overlays.layers.contains(part)))
 }
 
-/// Claims do not hold; that of a kernel which is to be booted next may come to hold.
-fn violated(mismatches: &[Mismatch], host: &Host) -> (Code, String) {
+/// Claims do not hold. The claim on a kernel will hold after the reboot if that kernel is set to boot next.
+fn violated(mismatches: &[Mismatch], host: &HostFacts) -> (VerdictReason, String) {
     if let [Mismatch::KernelAbi { claimed, .. }] = mismatches {
-        match &host.arm {
-            Ok(Some(arm)) if arm == claimed => {
-                let text = "its kernel is armed, and another one runs until the next boot";
-                return (Code::KernelArmed, text.to_owned());
+        match &host.armed {
+            Ok(Some(armed)) if armed == claimed => {
+                let text = "its kernel is set to boot next; the current one runs until the reboot";
+                return (VerdictReason::KernelArmed, text.to_owned());
             }
             Ok(_) => {}
-            Err(why) => return (Code::BootEnvironmentUnreadable, why.clone()),
+            Err(why) => return (VerdictReason::BootEnvironmentUnreadable, why.clone()),
         }
     }
     let code = match mismatches.first() {
-        Some(Mismatch::KernelVersion { .. }) => Code::KernelVersionMismatch,
-        Some(Mismatch::OsVersion { .. }) => Code::OsVersionMismatch,
-        Some(Mismatch::KernelAbi { .. }) | None => Code::KernelAbiMismatch,
+        Some(Mismatch::KernelVersion { .. }) => VerdictReason::KernelVersionMismatch,
+        Some(Mismatch::OsVersion { .. }) => VerdictReason::OsVersionMismatch,
+        Some(Mismatch::KernelAbi { .. }) | None => VerdictReason::KernelAbiMismatch,
     };
     let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
     (code, texts.join("; "))
 }
 
-/// Its hooks ran and it is meant for this system: is it in effect?
-fn effective(
+/// Its hooks ran and it is meant for this system: whether it is in effect.
+fn effect(
     container: &Container,
-    outcome: &Outcome,
-    known: Known<'_>,
-    host: &Host,
-) -> (Code, String) {
-    let is = |code, sentence: &str| (code, sentence.to_owned());
-    let layering = match &host.layering {
-        Ok(layering) => layering,
-        Err(why) => return (Code::MountsUnreadable, why.clone()),
+    last_run: &LastRun,
+    evidence: Evidence<'_>,
+    host: &HostFacts,
+) -> (VerdictReason, String) {
+    let is = |reason, sentence: &str| (reason, sentence.to_owned());
+    let overlays = match &host.overlays {
+        Ok(overlays) => overlays,
+        Err(why) => return (VerdictReason::MountsUnreadable, why.clone()),
     };
-    if is_layered(container, outcome, host) {
-        return is(Code::Layered, "its content is layered over the host");
+    if is_layered(container, last_run, host) {
+        return is(VerdictReason::Layered, "its content is layered over the host");
     }
-    let record = match known.record {
+    let record = match evidence.record {
         Ok(record) => record,
-        Err(why) => return (Code::RecordUnreadable, why.to_owned()),
+        Err(why) => return (VerdictReason::RecordUnreadable, why.to_owned()),
     };
     if let Some(hook) = record.and_then(Record::hook_in_unknown_namespace) {
         let text = format!(
-            "it cannot be told whether {hook} ran in the mount namespace of process 1, so what it mounted \
-             may not be on the host"
+            "cannot determine whether {hook} ran in the mount namespace of process 1, so its mounts may not be \
+             on the host"
         );
-        return (Code::MountNamespaceUnknown, text);
+        return (VerdictReason::MountNamespaceUnknown, text);
     }
-    match (record.map(Record::deployed), known.since_boot) {
-        (Some(Deployed::WithHooks), _) if requires_reboot(&container.labels) => {
-            is(Code::RequiresReboot, "its hooks ran, and it takes effect after a reboot only")
+    match (record.map(Record::deployed), evidence.since_boot) {
+        (Some(Deployed::WithHooks), _) if requires_reboot(&container.labels) => is(
+            VerdictReason::RequiresReboot,
+            "its hooks ran, but it takes effect only after a reboot",
+        ),
+        (Some(Deployed::WithHooks), _) => {
+            is(VerdictReason::HooksRan, "its hooks ran since the host booted")
         }
-        (Some(Deployed::WithHooks), _) => is(Code::HooksRan, "its hooks ran since the host booted"),
         (Some(Deployed::WithoutHooks), _) => is(
-            Code::NoHooks,
-            "it has no hooks: its files are layered over the host at the next boot",
+            VerdictReason::NoHooks,
+            "it has no hooks; the next boot layers its files over the host",
         ),
-        (Some(Deployed::Unfinished), _) => {
-            is(Code::NotRecorded, "nothing is recorded of a start, though it has ended")
-        }
+        (Some(Deployed::Unfinished), _) => is(
+            VerdictReason::NotRecorded,
+            "it has exited, but the runtime has not recorded a start",
+        ),
         (None, Some(true)) => is(
-            Code::NotRecorded,
-            "it was started since the host booted, and the runtime has recorded nothing of it",
+            VerdictReason::NotRecorded,
+            "it was started since the host booted, but the runtime has recorded nothing about it",
         ),
-        (None, Some(false)) => before_boot(outcome, layering),
+        (None, Some(false)) => before_boot(last_run, overlays),
         (None, None) => {
-            let text = format!("it cannot be told when it was started ({:?})", outcome.started);
-            (Code::StartTimeUnknown, text)
+            let text = format!("cannot determine when it was started ({:?})", last_run.started);
+            (VerdictReason::StartTimeUnknown, text)
         }
     }
 }
 
-/// It was deployed before the host booted, and nothing shows that the boot layered it.
-fn before_boot(outcome: &Outcome, layering: &Layering) -> (Code, String) {
-    if !layering.root {
+/// It was deployed before the host booted, and no mount shows its content.
+fn before_boot(last_run: &LastRun, overlays: &HostOverlays) -> (VerdictReason, String) {
+    if !overlays.root {
         let text = "its hooks ran before the last boot, and no mount of the host shows its content";
-        return (Code::NotVisible, text.to_owned());
+        return (VerdictReason::NotVisible, text.to_owned());
     }
-    match (layering.unnamed.first(), &outcome.layers) {
+    match (overlays.unnamed.first(), &last_run.layers) {
         (Some(path), _) => {
-            let count = layering.unnamed.len();
+            let count = overlays.unnamed.len();
             let text = format!(
-                "{count} of the layers of the root filesystem cannot be named, such as {path}, so it may \
-                 be among them"
+                "it may be one of {count} layers of the root filesystem whose names are unknown, such as {path}"
             );
-            (Code::LayersUnnamed, text)
+            (VerdictReason::LayersUnnamed, text)
         }
         (None, None) => {
-            let text = "the engine does not name its layers, so they cannot be looked for in the root \
-                        filesystem";
-            (Code::LayersUnnamed, text.to_owned())
+            let text = "the engine does not name its layers, so they cannot be found in the root filesystem";
+            (VerdictReason::LayersUnnamed, text.to_owned())
         }
         (None, Some(_)) => {
-            let text = "the last boot layered others over the host, and not this one";
-            (Code::NotLayered, text.to_owned())
+            let text = "it was deployed before the last boot, but the initramfs did not include it in the root overlay";
+            (VerdictReason::NotLayered, text.to_owned())
         }
     }
 }
@@ -411,26 +441,26 @@ pub(crate) fn requires_reboot(labels: &Labels) -> bool {
     })
 }
 
-/// A claim beside what runs, for whoever reads the whole story.
+/// A claim with the running system's value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ClaimView {
     claim: &'static str,
     claimed: String,
-    /// None where it cannot be read, or where the OS's own kernel has no ABI.
+    /// `None` if it cannot be read, or if the OS's stock kernel runs, which has no ABI.
     running: Option<String>,
-    /// `None` where it cannot be judged.
+    /// `None` if it cannot be judged.
     holds: Option<bool>,
 }
 
-/// All claims of an extension beside the running system.
+/// All claims of an extension, each with the running system's value.
 pub(crate) fn claims(labels: &Labels, running: &Running) -> Vec<ClaimView> {
     let all = labels.claims();
     let version = running.kernel_release.as_deref().map(claim::version_of).ok();
     let one = |claim, claimed: Option<&str>, now: Option<&str>, single: claim::Claims<'_>| {
         let claimed = claimed?.to_owned();
         let holds = match single.judge(running) {
-            // It claims something, or it would not be here; but nobody can read what.
+            // The label is not empty, but malformed.
             Judgement::Unclaimed if single.malformed().is_some() => None,
             Judgement::Unclaimed | Judgement::Holds => Some(true),
             Judgement::Violated(_) => Some(false),

@@ -4,16 +4,15 @@ use super::*;
 use crate::model::container::deploy_record::{Heard, MountNamespace, Step};
 use crate::model::engine::inventory::Mounted;
 use crate::model::extension::claim::tests::running;
-use std::sync::Arc;
 
 struct Case {
-    phase: Phase,
-    outcome: Outcome,
+    state: EngineState,
+    last_run: LastRun,
     labels: Vec<(&'static str, &'static str)>,
     since_boot: Option<bool>,
     record: Result<Option<Record>, String>,
     ran_by: RanBy,
-    host: Host,
+    host: HostFacts,
     unreadable: bool,
 }
 
@@ -40,15 +39,15 @@ fn recorded_failure(verb: &str) -> Record {
     Record::after(Some(Record::after(None, "x", step("create", None))), "x", failed)
 }
 
-fn layering(layer: &str) -> Layering {
-    Layering { root: true, layers: [layer.to_owned()].into(), unnamed: Vec::new() }
+fn overlays(layer: &str) -> HostOverlays {
+    HostOverlays { root: true, layers: [layer.to_owned()].into(), unnamed: Vec::new() }
 }
 
-fn host() -> Host {
-    Host {
+fn host() -> HostFacts {
+    HostFacts {
         running: running(),
-        layering: Ok(layering("layer")),
-        arm: Ok(None),
+        overlays: Ok(overlays("layer")),
+        armed: Ok(None),
         rejected: Ok(Vec::new()),
         initramfs_log: "/run/initramfs/initramfs.debug".to_owned(),
         runtime: Some("ext".to_owned()),
@@ -58,8 +57,8 @@ fn host() -> Host {
 /// An extension that was deployed since the boot; each row changes something.
 fn sound() -> Case {
     Case {
-        phase: Phase::Exited,
-        outcome: exiting(0),
+        state: EngineState::Exited,
+        last_run: exiting(0),
         labels: Vec::new(),
         since_boot: Some(true),
         record: Ok(Some(deployed(Some("hooks/start")))),
@@ -70,16 +69,16 @@ fn sound() -> Case {
 }
 
 impl Case {
-    fn find(&self) -> Finding {
+    fn find(&self) -> Explanation {
         let labels: serde_json::Map<String, serde_json::Value> =
             self.labels.iter().map(|(name, text)| ((*name).to_owned(), (*text).into())).collect();
         let container = Container {
             id: "0123456789abcdef".to_owned(),
             name: "ext".to_owned(),
             image: "img".to_owned(),
-            image_id: "sha256:i".into(),
-            phase: self.phase,
-            labels: Arc::new(serde_json::from_value(labels.into()).unwrap()),
+            image_id: "sha256:i".to_owned(),
+            state: self.state,
+            labels: serde_json::from_value(labels.into()).unwrap(),
             mounts: vec![Mounted {
                 volume: Some("vol".to_owned()),
                 source: "/v".to_owned(),
@@ -87,15 +86,15 @@ impl Case {
             }],
             detail: match self.unreadable {
                 true => Detail::Unreadable("status 500".to_owned()),
-                false => Detail::Known(Box::new(self.outcome.clone())),
+                false => Detail::Known(self.last_run.clone()),
             },
         };
-        let known = Known {
+        let evidence = Evidence {
             since_boot: self.since_boot,
             record: self.record.as_ref().map(Option::as_ref).map_err(String::as_str),
             ran_by: self.ran_by,
         };
-        find(&container, known, &self.host)
+        explain(&container, evidence, &self.host)
     }
 }
 
@@ -105,247 +104,279 @@ fn in_unknown_namespace() -> Record {
     Record::after(Some(record), "x", Step { hooks, ..step("start", None) })
 }
 
-/// One of an earlier boot: nothing is recorded of it any more.
+/// Deployed before the boot, so that no record is left.
 fn earlier() -> Case {
     Case { since_boot: Some(false), record: Ok(None), ..sound() }
 }
 
-fn failing(error: &str) -> Outcome {
-    Outcome { error: Some(error.to_owned()), ..exiting(0) }
+fn failing(error: &str) -> LastRun {
+    LastRun { error: Some(error.to_owned()), ..exiting(0) }
 }
 
-fn exiting(exit_code: i64) -> Outcome {
-    Outcome {
+fn exiting(exit_code: i64) -> LastRun {
+    LastRun {
         exit_code: Some(exit_code),
         error: Some(String::new()),
         layers: Some(vec!["own".to_owned()]),
-        ..Outcome::default()
+        ..LastRun::default()
     }
 }
 
-fn layered(layer: &str) -> Outcome {
-    Outcome { layers: Some(vec![layer.to_owned()]), ..exiting(0) }
+fn layered(layer: &str) -> LastRun {
+    LastRun { layers: Some(vec![layer.to_owned()]), ..exiting(0) }
 }
 
-/// As Podman tells it, which keeps no errors.
-fn without_errors() -> Outcome {
-    Outcome { error: None, ..exiting(0) }
+/// As Podman reports it, which keeps no errors.
+fn without_errors() -> LastRun {
+    LastRun { error: None, ..exiting(0) }
 }
 
-fn bare() -> Result<Layering, String> {
-    Ok(Layering::default())
+fn bare() -> Result<HostOverlays, String> {
+    Ok(HostOverlays::default())
 }
 
 #[test]
-fn every_code_has_a_case_that_leads_to_it() {
+fn every_reason_has_a_case_that_leads_to_it() {
     const ABI: (&str, &str) = (claim::ABI, "bb");
     const REBOOT: (&str, &str) = ("io.balena.update.requires-reboot", "1");
     let why = || "cannot be read".to_owned();
     let blind = Running { os_version: Err(why()), ..running() };
-    let rows: Vec<(Code, Case)> = vec![
-        (Code::Layered, Case { outcome: layered("layer"), ..earlier() }),
-        (Code::HooksRan, sound()),
-        (Code::RequiresReboot, Case { labels: vec![REBOOT], ..sound() }),
-        (Code::NoHooks, Case { record: Ok(Some(deployed(None))), ..sound() }),
+    let rows: Vec<(VerdictReason, Case)> = vec![
+        (VerdictReason::Layered, Case { last_run: layered("layer"), ..earlier() }),
+        (VerdictReason::HooksRan, sound()),
+        (VerdictReason::RequiresReboot, Case { labels: vec![REBOOT], ..sound() }),
+        (VerdictReason::NoHooks, Case { record: Ok(Some(deployed(None))), ..sound() }),
         (
-            Code::KernelArmed,
+            VerdictReason::KernelArmed,
             Case {
                 labels: vec![ABI],
-                host: Host { arm: Ok(Some("bb".to_owned())), ..host() },
+                host: HostFacts { armed: Ok(Some("bb".to_owned())), ..host() },
                 ..sound()
             },
         ),
         (
-            Code::KernelRejected,
+            VerdictReason::KernelRejected,
             Case {
                 labels: vec![ABI],
-                host: Host { rejected: Ok(vec!["bb".to_owned()]), ..host() },
+                host: HostFacts { rejected: Ok(vec!["bb".to_owned()]), ..host() },
                 ..sound()
             },
         ),
         (
-            Code::RejectedUnreadable,
+            VerdictReason::RejectedUnreadable,
             Case {
                 labels: vec![ABI],
-                host: Host { rejected: Err("EIO".to_owned()), ..host() },
+                host: HostFacts { rejected: Err("EIO".to_owned()), ..host() },
                 ..sound()
             },
         ),
-        (Code::RefusedByRuntime, Case { outcome: exiting(1), ..sound() }),
+        (VerdictReason::RefusedByRuntime, Case { last_run: exiting(1), ..sound() }),
         (
-            Code::CreateFailed,
+            VerdictReason::CreateFailed,
             Case {
-                phase: Phase::Created,
-                outcome: failing("OCI runtime create failed: no"),
+                state: EngineState::Created,
+                last_run: failing("OCI runtime create failed: no"),
                 ..sound()
             },
         ),
-        (Code::StartFailed, Case { outcome: failing("OCI runtime start failed: no"), ..sound() }),
-        (Code::BadExit, Case { outcome: exiting(3), ..sound() }),
-        (Code::Killed, Case { outcome: exiting(137), ..sound() }),
         (
-            Code::OtherRuntime,
-            Case { ran_by: RanBy::Another, record: Ok(None), outcome: exiting(127), ..sound() },
+            VerdictReason::StartFailed,
+            Case { last_run: failing("OCI runtime start failed: no"), ..sound() },
         ),
-        (Code::NeverStarted, Case { phase: Phase::Created, ..earlier() }),
+        (VerdictReason::BadExit, Case { last_run: exiting(3), ..sound() }),
+        (VerdictReason::Killed, Case { last_run: exiting(137), ..sound() }),
         (
-            Code::OutcomeUnknown,
-            Case { phase: Phase::Created, outcome: without_errors(), ..earlier() },
+            VerdictReason::OtherRuntime,
+            Case { ran_by: RanBy::Another, record: Ok(None), last_run: exiting(127), ..sound() },
         ),
-        (Code::NotLayered, earlier()),
-        (Code::NotRecorded, Case { record: Ok(None), ..sound() }),
-        (Code::RecordUnreadable, Case { record: Err(why()), ..sound() }),
+        (VerdictReason::NeverStarted, Case { state: EngineState::Created, ..earlier() }),
         (
-            Code::LayersUnnamed,
-            Case { outcome: Outcome { layers: None, ..exiting(0) }, ..earlier() },
+            VerdictReason::OutcomeUnknown,
+            Case { state: EngineState::Created, last_run: without_errors(), ..earlier() },
         ),
-        (Code::KernelAbiMismatch, Case { labels: vec![ABI], ..sound() }),
+        (VerdictReason::NotLayered, earlier()),
+        (VerdictReason::NotRecorded, Case { record: Ok(None), ..sound() }),
+        (VerdictReason::RecordUnreadable, Case { record: Err(why()), ..sound() }),
         (
-            Code::KernelVersionMismatch,
+            VerdictReason::LayersUnnamed,
+            Case { last_run: LastRun { layers: None, ..exiting(0) }, ..earlier() },
+        ),
+        (VerdictReason::KernelAbiMismatch, Case { labels: vec![ABI], ..sound() }),
+        (
+            VerdictReason::KernelVersionMismatch,
             Case { labels: vec![(claim::KERNEL_VERSION, "5.0.0")], ..sound() },
         ),
-        (Code::OsVersionMismatch, Case { labels: vec![(claim::OS_VERSION, "1.*")], ..sound() }),
-        (Code::EngineDead, Case { phase: Phase::Dead, ..sound() }),
-        (Code::BeingRemoved, Case { phase: Phase::Removing, ..sound() }),
-        (Code::Deploying, Case { phase: Phase::Running, ..sound() }),
-        (Code::Restarting, Case { phase: Phase::Restarting, ..sound() }),
-        (Code::StrangeState, Case { phase: Phase::Other, ..sound() }),
-        (Code::NotInspected, Case { unreadable: true, ..sound() }),
         (
-            Code::SystemUnreadable,
+            VerdictReason::OsVersionMismatch,
+            Case { labels: vec![(claim::OS_VERSION, "1.*")], ..sound() },
+        ),
+        (VerdictReason::EngineDead, Case { state: EngineState::Dead, ..sound() }),
+        (VerdictReason::BeingRemoved, Case { state: EngineState::Removing, ..sound() }),
+        (VerdictReason::Deploying, Case { state: EngineState::Running, ..sound() }),
+        (VerdictReason::Restarting, Case { state: EngineState::Restarting, ..sound() }),
+        (VerdictReason::StrangeState, Case { state: EngineState::Other, ..sound() }),
+        (VerdictReason::NotInspected, Case { unreadable: true, ..sound() }),
+        (
+            VerdictReason::SystemUnreadable,
             Case {
                 labels: vec![(claim::OS_VERSION, "1.*")],
-                host: Host { running: blind, ..host() },
+                host: HostFacts { running: blind, ..host() },
                 ..sound()
             },
         ),
         (
-            Code::BootEnvironmentUnreadable,
-            Case { labels: vec![ABI], host: Host { arm: Err(why()), ..host() }, ..sound() },
+            VerdictReason::BootEnvironmentUnreadable,
+            Case { labels: vec![ABI], host: HostFacts { armed: Err(why()), ..host() }, ..sound() },
         ),
-        (Code::MountsUnreadable, Case { host: Host { layering: Err(why()), ..host() }, ..sound() }),
-        (Code::StartTimeUnknown, Case { since_boot: None, ..earlier() }),
-        (Code::MountNamespaceUnknown, Case { record: Ok(Some(in_unknown_namespace())), ..sound() }),
-        (Code::NotVisible, Case { host: Host { layering: bare(), ..host() }, ..earlier() }),
+        (
+            VerdictReason::MountsUnreadable,
+            Case { host: HostFacts { overlays: Err(why()), ..host() }, ..sound() },
+        ),
+        (VerdictReason::StartTimeUnknown, Case { since_boot: None, ..earlier() }),
+        (
+            VerdictReason::MountNamespaceUnknown,
+            Case { record: Ok(Some(in_unknown_namespace())), ..sound() },
+        ),
+        (
+            VerdictReason::NotVisible,
+            Case { host: HostFacts { overlays: bare(), ..host() }, ..earlier() },
+        ),
     ];
-    for (code, case) in &rows {
+    for (reason, case) in &rows {
         let finding = case.find();
-        assert_eq!(finding.code, *code, "{}", finding.sentence);
-        assert!(!finding.sentence.is_empty() && !finding.next.contains('{'), "{finding:?}");
+        assert_eq!(finding.reason, *reason, "{}", finding.sentence);
+        assert!(
+            !finding.sentence.is_empty()
+                && !["{id}", "{runtime}", "{log}"].iter().any(|mark| finding.next.contains(mark)),
+            "{finding:?}"
+        );
     }
-    for code in Code::ALL {
-        assert!(rows.iter().any(|(found, _)| found == code), "{code:?} has no case");
+    for reason in VerdictReason::ALL {
+        assert!(rows.iter().any(|(found, _)| found == reason), "{reason:?} has no case");
     }
 }
 
 #[test]
-fn every_verdict_and_every_code_is_explained_in_the_document() {
+fn every_verdict_and_every_reason_is_explained_in_the_document() {
     let document = include_str!("../../../docs/manager.md");
-    for code in Code::ALL {
-        let row = format!("| `{}` | `{}` |", code.verdict().word(), code.word());
+    for reason in VerdictReason::ALL {
+        let row = format!("| `{}` | `{}` |", reason.verdict().word(), reason.code());
         assert!(document.contains(&row), "docs/manager.md has no row {row}");
     }
 }
 
 #[test]
 fn a_volume_that_is_layered_counts_as_the_extensions_content() {
-    let case = Case { host: Host { layering: Ok(layering("vol")), ..host() }, ..earlier() };
-    assert_eq!(case.find().code, Code::Layered);
+    let case = Case { host: HostFacts { overlays: Ok(overlays("vol")), ..host() }, ..earlier() };
+    assert_eq!(case.find().reason, VerdictReason::Layered);
 }
 
 #[test]
-fn the_runtimes_words_take_the_place_of_the_engines() {
-    let outcome = failing("OCI runtime create failed: much around it");
+fn the_runtimes_error_replaces_the_engines() {
+    let last_run = failing("OCI runtime create failed: much around it");
     let record = Ok(Some(recorded_failure("create")));
-    let finding = Case { phase: Phase::Created, outcome, record, ..sound() }.find();
-    assert_eq!((finding.code, finding.sentence.as_str()), (Code::CreateFailed, "hook failed"));
+    let finding = Case { state: EngineState::Created, last_run, record, ..sound() }.find();
+    assert_eq!(
+        (finding.reason, finding.sentence.as_str()),
+        (VerdictReason::CreateFailed, "hook failed")
+    );
 }
 
 #[test]
 fn a_recorded_failure_counts_where_the_engine_keeps_none() {
-    for (phase, verb, code) in [
-        (Phase::Created, "create", Code::CreateFailed),
-        (Phase::Created, "start", Code::StartFailed),
-        (Phase::Exited, "start", Code::StartFailed),
+    for (state, verb, code) in [
+        (EngineState::Created, "create", VerdictReason::CreateFailed),
+        (EngineState::Created, "start", VerdictReason::StartFailed),
+        (EngineState::Exited, "start", VerdictReason::StartFailed),
         // A delete that failed changes nothing about the deploy.
-        (Phase::Created, "delete", Code::NeverStarted),
+        (EngineState::Created, "delete", VerdictReason::NeverStarted),
     ] {
         let record = Ok(Some(recorded_failure(verb)));
-        let case = Case { phase, outcome: without_errors(), record, ..sound() };
-        assert_eq!(case.find().code, code, "{phase:?} {verb}");
+        let case = Case { state, last_run: without_errors(), record, ..sound() };
+        assert_eq!(case.find().reason, code, "{state:?} {verb}");
     }
     let unreadable = Err("read the record".to_owned());
-    let case =
-        Case { phase: Phase::Created, outcome: without_errors(), record: unreadable, ..sound() };
-    assert_eq!(case.find().code, Code::RecordUnreadable);
+    let case = Case {
+        state: EngineState::Created,
+        last_run: without_errors(),
+        record: unreadable,
+        ..sound()
+    };
+    assert_eq!(case.find().reason, VerdictReason::RecordUnreadable);
 }
 
 #[test]
 fn a_record_beats_a_clock_that_was_set_after_the_boot() {
     for since_boot in [None, Some(false), Some(true)] {
-        assert_eq!(Case { since_boot, ..sound() }.find().code, Code::HooksRan);
+        assert_eq!(Case { since_boot, ..sound() }.find().reason, VerdictReason::HooksRan);
     }
 }
 
 #[test]
 fn layers_without_a_name_may_be_those_of_the_extension() {
     let unnamed = vec!["/tmp/mobynit-lower1/3".to_owned()];
-    let host = Host { layering: Ok(Layering { unnamed, ..layering("other") }), ..host() };
+    let host = HostFacts { overlays: Ok(HostOverlays { unnamed, ..overlays("other") }), ..host() };
     let finding = Case { host: host.clone(), ..earlier() }.find();
-    assert_eq!(finding.code, Code::LayersUnnamed);
+    assert_eq!(finding.reason, VerdictReason::LayersUnnamed);
     assert!(finding.sentence.contains("/tmp/mobynit-lower1/3"), "{}", finding.sentence);
-    let found = Case { outcome: layered("other"), host, ..earlier() };
-    assert_eq!(found.find().code, Code::Layered);
+    let found = Case { last_run: layered("other"), host, ..earlier() };
+    assert_eq!(found.find().reason, VerdictReason::Layered);
 }
 
 #[test]
-fn only_signals_that_there_are_kill_a_process() {
+fn only_numbers_of_signals_mean_that_a_process_was_killed() {
     for (status, code) in [
-        (128, Code::BadExit),
-        (129, Code::Killed),
-        (192, Code::Killed),
-        (193, Code::BadExit),
-        (255, Code::BadExit),
-        (-1, Code::BadExit),
-        (2, Code::BadExit),
+        (128, VerdictReason::BadExit),
+        (129, VerdictReason::Killed),
+        (192, VerdictReason::Killed),
+        (193, VerdictReason::BadExit),
+        (255, VerdictReason::BadExit),
+        (-1, VerdictReason::BadExit),
+        (2, VerdictReason::BadExit),
     ] {
-        assert_eq!(Case { outcome: exiting(status), ..sound() }.find().code, code, "{status}");
+        assert_eq!(Case { last_run: exiting(status), ..sound() }.find().reason, code, "{status}");
     }
-    let silent = Outcome { exit_code: None, ..exiting(0) };
-    assert_eq!(Case { outcome: silent, ..sound() }.find().code, Code::NotInspected);
+    let silent = LastRun { exit_code: None, ..exiting(0) };
+    assert_eq!(Case { last_run: silent, ..sound() }.find().reason, VerdictReason::NotInspected);
 }
 
 #[test]
-fn what_another_runtime_ran_is_applied_only_if_the_boot_has_layered_it() {
+fn an_extension_that_another_runtime_ran_is_applied_only_if_the_boot_has_layered_it() {
     let ran_by = RanBy::Another;
     for status in [0, 1, 127] {
-        let (outcome, record) = (exiting(status), Ok(None));
+        let (last_run, record) = (exiting(status), Ok(None));
         let case = Case {
-            outcome: Outcome { runtime: "runc".to_owned(), ..outcome },
+            last_run: LastRun { runtime: "runc".to_owned(), ..last_run },
             ran_by,
             record,
             ..sound()
         };
         let finding = case.find();
-        assert_eq!(finding.code, Code::OtherRuntime);
+        assert_eq!(finding.reason, VerdictReason::OtherRuntime);
         assert!(finding.sentence.contains("\"runc\""), "{}", finding.sentence);
-        assert_eq!(finding.next, "docker rm 0123456789ab, and docker run --runtime ext …");
+        assert_eq!(
+            finding.next,
+            "remove it: docker rm 0123456789ab; then deploy it with: docker run --runtime ext IMAGE"
+        );
     }
-    let outcome = layered("layer");
-    assert_eq!(Case { ran_by, outcome, ..earlier() }.find().code, Code::Layered);
+    let last_run = layered("layer");
+    assert_eq!(Case { ran_by, last_run, ..earlier() }.find().reason, VerdictReason::Layered);
     // What cannot be seen may be layered, and a record that cannot be read may know better.
-    let blind = Host { layering: Err("why".to_owned()), ..host() };
-    assert_eq!(Case { ran_by, host: blind, ..earlier() }.find().code, Code::MountsUnreadable);
-    let outcome = Outcome { layers: None, ..exiting(0) };
-    assert_eq!(Case { ran_by, outcome, ..earlier() }.find().code, Code::LayersUnnamed);
+    let blind = HostFacts { overlays: Err("why".to_owned()), ..host() };
+    assert_eq!(
+        Case { ran_by, host: blind, ..earlier() }.find().reason,
+        VerdictReason::MountsUnreadable
+    );
+    let last_run = LastRun { layers: None, ..exiting(0) };
+    assert_eq!(Case { ran_by, last_run, ..earlier() }.find().reason, VerdictReason::LayersUnnamed);
     let unread = Case { ran_by, record: Err("why".to_owned()), ..earlier() };
-    assert_eq!(unread.find().code, Code::RecordUnreadable);
+    assert_eq!(unread.find().reason, VerdictReason::RecordUnreadable);
     // A wrapper with a name of its own: the record knows better.
-    assert_eq!(Case { ran_by, ..sound() }.find().code, Code::HooksRan);
+    assert_eq!(Case { ran_by, ..sound() }.find().reason, VerdictReason::HooksRan);
 }
 
 #[test]
-fn claims_are_shown_beside_what_runs() {
+fn claims_are_shown_with_the_running_values() {
     let map = serde_json::json!({claim::KERNEL_VERSION: "5.0.0", claim::OS_VERSION: "2.*"});
     let labels: Labels = serde_json::from_value(map).unwrap();
     let stock = Running { abi: Ok(None), ..running() };

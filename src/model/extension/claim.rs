@@ -3,7 +3,7 @@
 
 use crate::model::extension::glob::{Glob, Malformed};
 use crate::model::text::cause;
-use serde::Serialize;
+use crate::model::text::short_id::short_id;
 use std::fmt;
 
 /// The labels that claim something.
@@ -41,8 +41,7 @@ pub(crate) struct Claims<'a> {
 }
 
 /// One claim that the running system violates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "claim")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mismatch {
     KernelAbi { claimed: String, running: Option<String> },
     KernelVersion { claimed: String, running: String },
@@ -77,7 +76,7 @@ impl<'a> Claims<'a> {
         let claimed = self.os_version?;
         let why = globs(claimed).err()?;
         Some(cause::sentence(&format!(
-            "its label {OS_VERSION} is malformed, so it never becomes stale by it: {why}"
+            "its label {OS_VERSION} is malformed, so it claims nothing: {why}"
         )))
     }
 
@@ -153,28 +152,23 @@ impl fmt::Display for Mismatch {
         match self {
             Self::KernelAbi { claimed, running: None } => write!(
                 formatter,
-                "it needs the kernel with ABI {}, and the OS's own kernel runs",
-                brief(claimed)
+                "it needs the kernel with ABI {}, but the OS's stock kernel is running",
+                short_id(claimed)
             ),
             Self::KernelAbi { claimed, running: Some(running) } => write!(
                 formatter,
-                "it needs the kernel with ABI {}, and the one with ABI {} runs",
-                brief(claimed),
-                brief(running)
+                "it needs the kernel with ABI {}, but the kernel with ABI {} is running",
+                short_id(claimed),
+                short_id(running)
             ),
             Self::KernelVersion { claimed, running } => {
-                write!(formatter, "it was built for kernel {claimed}, and {running} runs")
+                write!(formatter, "it was built for kernel {claimed}, but {running} is running")
             }
             Self::OsVersion { claimed, running } => {
-                write!(formatter, "it was built for OS version {claimed}, and this is {running}")
+                write!(formatter, "it was built for OS version {claimed}, but this is {running}")
             }
         }
     }
-}
-
-/// The beginning of a digest, as people quote it.
-fn brief(abi: &str) -> String {
-    abi.chars().take(12).collect()
 }
 
 #[cfg(test)]
@@ -247,7 +241,7 @@ pub(crate) mod tests {
         };
         assert_eq!(
             mismatches[0].to_string(),
-            "it needs the kernel with ABI aa, and the OS's own kernel runs"
+            "it needs the kernel with ABI aa, but the OS's stock kernel is running"
         );
     }
 

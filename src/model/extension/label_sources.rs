@@ -9,7 +9,7 @@ use std::fmt;
 
 /// What is read of a record.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct StoredLabels {
     pub(crate) labels: BTreeMap<String, String>,
     /// The image id: `sha256:…` in Moby's store, bare in Podman's.
     pub(crate) image: Option<String>,
@@ -19,7 +19,7 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub(crate) enum Lookup {
     /// A record at `path`.
-    Found { path: String, record: Record },
+    Found { path: String, record: StoredLabels },
     /// The store has no such container; `path` was tried.
     Absent { path: String, store: Store },
     /// There is something at `path` that cannot be used.
@@ -56,7 +56,7 @@ fn labels(raw: RawLabels) -> BTreeMap<String, String> {
     raw.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect()
 }
 
-impl Record {
+impl StoredLabels {
     /// Reads the bytes of Moby's `config.v2.json`.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn labels_and_image_are_read_and_the_rest_ignored() {
-        let record = Record::parse(
+        let record = StoredLabels::parse(
             br#"{"ID":"x","Config":{"Labels":{"a":"1","b":null},"Env":["X"]},"Image":"sha256:9"}"#,
         )
         .unwrap();
@@ -159,16 +159,17 @@ mod tests {
     #[test]
     fn a_record_without_labels_has_none_and_a_truncated_one_is_an_error() {
         for text in ["{}", r#"{"Config":null}"#, r#"{"Config":{"Labels":null}}"#] {
-            assert_eq!(Record::parse(text.as_bytes()).unwrap(), Record::default());
+            assert_eq!(StoredLabels::parse(text.as_bytes()).unwrap(), StoredLabels::default());
         }
         for text in ["", "{", r#"{"Config":{"Labels":["#, r#"{"Config":{"Labels":{"a":1}}}"#] {
-            assert!(Record::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(StoredLabels::parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_configuration_of_an_image_has_the_labels() {
-        let record = Record::parse_image(br#"{"config":{"Labels":{"a":"1"}}}"#, "00ff").unwrap();
+        let record =
+            StoredLabels::parse_image(br#"{"config":{"Labels":{"a":"1"}}}"#, "00ff").unwrap();
         assert_eq!(record.labels.len(), 1);
         assert_eq!(record.image.as_deref(), Some("00ff"));
     }

@@ -1,7 +1,7 @@
 //! The extension: which labels count, and what they must say. Labels are OCI annotations; where an
 //! engine does not copy them into `config.json`, its container store has them (`model/extension/label_sources.rs`).
 
-use crate::model::extension::label_sources::{Lookup, Record};
+use crate::model::extension::label_sources::{Lookup, StoredLabels};
 use std::collections::BTreeMap;
 
 /// The label that makes an image an extension.
@@ -67,7 +67,7 @@ pub(crate) fn role(
         (annotations.clone(), None)
     } else {
         match store() {
-            Lookup::Found { record: Record { labels, image }, .. }
+            Lookup::Found { record: StoredLabels { labels, image }, .. }
                 if labels.contains_key(CLASS) =>
             {
                 (labels, image)
@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn found(pairs: &[(&str, &str)]) -> Lookup {
-        let record = Record { labels: map(pairs), image: Some("sha256:1".to_owned()) };
+        let record = StoredLabels { labels: map(pairs), image: Some("sha256:1".to_owned()) };
         Lookup::Found { path: "/s".to_owned(), record }
     }
 

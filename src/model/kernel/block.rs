@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-/// What every block begins with.
+/// The first line of every block.
 const SIGNATURE: &str = "# GRUB Environment Block\n";
 /// The largest block.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
-/// The key by which the OS update says that it can still roll back.
+/// The OS update sets this key to 1 while it can still roll back.
 const UPGRADE_AVAILABLE: &str = "upgrade_available";
 /// The key that names the kernel to boot next.
 pub(crate) const ARM: &str = "kernel_override_abi";
@@ -16,57 +16,57 @@ pub(crate) const ARM: &str = "kernel_override_abi";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     values: BTreeMap<String, String>,
-    /// How many bytes of padding it has: what further values can take.
+    /// The padding in bytes: the room for further values.
     pub(crate) free: usize,
 }
 
-/// Why bytes are no block.
+/// Why bytes are not a block.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("it has {len} bytes, at most {MAX_LEN} are allowed")]
+pub(crate) enum InvalidBlock {
+    #[error("the file has {len} bytes, at most {MAX_LEN} are allowed")]
     TooLong { len: usize },
-    #[error("it does not begin with \"# GRUB Environment Block\"")]
+    #[error("the file does not begin with \"# GRUB Environment Block\"")]
     NoSignature,
     #[error("line {line} is neither a value nor padding")]
     Line { line: usize },
-    #[error("it has no padding left, so grub cannot write it any more")]
+    #[error("the block has no padding left, so grub can no longer write it")]
     Full,
 }
 
 impl Block {
-    /// Reads a block.
+    /// Parses a block.
     ///
     /// # Errors
-    /// Says what is wrong; nothing of a block that does not parse is believed.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
+    /// What is wrong. No value of an invalid block is used.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, InvalidBlock> {
         if bytes.len() > MAX_LEN {
-            return Err(Invalid::TooLong { len: bytes.len() });
+            return Err(InvalidBlock::TooLong { len: bytes.len() });
         }
-        let rest = bytes.strip_prefix(SIGNATURE.as_bytes()).ok_or(Invalid::NoSignature)?;
+        let rest = bytes.strip_prefix(SIGNATURE.as_bytes()).ok_or(InvalidBlock::NoSignature)?;
         let mut values = BTreeMap::new();
         let padding = rest.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
         if !padding.starts_with(b"#") {
-            return Err(Invalid::Full);
+            return Err(InvalidBlock::Full);
         }
         let mut lines = rest.split(|&byte| byte == b'\n').zip(2..).peekable();
         while let Some((line, number)) = lines.next() {
-            // Comments, and the padding, which has no end of line.
+            // Comments, and the padding, which has no line end.
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
             let mut line = line.to_owned();
-            // A value may go on behind an end of line that is quoted.
-            while let (true, Some((more, _))) = (is_cut(&line), lines.peek()) {
+            // A value continues after a quoted line end.
+            while let (true, Some((more, _))) = (is_continued(&line), lines.peek()) {
                 line.push(b'\n');
                 line.extend(*more);
                 lines.next();
             }
-            // What has no end of line is the padding, or was.
+            // Only the padding has no line end, so this line has consumed it.
             if lines.peek().is_none() {
-                return Err(Invalid::Full);
+                return Err(InvalidBlock::Full);
             }
             let equals = line.iter().position(|&byte| byte == b'=');
-            let equals = equals.ok_or(Invalid::Line { line: number })?;
+            let equals = equals.ok_or(InvalidBlock::Line { line: number })?;
             let (key, value) = line.split_at(equals);
             let value = unquoted(value.get(1..).unwrap_or_default());
             // Values of other programs may be any bytes; ours are plain.
@@ -76,7 +76,7 @@ impl Block {
         Ok(Self { values, free: padding.len() })
     }
 
-    /// A value; an empty one is none.
+    /// The value of `key`. An empty value counts as absent.
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -87,14 +87,14 @@ impl Block {
     }
 }
 
-/// Whether the value's last byte is a `\` that quotes the end of the line. In a key it quotes nothing.
-fn is_cut(line: &[u8]) -> bool {
+/// Whether the value's last byte is a `\` that quotes the line end. In a key it quotes nothing.
+fn is_continued(line: &[u8]) -> bool {
     let value = line.iter().position(|&byte| byte == b'=').and_then(|equals| line.get(equals..));
     let quotes = value.unwrap_or_default().iter().rev().take_while(|&&byte| byte == b'\\');
     quotes.count() % 2 == 1
 }
 
-/// grub writes `\` before a `\` and before a line's end (`grub_envblk_set`).
+/// Removes the `\` that grub writes before a `\` and before a line end (`grub_envblk_set`).
 fn unquoted(value: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(value.len());
     let mut bytes = value.iter();
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_goes_on_behind_a_quoted_end_of_line() {
+    fn a_value_continues_after_a_quoted_line_end() {
         let read = Block::parse(&block("a=1\\\nupgrade_available=1\nb=x\\\\\nc=2\n")).unwrap();
         assert_eq!(read.value("a"), Some("1\nupgrade_available=1"));
         assert!(!read.can_roll_back());
         assert_eq!((read.value("b"), read.value("c")), (Some("x\\"), Some("2")));
-        assert_eq!(Block::parse(&block("a\\\nb=1\n")), Err(Invalid::Line { line: 2 }));
-        // The quote takes the padding, and nothing is left to write in.
-        assert_eq!(Block::parse(&block("a=1\\\n")), Err(Invalid::Full));
+        assert_eq!(Block::parse(&block("a\\\nb=1\n")), Err(InvalidBlock::Line { line: 2 }));
+        // The quoted line end consumes the padding.
+        assert_eq!(Block::parse(&block("a=1\\\n")), Err(InvalidBlock::Full));
     }
 
     #[test]
@@ -157,13 +157,13 @@ mod tests {
 
     #[test]
     fn a_torn_block_is_refused() {
-        assert_eq!(Block::parse(b""), Err(Invalid::NoSignature));
-        assert_eq!(Block::parse(&vec![0; 1024]), Err(Invalid::NoSignature));
-        assert_eq!(Block::parse(&block("a=1\ngarbage\n")), Err(Invalid::Line { line: 3 }));
-        assert_eq!(Block::parse(format!("{SIGNATURE}a=1\n").as_bytes()), Err(Invalid::Full));
-        assert_eq!(Block::parse(SIGNATURE.as_bytes()), Err(Invalid::Full));
+        assert_eq!(Block::parse(b""), Err(InvalidBlock::NoSignature));
+        assert_eq!(Block::parse(&vec![0; 1024]), Err(InvalidBlock::NoSignature));
+        assert_eq!(Block::parse(&block("a=1\ngarbage\n")), Err(InvalidBlock::Line { line: 3 }));
+        assert_eq!(Block::parse(format!("{SIGNATURE}a=1\n").as_bytes()), Err(InvalidBlock::Full));
+        assert_eq!(Block::parse(SIGNATURE.as_bytes()), Err(InvalidBlock::Full));
         let len = MAX_LEN + 1;
-        assert_eq!(Block::parse(&vec![b'#'; len]), Err(Invalid::TooLong { len }));
+        assert_eq!(Block::parse(&vec![b'#'; len]), Err(InvalidBlock::TooLong { len }));
         let mut zeroed = block("a=1\n");
         zeroed[SIGNATURE.len()..].fill(0);
         assert!(Block::parse(&zeroed).is_err());
@@ -188,7 +188,7 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidBlock {
         TooLong { len }, NoSignature, Line { line }, Full,
     }
 }

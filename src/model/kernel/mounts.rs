@@ -1,25 +1,25 @@
-//! What `/proc/mounts` says about layering: which layers and volumes lie in an overlay of the host, and
-//! whether the root filesystem is one. The initramfs layers extensions at boot.
+//! Parses `/proc/mounts`: which layers and volumes lie in an overlay of the host, and whether the root
+//! filesystem is an overlay. The initramfs layers extensions at boot.
 
 use std::collections::BTreeSet;
 
-/// What is layered over the host's own files.
+/// The overlays that are mounted over the host's own files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Layering {
-    /// Whether the root filesystem is an overlay, so that layering at boot can be seen at all.
+pub(crate) struct HostOverlays {
+    /// Whether the root filesystem is an overlay: otherwise layering at boot leaves no trace.
     pub(crate) root: bool,
     /// The names of the layers (`<layer>/diff`, `<layer>/merged`) and volumes (`<volume>/_data`).
     pub(crate) layers: BTreeSet<String>,
-    /// The lower layers of the root filesystem whose names cannot be told, because they are named by links
-    /// that cannot be followed any more.
+    /// The lower layers of the root filesystem whose names are unknown, because they are given by links
+    /// that no longer exist.
     pub(crate) unnamed: Vec<String>,
 }
 
-/// The overlays of the host, as far as their text goes.
+/// The overlays as `/proc/mounts` names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Overlays {
-    pub(crate) layering: Layering,
-    /// What may be a link that stands for a layer; `host/engine/layer_links.rs` follows it.
+pub(crate) struct MountedOverlays {
+    pub(crate) overlays: HostOverlays,
+    /// Paths that may be a link to a layer; `host/engine/layer_links.rs` follows them.
     pub(crate) links: Vec<Lower>,
 }
 
@@ -27,14 +27,14 @@ pub(crate) struct Overlays {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lower {
     pub(crate) path: String,
-    /// Whether it is one of the root filesystem.
+    /// Whether it belongs to the root filesystem.
     pub(crate) of_root: bool,
 }
 
-impl Overlays {
-    /// Reads `/proc/mounts` (fstab(5): blanks are octal).
+impl MountedOverlays {
+    /// Parses `/proc/mounts` (fstab(5)).
     pub(crate) fn parse(mounts: &str) -> Self {
-        let mut overlays = Self::default();
+        let mut mounted = Self::default();
         for line in mounts.lines() {
             let mut fields = line.split(' ');
             let (Some(_), Some(point), Some("overlay"), Some(options)) =
@@ -42,28 +42,28 @@ impl Overlays {
             else {
                 continue;
             };
-            // The engine's own mount of a container is no layering of the host.
+            // The engine's own mount of a container does not change the host's files.
             if layer_in(point).is_some() {
                 continue;
             }
             let of_root = point == "/";
-            overlays.layering.root |= of_root;
+            mounted.overlays.root |= of_root;
             for option in options.split(',') {
                 let Some((name, paths)) = option.split_once('=') else { continue };
                 let is_lower = matches!(name, "lowerdir" | "lowerdir+");
                 if is_lower || name == "upperdir" {
-                    overlays.add(paths, of_root, is_lower);
+                    mounted.add(paths, of_root, is_lower);
                 }
             }
         }
-        overlays
+        mounted
     }
 
     fn add(&mut self, paths: &str, of_root: bool, is_lower: bool) {
         for path in paths.split(':').filter(|path| !path.is_empty()) {
             match layer_in(path) {
                 Some(layer) => {
-                    self.layering.layers.insert(layer);
+                    self.overlays.layers.insert(layer);
                 }
                 None if is_lower => self.links.push(Lower { path: unescaped(path), of_root }),
                 None => {}
@@ -77,10 +77,10 @@ pub(crate) fn is_mount_point(mounts: &str, point: &str) -> bool {
     points(mounts).any(|found| found == point)
 }
 
-/// The mount points directly in `folder`, by `/proc/mounts`, each once.
-pub(crate) fn points_in(mounts: &str, folder: &str) -> Vec<String> {
+/// The mount points directly in `directory`, by `/proc/mounts`, each once.
+pub(crate) fn points_in(mounts: &str, directory: &str) -> Vec<String> {
     let inside = points(mounts).filter(|point| {
-        let name = point.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+        let name = point.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/'));
         name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
     });
     inside.map(str::to_owned).collect::<BTreeSet<String>>().into_iter().collect()
@@ -90,7 +90,7 @@ fn points(mounts: &str) -> impl Iterator<Item = &str> {
     mounts.lines().filter_map(|line| line.split(' ').nth(1))
 }
 
-/// The layer or volume that a path leads into: the folder above `diff`, `merged` or `_data`.
+/// The layer or volume that a path leads into: the name of the directory above `diff`, `merged` or `_data`.
 pub(crate) fn layer_in(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').collect();
     let inside = parts.windows(2).find(|pair| {
@@ -99,33 +99,26 @@ pub(crate) fn layer_in(path: &str) -> Option<String> {
     inside.first().filter(|layer| !matches!(**layer, "" | "..")).map(|layer| (*layer).to_owned())
 }
 
-/// The name of one of the short links that engines make for their layers: `…/overlay2/l/<name>`.
+/// The name of a short link that an engine makes for a layer: `…/overlay2/l/<name>`.
 pub(crate) fn short_name(path: &str) -> Option<&str> {
-    let (folder, name) = path.rsplit_once('/')?;
+    let (directory, name) = path.rsplit_once('/')?;
     let is_short = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    (folder.ends_with("/l") && is_short && !name.is_empty()).then_some(name)
+    (directory.ends_with("/l") && is_short && !name.is_empty()).then_some(name)
 }
 
-/// The kernel writes blanks, tabs, line ends and backslashes as three octal digits.
-fn unescaped(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((before, after)) = rest.split_once('\\') {
-        text.push_str(before);
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match (code.filter(u8::is_ascii), after.get(3..)) {
-            (Some(code), Some(behind)) => {
-                text.push(char::from(code));
-                rest = behind;
-            }
-            (_, _) => {
-                text.push('\\');
-                rest = after;
-            }
-        }
+/// The text of a field: the kernel writes blanks, tabs, line ends and backslashes in octal (`mangle_path` of
+/// fs/seq_file.c).
+pub(crate) fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.first_chunk::<3>().filter(|_| *first == b'\\');
+        let number = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = number.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
     }
-    text.push_str(rest);
-    text
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -134,23 +127,23 @@ mod tests {
 
     #[test]
     fn layers_of_the_host_are_found_and_the_engines_own_mounts_are_not() {
-        let Overlays { layering, links } = Overlays::parse(
+        let MountedOverlays { overlays, links } = MountedOverlays::parse(
             "overlay / overlay ro,lowerdir=/x/overlay2/aa/diff:/x/volumes/vol/_data/usr:/rootfs,upperdir=/u 0 0\n\
              overlay /usr/lib overlay ro,lowerdir+=/x/overlay2/bb/merged,lowerdir+=/y\\040z 0 0\n\
              overlay /var/lib/docker/overlay2/cc/merged overlay rw,lowerdir=/x/overlay2/dd/diff 0 0\n\
              tmpfs /run tmpfs rw,lowerdir=/x/overlay2/ee/diff 0 0\n\
              garbage\n",
         );
-        assert!(layering.root && layering.unnamed.is_empty());
-        assert_eq!(layering.layers.iter().collect::<Vec<_>>(), ["aa", "bb", "vol"]);
+        assert!(overlays.root && overlays.unnamed.is_empty());
+        assert_eq!(overlays.layers.iter().collect::<Vec<_>>(), ["aa", "bb", "vol"]);
         let lower = |path: &str, of_root| Lower { path: path.to_owned(), of_root };
         assert_eq!(links, [lower("/rootfs", true), lower("/y z", false)]);
     }
 
     #[test]
-    fn without_an_overlay_there_is_no_layering() {
-        assert_eq!(Overlays::parse("/dev/sda2 / ext4 ro 0 0\n"), Overlays::default());
-        assert_eq!(Overlays::parse(""), Overlays::default());
+    fn without_an_overlay_nothing_is_layered() {
+        assert_eq!(MountedOverlays::parse("/dev/sda2 / ext4 ro 0 0\n"), MountedOverlays::default());
+        assert_eq!(MountedOverlays::parse(""), MountedOverlays::default());
     }
 
     #[test]

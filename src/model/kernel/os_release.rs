@@ -1,16 +1,16 @@
 //! os-release(5): the version of the operating system.
 
-/// `VERSION_ID`. `None` if there is none, or an empty one, or one that is no value of a shell: half a
-/// value must not make extensions stale.
+/// `VERSION_ID`. `None` if it is absent, empty, or not a valid shell value: half a value must not make
+/// extensions stale.
 pub(crate) fn version_id(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim);
-    // The last one counts, as for a shell that reads the file.
+    // The last assignment counts, as in a shell.
     let value = lines.rfind(|line| line.starts_with("VERSION_ID="))?.split_once('=')?.1;
     unquoted(value).filter(|version| !version.is_empty())
 }
 
-/// A value without the shell's quotes and escapes. `None` if a quote is not closed, or if something
-/// follows that does not belong to the value.
+/// A value without the shell's quotes and escapes. `None` if a quote is not closed, or if anything follows
+/// the value.
 fn unquoted(value: &str) -> Option<String> {
     let (quote, inner) = match value.chars().next() {
         Some(quote @ ('"' | '\'')) => {

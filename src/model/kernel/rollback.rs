@@ -1,18 +1,18 @@
-//! Whether an OS update can still roll back. Each boot loader of balenaOS keeps that in a file of its own
-//! below the boot mount; `host/kernel/boot_mounts.rs` reads them.
+//! Decides whether an OS update can still roll back. Each boot loader of balenaOS records this in its own file
+//! below the boot mount; `host/kernel/boot_mounts.rs` reads the files.
 
-use crate::model::kernel::block::{Block, Invalid, MAX_LEN};
+use crate::model::kernel::block::{Block, InvalidBlock, MAX_LEN};
 
-/// How a file of the boot loader is written.
+/// The format of a boot loader's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// `name=value` lines, as U-Boot imports them.
     Lines,
-    /// A block of GRUB's, which the balena bootloader has, too.
+    /// GRUB's block, which the balena bootloader also uses.
     Block,
 }
 
-/// The files, below a boot mount.
+/// The files below a boot mount, with their formats.
 pub(crate) const FILES: [(&str, Form); 5] = [
     ("resinOS_uEnv.txt", Form::Lines),
     ("bootenv", Form::Block),
@@ -21,28 +21,28 @@ pub(crate) const FILES: [(&str, Form); 5] = [
     ("grub/grubenv", Form::Block),
 ];
 
-/// The name of the value that the update sets.
+/// The OS update sets this value to 1 while it can still roll back.
 const UPGRADE_AVAILABLE: &str = "upgrade_available";
 
 /// A file of a boot loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BootFile {
     pub(crate) path: String,
-    /// Whether it says that an update can roll back; or why it cannot be read.
+    /// Whether the file says that an update can roll back, or why it cannot be read.
     pub(crate) can_roll_back: Result<bool, String>,
 }
 
-/// A place at which a boot partition is mounted.
+/// A directory on which a boot partition may be mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BootMount {
-    /// There is no such folder.
+    /// The directory does not exist.
     Absent,
-    /// There is a folder, and no partition on it.
-    NotMounted { folder: String },
-    /// It cannot be looked at.
+    /// The directory exists, but no partition is mounted on it.
+    NotMounted { directory: String },
+    /// The directory cannot be examined.
     Unreadable { why: String },
-    /// The files that there are.
-    Mounted { folder: String, files: Vec<BootFile> },
+    /// The boot loaders' files that exist.
+    Mounted { directory: String, files: Vec<BootFile> },
 }
 
 /// Whether an OS update can still roll back.
@@ -59,8 +59,8 @@ pub(crate) enum Rollback {
 }
 
 impl Rollback {
-    /// Decides by all boot mounts; `boot` is `/mnt/boot`, `others` are further ones, of which devices with
-    /// an encrypted boot partition have one. One file that says so is enough; otherwise all must be known.
+    /// Decides from all boot mounts. `boot` is `/mnt/boot`; devices with an encrypted boot partition also have
+    /// one of the `others`. One file that says so is enough; otherwise every file must be known.
     pub(crate) fn judge(boot: &BootMount, others: &[BootMount]) -> Self {
         let all = || std::iter::once(boot).chain(others);
         let files = || {
@@ -77,30 +77,30 @@ impl Rollback {
         let unread = files().find_map(|file| file.can_roll_back.as_ref().err().cloned());
         let unseen = all().find_map(|mount| match mount {
             BootMount::Unreadable { why } => Some(why.clone()),
-            BootMount::NotMounted { folder } => {
-                Some(format!("no boot partition is mounted at {folder:?}"))
+            BootMount::NotMounted { directory } => {
+                Some(format!("no boot partition is mounted at {directory:?}"))
             }
             BootMount::Absent | BootMount::Mounted { .. } => None,
         });
         match (unread.or(unseen), boot) {
             (Some(why), _) => Self::Unknown { why },
-            (None, BootMount::Mounted { folder, .. }) if files().next().is_none() => {
+            (None, BootMount::Mounted { directory, .. }) if files().next().is_none() => {
                 let names = FILES.map(|(name, _)| name).join(", ");
-                Self::Unknown { why: format!("{folder:?} has none of {names}") }
+                Self::Unknown { why: format!("{directory:?} has none of {names}") }
             }
             (None, _) => Self::Impossible,
         }
     }
 }
 
-/// Why a file of a boot loader tells nothing.
+/// Why the content of a boot loader's file cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unclear {
     #[error(transparent)]
-    Block(#[from] Invalid),
-    #[error("it has {len} bytes, at most {MAX_LEN} are allowed")]
+    Block(#[from] InvalidBlock),
+    #[error("the file has {len} bytes, at most {MAX_LEN} are allowed")]
     TooLong { len: usize },
-    #[error("it has bytes that are no text")]
+    #[error("the file is not text")]
     NotText,
     #[error("{UPGRADE_AVAILABLE} is {value:?}, neither 0 nor 1")]
     Value { value: String },
@@ -109,7 +109,7 @@ pub(crate) enum Unclear {
 /// Whether a file says that an update can roll back.
 ///
 /// # Errors
-/// It is not written as such a file is.
+/// The file does not have its format.
 pub(crate) fn can_roll_back(form: Form, bytes: &[u8]) -> Result<bool, Unclear> {
     match form {
         Form::Block => Ok(Block::parse(bytes)?.can_roll_back()),
@@ -142,18 +142,18 @@ fn lines_can_roll_back(bytes: &[u8]) -> Result<bool, Unclear> {
 mod tests {
     use super::*;
 
-    fn mounted(folder: &str, files: &[Result<bool, &str>]) -> BootMount {
+    fn mounted(directory: &str, files: &[Result<bool, &str>]) -> BootMount {
         let files = files.iter().enumerate().map(|(number, said)| BootFile {
-            path: format!("{folder}/{number}"),
+            path: format!("{directory}/{number}"),
             can_roll_back: said.map_err(str::to_owned),
         });
-        BootMount::Mounted { folder: folder.to_owned(), files: files.collect() }
+        BootMount::Mounted { directory: directory.to_owned(), files: files.collect() }
     }
 
     #[test]
-    fn one_file_closes_and_only_all_of_them_open() {
+    fn one_file_refuses_and_only_all_of_them_allow() {
         let possible = |path: &str| Rollback::Possible { path: path.to_owned() };
-        let not_mounted = || BootMount::NotMounted { folder: "/mnt/boot".to_owned() };
+        let not_mounted = || BootMount::NotMounted { directory: "/mnt/boot".to_owned() };
         let open = || mounted("/b", &[Ok(false)]);
         for (boot, others, expected) in [
             (BootMount::Absent, vec![], Rollback::Impossible),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_u_boot_say_it_as_blocks_of_grub_do() {
+    fn lines_of_u_boot_are_read_like_blocks_of_grub() {
         let value = |value: &str| Unclear::Value { value: value.to_owned() };
         for (text, expected) in [
             ("resin_root_part=3\nupgrade_available=1\n", Ok(true)),

@@ -1,5 +1,5 @@
-//! `deactivate` at the top of the volumes of stale containers: when it runs, with which environment, and what
-//! happens to the container if it fails or a signal arrives.
+//! `deactivate` at the top of the volumes of stale containers: when it runs, with what, and what becomes of
+//! the container if it does not end well, or a signal comes.
 
 use super::cleanup::stale;
 use super::host::{Host, script};
@@ -103,15 +103,15 @@ fn a_stale_container_is_removed_after_its_deactivate_even_if_it_was_started_agai
 #[test]
 fn a_signal_that_ends_manager_and_deactivate_keeps_the_container() {
     let host = Host::new();
-    // systemd stops a unit with a signal to all its processes. Here the hook signals the manager, which is its
-    // guard's parent, and then ends as if it had been signalled as well.
+    // systemd stops a unit with a signal to all its processes. Here the hook tells the manager, its
+    // guard's parent, and then ends as if it had been told, too.
     let text = "kill -TERM $(cut -d ' ' -f 4 /proc/$PPID/stat); exit 143";
     let store = Store::of(&[with_deactivate(&host, text)]);
     let engine = host.engine(&store);
     let finished = host.manager(&["cleanup", "--stale-os"]);
     assert_eq!(finished.code(), 4, "{finished}");
-    assert!(finished.err.contains("told to end"), "{finished}");
-    assert!(!finished.err.contains("the removal went on"), "{finished}");
+    assert!(finished.err.contains("stopped by a signal"), "{finished}");
+    assert!(!finished.err.contains("the removal continued"), "{finished}");
     assert!(engine.removals().is_empty(), "{:?}", engine.removals());
     assert_eq!(store.ids().len(), 1);
 }
@@ -177,7 +177,7 @@ fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extensi
     let link = host.path("link");
     for (name, path) in [
         ("v-of-a", volume),
-        // Binds of the directory and of its contents, by any path.
+        // Binds of the folder and of what is in it, by any path.
         ("", volume),
         ("", link.to_str().unwrap()),
         ("", &format!("{volume}/deactivate")),
@@ -185,7 +185,7 @@ fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extensi
     ] {
         let store = Store::of(&[with_deactivate(&host, &text), foreign(name, path)]);
         let _engine = host.engine(&store);
-        let why = "container name-of-app, which is no extension, uses";
+        let why = "container name-of-app, which is not an extension, also uses";
         let dry = host.manager(&["cleanup", "--stale-os", "--dry-run"]);
         assert!(dry.out.contains("does not run deactivate of volume v-of-a"), "{dry}");
         assert!(dry.out.contains(why), "{dry}");
@@ -240,7 +240,7 @@ fn a_volume_is_treated_as_shared_when_the_engine_does_not_list_everything() {
         script(&host.path("volume/deactivate"), &format!("touch {}", ran.display()));
         let finished = host.manager(&["cleanup", "--stale-os"]);
         assert!(finished.code() == 1 && !ran.exists(), "{finished}");
-        assert!(finished.err.contains("something may use the volume, too"), "{finished}");
+        assert!(finished.err.contains("another object may also use the volume"), "{finished}");
     }
 }
 
@@ -279,7 +279,7 @@ fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
         let copy = format!("cp -p {} {}/deactivate", path.display(), volume.display());
         machine.shell(machine.engine, &copy).ok();
     }
-    // Each unmounts what process 1 has mounted.
+    // Each takes off what process 1 has mounted.
     let mounted = target.join("mounted");
     std::fs::create_dir(&mounted).unwrap();
     let mount = format!("mount -t tmpfs x {0}; mount -t tmpfs x {0}", mounted.display());

@@ -1,4 +1,4 @@
-//! Engines that fail, lie, hang or cannot be reached.
+//! Engines that are not as they should be.
 
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ fn an_engine_without_a_socket_is_named_with_the_option_for_another() {
     let host = Host::new();
     let socket = format!("unix://{}", host.socket().display());
     fails(&host, &["cleanup"], &[&socket, "--host unix:///", "DOCKER_HOST"]);
-    // A socket without a listener.
+    // A socket that nobody listens at any more.
     drop(UnixListener::bind(host.socket()).unwrap());
     fails(&host, &["cleanup"], &[&socket, "--host unix:///"]);
     std::fs::remove_file(host.socket()).unwrap();
@@ -34,7 +34,7 @@ fn an_engine_without_a_socket_is_named_with_the_option_for_another() {
     fails(&host, &["cleanup"], &[&socket]);
 }
 
-/// The manager with the capabilities of its boot unit, while it waits for an engine that does not answer.
+/// As its boot unit starts it, while it talks to an engine that does not answer.
 #[test]
 fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_manager() {
     let host = Host::new();
@@ -159,11 +159,11 @@ fn invalid_answers_are_reported_with_the_request() {
     for (bytes, expected) in [
         (b"SSH-2.0-OpenSSH\r\n".to_vec(), "does not speak HTTP"),
         (Vec::new(), "the connection broke"),
-        (list("[", 1), "not what its API describes"),
-        (list("{}", 2), "not what its API describes"),
-        (list(r#"[{"Id":1}]"#, 10), "not what its API describes"),
-        (list("[{}]", 4), "not what its API describes"),
-        (list("<html>", 6), "not what its API describes"),
+        (list("[", 1), "does not follow its API"),
+        (list("{}", 2), "does not follow its API"),
+        (list(r#"[{"Id":1}]"#, 10), "does not follow its API"),
+        (list("[{}]", 4), "does not follow its API"),
+        (list("<html>", 6), "does not follow its API"),
         (list(one, 1000), "the connection broke"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[{".to_vec(), "broke"),
         (
@@ -195,7 +195,7 @@ fn an_answer_without_end_is_cut_off() {
     let _engine = host.engine_but(&Store::default(), |_, path| {
         path.starts_with("/containers/json").then_some(Answer::Endless)
     });
-    // With much less memory than the answer needs.
+    // With much less memory than the answer has.
     let finished = run(std::process::Command::new("prlimit")
         .arg("--as=60000000")
         .arg("--")
@@ -217,7 +217,7 @@ fn the_api_version_is_negotiated() {
         assert_eq!(requests[0], "GET /_ping");
         assert!(requests[1].contains(ours), "{requests:?}");
     }
-    for (theirs, expected) in [("1.20", "at least 1.24"), ("new", "no version")] {
+    for (theirs, expected) in [("1.20", "at least 1.24"), ("new", "not a version")] {
         let host = Host::new();
         let _engine = Engine::start(&host.socket(), move |_, _| Answer::Ping(theirs));
         fails(&host, &["cleanup"], &[expected, "unix://"]);
@@ -240,7 +240,7 @@ fn odd_containers_do_not_hide_the_others() {
     ]);
     let host = Host::new();
     let _engine = host.engine_but(&store, |_, path| {
-        // An engine that ignores filters.
+        // An engine that takes no notice of filters.
         path.starts_with("/containers/json?").then_some(None)?
     });
     let finished = host.manager(&["cleanup", "--verbose"]).ok();
@@ -276,7 +276,7 @@ fn a_path_that_the_engine_does_not_know_is_not_a_removed_container() {
 #[test]
 fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
     let host = Host::new();
-    // The engine that would be used without DOCKER_HOST.
+    // The engine that would be asked without DOCKER_HOST.
     let store = Store::of(&[Container { state: "dead", ..Container::new("1") }]);
     std::fs::create_dir_all(host.path("var/run")).unwrap();
     let socket = host.path("var/run/docker.sock");
@@ -300,9 +300,9 @@ fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
             let named = finished.err.contains(&format!("DOCKER_HOST={value:?}"));
             assert!(finished.code() == 1 && named, "{words:?}: {finished}");
         }
-        let finished = with(value, &["doctor"]);
-        assert!(finished.code() == 1 && finished.out.contains("problem  engine"), "{finished}");
-        assert!(finished.out.contains("DOCKER_HOST"), "{finished}");
+        let told = with(value, &["doctor"]);
+        assert!(told.code() == 1 && told.out.contains("problem  engine"), "{told}");
+        assert!(told.out.contains("DOCKER_HOST"), "{told}");
         assert_eq!(with(value, &["check", "--rules"]).code(), 0, "it does not talk to an engine");
     }
     let named = with("/nowhere/else.sock", &["cleanup"]);

@@ -1,4 +1,4 @@
-//! An engine that sends too much, or too slowly, and a standard error that is not read.
+//! An engine that says too much, or too slowly, and a reader of errors that never reads.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -14,11 +14,11 @@ use crate::full_pipe::Full;
 use crate::process;
 
 const MEBIBYTE: usize = 1024 * 1024;
-/// The longest line of the log: an error with the rest of its line.
+/// An error, with what a log line has before and behind it.
 const LINE_MAX: usize = 9 * 1024;
 
 #[track_caller]
-fn is_short(finished: &Finished) {
+fn is_brief(finished: &Finished) {
     for line in finished.err.lines().chain(finished.out.lines()) {
         let begin: String = line.chars().take(200).collect();
         assert!(line.len() < LINE_MAX, "a line of {} bytes: {begin}", line.len());
@@ -59,7 +59,7 @@ fn a_mebibyte_that_an_engine_answers_is_reported_in_a_few_words() {
         for words in [&["cleanup"][..], &["status"], &["list"]] {
             let finished = host.manager(words);
             assert!(finished.code() == 1 || words != ["cleanup"], "{what}: {words:?}");
-            is_short(&finished);
+            is_brief(&finished);
         }
     }
 }
@@ -74,12 +74,12 @@ fn long_texts_of_a_container_are_cut_in_tables_and_errors() {
     ]);
     let host = Host::new();
     let _engine = host.engine(&store);
-    is_short(&host.manager(&["status"]));
-    is_short(&host.manager(&["cleanup", "--stale-os", "--force", "--dry-run"]));
-    is_short(&host.manager(&["cleanup"]));
+    is_brief(&host.manager(&["status"]));
+    is_brief(&host.manager(&["cleanup", "--stale-os", "--force", "--dry-run"]));
+    is_brief(&host.manager(&["cleanup"]));
 }
 
-/// Answers every request with these bytes, one at a time.
+/// Answers every request with these bytes, one by one.
 fn drip(host: &Host, bytes: &'static [u8]) {
     let listener = UnixListener::bind(host.socket()).unwrap();
     std::thread::spawn(move || {

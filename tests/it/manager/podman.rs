@@ -1,4 +1,4 @@
-//! `cleanup` and `status` on a recorded Podman. It keeps no errors, so the runtime's record decides.
+//! `cleanup` and `status` on a recorded Podman, which keeps no errors: the runtime's record decides there.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! The recorded engine: an HTTP server on a unix socket. The test provides every answer.
+//! The recorded engine: HTTP on a unix socket, every answer given by the test.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The answer to a request.
+/// What the engine does with a request.
 pub(crate) enum Answer {
     Json(u16, Value),
     /// The version of its API, for `/_ping`.
     Ping(&'static str),
-    /// The same, from Podman.
+    /// The same, by Podman.
     PodmanPing(&'static str),
-    /// These bytes, and then it closes the connection.
+    /// These bytes as they are, and then it hangs up.
     Raw(Vec<u8>),
-    /// An endless list, sent as fast as the client reads.
+    /// An endless list, sent as fast as it is read.
     Endless,
-    /// No answer until the client disconnects.
+    /// Nothing, for as long as the caller waits.
     Hang,
-    /// Another answer, after a delay.
+    /// This, but so much later.
     Late(Duration, Box<Answer>),
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Listens at `socket`. `respond` gets the method and the path without the version.
+    /// Listens at `socket`. `respond` is given the method and the path without the version.
     pub(crate) fn start(
         socket: &Path,
         respond: impl Fn(&str, &str) -> Answer + Send + Sync + 'static,
@@ -66,7 +66,7 @@ impl Engine {
                         break;
                     }
                     let (shared, stream) = (Arc::clone(&shared), stream.unwrap());
-                    // A client may disconnect at any time.
+                    // A caller that goes away ends the conversation, which is no failure.
                     std::thread::spawn(move || drop(shared.converse(&stream)));
                 }
             }
@@ -79,7 +79,7 @@ impl Engine {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// The requests that remove something, sorted.
+    /// Those that remove something, sorted.
     pub(crate) fn removals(&self) -> Vec<String> {
         let mut removals: Vec<String> =
             self.requests().into_iter().filter(|request| request.starts_with("DELETE")).collect();
@@ -87,7 +87,7 @@ impl Engine {
         removals
     }
 
-    /// The highest number of concurrent requests.
+    /// How many requests were under way at once at most.
     pub(crate) fn most_in_flight(&self) -> usize {
         self.shared.most_in_flight.load(Ordering::SeqCst)
     }
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// Whether the connection remains open.
+    /// Whether the conversation goes on.
     fn give(&self, mut stream: &UnixStream, answer: Answer) -> std::io::Result<bool> {
         match answer {
             Answer::Json(status, value) => {
@@ -160,7 +160,7 @@ impl Shared {
             Answer::Endless => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[")?;
                 let item = r#"{"Id":"x","Labels":{}},"#.repeat(1000);
-                // Until the client closes the connection.
+                // Until the reader has had enough.
                 loop {
                     stream.write_all(item.as_bytes())?;
                 }

@@ -1,5 +1,5 @@
-//! Timeouts. All processes that a hook has started are killed after its limit. Tests run in the order of their
-//! names: this module is the first, so that its test of 60 seconds runs while all others do.
+//! The limit of a hook: when it is over, everything that the hook has started is killed. The name of
+//! this module is the first of all, so that the test of 60 seconds runs beside all others.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::container::Container;
 use crate::full_pipe::Full;
 use crate::process;
 
-/// All kinds of children of a hook: in its group, in their own session, orphaned.
+/// Everything a hook can start: in its group, in a session of its own, orphaned.
 const FAMILY: &str = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &); trap '' TERM INT HUP; echo still here; wait; wait";
 
 #[test]
@@ -47,7 +47,7 @@ fn an_answer_that_is_not_read_fails_after_30_seconds() {
         process::wait_for_within(limit, words[0], || (!started.runs()).then_some(()));
         assert_eq!(started.wait(), 1, "{words:?}");
         let error = std::fs::read_to_string(error.path()).unwrap();
-        assert!(error.contains("its reader has taken nothing for 30 s"), "{words:?}: {error}");
+        assert!(error.contains("its reader has read nothing for 30 s"), "{words:?}: {error}");
     }
     assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
 }

@@ -1,5 +1,5 @@
-//! `--log-level debug`: every decision of a deployment is logged where it is made. The line of a verb has its
-//! times, also if it fails.
+//! `--log-level debug`: the whole story of a deployment, each decision where it is made; and the times
+//! in the line of a verb, also of one that fails.
 
 mod only_ours {
     use std::os::unix::net::UnixListener;
@@ -10,8 +10,8 @@ mod only_ours {
     use crate::container::Container;
     use crate::finished::Finished;
 
-    /// The messages of a call with `flags`, one per line.
-    fn logged(container: &Container, flags: &[&str], words: &[&str]) -> (String, Finished) {
+    /// The messages of a call with `flags`, one a line.
+    fn told(container: &Container, flags: &[&str], words: &[&str]) -> (String, Finished) {
         let mut command = container.command(&["--log-level", "debug"]);
         command.args(flags).args(words).arg(&container.id);
         let create = words.first() == Some(&"create");
@@ -21,12 +21,13 @@ mod only_ours {
         (messages.collect::<Vec<_>>().join("\n"), finished)
     }
 
-    /// Fails unless `log` has all of `parts`, in this order.
+    /// Fails unless `story` has all of `parts`, in this order.
     #[track_caller]
-    fn in_order(log: &str, parts: &[&str]) {
-        let mut rest = log;
+    fn in_order(story: &str, parts: &[&str]) {
+        let mut rest = story;
         for part in parts {
-            let at = rest.find(part).unwrap_or_else(|| panic!("no {part:?} in its place:\n{log}"));
+            let at =
+                rest.find(part).unwrap_or_else(|| panic!("no {part:?} in its place:\n{story}"));
             rest = &rest[at + part.len()..];
         }
     }
@@ -58,12 +59,12 @@ mod only_ours {
             "--console-socket",
             socket_path,
         ];
-        let (log, finished) = logged(&container, &[], &create);
+        let (story, finished) = told(&container, &[], &create);
         finished.ok();
         let pid = container.pid();
         let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
         in_order(
-            &log,
+            &story,
             &[
                 &format!("bundle {}: rootfs {}/rootfs, ", container.text(), container.text()),
                 "labels from the annotations of config.json: ",
@@ -86,10 +87,10 @@ mod only_ours {
                 &format!("created with proxy {pid}"),
             ],
         );
-        let (log, finished) = logged(&container, &[], &["start"]);
+        let (story, finished) = told(&container, &[], &["start"]);
         finished.ok();
         in_order(
-            &log,
+            &story,
             &[
                 &format!("the container is created, its proxy is {pid}"),
                 "the image has no hooks/start",
@@ -100,13 +101,13 @@ mod only_ours {
         );
         let proxy = std::path::PathBuf::from(format!("/proc/{pid}"));
         crate::process::wait_for("the end of the proxy", || (!proxy.exists()).then_some(()));
-        let (log, finished) = logged(&container, &[], &["kill", "--all"]);
+        let (story, finished) = told(&container, &[], &["kill", "--all"]);
         finished.ok();
-        in_order(&log, &["the container is stopped, its proxy has ended", "had nobody left"]);
-        let (log, finished) = logged(&container, &[], &["delete"]);
+        in_order(&story, &["the container is stopped, its proxy has ended", "had nobody left"]);
+        let (story, finished) = told(&container, &[], &["delete"]);
         finished.ok();
         in_order(
-            &log,
+            &story,
             &[
                 "the container is stopped; its proxy has ended",
                 "run hooks/delete: ",
@@ -120,10 +121,10 @@ mod only_ours {
     #[test]
     fn debug_logs_what_was_not_requested() {
         let container = Container::new();
-        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
+        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
         finished.ok();
         in_order(
-            &log,
+            &story,
             &[
                 "no pty: the proxy has this process's standard streams",
                 "this process's, as config.json names none",
@@ -140,9 +141,9 @@ mod only_ours {
             let joined = json!({ "type": "network", "path": "/proc/self/ns/net" });
             config["linux"] = json!({ "namespaces": [joined] });
         });
-        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
+        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
         finished.ok();
-        in_order(&log, &["a sandbox of Kubernetes", ", joined at /proc/self/ns/net"]);
+        in_order(&story, &["a sandbox of Kubernetes", ", joined at /proc/self/ns/net"]);
     }
 
     #[test]
@@ -155,10 +156,10 @@ mod only_ours {
         let record = json!({ "Config": { "Labels": { "io.balena.image.class": "overlay" } } });
         std::fs::write(folder.join("config.v2.json"), record.to_string()).unwrap();
         let flags = ["--docker-root", root.to_str().unwrap()];
-        let (log, finished) = logged(&container, &flags, &["create", "-b", container.text()]);
+        let (story, finished) = told(&container, &flags, &["create", "-b", container.text()]);
         finished.ok();
         let from = format!("labels from {}/config.v2.json: ", folder.display());
-        in_order(&log, &[&from, "class=\"overlay\""]);
+        in_order(&story, &[&from, "class=\"overlay\""]);
     }
 
     #[test]
@@ -167,10 +168,10 @@ mod only_ours {
         container.hook("create", "true");
         container.hook("delete", "true");
         container.spec_hook("prestart", "exit 3", |_| {});
-        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
+        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
         finished.fails(&["hooks.prestart[0]", "exited with status 3"]);
         in_order(
-            &log,
+            &story,
             &[
                 "hooks.prestart[0] ",
                 " failed after ",

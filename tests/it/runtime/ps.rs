@@ -1,4 +1,4 @@
-//! `ps ID`: the proxy's pid, or none. The `top` of engines calls it.
+//! `ps ID`: the proxy's pid, or none. It serves the engines' `top`.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! `state ID`: the OCI state, checked against the live process.
+//! `state ID`: the OCI state, as it truly is.
 
 use serde_json::Value;
 

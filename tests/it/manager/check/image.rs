@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::CLASS;
 
-/// An entry of a layer.
+/// What goes into a layer.
 pub(super) enum Item {
     File(&'static str, u32, Vec<u8>),
     Folder(&'static str, u32),
@@ -15,7 +15,7 @@ pub(super) enum Item {
     Owned(&'static str, u64),
     /// An executable file with the capability CAP_CHOWN.
     Capable(&'static str),
-    /// An empty file with exactly this name.
+    /// An empty file, its name as it stands here.
     Raw(&'static str),
 }
 
@@ -24,12 +24,12 @@ pub(super) struct Image {
     pub(super) items: Vec<Item>,
     pub(super) labels: Value,
     pub(super) config: Value,
-    /// The compression of the layer.
+    /// What the layer is compressed with.
     pub(super) pack: fn(Vec<u8>) -> Vec<u8>,
 }
 
 impl Image {
-    /// A valid image.
+    /// One that nothing is wrong with.
     pub(super) fn good() -> Self {
         let items = vec![
             Item::File("hooks/start", 0o755, b"#!/bin/sh\n".to_vec()),
@@ -54,7 +54,7 @@ impl Image {
         self
     }
 
-    /// A directory with the archive.
+    /// A folder with the archive in it.
     pub(super) fn save(&self) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image.tar");

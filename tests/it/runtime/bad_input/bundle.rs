@@ -214,7 +214,7 @@ fn a_rootfs_that_cannot_be_used_is_named() {
 }
 
 mod only_ours {
-    //! The cause and the fix in the error.
+    //! The words of the cause and of the mend.
 
     use super::*;
 
