@@ -22,6 +22,7 @@ mod container;
 mod full_pipe;
 mod intruder;
 mod manager;
+mod programs_only_ours;
 mod runtime;
 mod seccomp_filter;
 #[path = "../support/mod.rs"]

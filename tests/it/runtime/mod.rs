@@ -20,7 +20,6 @@ mod labels;
 mod lifecycle;
 mod list;
 mod log;
-mod manager;
 pub(crate) mod mount_namespace;
 mod network;
 mod oversized_input;

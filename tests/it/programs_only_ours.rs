@@ -1,10 +1,37 @@
-//! The two programs, told apart: each has its own name, and the runtime is never the manager.
+//! The two programs: each is itself whatever it is called, and the runtime, which engines start several
+//! times for each container, has no engine's client, command line parser, archive or hash in it.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::capture;
 use crate::programs;
+
+/// Texts and tables that only one crate or one part of the library brings into a program. Both programs
+/// are stripped, so they have no names of functions to look for.
+const ONLY_IN_THE_MANAGER: [(&str, &[u8]); 6] = [
+    ("clap", b"possible values"),
+    ("ureq, the HTTP client,", b"transfer-encoding"),
+    ("flate2, which inflates,", b"corrupt deflate stream"),
+    ("ruzstd", b"frame_content_size"),
+    // The first constants of SHA-256 (FIPS 180-4, 4.2.2), as a little-endian machine has them.
+    ("sha2", &[0x98, 0x2f, 0x8a, 0x42, 0x91, 0x44, 0x37, 0x71]),
+    ("the reader of tar archives", b"ustar"),
+];
+
+fn has(program: &[u8], wanted: &[u8]) -> bool {
+    program.windows(wanted.len()).any(|seen| seen == wanted)
+}
+
+#[test]
+fn the_runtime_has_nothing_in_it_that_only_the_manager_needs() {
+    let [runtime, manager] =
+        [programs::runtime(), programs::manager()].map(|path| std::fs::read(path).unwrap());
+    for (what, bytes) in ONLY_IN_THE_MANAGER {
+        assert!(has(&manager, bytes), "{what} cannot be found in the manager, where it is");
+        assert!(!has(&runtime, bytes), "{what} is in the runtime");
+    }
+}
 
 /// Until they were two programs, the manager was a link to the runtime, which an update may have left.
 #[test]
