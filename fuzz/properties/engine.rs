@@ -64,9 +64,8 @@ pub fn engine_answer(bytes: &[u8]) {
         let told = inventory.unreadable.is_empty() && !value["Volumes"].is_null();
         assert!(!told || found == ids(&value["Volumes"], "Name"));
     }
-    if let Some(inspected) = decoded::<InspectedContainer>(bytes)
-        && let Ok(told) = inspected.told(Errors::Kept)
-    {
+    let inspected = decoded::<InspectedContainer>(bytes);
+    if let Some(Ok(told)) = inspected.map(|inspected| inspected.told(Errors::Kept)) {
         let mut container = one_container();
         told.complete(&mut container);
         assert!(container.volumes().all(|volume| !volume.is_empty()));
@@ -219,9 +218,8 @@ fn inventory(value: &Value) -> Inventory {
     let mut inventory = collector.inventory();
     for container in &mut inventory.containers {
         let inspected = value["inspected"][&container.id].clone();
-        if let Ok(inspected) = serde_json::from_value::<InspectedContainer>(inspected)
-            && let Ok(told) = inspected.told(Errors::Kept)
-        {
+        let inspected = serde_json::from_value::<InspectedContainer>(inspected);
+        if let Ok(Ok(told)) = inspected.map(|inspected| inspected.told(Errors::Kept)) {
             told.complete(container);
         }
     }

@@ -446,10 +446,10 @@ impl Making<'_> {
         let refusal = self.proxy.as_ref().and_then(Spawned::refusal);
         let first = refusal.map_or(first, Error::Proxy);
         self.context.log.debug(|| "it fails: taking back what was done".to_owned());
-        if let Some(path) = self.pid_file.take()
-            && let Err(error) = std::fs::remove_file(&path)
-        {
-            failures.push(format!("remove {path:?}: {}", chain(&error)));
+        if let Some(path) = self.pid_file.take() {
+            let removed = std::fs::remove_file(&path);
+            failures
+                .extend(removed.err().map(|error| format!("remove {path:?}: {}", chain(&error))));
         }
         if let Some(proxy) = self.proxy.take() {
             failures.extend(proxy.kill().err().map(|error| chain(&error)));

@@ -254,10 +254,10 @@ fn forget(context: &Context<'_>, held: Held, mut state: State, insistence: Insis
     } else {
         run_hooks(context, &held, &state);
     }
-    if let Some(leaf) = &state.cgroup
-        && let Some(removed) = warn(context, cgroup::remove(leaf, &state.foreign_cgroups))
-    {
-        context.log.debug(|| format!("removed the cgroups {}", listed(&removed)));
+    if let Some(leaf) = &state.cgroup {
+        if let Some(removed) = warn(context, cgroup::remove(leaf, &state.foreign_cgroups)) {
+            context.log.debug(|| format!("removed the cgroups {}", listed(&removed)));
+        }
     }
     held.remove().map_err(Error::State)?;
     Ok(Some("deleted".to_owned()))

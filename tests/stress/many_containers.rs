@@ -41,9 +41,8 @@ fn live(world: &World, count: usize, in_flight: usize, report: &mut Report) -> D
     let mut waiting = 0..count;
     let started = Instant::now();
     loop {
-        while crowd.len() < in_flight
-            && let Some(next) = waiting.next()
-        {
+        while crowd.len() < in_flight {
+            let Some(next) = waiting.next() else { break };
             crowd.start(next * steps.len(), command(next * steps.len()));
         }
         let Some(ended) = crowd.next() else { break };

@@ -211,10 +211,10 @@ impl Tracer<'_> {
             let _ = system_calls::fail(pid, errno);
         }
         // The first exit is that of the execve before the first counted call.
-        if self.when == When::After(self.calls.len())
-            && let Some(call) = self.calls.last().cloned()
-        {
-            self.strike(pid, &call);
+        if self.when == When::After(self.calls.len()) {
+            if let Some(call) = self.calls.last().cloned() {
+                self.strike(pid, &call);
+            }
         }
     }
 

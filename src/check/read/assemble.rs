@@ -134,10 +134,8 @@ impl Pass {
             let is_whole =
                 !read.unpacked.faults.iter().any(|it| matches!(it.why, Why::Unreadable(_)));
             let diff_id = format!("sha256:{}", hex(&read.diff_id));
-            if let Some(expected) = configuration.diff_ids.get(index)
-                && is_whole
-                && *expected != diff_id
-            {
+            let expected = configuration.diff_ids.get(index);
+            if let Some(expected) = expected.filter(|expected| is_whole && **expected != diff_id) {
                 let why = format!("it is {diff_id}, and the configuration names {expected} there");
                 facts.refuse(Some(name), None, why);
             }

@@ -13,10 +13,8 @@ use std::collections::BTreeSet;
 pub(crate) fn wanted_of_host(tree: &Tree) -> BTreeSet<String> {
     let mut wanted: BTreeSet<String> = tree.iter().map(|(path, _)| path.to_owned()).collect();
     for (_, entry) in tree.iter() {
-        if let Kind::Link { target } = &entry.kind
-            && target.starts_with('/')
-        {
-            wanted.insert(target.clone());
+        if let Kind::Link { target } = &entry.kind {
+            wanted.extend(target.starts_with('/').then(|| target.clone()));
         }
     }
     wanted.extend(hooks::wanted_of_host(tree));

@@ -212,9 +212,9 @@ fn descend(
             descend(bytes, &path, image, documents, depth, seen, found)?;
         }
     }
-    if let Some((config, layers)) = parts(&document).map_err(typed)?
-        && documents.contains_key(&config.path())
-    {
+    let parts = parts(&document).map_err(typed)?;
+    let has_config = |(config, _): &(_, _)| documents.contains_key(&Descriptor::path(config));
+    if let Some((config, layers)) = parts.filter(has_config) {
         let layers = layers.iter().map(Descriptor::path).collect();
         let config = config.path();
         found.push(Manifest { name: image, config, layers, is_by_digest: true });

@@ -122,10 +122,10 @@ fn check_kernel(tree: &Tree, abi: &str, findings: &mut Findings) {
     let mut hashes = BTreeSet::new();
     let mut unread = false;
     for (path, entry) in tree.below("boot") {
-        let direct = split(path).0 == "boot";
-        if let Kind::File(content) = &entry.kind
-            && direct
-        {
+        if split(path).0 != "boot" {
+            continue;
+        }
+        if let Kind::File(content) = &entry.kind {
             unread |= content.sha256.is_none();
             hashes.extend(content.sha256.as_ref().map(hex));
         }

@@ -82,7 +82,8 @@ impl Findings {
 
 fn brief(mut text: String) -> String {
     if text.len() > TEXT_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        let is_boundary = |end: &usize| text.is_char_boundary(*end);
+        text.truncate((0..=TEXT_MAX).rev().find(is_boundary).unwrap_or_default());
         text.push('…');
     }
     text

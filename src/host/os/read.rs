@@ -1,6 +1,7 @@
 //! Reading a file whose size nobody has vouched for.
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -47,12 +48,8 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match read_bounded(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::NotADirectory
-                    | io::ErrorKind::InvalidFilename
-            ) =>
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+                || error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) =>
         {
             Ok(None)
         }

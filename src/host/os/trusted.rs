@@ -151,9 +151,8 @@ pub(crate) fn append(path: &Path) -> Result<File, Error> {
     let user = process::effective_user();
     let mode = Mode::from_raw_mode(0o644);
     let plain = rustix::fs::openat2(CWD, path, APPEND, mode, ResolveFlags::NO_SYMLINKS);
-    if let Ok(file) = &plain
-        && rustix::fs::fstat(file).is_ok_and(|stat| is_plain(&stat, user))
-    {
+    let is_good = |file| rustix::fs::fstat(file).is_ok_and(|stat| is_plain(&stat, user));
+    if plain.as_ref().is_ok_and(is_good) {
         return plain.map(File::from).map_err(|error| failed(path, error));
     }
     // Anything else is good where nobody else can have put it: a link, /dev/null, a FIFO.

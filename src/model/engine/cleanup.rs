@@ -193,10 +193,10 @@ fn use_ancestors<'a>(
     let foreign = inventory.foreign_children.iter().map(String::as_str);
     let mut children: Vec<&str> = used.iter().copied().chain(kept).chain(foreign).collect();
     while let Some(child) = children.pop() {
-        if let Some(parent) = inventory.parents.get(child)
-            && used.insert(parent)
-        {
-            children.push(parent);
+        if let Some(parent) = inventory.parents.get(child) {
+            if used.insert(parent) {
+                children.push(parent);
+            }
         }
     }
 }

@@ -222,9 +222,10 @@ fn ended(
     host: &HostFacts,
 ) -> (VerdictReason, String) {
     let abi = container.labels.claims().abi;
-    if let (Some(abi), Ok(rejected)) = (abi, &host.rejected)
-        && rejected.iter().any(|rejected| rejected == abi)
-    {
+    let is_rejected = |abi: &&str| {
+        host.rejected.as_ref().is_ok_and(|all| all.iter().any(|rejected| rejected == abi))
+    };
+    if let Some(abi) = abi.filter(is_rejected) {
         let text = format!("its kernel {} was tried and rejected", short_id(abi));
         return (VerdictReason::KernelRejected, text);
     }

@@ -64,6 +64,9 @@ pub(crate) fn on_one_line(text: impl Into<String>) -> String {
     line
 }
 
+/// Its kind has no stable name before Rust 1.87.
+const ENAMETOOLONG: i32 = 36;
+
 /// The cause in words that no engine reacts to.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -84,7 +87,7 @@ pub(crate) fn in_words(error: &io::Error) -> String {
         io::ErrorKind::QuotaExceeded => "the disk quota is used up",
         io::ErrorKind::ReadOnlyFilesystem => "the filesystem is read-only",
         io::ErrorKind::OutOfMemory => "memory has run out",
-        io::ErrorKind::InvalidFilename => "the file name is too long",
+        _ if error.raw_os_error() == Some(ENAMETOOLONG) => "the file name is too long",
         io::ErrorKind::TimedOut => "timed out",
         _ => return without_number(error),
     };
