@@ -11,9 +11,8 @@ use crate::host::os::clock;
 use crate::model::container::deploy_record::Record;
 use crate::model::engine::inventory::{Container, Detail, EngineState, Mounted};
 use crate::model::engine::runtimes::{RanBy, Runtimes};
-use crate::model::engine::verdict::{
-    self, ClaimView, Evidence, Explanation, HostFacts, OVERRIDE, Verdict,
-};
+use crate::model::engine::verdict::{self, ClaimView, Evidence, Explanation, HostFacts, Verdict};
+use crate::model::extension::labels::OVERRIDE;
 use crate::model::kernel::block;
 use crate::model::text::cause::{chain, on_one_line};
 use crate::model::text::short_id::short_id;

@@ -72,7 +72,7 @@ fn no_label(docker: &Docker) {
     let store = docker.data_root().join("containers").join(extension.id()).join("config.v2.json");
     failed.says(&format!(
         "OCI runtime create failed: missing required label io.balena.image.class: config.json has \
-         no annotations, and the image's labels in the container store do not have it ({}): unknown",
+         no annotations, and it is not among the image's labels in the container store ({}): unknown",
         store.display()
     ));
     extension.remove();

@@ -20,6 +20,8 @@
 mod conformance;
 mod container;
 mod full_pipe;
+#[path = "golden.rs"]
+mod only_ours_golden;
 mod intruder;
 mod manager;
 mod programs_only_ours;

@@ -4,11 +4,13 @@ use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
 use crate::model::container::environment::environment;
 use crate::model::container::spec::Mount;
-use crate::model::engine::verdict::{OVERRIDE, REQUIRES_REBOOT};
-use crate::model::extension::claim::{self, ABI, KERNEL_VERSION, OS_VERSION};
+use crate::model::extension::claim;
 use crate::model::extension::glob::Glob;
 use crate::model::extension::label_sources::{Lookup, Store};
-use crate::model::extension::role::{self, CLASS, NotAnExtension};
+use crate::model::extension::labels::{
+    ABI, CLASS, KERNEL_VERSION, OS_VERSION, OVERRIDE, REQUIRES_REBOOT,
+};
+use crate::model::extension::role::{self, NotAnExtension};
 use std::collections::BTreeMap;
 
 const PREFIX: &str = "io.balena.image.";

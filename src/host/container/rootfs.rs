@@ -396,7 +396,10 @@ mod tests {
         assert!(matches!(tree.hook(), Err(Error::Unfit(Unfit::NotExecutable { mode: 0o644, .. }))));
         std::fs::remove_file(tree.path("rootfs/hooks/start")).unwrap();
         std::fs::create_dir(tree.path("rootfs/hooks/start")).unwrap();
-        assert!(matches!(tree.hook(), Err(Error::Unfit(Unfit::NotAFile { what: "a folder", .. }))));
+        assert!(matches!(
+            tree.hook(),
+            Err(Error::Unfit(Unfit::NotAFile { what: "a directory", .. }))
+        ));
         std::fs::remove_dir(tree.path("rootfs/hooks/start")).unwrap();
         tree.file("rootfs/hooks/start", 0o755);
         assert!(tree.hook().unwrap().unwrap().ends_with("/rootfs/hooks/start"));

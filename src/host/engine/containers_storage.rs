@@ -114,7 +114,7 @@ impl Search<'_> {
         self.tried.push(directory);
         let why = match read_if_there(&path) {
             Ok(Some(bytes)) => match StoredLabels::parse_image(&bytes, self.image) {
-                Ok(record) => return Some(Lookup::Found { path: shown(&path), record }),
+                Ok(stored) => return Some(Lookup::Found { path: shown(&path), stored }),
                 Err(error) => error.to_string(),
             },
             Ok(None) => return None,
@@ -218,8 +218,8 @@ mod tests {
 
     #[track_caller]
     fn is_found(lookup: &Lookup) {
-        let Lookup::Found { record, .. } = lookup else { panic!("{lookup:?}") };
-        assert_eq!(record.labels.get("a").map(String::as_str), Some("1"));
+        let Lookup::Found { stored, .. } = lookup else { panic!("{lookup:?}") };
+        assert_eq!(stored.labels.get("a").map(String::as_str), Some("1"));
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn read(id: &str, root: &Path) -> Lookup {
     let path = record_path(id, root);
     let why = match read_if_there(&path) {
         Ok(Some(bytes)) => match StoredLabels::parse(&bytes) {
-            Ok(record) => return Lookup::Found { path: shown(&path), record },
+            Ok(stored) => return Lookup::Found { path: shown(&path), stored },
             Err(error) => error.to_string(),
         },
         Ok(None) => return Lookup::Absent { path: shown(&path), store: Store::Moby },

@@ -2,10 +2,9 @@
 
 use crate::model::container::spec::Mount;
 use crate::model::extension::hook::PATH;
+use crate::model::extension::labels::IMAGE_PREFIX;
 use std::collections::BTreeMap;
 
-/// Labels below this prefix reach the hooks.
-const LABEL_PREFIX: &str = "io.balena.image.";
 /// What the variables of volumes begin with.
 pub(crate) const VOLUME_PREFIX: &str = "EXTENSION_VOLUME_";
 /// The kernel's limit for one string of the environment, its final NUL included (execve(2)).
@@ -81,7 +80,7 @@ pub(crate) fn environment(
 
     let mut sorted: BTreeMap<String, String> = BTreeMap::new();
     for (label, text) in labels {
-        let Some(name) = label.strip_prefix(LABEL_PREFIX) else { continue };
+        let Some(name) = label.strip_prefix(IMAGE_PREFIX) else { continue };
         let origin = Origin::Label(label.clone());
         let name = format!("EXTENSION_IMAGE_{}", name.replace('-', "_").to_uppercase());
         let entry = variable(&name, text, origin)?;

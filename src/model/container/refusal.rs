@@ -1,7 +1,7 @@
 //! Refusals: an extension that is not applied although nothing has failed. `start` succeeds, the proxy ends
 //! with status 1 and the engine shows `Exited (1)`: nothing retries that, unlike a start that fails.
 
-use crate::model::extension::claim::ABI;
+use crate::model::extension::labels::ABI;
 
 /// Why an extension is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::model::engine::inventory::{ExtensionImage, Labels, LastRun, Mounted, Uses};
-use crate::model::extension::claim::{KERNEL_VERSION, OS_VERSION, tests::running};
-use crate::model::extension::role::CLASS;
+use crate::model::extension::claim::tests::running;
+use crate::model::extension::labels::{CLASS, KERNEL_VERSION, OS_VERSION};
 use proptest::prelude::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

@@ -6,16 +6,11 @@ use crate::model::container::deploy_record::{Deployed, Record};
 use crate::model::engine::inventory::{Container, Detail, EngineState, Labels, LastRun};
 use crate::model::engine::runtimes::RanBy;
 use crate::model::extension::claim::{self, Judgement, Mismatch, Running};
+use crate::model::extension::labels::REQUIRES_REBOOT;
 use crate::model::kernel::mounts::HostOverlays;
 use crate::model::text::cause;
 use crate::model::text::short_id::short_id;
 use serde::Serialize;
-
-/// The labels by which an extension says that it takes effect only after a reboot.
-pub(crate) const REQUIRES_REBOOT: [&str; 2] =
-    ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
-/// The label with the extension's priority above the root filesystem.
-pub(crate) const OVERRIDE: &str = "io.balena.image.override";
 
 /// The state of an extension, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

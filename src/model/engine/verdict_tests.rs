@@ -4,6 +4,7 @@ use super::*;
 use crate::model::container::deploy_record::{Heard, MountNamespace, Step};
 use crate::model::engine::inventory::Mounted;
 use crate::model::extension::claim::tests::running;
+use crate::model::extension::labels;
 
 struct Case {
     state: EngineState,
@@ -137,7 +138,7 @@ fn bare() -> Result<HostOverlays, String> {
 
 #[test]
 fn every_reason_has_a_case_that_leads_to_it() {
-    const ABI: (&str, &str) = (claim::ABI, "bb");
+    const ABI: (&str, &str) = (labels::ABI, "bb");
     const REBOOT: (&str, &str) = ("io.balena.update.requires-reboot", "1");
     let why = || "cannot be read".to_owned();
     let blind = Running { os_version: Err(why()), ..running() };
@@ -204,11 +205,11 @@ fn every_reason_has_a_case_that_leads_to_it() {
         (VerdictReason::KernelAbiMismatch, Case { labels: vec![ABI], ..sound() }),
         (
             VerdictReason::KernelVersionMismatch,
-            Case { labels: vec![(claim::KERNEL_VERSION, "5.0.0")], ..sound() },
+            Case { labels: vec![(labels::KERNEL_VERSION, "5.0.0")], ..sound() },
         ),
         (
             VerdictReason::OsVersionMismatch,
-            Case { labels: vec![(claim::OS_VERSION, "1.*")], ..sound() },
+            Case { labels: vec![(labels::OS_VERSION, "1.*")], ..sound() },
         ),
         (VerdictReason::EngineDead, Case { state: EngineState::Dead, ..sound() }),
         (VerdictReason::BeingRemoved, Case { state: EngineState::Removing, ..sound() }),
@@ -219,7 +220,7 @@ fn every_reason_has_a_case_that_leads_to_it() {
         (
             VerdictReason::SystemUnreadable,
             Case {
-                labels: vec![(claim::OS_VERSION, "1.*")],
+                labels: vec![(labels::OS_VERSION, "1.*")],
                 host: HostFacts { running: blind, ..host() },
                 ..sound()
             },
@@ -377,7 +378,7 @@ fn an_extension_that_another_runtime_ran_is_applied_only_if_the_boot_has_layered
 
 #[test]
 fn claims_are_shown_with_the_running_values() {
-    let map = serde_json::json!({claim::KERNEL_VERSION: "5.0.0", claim::OS_VERSION: "2.*"});
+    let map = serde_json::json!({labels::KERNEL_VERSION: "5.0.0", labels::OS_VERSION: "2.*"});
     let labels: Labels = serde_json::from_value(map).unwrap();
     let stock = Running { abi: Ok(None), ..running() };
     let shown = serde_json::to_value(claims(&labels, &stock)).unwrap();

@@ -1,17 +1,13 @@
-//! Claims: what an extension's labels say about the system it was made for, and whether the running
-//! one is that system. All of them must hold; an absent one claims nothing.
+//! Claims: the labels that say which system an extension was built for, and whether the running system
+//! matches them. All claims must match; an absent label is not a claim.
 
 use crate::model::extension::glob::{Glob, Malformed};
+use crate::model::extension::labels::{ABI, KERNEL_VERSION, Labels, OS_VERSION};
 use crate::model::text::cause;
 use crate::model::text::short_id::short_id;
 use std::fmt;
 
-/// The labels that claim something.
-pub(crate) const ABI: &str = "io.balena.image.kernel-abi-id";
-pub(crate) const KERNEL_VERSION: &str = "io.balena.image.kernel-version";
-pub(crate) const OS_VERSION: &str = "io.balena.image.os-version";
-
-/// The token of the kernel's command line that the initramfs puts there.
+/// The initramfs adds this to the kernel's command line.
 const ABI_TOKEN: &str = "balena_kernel_abi=";
 
 /// The running system, or why a part of it cannot be read.
@@ -19,20 +15,20 @@ const ABI_TOKEN: &str = "balena_kernel_abi=";
 pub(crate) struct Running {
     /// `uname -r`, whole.
     pub(crate) kernel_release: Result<String, String>,
-    /// The ABI that the initramfs booted; `None` is the kernel of the OS itself.
+    /// The ABI that the initramfs booted; `None` for the OS's stock kernel.
     pub(crate) abi: Result<Option<String>, String>,
     /// `VERSION_ID` of os-release.
     pub(crate) os_version: Result<String, String>,
 }
 
-/// The ABI on a kernel command line: the first token counts (proc_cmdline(5) has blanks between).
+/// The ABI on a kernel command line (proc_cmdline(5)): the first such token counts.
 pub(crate) fn abi_of(cmdline: &str) -> Option<String> {
     let mut tokens = cmdline.split_ascii_whitespace();
     let abi = tokens.find_map(|token| token.strip_prefix(ABI_TOKEN))?;
     Some(abi.to_owned()).filter(|abi| !abi.is_empty())
 }
 
-/// What an extension claims. An empty label is none.
+/// The claims of an extension. An empty label is not a claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claims<'a> {
     pub(crate) abi: Option<&'a str>,
@@ -40,7 +36,7 @@ pub(crate) struct Claims<'a> {
     pub(crate) os_version: Option<&'a str>,
 }
 
-/// One claim that the running system violates.
+/// A claim that the running system does not match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mismatch {
     KernelAbi { claimed: String, running: Option<String> },
@@ -48,20 +44,26 @@ pub(crate) enum Mismatch {
     OsVersion { claimed: String, running: String },
 }
 
-/// Whether the claims hold.
+/// Whether the claims match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// It claims nothing.
+    /// There are no claims.
     Unclaimed,
     Holds,
-    /// At least one does not; those are here.
+    /// At least one does not match; these are all of those.
     Violated(Vec<Mismatch>),
-    /// None is known to be violated, and at least one cannot be judged: why.
+    /// No mismatch is known, but at least one claim cannot be judged, for these reasons.
     Unknown(Vec<String>),
 }
 
+impl Labels {
+    pub(crate) fn claims(&self) -> Claims<'_> {
+        Claims::of(|name| self.value(name))
+    }
+}
+
 impl<'a> Claims<'a> {
-    /// Picks the claims out of labels.
+    /// Reads the claims from labels.
     pub(crate) fn of(label: impl Fn(&str) -> Option<&'a str>) -> Self {
         let claim = |name| label(name).filter(|text| !text.trim().is_empty());
         Self {
@@ -71,7 +73,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// What of the claims cannot be read, and so claims nothing.
+    /// Why a claim is malformed, and so ignored.
     pub(crate) fn malformed(&self) -> Option<String> {
         let claimed = self.os_version?;
         let why = globs(claimed).err()?;
@@ -80,8 +82,8 @@ impl<'a> Claims<'a> {
         )))
     }
 
-    /// Holds every claim against the running system. A violated claim decides even when another one
-    /// cannot be judged, because all must hold.
+    /// Compares every claim with the running system. One mismatch decides even if another claim cannot be
+    /// judged, because all must match.
     pub(crate) fn judge(&self, running: &Running) -> Judgement {
         let mut violated = Vec::new();
         let mut unknown = Vec::new();
@@ -108,7 +110,7 @@ impl<'a> Claims<'a> {
                 Err(why) => unknown.push(why.clone()),
             }
         }
-        // A claim that cannot be read keeps the extension: `check` tells its author.
+        // A malformed claim keeps the extension; `check` reports it to the author.
         if let Some((claimed, globs)) = self
             .os_version
             .and_then(|claimed| Some((claimed, globs(claimed).ok()?)))

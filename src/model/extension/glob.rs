@@ -1,13 +1,11 @@
-//! Globs with the semantics of Go's `filepath.Match` on Linux, in which the claims on the OS version
-//! are written: `*` and `?` match anything but `/`, `[a-c]` and `[^a-c]` one character, `\` quotes one.
+//! The globs of the `os-version` label, which mean the same as in Go's `filepath.Match` on Linux: `*` and `?`
+//! match anything except `/`, `[a-c]` and `[^a-c]` match one character, `\` quotes one.
 //!
-//! A label may be as long as its author likes, so nothing is built of a pattern: it is read where it
-//! stands, and takes no memory.
+//! The length of a label is not limited, so a pattern is matched in place, without allocating.
 
 use std::str::Chars;
 
-/// Why a text is no pattern: a class that is empty or does not end, a range without its end, or a
-/// quote of nothing.
+/// Why a text is not a pattern.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed glob {pattern:?}: {why}")]
 pub(crate) struct Malformed {
@@ -22,7 +20,7 @@ enum Part<'a> {
     /// `?`
     One,
     Exactly(char),
-    /// What follows `[`, or `[^`.
+    /// `members` begins after `[` or `[^`.
     Class {
         negated: bool,
         members: Chars<'a>,
@@ -34,10 +32,7 @@ enum Part<'a> {
 pub(crate) struct Glob<'a>(&'a str);
 
 impl<'a> Glob<'a> {
-    /// Checks a pattern. The whole of it must be right, whatever it will be held against.
-    ///
-    /// # Errors
-    /// Says what is wrong with it.
+    /// Checks a whole pattern, even the parts that a match may never reach.
     pub(crate) fn parse(pattern: &'a str) -> Result<Self, Malformed> {
         let mut rest = pattern.chars();
         loop {
@@ -64,9 +59,8 @@ impl<'a> Glob<'a> {
 
     /// Whether the whole of `text` matches.
     ///
-    /// Only the last `*` is ever tried again, as in Go: an earlier one that reaches less far leaves
-    /// more to the later ones. So the time is bounded by the square of the text's length, times
-    /// that of the longest class, however many stars there are.
+    /// Only the last `*` is ever extended, as in Go: extending an earlier one could not help a later one. So the
+    /// time is at most the square of the text's length times the length of the longest class.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (mut pattern, mut rest) = (self.0.chars(), text.chars());
         // What follows the last `*`, and the text from where its match ends.
@@ -114,7 +108,7 @@ fn part<'a>(pattern: &mut Chars<'a>) -> Result<Option<Part<'a>>, &'static str> {
     Ok(Some(match found {
         '*' => Part::Any,
         '?' => Part::One,
-        '\\' => Part::Exactly(pattern.next().ok_or("it ends with a quote")?),
+        '\\' => Part::Exactly(pattern.next().ok_or("it ends with a backslash")?),
         '[' => {
             let negated = next_if(pattern, '^');
             let members = pattern.clone();
@@ -129,7 +123,7 @@ fn part<'a>(pattern: &mut Chars<'a>) -> Result<Option<Part<'a>>, &'static str> {
     }))
 }
 
-/// Takes one range of a class, which may be a single character.
+/// Takes one range of a class; a single character is a range, too.
 fn range(class: &mut Chars<'_>) -> Result<(char, char), &'static str> {
     let low = member(class)?;
     let high = if next_if(class, '-') { member(class)? } else { low };
@@ -138,10 +132,10 @@ fn range(class: &mut Chars<'_>) -> Result<(char, char), &'static str> {
 
 fn member(class: &mut Chars<'_>) -> Result<char, &'static str> {
     match class.next() {
-        None => Err("a class [ has no end"),
+        None => Err("a class [ is not closed"),
         Some(']') => Err("a class [ is empty, or a range in it has no end"),
         Some('-') => Err("a range in a class [ has no beginning"),
-        Some('\\') => class.next().ok_or("it ends with a quote"),
+        Some('\\') => class.next().ok_or("it ends with a backslash"),
         Some(plain) => Ok(plain),
     }
 }

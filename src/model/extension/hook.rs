@@ -1,32 +1,31 @@
-//! The image's own hooks: which file, which search path, which limit. `host/container/hook.rs` runs them, in the
-//! environment that `model/container/environment.rs` makes.
+//! The hooks of an image: their paths, search path and time limit. `host/container/hook.rs` runs them, in the
+//! environment from `model/container/environment.rs`.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long a hook may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// The longest that a hook of the spec may ask for: a day. Clocks and what a guard reports have room for
-/// it, which they have not for every number that a configuration can hold.
+/// The largest `timeout` of a hook of the spec. A larger number could overflow a clock or the guard's report.
 const LIMIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The search path of every hook and of the proxy.
 pub(crate) const PATH: &str = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long a hook of the spec with this `timeout`, in seconds, may take.
+/// The time limit of a hook of the spec; `timeout` is in seconds.
 pub(crate) fn limit_of(timeout: Option<i64>) -> Duration {
-    // A spec with one that is not above zero is refused; state that was forged may have it.
+    // `create` refuses a timeout that is not positive, but a forged state may have one.
     let seconds = timeout.and_then(|seconds| u64::try_from(seconds).ok());
     seconds.map_or(LIMIT, |seconds| Duration::from_secs(seconds).min(LIMIT_MAX))
 }
 
-/// The moment an image hook belongs to.
+/// When a hook of the image runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verb {
     Create,
     Start,
     Delete,
-    /// Before the manager removes a stale container: at the top of each of its volumes.
+    /// Before the manager removes a stale container; at the top of each of its volumes.
     Deactivate,
 }
 
@@ -42,7 +41,7 @@ impl Verb {
     }
 }
 
-/// What stands where a hook is looked for, links followed inside the rootfs.
+/// The kind of file at a hook's path, after following links inside the rootfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     File,
@@ -55,20 +54,16 @@ pub(crate) enum FileKind {
     Other,
 }
 
-/// Why a file is no hook that could be run.
+/// Why a file cannot be run as a hook.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    #[error("hook {hook} is {what}, it must be an executable file")]
+    #[error("hook {hook} is {what}, not an executable file")]
     NotAFile { hook: &'static str, what: &'static str },
-    #[error("hook {hook} is not executable (its mode is {mode:04o}): chmod +x it in the image")]
+    #[error("hook {hook} is not executable (mode {mode:04o}): run chmod +x on it in the image")]
     NotExecutable { hook: &'static str, mode: u32 },
 }
 
-/// Decides whether what was found can be run as the hook of `verb`. Of `mode` the permission bits
-/// count.
-///
-/// # Errors
-/// What it is instead of an executable file.
+/// Checks that the file can be run as the hook of `verb`. Only the permission bits of `mode` count.
 pub(crate) fn fitness(verb: Verb, kind: FileKind, mode: u32) -> Result<(), Unfit> {
     let hook = verb.path();
     let what = match kind {
@@ -76,13 +71,13 @@ pub(crate) fn fitness(verb: Verb, kind: FileKind, mode: u32) -> Result<(), Unfit
             return Err(Unfit::NotExecutable { hook, mode: mode & 0o7777 });
         }
         FileKind::File => return Ok(()),
-        FileKind::Folder => "a folder",
+        FileKind::Folder => "a directory",
         FileKind::Fifo => "a FIFO",
         FileKind::Socket => "a socket",
         FileKind::Device => "a device",
         FileKind::LinkToNothing => "a link to nothing inside the rootfs",
         FileKind::LinkLoop => "a loop of links",
-        FileKind::Other => "not a file",
+        FileKind::Other => "a special file",
     };
     Err(Unfit::NotAFile { hook, what })
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What is read of a record.
+/// The labels and the image of a container, from an engine's store.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoredLabels {
     pub(crate) labels: BTreeMap<String, String>,
@@ -15,29 +15,29 @@ pub(crate) struct StoredLabels {
     pub(crate) image: Option<String>,
 }
 
-/// What a look into the store brought.
+/// The result of looking up a container in a store.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    /// A record at `path`.
-    Found { path: String, record: StoredLabels },
-    /// The store has no such container; `path` was tried.
+    /// The store has a record of it at `path`.
+    Found { path: String, stored: StoredLabels },
+    /// The store has no record of it at `path`.
     Absent { path: String, store: Store },
-    /// There is something at `path` that cannot be used.
+    /// The record at `path` cannot be used.
     Unusable { path: String, why: String, store: Store },
 }
 
-/// Whose store it is. What the user can do depends on it.
+/// The engine that the store belongs to, on which the advice to the user depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
     Moby,
     /// containers/storage.
     Podman,
-    /// Nothing says which engine it is; Moby's default was tried.
+    /// The engine is not known; the default of Moby was tried.
     Unknown,
 }
 
 impl Store {
-    /// What the user can do if the store does not lead to the labels.
+    /// What the user can do if the labels cannot be found in the store.
     fn advice(self) -> &'static str {
         match self {
             Self::Moby => "is --docker-root right?",
@@ -58,9 +58,6 @@ fn labels(raw: RawLabels) -> BTreeMap<String, String> {
 
 impl StoredLabels {
     /// Reads the bytes of Moby's `config.v2.json`.
-    ///
-    /// # Errors
-    /// Line and column where the JSON is not such a record.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(remote = "Self", rename_all = "PascalCase")]
@@ -79,10 +76,7 @@ impl StoredLabels {
         Ok(Self { labels, image: raw.image })
     }
 
-    /// Reads the bytes of an OCI image configuration (image-spec config.md), the image being `image`.
-    ///
-    /// # Errors
-    /// Line and column where the JSON is not one.
+    /// Reads the bytes of the OCI image configuration (image-spec config.md) of `image`.
     pub(crate) fn parse_image(bytes: &[u8], image: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(remote = "Self")]
@@ -103,7 +97,7 @@ impl StoredLabels {
 }
 
 impl Lookup {
-    /// The file that was found, or looked for.
+    /// The path that was looked up.
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::Found { path, .. } | Self::Absent { path, .. } | Self::Unusable { path, .. } => {
@@ -114,13 +108,13 @@ impl Lookup {
 }
 
 impl fmt::Display for Lookup {
-    /// The half of a sentence that says where the labels were looked for.
+    /// Half a sentence: where the labels were looked for.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Found { path, .. } => {
                 write!(
                     formatter,
-                    "the image's labels in the container store do not have it ({path})"
+                    "it is not among the image's labels in the container store ({path})"
                 )
             }
             Self::Absent { path, store } => write!(

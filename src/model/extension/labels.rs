@@ -1,19 +1,38 @@
-//! Labels, as the engine's API and its store have them.
+//! The labels of an image: the name of every label that a program reads, and a set of labels as the engine's
+//! API and its store have them.
 
-use crate::model::extension::claim::Claims;
-use crate::model::extension::role::CLASS;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny};
 use std::collections::BTreeMap;
-use std::fmt;
 
-/// The one class of extensions.
+/// The names of all labels begin so. Others are somebody else's.
+pub(crate) const PREFIX: &str = "io.balena.";
+/// The names of the labels that hooks get as environment variables begin so.
+pub(crate) const IMAGE_PREFIX: &str = "io.balena.image.";
+
+/// Makes an image an extension if it is [`OVERLAY`].
+pub(crate) const CLASS: &str = "io.balena.image.class";
+/// The only class.
 pub(crate) const OVERLAY: &str = "overlay";
+/// A claim: the ABI of the kernel that the extension needs, or that its image brings.
+pub(crate) const ABI: &str = "io.balena.image.kernel-abi-id";
+/// A claim: the version of the kernel, `6.1.83`.
+pub(crate) const KERNEL_VERSION: &str = "io.balena.image.kernel-version";
+/// A claim: globs for the version of the OS, separated by commas.
+pub(crate) const OS_VERSION: &str = "io.balena.image.os-version";
+/// The boot-time overlay puts the extension above the root filesystem, in the order of these numbers.
+pub(crate) const OVERRIDE: &str = "io.balena.image.override";
+/// The extension takes effect at the next boot; the second name is an older one.
+pub(crate) const REQUIRES_REBOOT: [&str; 2] =
+    ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
 
-/// Labels whose names begin with this are kept.
-const PREFIX: &str = "io.balena.";
+/// The annotations by which containerd and CRI-O mark a Kubernetes sandbox container.
+pub(crate) const SANDBOX: [(&str, &str); 2] = [
+    ("io.kubernetes.cri.container-type", "sandbox"),
+    ("io.kubernetes.cri-o.ContainerType", "sandbox"),
+];
 
-/// The labels of an object, those of balena alone.
+/// The labels of an object under [`PREFIX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Labels(Vec<(String, String)>);
 
@@ -26,79 +45,33 @@ impl Labels {
         self.value(CLASS) == Some(OVERLAY)
     }
 
-    pub(crate) fn claims(&self) -> Claims<'_> {
-        Claims::of(|name| self.value(name))
-    }
-
     pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
         self.0.iter().cloned().collect()
     }
 }
 
-/// Labels as the API has them: an object of strings. Null, and what is no object at all, are none; a
-/// value that is no text is left out, because nothing may be concluded from it.
+/// Reads an object of strings. Anything else, such as null, has no labels, and a value that is not a string is
+/// left out, because nothing can be concluded from it.
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Labels;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("labels")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Labels, A::Error> {
-                // Of two with one name the last counts, as for other readers of JSON.
-                let mut labels = BTreeMap::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    let text: Text = map.next_value()?;
-                    if name.starts_with(PREFIX) {
-                        labels.insert(name, text.0);
-                    }
-                }
-                let labels = labels.into_iter().filter_map(|(name, text)| Some((name, text?)));
-                Ok(Labels(labels.collect()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Labels, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Labels::default())
-            }
-            fn visit_unit<E>(self) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Labels, E> {
-                Ok(Labels::default())
-            }
-        }
-        deserializer.deserialize_any(Any)
+        // Of two with one name the last counts, as for other readers of JSON.
+        let Or::This(labels) = Or::<BTreeMap<String, Or<String>>>::deserialize(deserializer)?
+        else {
+            return Ok(Self::default());
+        };
+        let labels = labels.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+        let labels = labels.filter_map(|(name, value)| match value {
+            Or::This(text) => Some((name, text)),
+            Or::Other(_) => None,
+        });
+        Ok(Self(labels.collect()))
     }
 }
 
-/// A text, or none for anything else.
-#[derive(Default)]
-struct Text(Option<String>);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Odd {
-            Text(String),
-            Other(IgnoredAny),
-        }
-        Ok(Self(match Odd::deserialize(deserializer)? {
-            Odd::Text(text) => Some(text),
-            Odd::Other(_) => None,
-        }))
-    }
+/// A `T`, or any other JSON value.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Or<T> {
+    This(T),
+    Other(IgnoredAny),
 }

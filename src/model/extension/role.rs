@@ -1,18 +1,9 @@
-//! The extension: which labels count, and what they must say. Labels are OCI annotations; where an
-//! engine does not copy them into `config.json`, its container store has them (`model/extension/label_sources.rs`).
+//! Decides from its labels whether a container is an extension. Labels are OCI annotations; if an engine does not
+//! copy them into `config.json`, they are read from its container store (`model/extension/label_sources.rs`).
 
 use crate::model::extension::label_sources::{Lookup, StoredLabels};
+use crate::model::extension::labels::{CLASS, OVERLAY, PREFIX, SANDBOX};
 use std::collections::BTreeMap;
-
-/// The label that makes an image an extension.
-pub(crate) const CLASS: &str = "io.balena.image.class";
-/// The only class there is.
-const OVERLAY: &str = "overlay";
-/// The annotations by which containerd and CRI-O mark a Kubernetes sandbox container.
-const SANDBOX: [(&str, &str); 2] = [
-    ("io.kubernetes.cri.container-type", "sandbox"),
-    ("io.kubernetes.cri-o.ContainerType", "sandbox"),
-];
 
 /// What a container is to this runtime.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +14,7 @@ pub(crate) enum Role {
     Sandbox,
 }
 
-/// Why a container is no extension.
+/// Why a container is not an extension.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAnExtension {
     #[error("missing required label {CLASS}: {annotations}, and {store}")]
@@ -32,7 +23,7 @@ pub(crate) enum NotAnExtension {
     ClassUnsupported { class: String },
 }
 
-/// How many annotations `config.json` has, as half a sentence.
+/// The number of annotations in `config.json`, displayed as half a sentence.
 #[derive(Debug)]
 pub(crate) struct AnnotationCount(usize);
 
@@ -40,22 +31,19 @@ impl std::fmt::Display for AnnotationCount {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             0 => formatter.write_str("config.json has no annotations"),
-            1 => formatter.write_str("the one annotation of config.json is another"),
-            count => write!(formatter, "the {count} annotations of config.json do not have it"),
+            1 => formatter.write_str("the only annotation in config.json is another one"),
+            count => write!(formatter, "it is not among the {count} annotations in config.json"),
         }
     }
 }
 
-/// Whether the annotations alone say what the container is; only if not is the store worth reading.
+/// Whether the annotations decide what the container is. If not, the store must be read.
 pub(crate) fn annotations_decide(annotations: &BTreeMap<String, String>) -> bool {
     is_sandbox(annotations) || annotations.contains_key(CLASS)
 }
 
-/// Decides what the container is. The first source that has the class wins whole: the annotations,
-/// then the store. `store` is only called when the annotations do not decide.
-///
-/// # Errors
-/// The label that is missing or wrong, and where it was looked for.
+/// Decides what the container is. If the annotations contain [`CLASS`], the labels in the store are ignored; the
+/// two are not merged. `store` is only called if the annotations do not decide.
 pub(crate) fn role(
     annotations: &BTreeMap<String, String>,
     store: impl FnOnce() -> Lookup,
@@ -67,7 +55,7 @@ pub(crate) fn role(
         (annotations.clone(), None)
     } else {
         match store() {
-            Lookup::Found { record: StoredLabels { labels, image }, .. }
+            Lookup::Found { stored: StoredLabels { labels, image }, .. }
                 if labels.contains_key(CLASS) =>
             {
                 (labels, image)
@@ -80,7 +68,7 @@ pub(crate) fn role(
     };
     match labels.get(CLASS).map(String::as_str) {
         Some(OVERLAY) => {
-            let labels = labels.into_iter().filter(|(name, _)| name.starts_with("io.balena."));
+            let labels = labels.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
             Ok(Role::Extension { labels: labels.collect(), image })
         }
         class => {
@@ -109,8 +97,8 @@ mod tests {
     }
 
     fn found(pairs: &[(&str, &str)]) -> Lookup {
-        let record = StoredLabels { labels: map(pairs), image: Some("sha256:1".to_owned()) };
-        Lookup::Found { path: "/s".to_owned(), record }
+        let stored = StoredLabels { labels: map(pairs), image: Some("sha256:1".to_owned()) };
+        Lookup::Found { path: "/s".to_owned(), stored }
     }
 
     #[test]
@@ -148,10 +136,10 @@ mod tests {
         let (path, why) = ("/s".to_owned(), "truncated".to_owned());
         let unusable = || Lookup::Unusable { path, why, store: Store::Moby };
         let error = role(&map(&[("a", "b")]), unusable).unwrap_err().to_string();
-        assert!(error.contains("the one annotation of config.json is another"), "{error}");
+        assert!(error.contains("the only annotation in config.json is another one"), "{error}");
         assert!(error.contains("(/s: truncated)"), "{error}");
         let error = role(&map(&[]), || found(&[("x", "y")])).unwrap_err().to_string();
-        assert!(error.contains("do not have it (/s)"), "{error}");
+        assert!(error.contains("labels in the container store (/s)"), "{error}");
     }
 
     #[test]
