@@ -1,14 +1,14 @@
-//! The entry points for what the engine says, and for what is decided by it.
+//! The entry points for the engine's answers, and for the decisions that depend on them.
 
 use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::model::container::deploy_record::Record;
 use crate::model::engine::api;
-use crate::model::engine::cleanup::{Decision, Fate, Kind, Removal, Window, plan};
+use crate::model::engine::cleanup::{Decision, Fate, ObjectKind, Removal, Window, plan};
 use crate::model::engine::inspection::{Errors, InspectedContainer};
 use crate::model::engine::inventory::{Collector, Inventory, ListedVolumes};
 use crate::model::engine::runtimes::RanBy;
 use crate::model::engine::stored_container;
-use crate::model::engine::verdict::{self, Host, Known};
+use crate::model::engine::verdict::{self, Evidence, HostFacts};
 use crate::model::extension::claim::{Running, abi_of};
 use crate::model::extension::role::CLASS;
 use crate::model::kernel::mounts::{HostOverlays, MountedOverlays};
@@ -43,12 +43,12 @@ pub fn engine_answer(bytes: &[u8]) {
             collector.inventory()
         };
         let containers = collected(Collector::container);
-        containers.unreadable.iter().for_each(|told| assert_printable(told));
+        containers.unreadable.iter().for_each(|why| assert_printable(why));
         if containers.unreadable.is_empty() {
             check_containers(&containers, &value);
         }
         let images = collected(Collector::image);
-        images.unreadable.iter().for_each(|told| assert_printable(told));
+        images.unreadable.iter().for_each(|why| assert_printable(why));
         let listed = ids(&value, "Id");
         assert!(images.images.iter().all(|image| listed.contains(&image.id)));
         if images.unreadable.is_empty() && images.parents.is_empty() {
@@ -59,15 +59,15 @@ pub fn engine_answer(bytes: &[u8]) {
         let mut collector = Collector::default();
         collector.volumes(&listed);
         let inventory = collector.inventory();
-        inventory.unreadable.iter().for_each(|told| assert_printable(told));
+        inventory.unreadable.iter().for_each(|why| assert_printable(why));
         let found: Vec<String> = inventory.volumes.into_iter().map(|volume| volume.name).collect();
-        let told = inventory.unreadable.is_empty() && !value["Volumes"].is_null();
-        assert!(!told || found == ids(&value["Volumes"], "Name"));
+        let is_whole = inventory.unreadable.is_empty() && !value["Volumes"].is_null();
+        assert!(!is_whole || found == ids(&value["Volumes"], "Name"));
     }
     let inspected = decoded::<InspectedContainer>(bytes);
-    if let Some(Ok(told)) = inspected.map(|inspected| inspected.told(Errors::Kept)) {
+    if let Some(Ok(summary)) = inspected.map(|inspected| inspected.summary(Errors::Kept)) {
         let mut container = one_container();
-        told.complete(&mut container);
+        summary.add_to(&mut container);
         assert!(container.volumes().all(|volume| !volume.is_empty()));
     }
     match stored_container::parse(bytes) {
@@ -81,7 +81,7 @@ pub fn engine_answer(bytes: &[u8]) {
     }
 }
 
-/// None for what is refused, which is told in one line; cut off, nothing is taken for a whole answer.
+/// `None` for bytes that are refused, with an error of one line. No prefix of an answer is accepted.
 fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match serde_json::from_slice(bytes) {
         Ok(decoded) => {
@@ -103,7 +103,7 @@ fn ids(list: &Value, id: &str) -> Vec<String> {
 }
 
 fn check_containers(inventory: &Inventory, value: &Value) {
-    // serde reads the fields of an object from a list too, by position, which nobody writes.
+    // serde also reads the fields of an object from a list, by position, which nobody writes.
     if !value.as_array().is_some_and(|all| all.iter().all(Value::is_object)) {
         return;
     }
@@ -112,7 +112,7 @@ fn check_containers(inventory: &Inventory, value: &Value) {
     let own = |one: &&Value| one["Labels"][CLASS] == "overlay";
     let extensions = value.as_array().unwrap().iter().filter(own);
     for (container, value) in inventory.containers.iter().zip(extensions) {
-        assert_eq!(&*container.image_id, value["ImageID"].as_str().unwrap_or_default());
+        assert_eq!(container.image_id, value["ImageID"].as_str().unwrap_or_default());
         for (name, text) in container.labels.to_map() {
             assert!(name.starts_with("io.balena."));
             assert_eq!(value["Labels"][&name], text);
@@ -151,17 +151,17 @@ fn unescaped(path: &str) -> Vec<u8> {
     bytes
 }
 
-/// A whole engine, what it answers to each question under a name: what `cleanup` plans and `status`
-/// says (`model/engine/cleanup.rs`, `model/engine/verdict.rs`).
+/// A whole engine, its answer to each request under a name: the plan of `cleanup` and the verdicts of `status`
+/// (`model/engine/cleanup.rs`, `model/engine/verdict.rs`).
 pub fn cleanup_plan(bytes: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
     let inventory = inventory(&value);
     let text = |name: &str| value[name].as_str().map(str::to_owned);
-    let told = |name: &str| text(name).ok_or_else(|| format!("{name} was not read"));
+    let fact = |name: &str| text(name).ok_or_else(|| format!("{name} was not read"));
     let running = Running {
-        kernel_release: told("release"),
-        abi: told("cmdline").map(|cmdline| abi_of(&cmdline)),
-        os_version: told("os"),
+        kernel_release: fact("release"),
+        abi: fact("cmdline").map(|cmdline| abi_of(&cmdline)),
+        os_version: fact("os"),
     };
     for window in [Window::RollbackPossible, Window::Committed(&running)] {
         let plan = plan(&inventory, window);
@@ -171,16 +171,16 @@ pub fn cleanup_plan(bytes: &[u8]) {
         for (index, decision) in plan.0.iter().enumerate() {
             check_decision(decision, &inventory, window, index);
         }
-        assert_nothing_in_use_goes(&plan.0, &inventory);
+        assert_nothing_in_use_is_removed(&plan.0, &inventory);
     }
-    let host = Host {
+    let host = HostFacts {
         running,
-        overlays: told("mounts").map(|mounts| {
+        overlays: fact("mounts").map(|mounts| {
             let MountedOverlays { overlays, links } = MountedOverlays::parse(&mounts);
             let links = links.into_iter().filter(|link| link.of_root);
             HostOverlays { unnamed: links.map(|link| link.path).collect(), ..overlays }
         }),
-        arm: told("arm").map(Some),
+        armed: fact("arm").map(Some),
         rejected: Ok(text("rejected").into_iter().collect()),
         initramfs_log: text("log").unwrap_or_default(),
         runtime: text("runtime"),
@@ -193,12 +193,11 @@ pub fn cleanup_plan(bytes: &[u8]) {
             (Some(true), RanBy::This),
             (Some(true), RanBy::Another),
         ] {
-            let known = Known { since_boot, record: Ok(record.as_ref()), ran_by };
-            let finding = verdict::find(container, known, &host);
-            // It goes to terminals.
-            assert_printable(&finding.sentence);
-            assert_printable(&finding.next);
-            assert!(!finding.next.is_empty());
+            let evidence = Evidence { since_boot, record: Ok(record.as_ref()), ran_by };
+            let explanation = verdict::explain(container, evidence, &host);
+            assert_printable(&explanation.sentence);
+            assert_printable(&explanation.next);
+            assert!(!explanation.next.is_empty());
         }
         assert!(verdict::claims(&container.labels, &host.running).len() <= 3);
     }
@@ -219,8 +218,8 @@ fn inventory(value: &Value) -> Inventory {
     for container in &mut inventory.containers {
         let inspected = value["inspected"][&container.id].clone();
         let inspected = serde_json::from_value::<InspectedContainer>(inspected);
-        if let Ok(Ok(told)) = inspected.map(|inspected| inspected.told(Errors::Kept)) {
-            told.complete(container);
+        if let Ok(Ok(summary)) = inspected.map(|inspected| inspected.summary(Errors::Kept)) {
+            summary.add_to(container);
         }
     }
     inventory
@@ -236,22 +235,22 @@ fn check_decision(decision: &Decision, inventory: &Inventory, window: Window<'_>
         return assert_printable(&kept.to_string());
     };
     assert_printable(&reason.to_string());
-    // Only an update that has committed makes anything stale.
+    // Nothing is stale before the update has committed.
     let committed = matches!(window, Window::Committed(_));
     assert!(committed || reason.code() != "stale");
     match (decision.object.kind, how) {
-        (Kind::Container, Removal::Container { deactivate }) => {
+        (ObjectKind::Container, Removal::Container { deactivate }) => {
             let container = &inventory.containers[index];
             assert_eq!(container.id, decision.object.id);
             assert!(container.labels.is_extension());
             let volumes: Vec<&str> = container.volumes().collect();
             assert!(deactivate.iter().all(|one| volumes.contains(&one.volume.as_str())));
         }
-        (Kind::Image, Removal::Image { names }) => {
+        (ObjectKind::Image, Removal::Image { names }) => {
             assert!(committed && !names.is_empty());
             assert!(!inventory.foreign.images.contains(decision.object.id.as_str()));
         }
-        (Kind::Volume, Removal::Volume) => {
+        (ObjectKind::Volume, Removal::Volume) => {
             assert!(committed);
             assert!(!inventory.foreign.volumes.contains(&decision.object.id));
         }
@@ -259,30 +258,30 @@ fn check_decision(decision: &Decision, inventory: &Inventory, window: Window<'_>
     }
 }
 
-fn assert_nothing_in_use_goes(plan: &[Decision], inventory: &Inventory) {
-    let goes = |image: &str| {
+fn assert_nothing_in_use_is_removed(plan: &[Decision], inventory: &Inventory) {
+    let is_removed = |image: &str| {
         plan.iter().any(|decision| {
-            decision.object.kind == Kind::Image
+            decision.object.kind == ObjectKind::Image
                 && decision.object.id == image
                 && matches!(decision.fate, Fate::Remove { .. })
         })
     };
-    let stays = inventory.images.iter().map(|image| &image.id).filter(|image| !goes(image));
-    for child in stays.chain(&inventory.foreign_children) {
+    let kept = inventory.images.iter().map(|image| &image.id).filter(|image| !is_removed(image));
+    for child in kept.chain(&inventory.foreign_children) {
         let parent = inventory.parents.get(child);
-        // Two of one id are nothing that an engine has.
-        assert!(parent.is_none_or(|parent| !goes(parent) || parent == child));
+        // No engine has two images with one id.
+        assert!(parent.is_none_or(|parent| !is_removed(parent) || parent == child));
     }
     let (mut images, mut volumes) = (BTreeSet::new(), BTreeSet::new());
     for (container, decision) in inventory.containers.iter().zip(plan) {
         if matches!(decision.fate, Fate::Keep(_)) {
-            images.insert(&*container.image_id);
+            images.insert(container.image_id.as_str());
             volumes.extend(container.volumes());
         }
     }
     for decision in plan.iter().filter(|one| matches!(one.fate, Fate::Remove { .. })) {
         let id = decision.object.id.as_str();
-        assert!(decision.object.kind != Kind::Image || !images.contains(id));
-        assert!(decision.object.kind != Kind::Volume || !volumes.contains(id));
+        assert!(decision.object.kind != ObjectKind::Image || !images.contains(id));
+        assert!(decision.object.kind != ObjectKind::Volume || !volumes.contains(id));
     }
 }

@@ -171,19 +171,19 @@ fn escape(found: char) -> impl Iterator<Item = char> {
 pub fn mounts(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let read = MountedOverlays::parse(&text);
-    let layering = &read.layering;
+    let named = &read.overlays;
     let overlays = || {
         let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         lines.filter(|fields| fields.len() > 3 && fields[2] == "overlay")
     };
-    assert_eq!(layering.root, overlays().any(|fields| fields[1] == "/"));
-    for layer in &layering.layers {
+    assert_eq!(named.root, overlays().any(|fields| fields[1] == "/"));
+    for layer in &named.layers {
         assert!(!layer.is_empty() && !layer.contains(['/', ' ', ',', ':']), "{layer:?}");
-        let named = |fields: Vec<&str>| {
+        let is_named = |fields: Vec<&str>| {
             let below = |last: &str| fields[3].contains(&format!("{layer}/{last}"));
             below("diff") || below("merged") || below("_data")
         };
-        assert!(overlays().any(named), "{layer:?}");
+        assert!(overlays().any(is_named), "{layer:?}");
     }
     // A mount of anything else tells nothing, wherever it stands, nor does an engine's own.
     let other = format!(

@@ -39,7 +39,7 @@ enum Error {
     #[error(transparent)]
     Hook(#[from] hook::Error),
     #[error(
-        "deactivate succeeded, but its mounts may remain on the host: cannot determine whether it ran in the \
+        "deactivate succeeded, but mounts that it removed may remain on the host: cannot determine whether it ran in the \
          mount namespace of process 1 ({why})"
     )]
     Elsewhere { why: String },

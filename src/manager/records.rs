@@ -27,9 +27,6 @@ impl Records {
     }
 
     /// The record of a container.
-    ///
-    /// # Errors
-    /// A sentence that names the file and the cause.
     pub(super) fn of(&self, id: &str) -> Result<Option<Record>, String> {
         match (self.directory()?, ContainerId::parse(id)) {
             (Some(directory), Ok(id)) => {
@@ -41,9 +38,6 @@ impl Records {
     }
 
     /// The error of a recorded deploy that failed.
-    ///
-    /// # Errors
-    /// As [`Self::of`].
     pub(super) fn failure(&self, id: &str) -> Result<Option<String>, String> {
         let record = self.of(id)?;
         let failed = record.as_ref().and_then(Record::last_error);

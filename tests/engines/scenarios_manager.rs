@@ -322,8 +322,8 @@ fn deactivate(docker: &Docker) {
     assert_eq!(image.read("good").trim(), paths[0]);
     assert_eq!(image.read("anonymous").trim(), paths[1]);
     finished
-        .says("container app, which is not an extension, also uses the volume, too")
-        .says("container other, which is not an extension, also uses its folder, too");
+        .says("container app, which is not an extension, also uses the volume")
+        .says("container other, which is not an extension, also uses the volume's directory");
     assert_eq!((image.read("shared"), image.read("bound")), (String::new(), String::new()));
     assert_eq!(containers(docker), ["app", "other"]);
     drop((app, other));

@@ -49,9 +49,6 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects, and negotiates the version of the API.
-    ///
-    /// # Errors
-    /// The engine cannot be reached, does not answer, or has no common version of the API.
     pub(crate) fn connect(engine: Engine, stop: &Arc<Stop>) -> Result<Self, Error> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -96,9 +93,6 @@ impl Client {
 
     /// Requests information about one object. `path` follows the API's version; `what` names the request in
     /// errors.
-    ///
-    /// # Errors
-    /// No answer, an error as an answer, or one that does not follow the API.
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
         // Read whole: it is small, and serde reads single bytes many times slower.
@@ -110,9 +104,6 @@ impl Client {
     }
 
     /// Requests one document that may be as long as a list, and parses it as it arrives.
-    ///
-    /// # Errors
-    /// As `ask`.
     pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
         let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
         self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))

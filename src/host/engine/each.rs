@@ -6,9 +6,6 @@ use std::fmt;
 use std::io::Read;
 
 /// Passes on every item of the list that `reader` has. `null` is an empty list, as Go writes it.
-///
-/// # Errors
-/// The reader's, or line and column where the JSON is not a list.
 pub(super) fn each(reader: impl Read, item: impl FnMut(&RawValue)) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_reader(reader);
     json.deserialize_any(PassOn(item))?;

@@ -13,9 +13,6 @@ const SLICES: [&str; 3] = [
 ];
 
 /// Finds the process of the engine with this socket. Docker and balenaEngine name their pid files like the socket.
-///
-/// # Errors
-/// The pid file and units that were tried, and those that could not be read.
 pub(crate) fn find(host: &HostRoot, socket: &Path) -> Result<EngineProcess, String> {
     let pid_file = socket.with_extension("pid").display().to_string();
     let mut problems = Vec::new();

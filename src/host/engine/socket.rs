@@ -32,9 +32,6 @@ pub(crate) struct UnusableHost {
 }
 
 /// Chooses the engine's socket. `named` is `--host`, `docker_host` the value of `DOCKER_HOST`.
-///
-/// # Errors
-/// `DOCKER_HOST` decides, and does not name a unix socket.
 pub(crate) fn choose(
     named: Option<&PathBuf>,
     docker_host: Option<OsString>,

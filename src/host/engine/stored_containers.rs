@@ -33,9 +33,6 @@ pub(crate) struct Unreadable {
 }
 
 /// Reads all extensions of the store.
-///
-/// # Errors
-/// The directory of the records cannot be listed.
 pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
     let directory = root.path.join("containers");
     let failed = |source| Unreadable { path: root.host.shown(&directory), source };

@@ -40,9 +40,6 @@ pub(crate) enum Error {
 
 impl OperationLock {
     /// Waits for the lock.
-    ///
-    /// # Errors
-    /// The lock was not free before `deadline`, or a signal came.
     pub(crate) fn acquire(host: &HostRoot, deadline: Instant, stop: &Stop) -> Result<Self, Error> {
         let path = host.shown(DIRECTORY).join(NAME);
         let failed = |source| Error::Open { path: path.clone(), source };

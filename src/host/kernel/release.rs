@@ -21,9 +21,6 @@ pub(crate) fn running(host: &HostRoot) -> Running {
 }
 
 /// `uname -r`.
-///
-/// # Errors
-/// Why it cannot be read.
 pub(crate) fn release(host: &HostRoot) -> Result<String, String> {
     let release = host.read("/proc/sys/kernel/osrelease")?.trim().to_owned();
     if release.is_empty() {
@@ -45,18 +42,12 @@ fn os_version(host: &HostRoot) -> Result<String, String> {
 
 /// The overlays that are mounted over the host's files. `stores` are the data roots of engines that may have
 /// the layers.
-///
-/// # Errors
-/// Why they cannot be read.
 pub(crate) fn overlays(host: &HostRoot, stores: &[DataRoot]) -> Result<HostOverlays, String> {
     let mounts = host.read("/proc/mounts")?;
     Ok(layer_links::follow(host, MountedOverlays::parse(&mounts), stores))
 }
 
 /// When the kernel booted, by the current clock.
-///
-/// # Errors
-/// Why it cannot be read.
 pub(crate) fn boot_time(host: &HostRoot) -> Result<SystemTime, String> {
     let stat = host.read("/proc/stat")?;
     let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());

@@ -41,9 +41,6 @@ pub(crate) enum NoCommonVersion {
 }
 
 /// Chooses the version of all further requests from the header `Api-Version` of `GET /_ping`.
-///
-/// # Errors
-/// Both sides have no version in common.
 pub(crate) fn negotiate(header: Option<&str>) -> Result<ApiVersion, NoCommonVersion> {
     let text = header.ok_or(NoCommonVersion::Silent)?;
     let theirs = ApiVersion::parse(text)

@@ -85,9 +85,6 @@ pub(crate) enum Listed {
 }
 
 /// Looks for container `id` in a list of containers.
-///
-/// # Errors
-/// Line and column where the JSON is not such a list.
 pub(crate) fn listed(bytes: &[u8], id: &str) -> Result<Listed, serde_json::Error> {
     #[derive(Deserialize)]
     struct ListedInStorage {
@@ -104,9 +101,6 @@ pub(crate) fn listed(bytes: &[u8], id: &str) -> Result<Listed, serde_json::Error
 
 /// The digest of the configuration that a manifest names (image-spec manifest.md). `None` if it names none,
 /// like an index.
-///
-/// # Errors
-/// Line and column where the JSON is not a manifest.
 pub(crate) fn config_digest(manifest: &[u8]) -> Result<Option<String>, serde_json::Error> {
     #[derive(Deserialize)]
     struct ImageManifest {

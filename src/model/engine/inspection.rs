@@ -74,9 +74,6 @@ impl InspectedContainer {
     }
 
     /// The fields we keep.
-    ///
-    /// # Errors
-    /// The state is missing, on which every decision depends.
     pub(crate) fn summary(mut self, errors: Errors) -> Result<InspectionSummary, NoState> {
         if self.state.as_ref().is_none_or(|state| state.status.is_none()) {
             return Err(NoState);

@@ -44,9 +44,6 @@ struct StoredState {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Parses a record. `None` if the container is not an extension.
-///
-/// # Errors
-/// Line and column where the JSON is not such a record.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error> {
     let stored: StoredContainer = serde_json::from_slice(bytes)?;
     let config =

@@ -141,9 +141,6 @@ pub(crate) fn version_of(release: &str) -> &str {
 }
 
 /// Reads the patterns of an `os-version` label.
-///
-/// # Errors
-/// The first one that is malformed.
 pub(crate) fn globs(label: &str) -> Result<Vec<Glob<'_>>, Malformed> {
     let patterns = label.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
     patterns.map(Glob::parse).collect()

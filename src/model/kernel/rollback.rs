@@ -107,9 +107,6 @@ pub(crate) enum Unclear {
 }
 
 /// Whether a file says that an update can roll back.
-///
-/// # Errors
-/// The file does not have its format.
 pub(crate) fn can_roll_back(form: Form, bytes: &[u8]) -> Result<bool, Unclear> {
     match form {
         Form::Block => Ok(Block::parse(bytes)?.can_roll_back()),
