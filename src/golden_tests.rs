@@ -186,6 +186,7 @@ pub(crate) fn line(name: &str, error: &dyn std::error::Error) -> String {
 }
 
 /// Compares the errors of the file that has the module `path`, or writes them down.
+#[expect(clippy::disallowed_methods, reason = "a test owns the files it writes")]
 pub(crate) fn compare(path: &str, lines: Vec<String>) {
     let inside = path.split("::").skip(1).collect::<Vec<_>>();
     let file = inside.join("/").replace("/golden_errors", ".txt");

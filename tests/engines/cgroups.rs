@@ -1,5 +1,5 @@
-//! A cgroup of its own for a sandbox, in every hierarchy: whatever engines make stays below it, and
-//! goes with it.
+//! A sandbox has its own cgroup in every hierarchy. All cgroups that engines make are below it and are removed
+//! with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ pub(crate) struct Hierarchy {
     pub(crate) mount_point: PathBuf,
     /// `cgroup` or `cgroup2`.
     pub(crate) kind: String,
-    /// What names it to mount(8): `cpu,cpuacct`, `name=systemd`; empty for version 2.
+    /// The options that select it in mount(8): `cpu,cpuacct`, `name=systemd`; empty for version 2.
     pub(crate) options: String,
 }
 
-/// Which hierarchies a sandbox gets to see.
+/// The cgroup hierarchies of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// Those of the host, where the host has them.
+    /// The hierarchies of the host, with the same mount points.
     AsMounted,
-    /// Version 2 alone, at its usual place, as on a system that was never taught version 1.
+    /// Only version 2, at its usual mount point.
     OnlyTwo,
 }
 
@@ -66,7 +66,7 @@ fn hierarchy_of(line: &str) -> Option<Hierarchy> {
     Some(Hierarchy { mount_point, kind: kind.to_owned(), options })
 }
 
-/// What the cgroups of all sandboxes are called, before the pid of their owner.
+/// The prefix of the cgroups of all sandboxes. The pid of their owner follows.
 const NAME: &str = "engine-tests-";
 
 /// One cgroup in every hierarchy. Dropping it removes them, with everything below.
@@ -102,7 +102,7 @@ impl Cgroups {
             .collect()
     }
 
-    /// Removes them. What could not be removed is in the answer.
+    /// Removes them, and returns those that it could not remove.
     pub(crate) fn remove(&self) -> Vec<String> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let mut left: Vec<&PathBuf> = self.dirs.iter().collect();
@@ -122,7 +122,7 @@ impl Drop for Cgroups {
     }
 }
 
-/// Removes what a run that was killed outright could not remove itself.
+/// Removes the cgroups of a run that was killed.
 fn remove_abandoned(mount_point: &Path) {
     for dir in below(mount_point) {
         let owner = dir.file_name().and_then(|name| name.to_str()?.strip_prefix(NAME));
@@ -132,7 +132,7 @@ fn remove_abandoned(mount_point: &Path) {
     }
 }
 
-/// Removes cgroups from the leaves up: their files go with them.
+/// Removes cgroups from the leaves up. Their files are removed with them.
 fn remove_tree(dir: &Path) -> std::io::Result<()> {
     for child in below(dir) {
         remove_tree(&child)?;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::capture::start;
 use crate::finished::Finished;
 
-/// Nothing an engine is asked here takes longer, unless it hangs.
+/// No command of an engine takes longer in these tests, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
-/// What the engines under test need, and the Debian package each comes with.
+/// The programs that the tests need, each with its Debian package.
 const PROGRAMS: [(&str, &str); 12] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io (docker-cli since Debian 13)"),
@@ -25,7 +25,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("tar", "tar"),
 ];
 
-/// Fails, naming them all, when programs are missing.
+/// Fails if programs are missing, and names all of them.
 pub(crate) fn require_programs() {
     let path = std::env::var("PATH").unwrap();
     let is_missing = |program: &str| {

@@ -17,16 +17,16 @@ use crate::sandbox::{RUNTIME, SCRATCH};
 
 const CLIENT: &str = include_str!("cri.py");
 const PAUSE: &str = "localhost/pause:1";
-/// What the kubelet calls the network namespace of the host.
+/// The kubelet's number for the network namespace of the host.
 const NODE: u64 = 2;
 
 pub(crate) struct Cri {
     containerd: Containerd,
-    /// The image of sandbox containers, which holds nothing: the proxy is all there is.
+    /// The image of sandbox containers. It is empty: only the proxy runs.
     pause: Image,
 }
 
-/// A pod, and the request that made it, which every container repeats.
+/// A pod, and the request that made it. The request is repeated for each container.
 pub(crate) struct Pod {
     pub(crate) id: String,
     config: Value,
@@ -34,9 +34,9 @@ pub(crate) struct Pod {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// That of the host.
+    /// The network of the host.
     Node,
-    /// One of its own, from a CNI plugin.
+    /// A network of the pod, from a CNI plugin.
     Pod,
 }
 
@@ -59,11 +59,11 @@ impl Cri {
         });
     }
 
-    /// Puts an image where the kubelet's pulls would have put it.
+    /// Imports an image into the store that the kubelet's pulls use.
     pub(crate) fn import(&self, image: &Image, reference: &str) {
         let archive = image.archive(reference).display().to_string();
         self.containerd.ctr(&["--namespace=k8s.io", "images", "import", &archive]).ok();
-        // The CRI hears of it through an event.
+        // The CRI learns about it from an event.
         let request = json!({ "1": { "1": reference } });
         let ask = || self.call("ImageService/ImageStatus", &request, "1.1");
         let is_known = (0..100).any(|_| {
@@ -101,7 +101,7 @@ impl Cri {
         self.call("RuntimeService/StartContainer", &json!({ "1": id }), "1")
     }
 
-    /// State and exit code, as the kubelet would show them.
+    /// The state and exit code, as the kubelet shows them.
     pub(crate) fn container(&self, id: &str) -> (&'static str, String) {
         let field = |path| self.ask("RuntimeService/ContainerStatus", &json!({ "1": id }), path);
         let state = match field("1.3").as_str() {
@@ -115,7 +115,7 @@ impl Cri {
 
     pub(crate) fn is_ready(&self, pod: &Pod) -> bool {
         let request = json!({ "1": pod.id });
-        // An enumeration's zero, which is READY, is not sent.
+        // READY is the zero of an enumeration, which is not sent.
         let state = self.ask("RuntimeService/PodSandboxStatus", &request, "1.3");
         matches!(state.as_str(), "" | "0")
     }
@@ -126,7 +126,7 @@ impl Cri {
         self.call(&format!("RuntimeService/{method}"), &json!({ "1": id }), "1").ok()
     }
 
-    /// What containerd itself still has of the pods.
+    /// The tasks and containers that containerd still has.
     pub(crate) fn remains(&self) -> String {
         let listed =
             |what| self.containerd.ctr(&["--namespace=k8s.io", what, "list", "-q"]).ok().out;
@@ -152,7 +152,7 @@ impl Cri {
         let socket = self.containerd.dir().join("socket");
         let mut client = Command::new("python3");
         client.args(["-c", CLIENT]).arg(socket).args([method, &request.to_string(), path]);
-        // Far quieter than its default, and nothing of it belongs on the error output.
+        // Without this, gRPC writes messages to standard error.
         run(client.env("GRPC_VERBOSITY", "NONE").current_dir(SCRATCH))
     }
 }
@@ -179,8 +179,8 @@ fn configuration(dir: &Path) -> String {
     )
 }
 
-/// A network plugin that claims an address and touches nothing: which interfaces a pod has is not
-/// the runtime's affair, that it has a network namespace is.
+/// A network plugin that reports an address and configures nothing. The runtime does not care which interfaces
+/// a pod has, but the pod must have a network namespace.
 fn write_cni(dir: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     const PLUGIN: &str = r#"#!/bin/sh
@@ -192,7 +192,7 @@ esac
 "#;
     let plugins = dir.join("cni");
     std::fs::create_dir(&plugins).unwrap();
-    // The CRI asks for the one of its own accord, for the other because of the list.
+    // The CRI calls the first by itself, and the second because it is in the list.
     for name in ["loopback", "claims"] {
         std::fs::write(plugins.join(name), PLUGIN).unwrap();
         let executable = std::fs::Permissions::from_mode(0o755);

@@ -1,4 +1,4 @@
-//! A containerd without an engine on top, driven by `ctr`, with annotations for labels.
+//! A containerd without an engine, driven by `ctr`, with annotations instead of labels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use crate::image::Image;
 use crate::process::wait_for_within;
 use crate::sandbox::RUNTIME;
 
-/// A configuration without what Kubernetes needs.
+/// A configuration without the CRI plugin.
 const PLAIN: &str = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
 
 pub(crate) struct Containerd {
     dir: TempDir,
     daemon: Mutex<Child>,
-    /// The program that starts the daemon, and its options: unshare(1), if it has mounts of its own.
+    /// The command that starts the daemon: unshare(1) with options if it has its own mounts.
     launcher: &'static [&'static str],
 }
 
@@ -52,7 +52,7 @@ impl Containerd {
         Self::launch(&[], |_| PLAIN.to_owned())
     }
 
-    /// Starts one with mounts of its own, from which nothing comes back to the host.
+    /// Starts one with its own mount namespace, which does not propagate to the host.
     pub(crate) fn start_apart() -> Self {
         Self::launch(&["unshare", "--mount", "--propagation=slave"], |_| PLAIN.to_owned())
     }
@@ -160,7 +160,7 @@ impl Engine for Containerd {
     }
 
     fn start(&self, name: &str) -> Finished {
-        // The task of the last run stays until somebody removes it.
+        // The task of the last run remains until it is removed.
         drop(self.ctr(&["task", "remove", name]));
         self.ctr(&["task", "start", "--detach", "--log-uri", &self.log_of(name), name])
     }
@@ -181,7 +181,7 @@ impl Engine for Containerd {
         let listed = self.ctr(&["task", "list"]).out;
         let mut rows = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         match rows.find(|row| row.first() == Some(&name)).and_then(|row| row.get(2).copied()) {
-            // ctr tells the exit status to nobody but a foreground run.
+            // ctr only reports the exit status of a foreground run.
             Some("STOPPED") => Status::Exited(0),
             Some("RUNNING") => Status::Running,
             _ => Status::NotRun,

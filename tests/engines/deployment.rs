@@ -1,4 +1,4 @@
-//! One container of one image on one engine, removed again whatever happens.
+//! One container of one image on one engine. It is always removed again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(crate) struct Deployment<'engine> {
 }
 
 impl<'engine> Deployment<'engine> {
-    /// Imports `image`; nothing runs yet.
+    /// Imports `image`. No container is started yet.
     pub(crate) fn of(image: Image, engine: &'engine dyn Engine) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("container-{}", NEXT.fetch_add(1, Ordering::SeqCst));
@@ -41,7 +41,7 @@ impl<'engine> Deployment<'engine> {
         self.engine.id(&self.name)
     }
 
-    /// The container's log, as soon as `last` is in it: some engines write it at their leisure.
+    /// The container's log, as soon as it contains `last`: some engines write it with a delay.
     #[track_caller]
     pub(crate) fn logs_up_to(&self, last: &str) -> String {
         let mut log = String::new();
@@ -56,7 +56,7 @@ impl<'engine> Deployment<'engine> {
         panic!("{last:?} is not in the log of {} bytes that ends {:?}", log.len(), &log[end..]);
     }
 
-    /// Waits until the container is what an extension is for most of its life.
+    /// Waits until the container has exited with status 0, as a deployed extension has.
     #[track_caller]
     pub(crate) fn assert_deployed(&self) {
         self.assert_status(Status::Exited(0));
@@ -72,7 +72,7 @@ impl<'engine> Deployment<'engine> {
         assert!(reached.is_some(), "{} is {seen:?}, not {wanted:?}", self.name);
     }
 
-    /// Waits until a hook of the deployment under way has left a note.
+    /// Waits until a hook of the running deployment has written a note.
     #[track_caller]
     pub(crate) fn await_note(&self, running: &mut Captured, name: &str) -> String {
         let note = wait_for_within(Duration::from_secs(30), &format!("the note {name}"), || {
@@ -83,12 +83,12 @@ impl<'engine> Deployment<'engine> {
         note.unwrap_or_else(|ended| panic!("no note {name}, for it ended: {ended}"))
     }
 
-    /// Removes the container as a user would, and sees that no process is left of it.
+    /// Removes the container as a user would, and checks that no process of it is left.
     #[track_caller]
     pub(crate) fn remove(self) {
         let id = self.id();
         self.engine.remove(&self.name).ok();
-        processes::assert_gone(&id);
+        processes::assert_no_process(&id);
     }
 }
 

@@ -1,6 +1,6 @@
-//! A dockerd with its own containerd, on a network of its own: what the daemon sees as the host's
-//! belongs to it alone, so a test may compare it, break it, and kill the daemon, while others run beside
-//! it. Its mount namespace is that of process 1, as on most hosts, or one of its own ([`Mounts`]).
+//! A dockerd with its own containerd and its own network namespace, so that a test may change the network and
+//! kill the daemon while other tests run. Its mount namespace is that of process 1, as on most hosts, or its
+//! own ([`Mounts`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,16 +21,16 @@ use crate::leftovers::unmount_below;
 use crate::process::{poll_within, wait_for_within};
 use crate::sandbox::RUNTIME;
 
-/// Which mounts a daemon has.
+/// The mount namespace of a daemon.
 #[derive(Clone, Copy)]
 pub(crate) enum Mounts {
-    /// Those of process 1.
+    /// The mount namespace of process 1.
     OfTheHost,
-    /// A copy that gets what is mounted on the host and gives nothing back: `MountFlags=slave` of a unit.
+    /// A copy that receives mounts of the host and propagates none: `MountFlags=slave` of a unit.
     Slave,
-    /// A copy for itself.
+    /// A copy without propagation.
     Private,
-    /// A copy that gets what is mounted on the host and gives back what it mounts.
+    /// A copy with propagation in both directions.
     Shared,
 }
 
@@ -41,16 +41,15 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
-    /// Starts a daemon that knows the runtime as `extension`.
+    /// Starts a daemon that has the runtime as `extension`.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_among(Mounts::OfTheHost, arguments)
     }
 
-    /// The same, among these mounts.
+    /// Starts a daemon in this mount namespace.
     pub(crate) fn start_among(mounts: Mounts, arguments: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("docker").tempdir().unwrap();
-        // An empty file stands where the machine's own settings would be read from.
-        // What a host would have, but for the place of the binary.
+        // The file replaces the settings of the machine. It is that of a host, except for the path of the program.
         let snippet = include_str!("../../dist/docker/daemon.json");
         let snippet = snippet.replace("/usr/bin/balena-extension-runtime", RUNTIME);
         assert!(snippet.contains(RUNTIME), "dist/docker/daemon.json names another place");
@@ -63,7 +62,7 @@ impl Docker {
         docker
     }
 
-    /// The daemon's process, also after a test failed while it held it.
+    /// The daemon's process, also if a test failed while it held the lock.
     fn daemon(&self) -> MutexGuard<'_, Child> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +74,7 @@ impl Docker {
         }
     }
 
-    /// Waits for an answer; whether there is one within a minute, and before the daemon ends.
+    /// Whether the daemon answers within a minute and before it ends.
     fn comes_up(&self) -> bool {
         let came_up = poll_within(Duration::from_secs(60), || {
             let answers = self.socket().exists() && self.docker(&["version"]).succeeded();
@@ -90,10 +89,10 @@ impl Docker {
         self.restart_while(signal, || ());
     }
 
-    /// The same, with something that happens while the daemon comes up.
+    /// [`Self::restart`], and calls `meanwhile` while the daemon comes up.
     pub(crate) fn restart_while(&self, signal: Signal, meanwhile: impl FnOnce()) {
         let mut daemon = self.daemon();
-        // Its namespaces go with their last process: this one holds them meanwhile.
+        // Its namespaces end with their last process. This process holds them meanwhile.
         let mut holder = nsenter(&daemon).args(["sleep", "300"]).spawn().unwrap();
         wait_for_within(Duration::from_secs(5), "the holder of the namespaces", || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
@@ -129,14 +128,14 @@ impl Docker {
         start(self.client().args(arguments))
     }
 
-    /// Runs a program on what is the host for this daemon.
+    /// Runs a program in the namespaces that are the host's for this daemon.
     #[track_caller]
     pub(crate) fn on_its_host(&self, arguments: &[&str]) -> Finished {
         let mut command = nsenter(&self.daemon());
         run(command.args(arguments))
     }
 
-    /// Where everything of this daemon is.
+    /// The directory of this daemon's files.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
     }
@@ -151,7 +150,7 @@ impl Docker {
         self.dir.path().join("data")
     }
 
-    /// Where containerd keeps the bundles of running containers.
+    /// The bundle of a running container.
     pub(crate) fn bundle(&self, id: &str) -> PathBuf {
         let tasks = "exec/containerd/daemon/io.containerd.runtime.v2.task/moby";
         self.dir.path().join(tasks).join(id)
@@ -193,7 +192,7 @@ fn spawn(mut command: Command, options: &[&str], dir: &Path, arguments: &Vec<Str
         .args(["--config-file", &in_dir("daemon.json"), "--pidfile", &in_dir("socket.pid")])
         .args(["--data-root", &in_dir("data"), "--exec-root", &in_dir("exec")])
         .args(["--host", &format!("unix://{}", in_dir("socket"))])
-        // There is nothing to filter, and a kernel need not have the modules.
+        // The tests need no filter, and the kernel may not have the modules.
         .args(["--iptables=false", "--ip6tables=false", "--userland-proxy=false"])
         .args(["--storage-driver=overlay2", "--bip=172.31.0.1/24"])
         .args(arguments)
@@ -275,7 +274,7 @@ impl Engine for Docker {
     }
 
     fn id(&self, name: &str) -> String {
-        // Not inspect: that waits until the container's start is over.
+        // Not `inspect`, which waits until the start of the container is over.
         let filter = format!("name=^{name}$");
         let listed = self.docker(&["ps", "--all", "--no-trunc", "--quiet", "--filter", &filter]);
         listed.out.trim().to_owned()

@@ -1,4 +1,4 @@
-//! What every engine can do, in one vocabulary, so that a scenario serves them all.
+//! The operations that all engines have, so that a scenario runs on all of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +13,10 @@ use crate::finished::Finished;
 use crate::image::Image;
 use crate::podman::Podman;
 
-/// What a container is to its engine.
+/// The status of a container in its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// Not there, or not started yet.
+    /// It does not exist, or was not started yet.
     NotRun,
     Running,
     Exited(i32),
@@ -29,16 +29,16 @@ pub(crate) trait Engine: Sync {
     /// Puts an image into the engine's store.
     fn import(&self, image: &Image);
 
-    /// Removes an image and whatever the engine keeps of it.
+    /// Removes an image and all that the engine keeps for it.
     fn remove_image(&self, image: &Image);
 
-    /// Deploys an image as a user would, with more arguments for the engine's `run`, and returns
-    /// once the start is over.
+    /// Deploys an image as a user would, with more arguments for the engine's `run`, and waits until the start
+    /// is over.
     fn run(&self, name: &str, image: &Image, arguments: &[&str]) -> Finished {
         self.begin_run(name, image, arguments).finish_within(LIMIT)
     }
 
-    /// [`Engine::run`], left running.
+    /// [`Engine::run`], but does not wait.
     fn begin_run(&self, name: &str, image: &Image, arguments: &[&str]) -> Captured;
 
     /// Starts an exited container again.
@@ -52,7 +52,7 @@ pub(crate) trait Engine: Sync {
     /// Removes a container that is not running.
     fn remove(&self, name: &str) -> Finished;
 
-    /// Removes a container whatever its state, and reports nothing.
+    /// Removes a container in any state. Errors are ignored.
     fn force_remove(&self, name: &str);
 
     fn status(&self, name: &str) -> Status;
@@ -60,18 +60,18 @@ pub(crate) trait Engine: Sync {
     /// The id under which the runtime knows the container.
     fn id(&self, name: &str) -> String;
 
-    /// The same, from the place of the bundle: during a start some engines answer no question.
+    /// The same, from the path of the bundle: some engines answer no question during a start.
     fn id_of_bundle(&self, bundle: &Path) -> String {
         bundle.file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// What the engine kept of the container's output.
+    /// The container's output, as the engine kept it.
     fn logs(&self, name: &str) -> String;
 
     /// The file that the engine reads the proxy's pid from.
     fn pid_file(&self, id: &str) -> PathBuf;
 
-    /// The line in which this engine passes on `reason` from a failed `operation` (create, start).
+    /// This engine's error line for a failed `operation` (create, start) with `reason`.
     fn error(&self, operation: &str, reason: &str) -> String;
 
     /// The exit status of this engine's `run` when the runtime fails.
@@ -87,7 +87,7 @@ pub(crate) struct Engines {
     cri: OnceLock<Cri>,
 }
 
-/// The engines by name, for tables.
+/// The kinds of engines, for tables of scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Docker,
@@ -98,7 +98,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 3] = [Self::Docker, Self::Containerd, Self::Podman];
 
-    /// The part of a test's name that says which engine it ran under.
+    /// The part of a test's name that names the engine.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Docker => "docker",

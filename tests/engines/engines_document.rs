@@ -1,4 +1,4 @@
-//! docs/engines.md: its table is made from the results of the rows, and every run compares.
+//! The tables of docs/engines.md: they are generated from the results of the rows, and every run compares them.
 //!
 //! `WRITE_ENGINES_MD=1` writes the lines of the rows that ran, and the list of the features that do not apply.
 //! The comparison leaves out versions, which change with every update of the system.
@@ -12,13 +12,13 @@ use std::process::Command;
 use crate::feature_table::{Cell, ENGINES, features};
 use crate::rows;
 
-/// Where a row's tests leave their results, in the sandbox.
+/// The directory in the sandbox where the tests of a row write their results.
 pub(crate) const RESULTS: &str = "/run/results";
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/engines.md");
 const BEGIN: &str = "<!-- made by WRITE_ENGINES_MD=1 make e2e; do not edit from here … -->\n";
 const END: &str = "<!-- … to here -->\n";
 
-/// What one row showed.
+/// The results of one row.
 pub(crate) struct Results {
     row: String,
     passed: BTreeSet<String>,
@@ -26,7 +26,7 @@ pub(crate) struct Results {
     versions: Vec<(String, String)>,
 }
 
-/// In the sandbox: leaves what `passed`, and under which versions.
+/// In the sandbox: writes the tests that passed and the versions of the engines.
 pub(crate) fn leave(passed: &BTreeSet<String>) {
     let mut text = String::new();
     for name in passed {
@@ -48,7 +48,7 @@ pub(crate) fn leave(passed: &BTreeSet<String>) {
     fs::write(Path::new(RESULTS).join("results"), text).unwrap();
 }
 
-/// Outside: what a row left in `dir`.
+/// Outside: reads the results of a row from `dir`.
 pub(crate) fn collect(row: &str, dir: &Path) -> Result<Results, String> {
     let file = dir.join("results");
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -68,7 +68,7 @@ pub(crate) fn collect(row: &str, dir: &Path) -> Result<Results, String> {
     Ok(results)
 }
 
-/// Writes the document, or compares it with what the rows showed.
+/// Writes the document, or compares it with the results.
 pub(crate) fn check(results: &[Results]) -> Result<(), String> {
     let old = fs::read_to_string(DOCUMENT).map_err(|error| format!("{DOCUMENT}: {error}"))?;
     let (head, rest) = old.split_once(BEGIN).ok_or("docs/engines.md has lost its first marker")?;
@@ -90,7 +90,7 @@ pub(crate) fn check(results: &[Results]) -> Result<(), String> {
     ))
 }
 
-/// A line of the first table without its version column; any other as it is.
+/// A line of the first table without its version column; other lines unchanged.
 fn without_version(line: &str) -> String {
     let mut cells: Vec<&str> = line.split(" | ").collect();
     if cells.len() > 6 {
@@ -99,7 +99,7 @@ fn without_version(line: &str) -> String {
     cells.join(" | ")
 }
 
-/// The tables, with the lines of rows that did not run as they were in `old`.
+/// The tables. The lines of rows that did not run are those of `old`.
 fn render(results: &[Results], old: &str) -> Result<String, String> {
     let features = features();
     let mut text = String::from("\n| Engine | Version | Row |");

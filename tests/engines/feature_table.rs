@@ -1,16 +1,16 @@
-//! What the tests show, by engine and feature: the plan of docs/engines.md.
+//! The features in docs/engines.md, and for each engine the tests that show them.
 
 /// A cell of the table.
 pub(crate) enum Cell {
-    /// The tests that show it, by the end of their names.
+    /// The tests that show it, without row and engine.
     Shown(&'static [&'static str]),
-    /// Why there is nothing to show.
+    /// Why the feature does not apply.
     NotApplicable(&'static str),
 }
 
 use Cell::{NotApplicable as Na, Shown};
 
-/// The engines, as the tests' names have them and as people do.
+/// The engines: their names in the tests, and in the document.
 pub(crate) const ENGINES: [(&str, &str); 4] = [
     ("docker", "Docker"),
     ("containerd", "containerd (ctr)"),

@@ -1,5 +1,5 @@
-//! Generated archives of images, as `docker save` writes them: valid ones, and ones with faults in any
-//! combination. The names are few, so that entries meet each other.
+//! Generated archives of images, as `docker save` writes them: valid ones, and archives with faults in any
+//! combination. There are few names, so that entries interfere with each other.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-/// The same numbers every time (a linear congruential generator).
+/// The same random numbers in each run (a linear congruential generator).
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
@@ -25,10 +25,10 @@ impl Numbers {
     }
 }
 
-/// An archive, and what is in it, for people.
+/// An archive, and a description of its contents for people.
 pub(crate) struct Generated {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) story: String,
+    pub(crate) description: String,
     /// Whether it has a layer that older engines cannot unpack.
     pub(crate) has_zstd: bool,
 }
@@ -84,17 +84,17 @@ const TARGETS: [&str; 14] =
 
 /// Makes the archive number `serial`.
 pub(crate) fn generate(numbers: &mut Numbers, serial: usize) -> Generated {
-    let mut made = Generated { bytes: Vec::new(), story: String::new(), has_zstd: false };
+    let mut made = Generated { bytes: Vec::new(), description: String::new(), has_zstd: false };
     let mut layers = Vec::new();
     for index in 0..1 + numbers.below(3) {
-        made.story.push_str(&format!("layer {index}:"));
-        layers.push(layer(numbers, &format!("serial-{serial}-{index}"), &mut made.story));
+        made.description.push_str(&format!("layer {index}:"));
+        layers.push(layer(numbers, &format!("serial-{serial}-{index}"), &mut made.description));
     }
     if numbers.one_in(10) {
-        made.story.push_str(" the last layer twice;");
+        made.description.push_str(" the last layer twice;");
         layers.push(layers.last().unwrap().clone());
     }
-    let config = configuration(numbers, &layers, &mut made.story);
+    let config = configuration(numbers, &layers, &mut made.description);
     let mut files = Vec::new();
     for (index, layer) in layers.into_iter().enumerate() {
         let name =
@@ -117,7 +117,7 @@ pub(crate) fn generate(numbers: &mut Numbers, serial: usize) -> Generated {
     made
 }
 
-fn configuration(numbers: &mut Numbers, layers: &[Vec<u8>], story: &mut String) -> Value {
+fn configuration(numbers: &mut Numbers, layers: &[Vec<u8>], description: &mut String) -> Value {
     let id = |layer: &Vec<u8>| {
         let hash = Sha256::digest(layer);
         format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
@@ -145,52 +145,57 @@ fn configuration(numbers: &mut Numbers, layers: &[Vec<u8>], story: &mut String) 
         _ => {}
     }
     if fault < 10 {
-        story.push_str(&format!(" configuration with {fault};"));
+        description.push_str(&format!(" configuration with {fault};"));
     }
     config
 }
 
-/// Compressed, cut off, or as it is.
+/// The layer compressed, cut off, or unchanged.
 fn packed(numbers: &mut Numbers, layer: Vec<u8>, made: &mut Generated) -> Vec<u8> {
     match numbers.below(24) {
         0 => {
-            made.story.push_str(" a layer with gzip;");
+            made.description.push_str(" a layer with gzip;");
             let mut encoder =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&layer).unwrap();
             encoder.finish().unwrap()
         }
         1 => {
-            made.story.push_str(" a layer with zstd;");
+            made.description.push_str(" a layer with zstd;");
             made.has_zstd = true;
             let level = ruzstd::encoding::CompressionLevel::Fastest;
             ruzstd::encoding::compress_to_vec(layer.as_slice(), level)
         }
         2 if layer.len() > 2048 => {
-            made.story.push_str(" a layer that is cut off;");
+            made.description.push_str(" a layer that is cut off;");
             layer[..layer.len() - 1024 - 512].to_vec()
         }
         _ => layer,
     }
 }
 
-fn layer(numbers: &mut Numbers, serial: &str, story: &mut String) -> Vec<u8> {
+fn layer(numbers: &mut Numbers, serial: &str, description: &mut String) -> Vec<u8> {
     let mut bytes = Vec::new();
     entry(&mut bytes, EntryType::Regular, serial, "", 0o644, b"x");
     for index in 0..2 + numbers.below(5) {
-        // In a folder of its own it meets no other.
+        // In its own directory it does not interfere with other entries.
         let folder = if numbers.one_in(4) { String::new() } else { format!("own-{index}/") };
-        random_entry(numbers, &folder, &mut bytes, story);
+        random_entry(numbers, &folder, &mut bytes, description);
     }
     if numbers.one_in(6) {
-        story.push_str(" no end blocks;");
+        description.push_str(" no end blocks;");
     } else {
         bytes.resize(bytes.len() + 1024, 0);
     }
     bytes
 }
 
-fn random_entry(numbers: &mut Numbers, folder: &str, bytes: &mut Vec<u8>, story: &mut String) {
+fn random_entry(
+    numbers: &mut Numbers,
+    folder: &str,
+    bytes: &mut Vec<u8>,
+    description: &mut String,
+) {
     let name = numbers.any(&NAMES);
     let target = numbers.any(&TARGETS);
     let (kind, name, target) = match numbers.below(20) {
@@ -204,33 +209,33 @@ fn random_entry(numbers: &mut Numbers, folder: &str, bytes: &mut Vec<u8>, story:
         _ => match numbers.below(4) {
             0 => (EntryType::Continuous, name, ""),
             1 => (EntryType::Symlink, name, ""),
-            2 => return attribute(numbers, bytes, story),
+            2 => return attribute(numbers, bytes, description),
             _ => (EntryType::Directory, numbers.any(&WHITEOUTS), ""),
         },
     };
     let name = &format!("{folder}{name}");
-    story.push_str(&format!(" {} {name}", char::from(kind.as_byte())));
+    description.push_str(&format!(" {} {name}", char::from(kind.as_byte())));
     if !target.is_empty() {
-        story.push_str(&format!(" -> {target}"));
+        description.push_str(&format!(" -> {target}"));
     }
-    story.push(';');
+    description.push(';');
     let mode = [0o644, 0o755, 0o4755, 0o700][numbers.below(4)];
     let content: &[u8] = if kind == EntryType::Regular { b"content" } else { b"" };
     entry(bytes, kind, name, target, mode, content);
 }
 
 /// A file with an extended attribute.
-fn attribute(numbers: &mut Numbers, bytes: &mut Vec<u8>, story: &mut String) {
+fn attribute(numbers: &mut Numbers, bytes: &mut Vec<u8>, description: &mut String) {
     let capability = [&[1, 0, 0, 2, 10, b'\n'][..], &[0; 14]].concat();
     let all: [(&str, &[u8]); 4] = [
         ("security.capability", &capability),
         ("security.capability", b"nonsense"),
         ("user.note", b"two\nlines"),
-        // The length fits no list.
+        // The length is not that of an ACL.
         ("system.posix_acl_access", b"\x02\0\0\0nonsense!"),
     ];
     let (name, value) = all[numbers.below(all.len())];
-    story.push_str(&format!(" a file with {name} of {} bytes;", value.len()));
+    description.push_str(&format!(" a file with {name} of {} bytes;", value.len()));
     let record = [format!("SCHILY.xattr.{name}=").as_bytes(), value, b"\n"].concat();
     let digits = if record.len() + 3 > 99 { 3 } else { 2 };
     let length = record.len() + digits + 1;
@@ -239,7 +244,7 @@ fn attribute(numbers: &mut Numbers, bytes: &mut Vec<u8>, story: &mut String) {
     entry(bytes, EntryType::Regular, "f", "", 0o755, b"x");
 }
 
-/// An entry with the name as it is given, which the library would not write.
+/// An entry with any name, including names that the library rejects.
 fn entry(
     bytes: &mut Vec<u8>,
     kind: EntryType,

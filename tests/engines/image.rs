@@ -1,5 +1,5 @@
-//! Extension images for tests: a root filesystem that holds hooks and nothing else. Hooks run on the
-//! host, so an extension needs no programs of its own.
+//! Extension images for tests: a root filesystem with only hooks. Hooks run on the host, so an extension needs
+//! no programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,7 +63,7 @@ impl Image {
         self.dir.path().join("rootfs")
     }
 
-    /// A directory of the host in which hooks and tests leave each other notes.
+    /// A directory on the host that hooks and tests use to exchange notes.
     pub(crate) fn notes(&self) -> PathBuf {
         self.dir.path().join("notes")
     }
@@ -72,13 +72,13 @@ impl Image {
         self.notes().join(name)
     }
 
-    /// What a hook wrote to `name`; nothing if there is no such note.
+    /// The note `name` of a hook; empty if there is none.
     pub(crate) fn read(&self, name: &str) -> String {
         let bytes = fs::read(self.note(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Leaves a note for hooks.
+    /// Writes a note for hooks.
     pub(crate) fn write(&self, name: &str, content: &str) {
         fs::write(self.note(name), content).unwrap();
     }
@@ -90,7 +90,7 @@ impl Image {
         path
     }
 
-    /// What `import` must be told besides the content, as `--change` arguments.
+    /// The `--change` arguments of `import`.
     pub(crate) fn changes(&self) -> Vec<String> {
         let labels = self.labels.iter().map(|(key, value)| format!("--change=LABEL {key}={value}"));
         // Engines refuse an image with nothing to run.
@@ -128,7 +128,7 @@ fn oci_architecture() -> &'static str {
     }
 }
 
-/// Writes a file that is there, whole, or not at all: hooks poll for it.
+/// Writes a file atomically, because hooks poll for it.
 pub(crate) fn touch(path: &Path) {
     fs::write(path, "").unwrap();
 }

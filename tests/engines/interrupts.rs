@@ -1,5 +1,4 @@
-//! Ctrl-C and its relatives, taken by one thread, so that whatever runs at that moment is ended in
-//! good order and everything of it is removed.
+//! One thread receives Ctrl-C and similar signals, stops the current work and lets it be cleaned up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +14,7 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Takes these signals away from all threads. Must be called before there is a second one.
+    /// Blocks these signals in all threads. Must be called before a second thread starts.
     pub(crate) fn watch() -> Arc<Self> {
         let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
         signals.thread_block().expect("sigprocmask");
@@ -32,12 +31,12 @@ impl Interrupts {
         interrupts
     }
 
-    /// Whether one came.
+    /// Whether a signal has arrived.
     pub(crate) fn came(&self) -> bool {
         self.came.load(Ordering::SeqCst)
     }
 
-    /// Says what ends the work that begins now, which replaces what ended the work before.
+    /// Sets the function that stops the current work. It replaces the previous one.
     pub(crate) fn on_interrupt(&self, stop: impl FnOnce() + Send + 'static) {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop));
         if self.came() {

@@ -1,5 +1,4 @@
-//! What a sandbox looked like before any engine started, to compare with what is there when all of
-//! them have stopped.
+//! Compares a sandbox after all engines have stopped with its state before any engine started.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +23,7 @@ impl Snapshot {
         Self { mounts: mounts(), processes }
     }
 
-    /// Fails, naming everything, when something is left.
+    /// Fails if anything is left, and lists all of it.
     pub(crate) fn compare(&self) {
         // The last shims and their children may still be about to exit.
         let nothing = || self.left().is_empty().then_some(());
@@ -54,7 +53,8 @@ fn mounts() -> BTreeSet<String> {
     mounts.lines().map(str::to_owned).collect()
 }
 
-/// The states that the runtime keeps without `--root`, and the places of rootfs that it attaches for hooks.
+/// The state directories of the runtime without `--root`, and the directories where it attaches a rootfs for
+/// hooks.
 fn states() -> Vec<PathBuf> {
     let of_containerd = Path::new("/run/containerd/runc");
     let own = ["/run/balena-extension-runtime", "/run/balena-extension-runtime-rootfs"];
@@ -76,8 +76,8 @@ fn leaves() -> Vec<PathBuf> {
     found
 }
 
-/// Unmounts what an engine mounted in its own folder for itself and leaves: network namespaces, and the folder of
-/// a storage driver.
+/// Unmounts the mounts that an engine leaves in its own directory: network namespaces, and the directory of a
+/// storage driver.
 pub(crate) fn unmount_below(folder: &Path) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));

@@ -1,14 +1,14 @@
 //! The runtime under real engines: dockerd, containerd and Podman, as they are installed here and as
 //! a newer Debian ships them.
 //!
-//! One program in three stages, told apart by [`sandbox::STAGE`]: the outermost one starts a sandbox
-//! for every row of [`rows`] and cleans up after it; the middle one is process 1 of that sandbox and
-//! turns it into a machine of its own; the innermost one runs the tests. No engine of the host is
-//! asked anything, and nothing of the host is written to.
+//! The program has three stages, which [`sandbox::STAGE`] distinguishes. The outermost starts a sandbox for
+//! every row of [`rows`] and cleans up after it. The middle one is process 1 of that sandbox and prepares it as
+//! a separate machine. The innermost runs the tests. The tests use no engine of the host and write nothing to
+//! the host.
 //!
-//! `RUNTIME_UNDER_TEST` names the runtime (default: the one at the top of the checkout);
-//! `ENGINE_ROWS` the rows (default: all of them). `WRITE_ENGINES_MD=1` writes the results into
-//! docs/engines.md; without it they are compared with what stands there.
+//! `RUNTIME_UNDER_TEST` and `MANAGER_UNDER_TEST` name the programs (default: those at the top of the checkout),
+//! `ENGINE_ROWS` the rows (default: all). `WRITE_ENGINES_MD=1` writes the results to docs/engines.md; without
+//! it they are compared with that file.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The innermost stage: every scenario on every engine, then a look at what is left.
+/// The innermost stage: runs every scenario on every engine, then checks what is left.
 fn run_tests() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Most tests wait for an engine, not for a CPU.
@@ -87,7 +87,7 @@ fn run_tests() -> ExitCode {
 
     let mut suite = Suite::of_this_row();
     suite.test("the_programs_the_engines_need_are_installed", command::require_programs);
-    // The longest first: whatever starts last decides how long the whole takes.
+    // The longest first, because the tests that start last determine the total time.
     scenarios_every_engine::add_to(&mut suite, &engines);
     scenarios_failing_hooks::add_to(&mut suite, &engines);
     scenarios_docker::add_to(&mut suite, &engines);
@@ -110,7 +110,7 @@ fn run_tests() -> ExitCode {
         return ExitCode::SUCCESS;
     }
 
-    // The trials held the other references: this stops the engines.
+    // The trials held the other references, so this stops the engines.
     drop(engines);
     let mut after = Suite::of_this_row();
     after.test("nothing_is_left_of_all_this", move || before.compare());

@@ -1,4 +1,4 @@
-//! Podman with a store of its own. It has no daemon: every command drives conmon and the runtime.
+//! Podman with its own store. It has no daemon: every command runs conmon and the runtime.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::finished::Finished;
 use crate::image::Image;
 use crate::leftovers::unmount_below;
 use crate::process::wait_for_within;
-use crate::processes::assert_gone;
+use crate::processes::assert_no_process;
 use crate::sandbox::RUNTIME;
 
 pub(crate) struct Podman {
     dir: TempDir,
-    /// Further options of every command.
+    /// More options for every command.
     options: Vec<String>,
-    /// Who holds the network and mount namespaces that are its host's, if those are not everybody's.
+    /// The process that holds the network and mount namespaces of this Podman's host, if it has its own.
     holder: Option<Child>,
-    /// Bridges are under test here, not netfilter, of which a kernel need not have every kind.
+    /// Disables the firewall: the tests need bridges, but the kernel may not have netfilter.
     without_firewall: bool,
 }
 
@@ -33,22 +33,22 @@ impl Podman {
         Self { dir, options: Vec::new(), holder: None, without_firewall: false }
     }
 
-    /// The same, with further options of every command.
+    /// Adds options to every command.
     pub(crate) fn with(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(|option| (*option).to_owned()));
         self
     }
 
-    /// Where its images and containers are.
+    /// The directory of its images and containers.
     pub(crate) fn graph_root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
-    /// One that has a host's network to itself, with no interface but those that it makes. Its mounts,
-    /// too, are its own: `/run/netns` stays one for good once it has made a network.
+    /// A Podman with its own network namespace, which only has the interfaces that it makes. It also has its
+    /// own mounts, because `/run/netns` remains a mount once it has made a network.
     pub(crate) fn apart() -> Self {
         let mut podman = Self::new();
-        // Shared among themselves, as on a host, but not with those of the sandbox.
+        // Shared with each other, as on a host, but not with the sandbox.
         let script = "mount --make-rshared /; exec sleep 300";
         let held = ["--mount", "--net", "sh", "-ec", script];
         let holder = Command::new("unshare").args(held).spawn().unwrap();
@@ -57,12 +57,12 @@ impl Podman {
             name.starts_with(b"sleep").then_some(())
         });
         podman.holder = Some(holder);
-        // The netavark of 4.3 must have one, and is content with iptables.
+        // The netavark of 4.3 needs a firewall, and iptables suffices.
         podman.without_firewall = !podman.podman(&["--version"]).ok().out.contains("version 4.");
         podman
     }
 
-    /// Runs a program on what is the host for this one.
+    /// A command in the namespaces that are the host's for this Podman.
     pub(crate) fn on_its_host(&self, program: &str) -> Command {
         let Some(holder) = &self.holder else { return Command::new(program) };
         let mut command = Command::new("nsenter");
@@ -82,8 +82,8 @@ impl Drop for Podman {
             drop(holder.kill());
             drop(holder.wait());
         }
-        // conmon's last command mounts the store once more.
-        assert_gone(self.dir.path().file_name().and_then(|name| name.to_str()).unwrap());
+        // The last command of conmon mounts the store again.
+        assert_no_process(self.dir.path().file_name().and_then(|name| name.to_str()).unwrap());
         unmount_below(self.dir.path());
     }
 }
@@ -95,9 +95,9 @@ impl Engine for Podman {
             client.env("NETAVARK_FW", "none");
         }
         let in_dir = |name: &str| self.dir.path().join(name);
-        // With a user namespace, Podman 5 leaves a folder there.
+        // With a user namespace, Podman 5 leaves a directory there.
         client.env("TMPDIR", self.dir.path());
-        // Podman 5 would put its opinion of cgroups into every log that it shows.
+        // Otherwise Podman 5 writes a warning about cgroups into every log.
         client.env("PODMAN_IGNORE_CGROUPSV1_WARNING", "1");
         client
             .args(["--root".into(), in_dir("root"), "--runroot".into(), in_dir("run")])
@@ -121,7 +121,7 @@ impl Engine for Podman {
         let words = ["run", "--name", name, "--log-driver=k8s-file"];
         let mut command = self.client();
         if !arguments.iter().any(|word| word.starts_with("--network")) {
-            // Its bridge would be made on everybody's host.
+            // Otherwise Podman makes its bridge in the network namespace of all tests.
             command.args(words).arg("--network=none");
         } else {
             command.args(words);
@@ -135,7 +135,7 @@ impl Engine for Podman {
     }
 
     fn start_after_failure(&self, name: &str) -> Finished {
-        // Podman 5 takes it for initialized for ever, until somebody stops it. (4.3 finds out.)
+        // Podman 5 treats it as initialized until it is stopped. 4.3 notices by itself.
         self.podman(&["stop", "--time=1", name]).ok();
         self.start(name)
     }

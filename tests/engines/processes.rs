@@ -8,23 +8,23 @@ use nix::unistd::Pid;
 use crate::proc_fs::{Process, processes};
 use crate::process::{poll_within, wait_for_within};
 
-/// Ends the process whose pid a hook noted, if it is still there.
+/// Kills the process whose pid a hook noted, if it still exists.
 pub(crate) fn end_noted(pid: &str) {
     if let Ok(pid) = pid.trim().parse() {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
-/// The processes whose command line mentions `id`, also in a path: shim, runtime, proxy, conmon.
+/// The processes whose command line contains `id`, also in a path: shim, runtime, proxy, conmon.
 pub(crate) fn processes_of(id: &str) -> Vec<Process> {
     let is_id = |word: &String| word.split(['/', '=']).any(|part| part == id);
     let mentions = |process: &Process| process.arguments().iter().any(is_id);
     processes().into_iter().filter(mentions).collect()
 }
 
-/// Waits until no process mentions `id` any more.
+/// Waits until no process has `id` in its command line.
 #[track_caller]
-pub(crate) fn assert_gone(id: &str) {
+pub(crate) fn assert_no_process(id: &str) {
     assert!(id.len() > 4, "{id:?} is no container id");
     let gone = || processes_of(id).is_empty().then_some(());
     if poll_within(Duration::from_secs(10), gone).is_none() {
@@ -37,7 +37,7 @@ fn proxies(id: &str) -> Vec<Process> {
     processes_of(id).into_iter().filter(is_proxy).collect()
 }
 
-/// Fails the test when a proxy of the container is left, now or within a moment.
+/// Fails the test if a proxy of the container does not end.
 #[track_caller]
 pub(crate) fn assert_no_proxy(id: &str) {
     let gone = || proxies(id).is_empty().then_some(());

@@ -1,5 +1,5 @@
-//! The rows of the matrix: one for every generation of engines, each with a root filesystem that
-//! has its three engines installed.
+//! The rows of the matrix: one for every generation of engines, each with a root filesystem in which its
+//! engines are installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use crate::engines_document;
 use crate::interrupts::Interrupts;
 use crate::sandbox::{self, Outcome};
 
-/// What a minimal Debian lacks to serve as a row.
+/// The packages that a row needs besides a minimal Debian.
 const PACKAGES: &str =
     "ca-certificates,conmon,containerd,docker.io,docker-cli,iproute2,iptables,netavark,podman,runc";
 
-/// What it lacks further, and only apt-get can configure: debootstrap does not know the order.
+/// More packages, which only apt-get can configure: debootstrap does not determine the order.
 const MORE_PACKAGES: &str = "python3-grpcio";
 
 /// Makes the root filesystem $3 of the suite $2 with the packages $1 and $4.
@@ -57,7 +57,7 @@ pub(crate) fn run_all() -> ExitCode {
             Outcome::Passed(of_row) => results.extend(of_row),
             Outcome::Failed(_) if interrupts.came() => return interrupted(),
             Outcome::Failed(reason) => {
-                // In the words of libtest, so that nobody takes silence for success.
+                // In the format of libtest, so that silence is not taken for success.
                 println!("test {name}::the_tests_of_this_row_pass ... FAILED\n\n{reason}\n");
                 result = ExitCode::from(101);
             }
@@ -65,7 +65,7 @@ pub(crate) fn run_all() -> ExitCode {
         }
     }
     if result != ExitCode::SUCCESS || std::env::args_os().len() > 1 {
-        // With a filter, or after a failure, much has not been seen.
+        // With a filter, or after a failure, many tests have no result.
         println!("docs/engines.md was not compared with this run, which is not a whole one");
         return result;
     }
@@ -101,23 +101,23 @@ fn row(name: &str, interrupts: &Interrupts) -> Result<Row, String> {
     }
 }
 
-/// A Debian of that name in the build directory, made when it is not there yet.
+/// A Debian of that name in the build directory. It is made if it does not exist.
 fn debian(suite: &str, interrupts: &Interrupts) -> Result<PathBuf, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let root = cache.join(format!("engines-{suite}"));
-    // What was once made with fewer packages is made again.
+    // A root filesystem that was made with other packages is made again.
     let packages = fs::read_to_string(root.join("etc/engines-packages"));
     if packages.is_ok_and(|known| known == format!("{PACKAGES},{MORE_PACKAGES}\n")) {
         return Ok(root);
     }
     remove_dir(&root)?;
-    // Made under another name: one that was interrupted must not look complete.
+    // It is made under another name, so that an interrupted one does not look complete.
     let unfinished = cache.join(format!("engines-{suite}.unfinished"));
     remove_dir(&unfinished)?;
     println!("making {} with debootstrap (once; a few minutes)", root.display());
     let log = cache.join(format!("engines-{suite}.log"));
     let output = fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
-    // In namespaces of its own: its mounts and processes end with it, also when it is killed.
+    // In its own namespaces, so that its mounts and processes end with it, also if it is killed.
     let mut debootstrap = Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child", "--"])
         .args(["sh", "-ec", MAKE_ROOT, "make-root", PACKAGES, suite])
@@ -133,7 +133,8 @@ fn debian(suite: &str, interrupts: &Interrupts) -> Result<PathBuf, String> {
     });
     let made = debootstrap.wait().map_err(|error| format!("debootstrap: {error}"))?;
     interrupts.on_interrupt(|| ());
-    // unshare, when killed, leaves its child to this process: only then is nobody writing any more.
+    // If unshare was killed, this process becomes the parent of its child. Wait until it does not write any
+    // more.
     while nix::sys::wait::wait().is_ok() {}
     if !made.success() {
         remove_dir(&unfinished)?;

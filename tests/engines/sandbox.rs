@@ -1,8 +1,8 @@
-//! The sandbox: a machine of its own for one row, made of namespaces.
+//! The sandbox: a separate machine for one row, made of namespaces.
 //!
-//! Its root is an overlay over the row's root filesystem with all changes in memory; its processes,
-//! mounts, network and cgroups are its own. So nothing that happens in it can harm the host, and
-//! when its process 1 ends, however it ends, the kernel takes everything else along.
+//! Its root is an overlay over the row's root filesystem, with all changes in memory. It has its own processes,
+//! mounts, network and cgroups. So nothing in it can harm the host, and when its process 1 ends, the kernel
+//! ends everything else.
 
 use std::fs;
 use std::io::Read as _;
@@ -20,7 +20,7 @@ use crate::interrupts::Interrupts;
 use crate::programs;
 use crate::rows::Row;
 
-/// Which stage of the program this process is.
+/// The stage of the program.
 pub(crate) const STAGE: &str = "ENGINES_STAGE";
 /// Process 1 of the sandbox.
 pub(crate) const INIT: &str = "init";
@@ -36,18 +36,18 @@ const RESULTS: &str = "ENGINES_RESULTS";
 /// The places of both programs in the sandbox.
 pub(crate) const RUNTIME: &str = "/run/under-test/balena-extension-runtime";
 pub(crate) const MANAGER: &str = "/run/under-test/balena-extension-manager";
-/// Where engines and images live: in memory, and short enough for socket paths.
+/// The directory for engines and images: in memory, with a path that is short enough for sockets.
 pub(crate) const SCRATCH: &str = "/run/scratch";
 
-/// What became of a row.
+/// The outcome of a row.
 pub(crate) enum Outcome {
-    /// With what the tests left for docs/engines.md: nothing, if none ran.
+    /// With the results for docs/engines.md; `None` if no test ran.
     Passed(Option<Results>),
     Failed(String),
     Interrupted,
 }
 
-/// The outermost stage: runs the tests of `row` and removes what namespaces do not.
+/// The outermost stage: runs the tests of `row` and removes what does not end with the namespaces.
 pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let results = tempfile::tempdir().map_err(|error| error.to_string())?;
@@ -65,9 +65,9 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
         .env(ROOT, &row.root)
         .envs(BINARIES.into_iter().zip([programs::runtime(), programs::manager()]))
         .env(RESULTS, results.path())
-        // The lifeline: process 1 ends when it closes, also because this process was killed.
+        // The lifeline: process 1 ends when it closes, also if this process is killed.
         .stdin(Stdio::piped())
-        // Ctrl-C reaches this process alone, which then ends the sandbox in good order.
+        // Ctrl-C only reaches this process, which then ends the sandbox cleanly.
         .process_group(0)
         .spawn()
         .map_err(|error| format!("sh: {error}"))?;
@@ -91,7 +91,7 @@ pub(crate) fn run(row: &Row, interrupts: &Interrupts) -> Result<Outcome, String>
     })
 }
 
-/// The middle stage: builds the machine, starts the tests, and reaps whatever nobody else does.
+/// The middle stage: builds the machine, starts the tests, and reaps all orphans.
 pub(crate) fn be_process_one() -> ExitCode {
     SigSet::all().thread_unblock().expect("sigprocmask");
     build_machine();
@@ -110,7 +110,7 @@ pub(crate) fn be_process_one() -> ExitCode {
             ("HOME", "/root"),
             ("TMPDIR", SCRATCH),
         ])
-        // How long the tests may be, which the caller chooses.
+        // The extent of the tests, which the caller chooses.
         .envs(std::env::var_os("STRESS").map(|value| ("STRESS", value)))
         .stdin(Stdio::null())
         .spawn()
@@ -141,7 +141,7 @@ fn build_machine() {
     let version = Version::ALL.into_iter().find(|known| known.name() == version).unwrap();
     let hierarchies = version.hierarchies();
     let elsewhere = if lower == "/" { other_filesystems() } else { Vec::new() };
-    // Opened before the root changes: they may be out of reach afterwards.
+    // Read before the root changes, because they may not be reachable afterwards.
     let binaries = BINARIES
         .map(|name| fs::read(std::env::var(name).unwrap()).expect("read the program under test"));
     let this = fs::read("/proc/self/exe").expect("read this program");
@@ -170,7 +170,7 @@ fn build_machine() {
     command("umount", &["-l", "/run/old"]);
     fs::remove_dir("/run/old").unwrap();
     mount(&["-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"]);
-    // As systemd has it on a host: what is mounted here is seen in copies of this namespace that are slaves.
+    // As systemd does on a host: mounts propagate to slave copies of this namespace.
     mount(&["--make-rshared", "/"]);
     command("ip", &["link", "set", "lo", "up"]);
 
@@ -195,7 +195,7 @@ fn other_filesystems() -> Vec<String> {
         .collect()
 }
 
-/// Mounts what is mounted outside, but seen from the sandbox's own cgroups.
+/// Mounts the hierarchies that are mounted outside, with the sandbox's own cgroups as roots.
 fn mount_cgroups(hierarchies: &[Hierarchy]) {
     if !hierarchies.iter().any(|hierarchy| hierarchy.mount_point == Path::new("/sys/fs/cgroup")) {
         mount(&["-t", "tmpfs", "-o", "mode=755", "cgroups", "/mnt/root/sys/fs/cgroup"]);
@@ -206,7 +206,7 @@ fn mount_cgroups(hierarchies: &[Hierarchy]) {
         let options = if options.is_empty() { "rw" } else { options };
         mount(&["-t", kind, "-o", options, "cgroup", &target]);
         if kind == "cgroup2" {
-            // A cgroup with processes of its own may not hand controllers down.
+            // A cgroup that contains processes cannot enable controllers for its children.
             fs::create_dir(format!("{target}/init")).unwrap();
             fs::write(format!("{target}/init/cgroup.procs"), "0").unwrap();
         }

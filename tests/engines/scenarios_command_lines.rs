@@ -1,5 +1,5 @@
-//! What engines do to the runtime that cannot be made to happen through them at will: its own
-//! command line, with no environment at all, in the order and the form in which they call it.
+//! Calls of engines that a test cannot provoke through the engine: the runtime is called directly, without an
+//! environment, with the same arguments in the same order.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -14,7 +14,7 @@ use crate::command::{attempt, run};
 use crate::finished::Finished;
 use crate::image::Image;
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, proxy_of};
+use crate::processes::{assert_no_process, proxy_of};
 use crate::sandbox::RUNTIME;
 use crate::test_list::Suite;
 
@@ -124,7 +124,7 @@ fn without_environment() {
         let path = format!("{hook} PATH=/usr/sbin:/usr/bin:/sbin:/bin\n");
         assert!(environment.contains(&path), "{environment}");
     }
-    assert_gone(id);
+    assert_no_process(id);
 }
 
 fn force_twice() {
@@ -138,7 +138,7 @@ fn force_twice() {
         assert_eq!(finished.text(), "", "{finished}");
     }
     assert_eq!(bundle.image.read("runs"), "delete\n");
-    assert_gone(&bundle.id);
+    assert_no_process(&bundle.id);
 }
 
 /// The shim's parent-death signal and a dying engine both end the runtime like this.
@@ -155,9 +155,9 @@ fn killed_create() {
     running.kill().unwrap();
     running.wait().unwrap();
     bundle.call(&["delete", "--force", &bundle.id]).ok();
-    assert_gone(&bundle.id);
+    assert_no_process(&bundle.id);
     assert!(!Path::new(&bundle.dir.path().join("state").join(&bundle.id)).exists());
     bundle.create().ok();
     bundle.call(&["delete", "--force", &bundle.id]).ok();
-    assert_gone(&bundle.id);
+    assert_no_process(&bundle.id);
 }

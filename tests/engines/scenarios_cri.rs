@@ -1,5 +1,5 @@
-//! A pod of Kubernetes whose `RuntimeClass` is this runtime: its sandbox container is one as well, and
-//! has to stay while the extension comes and goes.
+//! A pod of Kubernetes whose `RuntimeClass` is this runtime. Its sandbox container uses the runtime too, and
+//! must keep running while extensions are deployed and removed.
 
 use std::fs;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::cri::{Cri, Network, Pod};
 use crate::engine::Engines;
 use crate::image::Image;
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, proxy_of};
+use crate::processes::{assert_no_process, proxy_of};
 use crate::test_list::Suite;
 
 type Scenario = fn(&Cri);
@@ -46,7 +46,7 @@ fn deploys(cri: &Cri, network: Network) {
     let id = cri.create(&pod, &image, &reference);
     cri.start_container(&id).ok();
     await_exit(cri, &id, "0");
-    // The exit code zero is not sent, and a failed start has one: so that much more was seen.
+    // An exit code of zero is not sent, but a failed start has one.
     wait_for_within(Duration::from_secs(10), "the delete hook", || {
         (image.read("runs") == "create\nstart\ndelete\n").then_some(())
     });
@@ -56,7 +56,7 @@ fn deploys(cri: &Cri, network: Network) {
 
     cri.on("StopContainer", &id);
     cri.on("RemoveContainer", &id);
-    assert_gone(&id);
+    assert_no_process(&id);
     end(cri, &pod);
 }
 
@@ -72,7 +72,7 @@ fn fails(cri: &Cri, hook: &str) {
     await_exit(cri, &id, "128");
     assert!(cri.is_ready(&pod), "the sandbox ended with its container");
     cri.on("RemoveContainer", &id);
-    assert_gone(&id);
+    assert_no_process(&id);
     end(cri, &pod);
 }
 
@@ -87,7 +87,7 @@ fn failing_delete(cri: &Cri) {
         (image.read("runs") == "delete\n").then_some(())
     });
     cri.on("RemoveContainer", &id);
-    assert_gone(&id);
+    assert_no_process(&id);
     end(cri, &pod);
 }
 
@@ -97,14 +97,14 @@ fn import(cri: &Cri, image: &Image) -> String {
     reference
 }
 
-/// What the kubelet does when a pod is deleted.
+/// The calls of the kubelet when a pod is deleted.
 fn end(cri: &Cri, pod: &Pod) {
     let proxy = proxy_of(&pod.id);
     cri.on("StopPodSandbox", &pod.id);
     assert!(!cri.is_ready(pod), "it was stopped");
     assert!(!proxy.is_alive(), "{proxy:?} outlived its pod");
     cri.on("RemovePodSandbox", &pod.id);
-    assert_gone(&pod.id);
+    assert_no_process(&pod.id);
     let remains = cri.remains();
     assert!(!remains.contains(&pod.id), "containerd still has {remains}");
 }

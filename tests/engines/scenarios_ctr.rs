@@ -1,5 +1,5 @@
-//! What only containerd without an engine shows: root filesystems relative to the bundle, missing
-//! annotations, and the sandbox containers of Kubernetes, which `ctr` starts just as the CRI does.
+//! Scenarios that are only possible with containerd alone: root filesystems relative to the bundle, missing
+//! annotations, and the sandbox containers of Kubernetes, which `ctr` starts like the CRI.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::engine::{Engines, Status};
 use crate::image::{Image, touch};
-use crate::processes::{assert_gone, proxy_of};
+use crate::processes::{assert_no_process, proxy_of};
 use crate::test_list::Suite;
 
 type Scenario = fn(&Containerd);
@@ -27,7 +27,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("pausing_a_sandbox_is_refused_clearly", pause_is_refused),
 ];
 
-/// What containerd's CRI puts on a pod's own container.
+/// The annotations that containerd's CRI adds to a pod's own container.
 const SANDBOX: &str = "--annotation=io.kubernetes.cri.container-type=sandbox";
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
@@ -50,7 +50,7 @@ fn relative_rootfs(containerd: &Containerd) {
     extension.remove();
 }
 
-/// `ctr` wants a terminal itself, which script(1) gives it.
+/// `ctr` needs a terminal, which script(1) provides.
 fn terminal_works(containerd: &Containerd) {
     let image = Image::extension()
         .hook("create", "echo create on a terminal")
@@ -59,7 +59,7 @@ fn terminal_works(containerd: &Containerd) {
     let foreground = containerd.foreground(&extension.name, &extension.image, "--rm --tty");
     let shown = run(Command::new("script").args(["-qefc", &foreground, "/dev/null"])).ok();
     shown.says("create on a terminal").says("start on a terminal");
-    assert_gone(&extension.id());
+    assert_no_process(&extension.id());
 }
 
 fn networks(containerd: &Containerd) {
@@ -82,7 +82,7 @@ fn no_annotation(containerd: &Containerd) {
     let extension = Deployment::of(Image::unlabelled(), containerd);
     let failed = extension.run(&[]).fails_with(1);
     failed.says("missing required label io.balena.image.class");
-    assert_gone(&extension.id());
+    assert_no_process(&extension.id());
 }
 
 fn sandbox_runs(containerd: &Containerd) {
@@ -98,7 +98,7 @@ fn sandbox_runs(containerd: &Containerd) {
         fs::read_link(proxy.path("ns/net")).unwrap(),
         fs::read_link("/proc/self/ns/net").unwrap()
     );
-    assert!(proxy.is_alive(), "a sandbox stays");
+    assert!(proxy.is_alive(), "a sandbox keeps running");
     containerd.ctr(&["task", "kill", "--signal", "SIGKILL", &id]).ok();
     pod.assert_status(Status::Exited(0));
     assert!(!pod.image.note("ran").exists(), "a hook ran");

@@ -1,4 +1,4 @@
-//! What only dockerd does: its container store, policies, limits, and its own end.
+//! Scenarios that only dockerd has: its container store, policies, limits, and its own end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines, Status};
 use crate::image::{Image, touch};
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, assert_no_proxy, end_noted, processes_of};
+use crate::processes::{assert_no_process, assert_no_proxy, end_noted, processes_of};
 use crate::test_list::Suite;
 
 type Shared = fn(&Docker);
@@ -78,7 +78,7 @@ fn no_label(docker: &Docker) {
     extension.remove();
 }
 
-/// More than the pipe holds that nobody reads before create has returned.
+/// More than the pipe can hold, which is not read before create has returned.
 fn huge_class(docker: &Docker) {
     let extension = Deployment::of(Image::extension(), docker);
     let begin = Instant::now();
@@ -112,7 +112,7 @@ fn rm_during_start(docker: &Docker) {
     let id = extension.id();
     docker.docker(&["rm", "--force", &extension.name]).ok();
     running.finish_within(LIMIT);
-    assert_gone(&id);
+    assert_no_process(&id);
     assert_eq!(extension.id(), "");
 }
 
@@ -130,7 +130,7 @@ fn created_containers(docker: &Docker) {
     docker.docker(&create).ok();
     let id = extension.id();
     docker.docker(&["rm", "--force", &extension.name]).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
 }
 
 fn rm_option(docker: &Docker) {
@@ -151,7 +151,7 @@ fn top_and_exec(docker: &Docker) {
     let top = docker.begin(&["top", &extension.name]);
     let exec = docker.docker(&["exec", &extension.name, "true"]);
     assert!(!exec.succeeded(), "{exec}");
-    // Whichever moment it was answered in: it must be answered.
+    // It must be answered, at whatever moment.
     top.finish_within(LIMIT);
     running.finish_within(LIMIT).ok();
     extension.assert_deployed();
@@ -170,7 +170,7 @@ fn restart_policies() {
     });
     let id = always.id();
     docker.docker(&["rm", "--force", &always.name]).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
     assert_eq!(on_failure.image.read("starts"), "start\n");
     on_failure.remove();
 }
@@ -228,8 +228,8 @@ fn intruder(docker: &Docker) {
     extension.remove();
 }
 
-/// The end of the daemon kills the runtime in the middle of its hook, and nobody asks for a delete.
-/// Docker itself cannot start that container again, but the image must deploy anew.
+/// The end of the daemon kills the runtime during its hook, and no delete follows. Docker itself cannot start
+/// that container again, but the image can be deployed again.
 fn interrupted_create() {
     let docker = Docker::start(&[]);
     let waiting =
@@ -248,12 +248,12 @@ fn interrupted_create() {
     extension.assert_deployed();
     assert_ne!(extension.id(), id);
     extension.remove();
-    // What Docker forgot: an empty shim.
+    // Docker has lost track of this shim, which is empty.
     processes_of(&id).iter().for_each(|process| process.signal(Signal::SIGKILL));
 }
 
-/// The daemon dies between the start of an extension and its exit: the next one must find out that
-/// it is over. (The hook stops the daemon, so that it does not see the end of the start.)
+/// The daemon dies between the start of an extension and its exit. The next daemon must notice that it has
+/// exited. (The hook stops the daemon, so that it does not see the end of the start.)
 fn live_restore() {
     let docker = Docker::start(&["--live-restore"]);
     let quick = Deployment::of(Image::extension(), &docker);

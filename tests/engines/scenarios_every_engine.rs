@@ -1,5 +1,4 @@
-//! What must hold under every engine when all goes well. (What must hold when a hook fails is in
-//! `scenarios_failing_hooks`.)
+//! Scenarios for every engine in which nothing fails. (Failing hooks are in `scenarios_failing_hooks`.)
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +13,7 @@ use crate::deployment::Deployment;
 use crate::engine::{Engine, Engines, Kind, Status};
 use crate::finished::Finished;
 use crate::image::{Image, touch};
-use crate::processes::{assert_gone, end_noted, proxy_of};
+use crate::processes::{assert_no_process, end_noted, proxy_of};
 use crate::test_list::Suite;
 
 type Scenario = fn(&dyn Engine);
@@ -45,7 +44,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     }
     for kind in Kind::ALL {
         for (name, scenario) in SCENARIOS {
-            // ctr wants a terminal itself: `scenarios_ctr` has this one. And it tells nobody an exit status.
+            // ctr needs a terminal, so `scenarios_ctr` has this one. And it does not report the exit status.
             if kind == Kind::Containerd && [TERMINAL, REFUSED].contains(&name) {
                 continue;
             }
@@ -70,7 +69,7 @@ fn many_in_a_row(engine: &dyn Engine, count: usize) {
         let status = engine.status(&name);
         assert_eq!(status, crate::engine::Status::Exited(0), "{name}");
         engine.remove(&name).ok();
-        assert_gone(&id);
+        assert_no_process(&id);
     }
     assert_eq!(first.image.read("runs"), "create\nstart\n".repeat(count));
 }
@@ -99,8 +98,8 @@ fn hooks_run_in_order(engine: &dyn Engine) {
     let image = extension.image.note("order");
     let id = extension.id();
     extension.engine.remove(&extension.name).ok();
-    assert_gone(&id);
-    // Engines differ in when they delete, but none does so later than at removal, or twice.
+    assert_no_process(&id);
+    // Engines delete at different times, but never after the removal, and never twice.
     let order = fs::read_to_string(image).unwrap();
     assert_eq!(order, ["create", "start", "delete"].map(expected).concat());
 }
@@ -139,14 +138,14 @@ fn background_child(engine: &dyn Engine) {
     extension.assert_deployed();
     let took = begin.elapsed();
     end_noted(&extension.image.read("child"));
-    // Far below the child's minute, far above what a busy machine needs.
+    // Far less than the child's minute, and far more than a busy machine needs.
     assert!(took < Duration::from_secs(20), "the deployment took {took:?}");
     extension.remove();
 }
 
 fn output_is_logged(engine: &dyn Engine) {
-    // The pause: where both streams go to one file, as ctr's here, the shim may lose what it has not yet
-    // copied of one stream in the instant in which the other ends. That was seen once under load.
+    // The pause is needed where both streams are in one file, as with ctr: the shim may lose what it has not
+    // yet copied from one stream when the other ends. That happened once under load.
     let image = Image::extension()
         .hook("create", "echo from create; echo create complains >&2")
         .hook("start", "echo from start; echo start complains >&2; sleep 0.5");
@@ -200,7 +199,7 @@ fn environment_is_exact(engine: &dyn Engine) {
     extension.remove();
 }
 
-/// The contract's environment, derived from what the engine wrote.
+/// The environment of the contract, derived from the engine's files.
 fn expected_environment(config: &Value, bundle: &str) -> String {
     let shell_name = |text: &str| text.replace(['-', '/'], "_").to_uppercase();
     let root = config["root"]["path"].as_str().unwrap();
@@ -210,7 +209,7 @@ fn expected_environment(config: &Value, bundle: &str) -> String {
         format!("EXTENSION_IMAGE_KERNEL_ABI_ID={}", "ab".repeat(32)),
         "EXTENSION_IMAGE_REQUIRES_REBOOT=1".to_owned(),
     ];
-    // Podman adds labels of its own to none of ours; a newer engine may.
+    // Podman adds no labels of its own; a newer engine may.
     images.sort();
     let mut volumes = Vec::new();
     for mount in config["mounts"].as_array().unwrap() {
@@ -238,7 +237,7 @@ fn proxy_is_bare(engine: &dyn Engine) {
     let id = engine.id_of_bundle(Path::new(bundle.trim()));
     let proxy = proxy_of(&id);
     let pid_file = fs::read_to_string(engine.pid_file(&id)).unwrap_or_default();
-    // Everything is looked at before anything is judged: a hook waits meanwhile.
+    // Collect everything before the first assertion, because a hook is waiting.
     let settled = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         is_zero(&proxy.status("SigBlk")) && is_zero(&proxy.status("CapEff"))
@@ -261,8 +260,8 @@ fn proxy_is_bare(engine: &dyn Engine) {
     assert_eq!(descriptors, ["0", "1", "2"]);
     assert_eq!(environment, "PATH=/usr/sbin:/usr/bin:/sbin:/bin\0");
     assert_eq!(directory.to_str(), Some("/"));
-    // In the engine's own cgroup it would be taken for the engine, in figures and in stops. (A new
-    // cpuset of version 1 takes nobody before it is given CPUs, and counts nothing.)
+    // In the engine's cgroup, the proxy would count as the engine. (A new cpuset of version 1 accepts no
+    // process before it has CPUs, and it counts nothing.)
     for Hierarchy { options, .. } in hierarchies().iter().filter(|each| each.options != "cpuset") {
         let line = cgroups.lines().find(|line| line.split(':').nth(1) == Some(options.as_str()));
         assert!(line.is_some_and(|line| line.contains(&id)), "{options:?}: {cgroups}");
@@ -296,7 +295,7 @@ fn brings_a_kernel(engine: &dyn Engine) {
     fs::write(image.rootfs().join("boot/vmlinuz"), "").unwrap();
     let extension = Deployment::of(image, engine);
     let refused = |finished: Finished| {
-        // A client that waits has the exit status of the container; none says that a start failed.
+        // A client that waits exits with the status of the container. No client reports a failed start.
         assert!(matches!(finished.code(), 0 | 1), "{finished}");
         assert!(!finished.text().contains("OCI runtime"), "{finished}");
         extension.assert_status(Status::Exited(1));

@@ -1,12 +1,12 @@
-//! What a user sees when a hook fails, under every engine: the hook's own words, nothing left
-//! running, and a container that deploys once the cause is gone.
+//! The effects of a failing hook under every engine: the user sees the hook's own output, nothing keeps
+//! running, and the container can be deployed after the cause is fixed.
 
 use std::sync::Arc;
 
 use crate::deployment::Deployment;
 use crate::engine::{Engine, Engines, Kind};
 use crate::image::Image;
-use crate::processes::{assert_gone, assert_no_proxy};
+use crate::processes::{assert_no_process, assert_no_proxy};
 use crate::test_list::Suite;
 
 type Scenario = fn(&dyn Engine);
@@ -30,19 +30,19 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     }
 }
 
-/// A hook that fails until the note `mended` is there.
-const FAILING: &str = "[ -e $NOTES/mended ] && exit 0; \
+/// A hook that fails until the note `fixed` exists.
+const FAILING: &str = "[ -e $NOTES/fixed ] && exit 0; \
      echo no room left for the extension >&2; exit 3";
 
 fn failing_create(engine: &dyn Engine) {
-    fails_until_mended("create", engine);
+    fails_until_fixed("create", engine);
 }
 
 fn failing_start(engine: &dyn Engine) {
-    fails_until_mended("start", engine);
+    fails_until_fixed("start", engine);
 }
 
-fn fails_until_mended(hook: &str, engine: &dyn Engine) {
+fn fails_until_fixed(hook: &str, engine: &dyn Engine) {
     let extension = Deployment::of(Image::extension().hook(hook, FAILING), engine);
     let failed = extension.run(&[]).fails_with(engine.failure_code());
     let reason = format!("hook hooks/{hook} exited with status 3: no room left for the extension");
@@ -53,7 +53,7 @@ fn fails_until_mended(hook: &str, engine: &dyn Engine) {
     assert!(!again.succeeded(), "{again}");
     again.says("no room left for the extension");
     assert_no_proxy(&id);
-    extension.image.write("mended", "");
+    extension.image.write("fixed", "");
     engine.start_after_failure(&extension.name).ok();
     extension.assert_deployed();
     extension.remove();
@@ -68,7 +68,7 @@ fn failing_delete(engine: &dyn Engine) {
     extension.assert_deployed();
     let (id, notes) = (extension.id(), extension.image.note("runs"));
     engine.remove(&extension.name).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
     assert_eq!(std::fs::read_to_string(notes).unwrap(), "delete\ndelete\n");
 }
 
@@ -85,7 +85,7 @@ fn unexecutable_hook(engine: &dyn Engine) {
     let path = image.rootfs().join("hooks/create");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let extension = Deployment::of(image, engine);
-    // Not 126 or 127: those would tell the user that something else was wrong.
+    // Not 126 or 127, which would tell the user about a different problem.
     let failed = extension.run(&[]).fails_with(engine.failure_code());
     failed.says("hook hooks/create").says("not executable");
 }
@@ -99,7 +99,7 @@ fn another_class(engine: &dyn Engine) {
     assert!(!extension.image.note("ran").exists(), "a hook ran");
 }
 
-/// Engines report these as a missing or forbidden command, or ask about mounts.
+/// For these phrases, engines report a missing or forbidden command, or ask about mounts.
 fn misleading_words(engine: &dyn Engine) {
     for (printed, respelled) in [
         ("cp: /x: No such file or directory", "cp: /x: ENOENT"),

@@ -1,5 +1,5 @@
-//! The engines' own processes killed while a hook runs, and users who stop or kill then: whatever the
-//! command under way says, a removal by force mends it, and the image deploys anew.
+//! Processes of the engines are killed while a hook runs, or users stop or kill the container then. Whatever
+//! the running command reports, a removal by force cleans up, and the image can be deployed again.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,25 +19,25 @@ use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::proc_fs::Process;
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, assert_no_proxy, processes_of, proxy_of, shim_of};
+use crate::processes::{assert_no_process, assert_no_proxy, processes_of, proxy_of, shim_of};
 use crate::sandbox::RUNTIME;
 use crate::test_list::Suite;
 
-/// A hook that says where it runs and then waits, unless the note `go` is there.
+/// A hook that notes its bundle and then waits, unless the note `go` exists.
 const WAITING: &str = "[ -e $NOTES/go ] || { pwd -P > $NOTES/waiting; \
      while [ ! -e $NOTES/go ]; do sleep 0.1; done; }";
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     for hook in ["create", "start", "delete"] {
         let name = |what: &str| format!("{what}_killed_during_a_{hook}_hook_is_repaired_by_force");
-        // What is killed may not be shared.
+        // An engine that is killed cannot be shared.
         suite.test(format!("docker::{}", name("a_daemon")), move || {
             let docker = Docker::start(&[]);
             killed(&docker, Kind::Docker, hook, |extension, _| {
                 docker.restart_while(Signal::SIGKILL, || {
                     if hook == "delete" {
-                        // As long as this hook runs, containerd 1.7 does not answer: it asks the shim
-                        // to delete a container that has no process any more, and waits for that.
+                        // While this hook runs, containerd 1.7 does not answer: it asks the shim to delete a
+                        // container that has no process any more, and waits for that.
                         std::thread::sleep(Duration::from_secs(3));
                         go(extension);
                     }
@@ -55,7 +55,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
             });
         });
         if hook == "delete" {
-            // Podman's comes when neither conmon nor the command of the deployment is there.
+            // With Podman, delete runs when conmon and the command of the deployment have ended.
             continue;
         }
         for program in ["conmon", "podman"] {
@@ -85,7 +85,7 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
     let extension = Deployment::of(Image::extension().hook(hook, WAITING), engine);
     let by_hand = hook == "delete" && kind == Kind::Containerd;
     let mut running = if by_hand {
-        // Of all engines ctr alone deletes when it is told to.
+        // Only ctr deletes on request alone.
         extension.run(&[]).ok();
         extension.assert_deployed();
         start(engine.client().args(["task", "remove", &extension.name]))
@@ -96,11 +96,11 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
     let id = engine.id_of_bundle(Path::new(bundle.trim()));
     kill(&extension, &id);
     go(&extension);
-    // It may have succeeded or failed, but it must not hang.
+    // It may have succeeded or failed, but it has not hung.
     running.finish_within(LIMIT);
     engine.force_remove(&extension.name);
-    // A daemon that was killed may not know that shim any more: dockerd does not, containerd by
-    // chance. The proxy must then go with the shim.
+    // A killed daemon may have lost track of the shim: dockerd always, containerd sometimes. The proxy must end
+    // with the shim.
     if kind != Kind::Podman {
         let is_shim = |process: &Process| {
             process.arguments().first().is_some_and(|name| name.contains("containerd-shim"))
@@ -112,14 +112,14 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
         });
     }
     if kind == Kind::Podman {
-        // Podman may not have noted that there is anything to delete, and the create may end after it.
+        // Podman may not know that there is anything to delete, and the create may end after it.
         wait_for_within(Duration::from_secs(20), "the end of what Podman does not know", || {
             run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
             processes_of(&id).is_empty().then_some(())
         });
     }
-    assert_gone(&id);
-    // Engines take their own time to notice what they have lost: a user, too, would try again.
+    assert_no_process(&id);
+    // Engines notice a loss with a delay. A user would also try again.
     wait_for_within(Duration::from_secs(60), "a new deployment", || {
         engine.force_remove(&extension.name);
         extension.run(&[]).succeeded().then_some(())
@@ -128,7 +128,7 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
     extension.remove();
 }
 
-/// Lets the hook that waits end.
+/// Ends the waiting hook.
 fn go(extension: &Deployment) {
     touch(&extension.image.note("go"));
 }
@@ -141,7 +141,7 @@ fn kill_program(program: &str, container: &str) {
     found.iter().for_each(|process| process.signal(Signal::SIGKILL));
 }
 
-/// `stop` and `kill` during a start hook and after the exit: an answer, and nothing left.
+/// `stop` and `kill` during a start hook and after the exit are answered, and nothing is left.
 fn answers(engine: &dyn Engine, kind: Kind, verb: &str) {
     let ask = |name: &str| {
         let mut command: Command = engine.client();
@@ -157,14 +157,14 @@ fn answers(engine: &dyn Engine, kind: Kind, verb: &str) {
     let bundle = extension.await_note(&mut running, "waiting");
     let id = engine.id_of_bundle(Path::new(bundle.trim()));
     let asked = ask(&extension.name);
-    // Some wait for the end of the start.
+    // Some engines wait for the end of the start.
     std::thread::sleep(Duration::from_millis(500));
     touch(&extension.image.note("go"));
     asked.finish_within(LIMIT);
     running.finish_within(LIMIT);
     assert_no_proxy(&id);
     engine.force_remove(&extension.name);
-    assert_gone(&id);
+    assert_no_process(&id);
 
     extension.run(&[]).ok();
     extension.assert_deployed();
@@ -186,7 +186,7 @@ fn restart_of_containerd() {
         containerd.restart(signal);
         extension.start().ok();
     }
-    // What the hooks did is what counts: containerd 1.7 that was killed may forget a task that has ended.
+    // Only the effects of the hooks count: containerd 1.7 may forget an ended task when it is killed.
     assert_eq!(extension.image.read("starts"), "start\n".repeat(3));
     extension.remove();
 }
@@ -201,5 +201,5 @@ fn restart_under_a_pod() {
     }
     cri.on("StopPodSandbox", &pod.id);
     cri.on("RemovePodSandbox", &pod.id);
-    assert_gone(&pod.id);
+    assert_no_process(&pod.id);
 }

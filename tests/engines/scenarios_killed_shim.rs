@@ -1,4 +1,4 @@
-//! Shims that die at the worst moment. Each test has a daemon of its own to ruin.
+//! Shims that are killed at bad moments. Each test has its own daemon.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::image::{Image, touch};
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, proxy_of, shim_of};
+use crate::processes::{assert_no_process, proxy_of, shim_of};
 use crate::test_list::Suite;
 
 pub(crate) fn add_to(suite: &mut Suite) {
@@ -18,7 +18,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
     suite.test("docker::a_shim_killed_during_a_start_hook_leaves_nothing", shim_in_start);
 }
 
-/// A hook that says so when it runs and then waits, unless the note `go` is there.
+/// A hook that notes that it runs and then waits, unless the note `go` exists.
 const WAITING: &str = "[ -e $NOTES/go ] || { echo $$ > $NOTES/waiting; while [ ! -e $NOTES/go ]; do sleep 0.1; done; }";
 
 fn shim_in_create() {
@@ -42,7 +42,7 @@ fn shim_killed_in_hook(hook: &str) {
     is_usable(extension, &id);
 }
 
-/// The create hook stops dockerd, so that nobody asks the shim for a start.
+/// The create hook stops dockerd, so that the shim gets no request for a start.
 fn shim_in_created() {
     let docker = Docker::start(&[]);
     let image = Image::extension().hook(
@@ -51,7 +51,7 @@ fn shim_in_created() {
     );
     image.write("dockerd", &docker.pid_of_daemon().to_string());
     let extension = Deployment::of(image, &docker);
-    // On the host's network no hook of dockerd's runs in create, which a stopped dockerd would hang.
+    // On the host's network, dockerd has no hook in create. A stopped dockerd would make it hang.
     let mut running = extension.begin_run(&["--network=host"]);
     // The bundle is named after the container, and dockerd cannot be asked.
     let id = extension.await_note(&mut running, "stopped").trim().to_owned();
@@ -72,9 +72,9 @@ fn shim_in_created() {
     is_usable(extension, &id);
 }
 
-/// Nothing runs any more for the container, and the engine can start and remove it.
+/// No process of the container is left, and the engine can start and remove it.
 fn is_usable(extension: Deployment<'_>, id: &str) {
-    assert_gone(id);
+    assert_no_process(id);
     extension.start().ok();
     extension.assert_deployed();
     extension.remove();

@@ -1,7 +1,7 @@
-//! The manager on a real dockerd: what cleanup removes and what it never touches, what status tells with
-//! the engine up, stopped and gone, and what is recorded of a create that failed.
+//! The manager on a real dockerd: what cleanup removes and what it never touches, the answers of status with
+//! the engine up, stopped and removed, and the record of a create that failed.
 //!
-//! Each scenario has a daemon of its own: cleanup would take the failures of other tests away.
+//! Each scenario has its own daemon, because cleanup would remove the failed containers of other tests.
 
 use std::process::Command;
 
@@ -52,7 +52,7 @@ pub(crate) fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.out).unwrap_or_else(|error| panic!("{error}: {finished}"))
 }
 
-/// Imports an image with labels, and runs a container called `name`, whatever comes of it.
+/// Imports an image with labels and runs a container called `name`, which may fail.
 fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Image {
     docker.import(&image);
     drop(docker.begin_run(name, &image, arguments).finish_within(LIMIT));
@@ -89,8 +89,9 @@ fn verdicts(finished: &Finished) -> Vec<String> {
     verdicts
 }
 
-/// The folder of all containers, so that nothing can be removed from it until it is let go. One container's
-/// folder would not do: the engine takes mounts beneath what it removes away.
+/// The directory of all containers, mounted so that nothing can be removed from it until this is dropped. One
+/// container's directory would not suffice, because the engine unmounts mounts below the directories that it
+/// removes.
 struct Pinned<'a> {
     docker: &'a Docker,
     folder: String,
@@ -129,10 +130,10 @@ fn failed_and_dead(docker: &Docker) {
         deploy(docker, "files", Image::extension(), &[]),
         deploy(docker, "stale", labelled(KERNEL, "1.2.3"), &[]),
         deploy(docker, "dead", Image::extension(), &[]),
-        // Not an extension, and so not ours, whatever became of it.
+        // It is not an extension, so it is not removed.
         deploy(docker, "foreign", Image::unlabelled(), &[]),
     ];
-    // They ended well before. The list of the engine goes on saying so; the inspection does not.
+    // They succeeded before. The list of the engine still says so; the inspection does not.
     for name in ["second-create", "second-start"] {
         assert_eq!(docker.inspect(name, "{{.State.ExitCode}}"), "0");
         docker.docker(&["start", name]).fails_with(1);
@@ -162,7 +163,8 @@ fn failed_and_dead(docker: &Docker) {
     assert_eq!(real["summary"]["remove"], 5);
     assert_eq!(containers(docker), ["clean", "files", "foreign", "stale"]);
 
-    // What cannot be removed yet and is dead after it counts as done, and goes at the next cleanup.
+    // A container that cannot be removed yet and is dead afterwards counts as removed. The next cleanup removes
+    // it.
     let pinned = Pinned::pin(docker);
     docker.docker(&["rm", "clean"]).fails_with(1);
     let tried = json(&manager(docker, &["cleanup", "--format", "json"]).ok());
@@ -195,7 +197,7 @@ fn stale(docker: &Docker) {
         let claim = format!("--label={KERNEL}=1.2.3");
         docker.docker(&["volume", "create", labels, &claim, name]).ok();
     }
-    // Two names of one image: it goes all the same.
+    // An image with two names is removed too.
     docker.docker(&["tag", &kernel.name, "second-name"]).ok();
     manager(docker, &["cleanup"]).ok().says("0 removed");
     let dry = manager(docker, &["cleanup", "--stale-os", "--dry-run", "--format", "json"]).ok();
@@ -209,7 +211,7 @@ fn stale(docker: &Docker) {
     assert_eq!(left.len(), 4, "{left:?}");
     assert!(left.contains(&none.name.as_str()) && !left.contains(&"second-name"));
     let volumes = docker.docker(&["volume", "ls", "--quiet"]).ok().out;
-    // `old` has no labels of its own, so it claims nothing; the anonymous one is in use.
+    // `old` has no labels, so it has no claims. The anonymous volume is in use.
     for (name, there) in [("old", true), ("used", true), ("other", true), ("free", false)] {
         assert_eq!(volumes.lines().any(|volume| volume == name), there, "{name} in {volumes}");
     }
@@ -224,7 +226,7 @@ fn built_on_each_other(docker: &Docker) {
         docker.import(image);
         let created = docker.docker(&["create", "--name", child, &image.name, "x"]);
         assert!(created.out.len() > 12, "{created}");
-        // Twice, so that something nameless stands between the two.
+        // Twice, so that an image without a name is between the two.
         let (between, last) = ("--change=LABEL step=1", format!("--change=LABEL {OS}={claim}"));
         let id = docker.docker(&["commit", between, child]).ok().out;
         docker.docker(&["rm", "--force", child]).ok();
@@ -249,7 +251,8 @@ fn built_on_each_other(docker: &Docker) {
     assert_eq!(left, expected);
 }
 
-/// Deploys, some of which fail, with cleanups between all their steps: each good one is there at the end.
+/// Deploys, some of which fail, with cleanups between all their steps. Every extension that was deployed exists
+/// at the end.
 fn beside_deploys(docker: &Docker) {
     let good = Image::extension().hook("create", "sleep 0.1").hook("start", "sleep 0.1");
     let bad = Image::extension().hook("start", "sleep 0.1; exit 3");
@@ -309,7 +312,7 @@ fn deactivate(docker: &Docker) {
         put(&mounted(destination), &script);
     }
     let paths = ["/good", "/anonymous"].map(&mounted);
-    // Two that are no extensions, and have never run: one has the volume, one its folder.
+    // Two containers that are not extensions and have never run. One uses the volume, the other its directory.
     let bind = format!("{}:/app", mounted("/bound"));
     let app = deploy(docker, "app", Image::unlabelled(), &["--volume", "shared:/app"]);
     let other = deploy(docker, "other", Image::unlabelled(), &["--volume", &bind]);
@@ -329,25 +332,25 @@ fn deactivate(docker: &Docker) {
     drop((app, other));
 }
 
-/// An extension whose author has forgotten `--runtime`, and whose command ends well.
+/// An extension that was run without `--runtime` and whose command succeeds.
 fn another_runtime(docker: &Docker) {
     let image = Image::extension().hook("start", "touch $NOTES/ran");
-    // A program that needs no library, whatever it is.
+    // Any program that needs no library.
     std::fs::copy(RUNTIME, image.rootfs().join("program")).unwrap();
     docker.import(&image);
     let words = ["run", "--network=none", "--name=forgot", &image.name, "/program", "--version"];
     docker.docker(&words).ok();
     assert_eq!(docker.inspect("forgot", "{{.State.ExitCode}}"), "0");
     assert!(!image.note("ran").exists());
-    let told = manager(docker, &["status", "--format", "json"]).ok();
-    assert_eq!(verdicts(&told), ["forgot failed other-runtime"]);
-    let next = json(&told)["extensions"][0]["next"].as_str().unwrap().to_owned();
+    let status = manager(docker, &["status", "--format", "json"]).ok();
+    assert_eq!(verdicts(&status), ["forgot failed other-runtime"]);
+    let next = json(&status)["extensions"][0]["next"].as_str().unwrap().to_owned();
     assert!(next.contains("docker run --runtime extension"), "{next}");
     docker.docker(&["rm", "forgot"]).ok();
     let run = docker.begin_run("forgot", &image, &["--network=none"]).finish_within(LIMIT);
     run.ok();
-    let told = manager(docker, &["status", "--format", "json"]).ok();
-    assert_eq!(verdicts(&told), ["forgot applied hooks-ran"]);
+    let status = manager(docker, &["status", "--format", "json"]).ok();
+    assert_eq!(verdicts(&status), ["forgot applied hooks-ran"]);
 }
 
 fn without_an_engine(docker: &Docker) {
@@ -365,19 +368,20 @@ fn without_an_engine(docker: &Docker) {
         "reboot pending-reboot requires-reboot",
         "stale stale os-version-mismatch",
     ];
-    let told = |words: &[&str]| manager(docker, &[&["status", "--format", "json"], words].concat());
-    let up = told(&[]).ok();
+    let status =
+        |words: &[&str]| manager(docker, &[&["status", "--format", "json"], words].concat());
+    let up = status(&[]).ok();
     assert_eq!(verdicts(&up), expected);
     assert_eq!(json(&up)["source"], "engine");
     let root = docker.data_root();
     let root = root.to_str().unwrap();
     docker.signal_daemon(Signal::SIGSTOP);
-    let stopped = told(&["--request-timeout", "1", "--docker-root", root]).ok();
+    let stopped = status(&["--request-timeout", "1", "--docker-root", root]).ok();
     docker.signal_daemon(Signal::SIGCONT);
     assert_eq!(verdicts(&stopped), expected);
     assert_eq!(json(&stopped)["source"], "store");
     stopped.says("no answer from the engine");
-    let gone = told(&["--host", "unix:///run/nowhere.sock", "--docker-root", root]).ok();
+    let gone = status(&["--host", "unix:///run/nowhere.sock", "--docker-root", root]).ok();
     assert_eq!(verdicts(&gone), expected);
 }
 

@@ -1,5 +1,5 @@
-//! The manager's `check` on what a real dockerd hands out. Its archives change with its version: layers
-//! named by their own id in 20.10, an OCI layout beside the old manifest in later ones.
+//! The manager's `check` on archives from a real dockerd. Their format depends on its version: layers named by
+//! their own id in 20.10, an OCI layout besides the old manifest later.
 
 use std::path::Path;
 use std::process::Command;
@@ -64,7 +64,7 @@ fn image_and_archive(docker: &Docker) {
     docker.remove_image(&bad);
 }
 
-/// They share their layer, which the archive then has once.
+/// The images share their layer, which the archive contains once.
 fn two_images(docker: &Docker) {
     let image = Image::extension().hook("start", "true");
     docker.import(&image);

@@ -1,5 +1,5 @@
-//! The manager's `check` has an error `layer` exactly where `docker load` refuses: on generated archives
-//! and a real dockerd, which may refuse zstd beside that (before version 23).
+//! The manager's `check` reports an error `layer` exactly if `docker load` refuses the archive: on generated
+//! archives and a real dockerd, which may also refuse zstd (before version 23).
 //!
 //! Sixty archives; with `STRESS=full` eight hundred.
 
@@ -31,7 +31,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
     });
 }
 
-/// Whether the engine refuses the archive, which is what `check` says.
+/// Whether the engine refuses the archive, as `check` should predict.
 fn compare(docker: &Docker, archive: &Generated, serial: usize, major: u32) -> bool {
     let path = docker.folder().join("generated.tar");
     std::fs::write(&path, &archive.bytes).unwrap();
@@ -42,13 +42,13 @@ fn compare(docker: &Docker, archive: &Generated, serial: usize, major: u32) -> b
         docker.docker(&["rmi", "--force", "generated:1"]).ok();
     }
     let checked = run(Command::new(MANAGER).args(["check", "--format", "json", path]));
-    let story = format!("archive {serial}: {}\n{loaded}\n{checked}", archive.story);
-    assert_ne!(checked.code(), 1, "{story}");
-    let report: Value = serde_json::from_str(&checked.out).expect(&story);
-    let findings = report["reports"][0]["findings"].as_array().expect(&story);
+    let description = format!("archive {serial}: {}\n{loaded}\n{checked}", archive.description);
+    assert_ne!(checked.code(), 1, "{description}");
+    let report: Value = serde_json::from_str(&checked.out).expect(&description);
+    let findings = report["reports"][0]["findings"].as_array().expect(&description);
     let finds = |rule: &str| findings.iter().any(|finding| finding["rule"] == rule);
-    assert_eq!(finds("layer-zstd"), archive.has_zstd, "{story}");
+    assert_eq!(finds("layer-zstd"), archive.has_zstd, "{description}");
     let is_too_new = archive.has_zstd && major < 23;
-    assert_eq!(finds("layer") || is_too_new, refuses, "{story}");
+    assert_eq!(finds("layer") || is_too_new, refuses, "{description}");
     refuses
 }

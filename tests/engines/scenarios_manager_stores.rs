@@ -1,5 +1,5 @@
-//! A dry run is the real run, on a real dockerd: on generated stores it says, object by object, what the
-//! real run then does, and nothing else is gone afterwards.
+//! A dry run predicts the real run on a real dockerd: on generated stores it reports, object by object, what
+//! the real run then does, and nothing else is removed.
 //!
 //! Six stores; with `STRESS=full` two hundred.
 
@@ -25,7 +25,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
     });
 }
 
-/// The same numbers every time (a linear congruential generator).
+/// The same random numbers in each run (a linear congruential generator).
 struct Numbers(u64);
 
 impl Numbers {
@@ -44,12 +44,12 @@ fn images() -> Vec<Image> {
         labelled(OS, "0.*,*"),
         failing(Image::extension()),
         failing(labelled(KERNEL, "1.2.3")),
-        // Not ours, and it fails, too.
+        // It is not an extension, and it fails as well.
         Image::unlabelled(),
     ]
 }
 
-/// Makes a store, cleans it up, and returns how much went.
+/// Makes a store, cleans it up, and returns the number of removed objects.
 fn one(docker: &Docker, numbers: &mut Numbers, round: usize) -> usize {
     let images = images();
     for image in &images {
@@ -78,7 +78,7 @@ fn one(docker: &Docker, numbers: &mut Numbers, round: usize) -> usize {
             words.push(&volume);
         }
         words.push(&image.name);
-        // Some are meant to fail.
+        // Some of them fail on purpose.
         drop(docker.docker(&words));
     }
     let words: &[&str] = match numbers.below(3) {
@@ -99,15 +99,15 @@ fn one(docker: &Docker, numbers: &mut Numbers, round: usize) -> usize {
     going.len()
 }
 
-/// `kind id` of everything that the engine has.
+/// `kind id` of every object of the engine.
 fn objects(docker: &Docker) -> BTreeSet<String> {
     let lists = [
         ("container", docker.docker(&["ps", "--all", "--quiet", "--no-trunc"])),
         ("image", docker.docker(&["images", "--quiet", "--no-trunc"])),
         ("volume", docker.docker(&["volume", "ls", "--quiet"])),
     ];
-    let of = |(kind, told): (&str, Finished)| {
-        told.ok().out.lines().map(|id| format!("{kind} {id}")).collect::<Vec<_>>()
+    let of = |(kind, listed): (&str, Finished)| {
+        listed.ok().out.lines().map(|id| format!("{kind} {id}")).collect::<Vec<_>>()
     };
     lists.into_iter().flat_map(of).collect()
 }

@@ -1,4 +1,4 @@
-//! Mount namespaces: hooks of an image act in that of process 1, wherever the engine has its own.
+//! Mount namespaces: hooks of an image run in the mount namespace of process 1, even if the engine has its own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,14 +34,14 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
             let daemon = docker.pid_of_daemon().to_string();
             assert_ne!(namespace(&daemon), namespace("1"));
             reaches_the_host(&docker, &[]);
-            is_told(&docker, "has its own mount namespace");
+            reports_mounts(&docker, "has its own mount namespace");
         });
     }
     suite.test("docker::doctor_recognizes_an_engine_with_the_hosts_mounts", || {
-        is_told(&Docker::start(&[]), "has the host's mounts");
+        reports_mounts(&Docker::start(&[]), "has the host's mounts");
     });
     suite.test("docker::a_volume_that_only_the_engine_has_reaches_hooks", volume_of_the_engine);
-    suite.test("docker::a_container_with_the_hosts_mounts_sees_no_attached_rootfs", onlooker);
+    suite.test("docker::a_container_with_the_hosts_mounts_sees_no_attached_rootfs", observer);
     suite.test("docker::deactivate_reaches_the_host_from_slave_mounts", deactivate);
     suite.test("containerd::hooks_reach_the_host_from_slave_mounts", || {
         reaches_the_host(&Containerd::start_apart(), &[]);
@@ -59,8 +59,8 @@ fn namespace(pid: &str) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap()
 }
 
-/// What is mounted on the host, which is this process's own table, without numbers: those below the folders of
-/// engines aside, which some engines share with the host.
+/// The mounts of the host, which are this process's own, without numbers, and without the mounts below the
+/// directories of engines, which some engines share with the host.
 fn mounts_of_the_host() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let lines = table.lines().map(|line| line.splitn(4, ' ').last().unwrap().to_owned());
@@ -74,14 +74,14 @@ fn mounts_of_the_host() -> Vec<String> {
     lines.filter(|line| !is_of_an_engine(line)).filter(|line| !line.contains("of-a-hook")).collect()
 }
 
-/// The mount points on the host of what a hook of `image` has mounted under this name.
+/// The mount points on the host that a hook of `image` has mounted under this name.
 fn mounted(image: &Image, name: &str) -> usize {
     let source = format!(" - tmpfs of-a-hook-{}-{name} ", image.name);
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().filter(|line| line.contains(&source)).count()
 }
 
-/// An image whose hooks mount something on the host, and note what they see.
+/// An image whose hooks mount a filesystem on the host and note what they see.
 fn image() -> Image {
     let image = Image::extension();
     let name = image.name.clone();
@@ -105,7 +105,7 @@ fn unmount(image: &Image) {
     }
 }
 
-/// Deploys, deploys again, and fails unless the host has what the hooks mounted, and nothing else is changed.
+/// Deploys twice, and fails unless the host has the mounts of the hooks and no other changes.
 #[track_caller]
 fn reaches_the_host(engine: &dyn Engine, arguments: &[&str]) {
     let before = mounts_of_the_host();
@@ -126,7 +126,7 @@ fn reaches_the_host(engine: &dyn Engine, arguments: &[&str]) {
     nothing_else_is_mounted(&before);
 }
 
-/// Where the runtime attaches a rootfs for hooks.
+/// The directory where the runtime attaches a rootfs for hooks.
 const ATTACHED: &str = "/run/balena-extension-runtime-rootfs";
 
 #[track_caller]
@@ -134,7 +134,7 @@ fn nothing_else_is_mounted(before: &[String]) {
     let mut differences = Vec::new();
     for _ in 0..100 {
         let now = mounts_of_the_host();
-        // Tests beside this one may be deploying.
+        // Other tests may be deploying.
         let new = now.iter().filter(|line| !before.contains(line) && !line.contains(ATTACHED));
         let gone = before.iter().filter(|line| !now.contains(line) && !line.contains(ATTACHED));
         differences = new.chain(gone).cloned().collect();
@@ -146,9 +146,9 @@ fn nothing_else_is_mounted(before: &[String]) {
     panic!("the host's mounts have changed: {differences:#?}");
 }
 
-/// What `doctor` and `status` say about an engine and an extension on it.
+/// The answers of `doctor` and `status` about an engine and an extension on it.
 #[track_caller]
-fn is_told(docker: &Docker, mounts: &str) {
+fn reports_mounts(docker: &Docker, mounts: &str) {
     let doctor = json(&manager(docker, &["doctor", "--format", "json"]));
     let checks = doctor["checks"].as_array().unwrap();
     let line = checks.iter().find(|line| line["check"] == "mounts").unwrap();
@@ -166,7 +166,7 @@ fn is_told(docker: &Docker, mounts: &str) {
     extension.remove();
 }
 
-/// A volume on a mount that the engine's namespace alone has: hooks see that one, and not the folder beneath it.
+/// A volume on a mount that only the engine's namespace has. Hooks see the volume, not the directory below it.
 fn volume_of_the_engine() {
     let docker = Docker::start_among(Mounts::Slave, &[]);
     let hook = "echo \"$EXTENSION_VOLUME_DATA\" > $NOTES/volume; cat $EXTENSION_VOLUME_DATA/whose > $NOTES/whose; \
@@ -186,8 +186,9 @@ fn volume_of_the_engine() {
     assert!(!fs::exists(format!("{folder}/written")).unwrap());
 }
 
-/// Whoever got the attached rootfs could write the next hook. The container has the programs of the host.
-fn onlooker() {
+/// A container that could see the attached rootfs could write the next hook. This one has the programs of the
+/// host.
+fn observer() {
     const LOOK: &str = "cd /host/run/balena-extension-runtime-rootfs 2>/dev/null || exit 0
         for place in */; do
             echo $place
@@ -203,7 +204,7 @@ fn onlooker() {
         std::os::unix::fs::symlink(format!("usr/{name}"), other.rootfs().join(name)).unwrap();
     }
     docker.import(&other);
-    let mut words = vec!["run", "--detach", "--name=onlooker", "--network=none", "--pid=host"];
+    let mut words = vec!["run", "--detach", "--name=observer", "--network=none", "--pid=host"];
     words.extend([
         "--volume=/usr:/usr:ro",
         "--volume=/:/host:ro,rslave",
@@ -217,26 +218,26 @@ fn onlooker() {
     let rootfs = rootfs.trim();
     assert!(rootfs.starts_with(ATTACHED), "{rootfs}");
     let content = fs::read_to_string(format!("{rootfs}/hooks/start"));
-    let seen = docker.docker(&["exec", "onlooker", "sh", "-c", LOOK]).ok();
-    let there = docker.docker(&["exec", "onlooker", "ls", &format!("/host{rootfs}/hooks")]);
+    let seen = docker.docker(&["exec", "observer", "sh", "-c", LOOK]).ok();
+    let there = docker.docker(&["exec", "observer", "ls", &format!("/host{rootfs}/hooks")]);
     let unchanged = fs::read_to_string(format!("{rootfs}/hooks/start"));
     touch(&extension.image.note("go"));
     running.finish_within(LIMIT).ok();
-    docker.docker(&["rm", "--force", "onlooker"]).ok();
+    docker.docker(&["rm", "--force", "observer"]).ok();
     docker.remove_image(&other);
     assert!(content.unwrap().contains("readlink"), "the host has it");
     assert!(unchanged.unwrap().contains("readlink"));
     assert!(!seen.out.contains("hooks"), "{seen}");
     assert!(!there.succeeded(), "{there}");
     extension.assert_deployed();
-    // The copy of its mount point went with it.
+    // The copy of its mount point was removed with it.
     wait_for_within(Duration::from_secs(5), "the end of the mount point", || {
         (fs::read_dir(ATTACHED).map_or(0, Iterator::count) == 0).then_some(())
     });
     extension.remove();
 }
 
-/// The manager, too, may have mounts of its own, as in a unit with `PrivateTmp=`.
+/// The manager may have its own mounts too, for example in a unit with `PrivateTmp=`.
 fn deactivate() {
     let docker = Docker::start_among(Mounts::Slave, &[]);
     let extension = Deployment::of(labelled(KERNEL, "1.2.3"), &docker);

@@ -1,5 +1,5 @@
-//! The dangerous part: dockerd configures the network namespace of whatever process it is given.
-//! A proxy in the host's own would have its interfaces and routes rewritten.
+//! dockerd configures the network namespace of any process that it is given. If the proxy were in the host's
+//! namespace, dockerd would change the host's interfaces and routes.
 
 use std::fs;
 
@@ -21,10 +21,10 @@ const UPLINK: &str = "
     ip route add default via 192.0.2.1
     ip -6 route add default via 2001:db8::1";
 
-/// Everything about a host that a deployment must leave alone. Not among it: the engine's bridges,
-/// which come up and go down with their veth pairs, and the mounts that make up a container. Mounts that
-/// other tests had when the daemon began are in its namespace too, and go when they remove the folder:
-/// below the scratch space only the daemon's own folder, `$0`, counts.
+/// The state of a host that a deployment must not change. The engine's bridges are left out, since they come up
+/// and go down with their veth pairs, and so are the mounts of containers. Mounts of other tests that existed
+/// when the daemon started are in its namespace too and disappear with their directories, so below the scratch
+/// space only the daemon's own directory, `$0`, counts.
 const SURVEY: &str = "
     mine() { grep -v -e veth -e docker0 -e br-; }
     ip -oneline addr | mine | sed 's/ tentative//; s/valid_lft.*//'
@@ -54,8 +54,8 @@ fn host_is_kept() {
     }
 }
 
-/// A network without an address on the host: here dockerd would *succeed* in taking over the host's
-/// default route, if the proxy were in the host's namespace.
+/// A network without an address on the host. Here dockerd would *succeed* in replacing the host's default route
+/// if the proxy were in the host's namespace.
 fn unnumbered_network() {
     let docker = Docker::start_among(Mounts::Private, &[]);
     docker.on_its_host(&["sh", "-ec", UPLINK]).ok();

@@ -1,4 +1,4 @@
-//! What only Podman does: conmon's signal mask, restarts without an engine, containers that are
+//! Scenarios that only Podman has: conmon's signal mask, restarts without an engine, containers that are
 //! initialized but not started.
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ use crate::image::{Image, touch};
 use crate::podman::Podman;
 use crate::proc_fs::{Process, processes};
 use crate::process::wait_for_within;
-use crate::processes::{assert_gone, proxy_of};
+use crate::processes::{assert_no_process, proxy_of};
 use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
 
@@ -31,7 +31,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("the_networks_host_and_none_work", networks),
     ("a_root_filesystem_without_an_image_deploys", plain_rootfs),
     ("a_missing_label_is_named", no_label),
-    ("the_manager_uses_the_record_because_podman_keeps_no_errors", manager_goes_by_the_record),
+    ("the_manager_uses_the_record_because_podman_keeps_no_errors", manager_uses_the_record),
 ];
 
 pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
@@ -43,7 +43,7 @@ pub(crate) fn add_to(suite: &mut Suite, engines: &Arc<Engines>) {
     suite.test("podman::without_root_a_deploy_is_refused_before_anything_runs", rootless);
 }
 
-/// Podman's own API service, for as long as this lives.
+/// Podman's API service. It ends when this is dropped.
 struct Service {
     process: std::process::Child,
     socket: PathBuf,
@@ -69,9 +69,9 @@ impl Service {
 
     /// `verdict reason` of a container.
     fn verdict(&self, name: &str) -> String {
-        let told = self.manager(&["status", "--format", "json", name]).ok();
-        let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
-        let text = |field: &str| told["extensions"][0][field].as_str().unwrap().to_owned();
+        let status = self.manager(&["status", "--format", "json", name]).ok();
+        let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+        let text = |field: &str| status["extensions"][0][field].as_str().unwrap().to_owned();
         format!("{} {}", text("verdict"), text("reason"))
     }
 }
@@ -83,7 +83,7 @@ impl Drop for Service {
     }
 }
 
-fn manager_goes_by_the_record(podman: &Podman) {
+fn manager_uses_the_record(podman: &Podman) {
     let failing = |hook| Image::extension().hook(hook, "echo no such radio; exit 3");
     let deploy = |image| {
         let extension = Deployment::of(image, podman);
@@ -100,7 +100,7 @@ fn manager_goes_by_the_record(podman: &Podman) {
     assert_eq!(service.verdict(&no_start.name), "failed start-failed");
     assert_eq!(service.verdict(&good.name), "applied hooks-ran");
     assert_eq!(service.verdict(&files.name), "pending-reboot no-hooks");
-    // As a reboot leaves it.
+    // As after a reboot.
     let record = format!("/run/balena-extension-runtime-deploys/{}.json", forgotten.id());
     std::fs::remove_file(record).unwrap();
     // Podman 5 keeps the error itself, 4.3 does not.
@@ -110,7 +110,7 @@ fn manager_goes_by_the_record(podman: &Podman) {
         if kept { ("failed create-failed", "remove") } else { ("unknown outcome-unknown", "keep") };
     assert_eq!(service.verdict(&forgotten.name), verdict);
 
-    // Other tests share this Podman, so only these are looked at.
+    // Other tests share this Podman, so only these containers are compared.
     let dry = service.manager(&["cleanup", "--dry-run", "--verbose", "--format", "json"]).ok();
     let dry: serde_json::Value = serde_json::from_str(&dry.out).unwrap();
     let action = |extension: &Deployment<'_>| {
@@ -139,7 +139,7 @@ fn restart_always(podman: &Podman) {
     });
     let id = extension.id();
     podman.podman(&["rm", "--force", "--time=1", &extension.name]).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
 }
 
 fn initialized(podman: &Podman) {
@@ -159,12 +159,12 @@ fn initialized(podman: &Podman) {
     started.assert_deployed();
     assert_eq!(started.image.read("starts"), "start\n");
     podman.podman(&["rm", &started.name]).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
 
     let removed = Deployment::of(image(), podman);
     let id = create(&removed);
     podman.podman(&["rm", "--force", "--time=1", &removed.name]).ok();
-    assert_gone(&id);
+    assert_no_process(&id);
     assert_eq!(removed.image.read("starts"), "");
 }
 
@@ -176,7 +176,7 @@ fn annotations(podman: &Podman) {
     extension.assert_deployed();
     let environment = extension.image.read("environment");
     assert!(environment.contains("EXTENSION_IMAGE_CLASS=overlay\n"), "{environment}");
-    // The first source that names the class is taken whole.
+    // All labels come from the first source that has the class.
     assert!(!environment.contains("EXTENSION_IMAGE_OVERRIDE"), "{environment}");
     extension.remove();
 }
@@ -190,7 +190,7 @@ fn networks(podman: &Podman) {
     }
 }
 
-/// The addresses and routes of a host, without the bridges of Podman and what hangs on them.
+/// The addresses and routes of a host, without Podman's bridges and the interfaces on them.
 const SURVEY: &str = "
     ip -oneline addr | grep -v -e podman -e veth | sed 's/ tentative//' | sed 's/valid_lft.*//'
     ip route | grep -v podman
@@ -214,7 +214,7 @@ fn bridges() {
         let hook = "pwd -P > $NOTES/started; while [ ! -e $NOTES/go ]; do sleep 0.05; done";
         let extension = Deployment::of(Image::extension().hook("start", hook), &podman);
         let mut running = extension.begin_run(&[&format!("--network={network}")]);
-        // `podman ps` would wait for the end of the start.
+        // `podman ps` would wait until the start is over.
         let bundle = extension.await_note(&mut running, "started");
         let proxy = proxy_of(&podman.id_of_bundle(Path::new(bundle.trim())));
         let inside = format!("--net={}", proxy.path("ns/net").display());
@@ -252,7 +252,7 @@ fn no_label(podman: &Podman) {
     failed.says("missing required label io.balena.image.class");
 }
 
-/// An ordinary user's Podman is root of a user namespace, and its hooks could change nothing on the host.
+/// The Podman of an ordinary user is root of a user namespace. Its hooks could not change the host.
 fn rootless() {
     const USER: u32 = 65534;
     let home = tempfile::Builder::new().prefix("rootless").tempdir().unwrap();

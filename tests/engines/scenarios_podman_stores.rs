@@ -1,4 +1,4 @@
-//! The places in which Podman keeps what leads to the labels of an image.
+//! The stores in which Podman keeps the labels of an image.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ const SCENARIOS: [(&str, fn()); 7] = [
     ("missing_labels_are_reported_with_the_cause_and_the_fix", nowhere),
 ];
 
-/// Which of the host's ids are root's and those of others in a container.
+/// The mapping of the host's ids in a container.
 const USER_NAMESPACE: &str = "--uidmap=0:100000:65536";
 
 pub(crate) fn add_to(suite: &mut Suite) {
@@ -30,7 +30,7 @@ pub(crate) fn add_to(suite: &mut Suite) {
     }
 }
 
-/// Whether this Podman is as new as `--imagestore` and `--transient-store`.
+/// Whether this Podman has `--imagestore` and `--transient-store`.
 fn is_new(podman: &Podman) -> bool {
     !podman.podman(&["--version"]).ok().out.contains("version 4.")
 }
@@ -41,7 +41,7 @@ fn image() -> Image {
     image
 }
 
-/// Deploys `image`, which `podman` has, and fails unless the hook got the labels.
+/// Deploys `image`, and fails unless the hook got the labels.
 #[track_caller]
 fn deploys(podman: &Podman, image: Image, arguments: &[&str]) {
     let extension = Deployment { engine: podman, image, name: "one".to_owned() };
@@ -60,7 +60,7 @@ fn additional_store() {
     deploys(&Podman::new().with(&[&store]), image, &[]);
 }
 
-/// In a user namespace the layers are mounted once more elsewhere, so that only the configuration leads to them.
+/// In a user namespace the layers are mounted again elsewhere, so that only the configuration leads to them.
 fn storage_conf() {
     let shipped = Podman::new();
     let image = image();
@@ -77,7 +77,7 @@ fn storage_conf() {
     fs::write(folder.join("storage.conf"), text).unwrap();
     let mount = ["--bind".as_ref(), folder.as_os_str(), "/etc/containers".as_ref()];
     run(podman.on_its_host("mount").args(mount)).ok();
-    // With `--root`, Podman takes the stores from its options alone.
+    // With `--root`, Podman only uses the stores of its options.
     let podman = podman.with(&["--storage-opt", &format!("overlay.imagestore={store}")]);
     deploys(&podman, image, &[USER_NAMESPACE]);
 }
@@ -112,8 +112,8 @@ fn user_namespace() {
     deploys(&podman, image, &[USER_NAMESPACE]);
 }
 
-/// Podman gives such ids where it pulls parts of layers from a registry. There is none here, so that the image
-/// gets another id afterwards.
+/// Podman uses such ids when it pulls parts of layers from a registry. The test has no registry, so it gives
+/// the image another id afterwards.
 fn other_id() {
     let podman = Podman::new();
     let image = image();

@@ -1,5 +1,5 @@
-//! The list of tests of one row. Their names start with the row's, so that the same scenario under
-//! two generations of engines is told apart.
+//! The tests of one row. Their names begin with the row, so that a scenario has another name in each generation
+//! of engines.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ pub(crate) struct Suite {
     passed: Passed,
 }
 
-/// The names of the tests that passed, which is what docs/engines.md is made from.
+/// The names of the tests that passed, from which docs/engines.md is generated.
 pub(crate) type Passed = Arc<Mutex<BTreeSet<String>>>;
 
 impl Suite {

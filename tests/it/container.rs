@@ -1,5 +1,5 @@
-//! A container of a test, with everything it needs in scratch directories of its own, and the calls an
-//! engine makes for it. Dropped, it is deleted, and nothing of it may be left.
+//! A container of a test, with its own scratch directories, and the calls that an engine makes for it. When it
+//! is dropped, it is deleted, and nothing of it may be left.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -17,14 +17,14 @@ use crate::{leftovers, process};
 /// TMPFS_MAGIC of statfs(2).
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
-/// A container that may or may not be created yet. It is used as its own [`Bundle`] too.
+/// A container, created or not. It dereferences to its [`Bundle`].
 pub(crate) struct Container {
-    /// Unique, and the name of both directories.
+    /// The unique id, and the name of both directories.
     pub(crate) id: String,
     bundle: Bundle,
-    /// The state root: in memory, if the machine has a tmpfs, for the speed of it.
+    /// The state root, on a tmpfs if the machine has one, which is faster.
     root: TempDir,
-    /// All else: hooks must be executable there, which they often are not in `/dev/shm`.
+    /// All other files. Hooks must be executable there, which they often are not in `/dev/shm`.
     folder: TempDir,
     log_read: Cell<usize>,
 }
@@ -66,7 +66,7 @@ impl Container {
         container
     }
 
-    /// A file beside the bundle.
+    /// A path next to the bundle.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -83,8 +83,7 @@ impl Container {
         self.beside("init.pid")
     }
 
-    /// The runtime with the global flags that containerd's shim passes, and nothing of the test's
-    /// environment.
+    /// The runtime with the global flags of containerd's shim, and without the test's environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(crate::programs::runtime());
         command.env_clear();
@@ -107,7 +106,7 @@ impl Container {
         finished
     }
 
-    /// The lines that the log has gained since this was last called.
+    /// The lines of the log since the last call of this.
     #[track_caller]
     pub(crate) fn new_log_lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
@@ -116,20 +115,20 @@ impl Container {
         text[start..].lines().map(parse).collect()
     }
 
-    /// The arguments of `create` as containerd's shim writes them.
+    /// `create` with the arguments of containerd's shim.
     pub(crate) fn create_command(&self) -> Command {
         let mut command = self.command(&["create", "--bundle"]);
         command.arg(self.text()).arg("--pid-file").arg(self.pid_file()).arg(&self.id);
         command
     }
 
-    /// `create`. Its streams are the container's own log: see [`Self::printed`].
+    /// Calls `create`. Its streams are the container's log: see [`Self::printed`].
     #[track_caller]
     pub(crate) fn create(&self) -> Finished {
         self.create_by(&mut self.create_command())
     }
 
-    /// `create` by a command that a test has changed.
+    /// Calls `create` with a command that a test has changed.
     #[track_caller]
     pub(crate) fn create_by(&self, command: &mut Command) -> Finished {
         command.stdin(std::process::Stdio::null());
@@ -141,17 +140,17 @@ impl Container {
         Finished { command, end, out, err, log: self.new_log_lines() }
     }
 
-    /// A file beside the bundle, open for a stream.
+    /// Opens a file next to the bundle for a stream.
     pub(crate) fn beside_file(&self, name: &str) -> std::fs::File {
         std::fs::File::options().append(true).create(true).open(self.beside(name)).unwrap()
     }
 
-    /// What the container's log has from standard output.
+    /// The container's log of standard output.
     pub(crate) fn printed(&self) -> String {
         std::fs::read_to_string(self.beside("stdout")).unwrap_or_default()
     }
 
-    /// What the container's log has from standard error.
+    /// The container's log of standard error.
     pub(crate) fn complained(&self) -> String {
         std::fs::read_to_string(self.beside("stderr")).unwrap_or_default()
     }
@@ -188,19 +187,19 @@ impl Container {
         self.state()["status"].as_str().unwrap().to_owned()
     }
 
-    /// The proxy's pid, from the pid file as engines read it.
+    /// The proxy's pid from the pid file, as engines read it.
     #[track_caller]
     pub(crate) fn pid(&self) -> i32 {
         std::fs::read_to_string(self.pid_file()).unwrap().parse().unwrap()
     }
 
-    /// The ids under the state root, known to the runtime or not.
+    /// The names in the state root.
     pub(crate) fn recorded(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.root()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Fails the test when anything of a container that was never made, or is deleted, is left.
+    /// Fails the test if anything is left of a container that was not created or is deleted.
     #[track_caller]
     pub(crate) fn left_nothing(&self) {
         assert_eq!(self.recorded(), [""; 0], "left in the state root");
@@ -220,7 +219,7 @@ impl Drop for Container {
         if !std::thread::panicking() {
             return self.left_nothing();
         }
-        // The test has failed already; what is left would only disturb others.
+        // The test has failed already, and the rest could disturb others.
         for pid in leftovers::processes(&self.id) {
             process::end(pid);
         }

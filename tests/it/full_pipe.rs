@@ -1,4 +1,4 @@
-//! Streams whose reader never reads.
+//! Streams that are open for reading but never read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-/// A pipe that is full, and has a reader that never reads.
+/// A full pipe whose reader never reads.
 pub(crate) struct Full {
     /// Kept open, since a pipe without a reader is broken.
     pub(crate) read: OwnedFd,
@@ -26,7 +26,7 @@ impl Full {
     }
 }
 
-/// Fills a pipe or a FIFO that somebody has open for reading.
+/// Fills a pipe or a FIFO that is open for reading.
 pub(crate) fn fill(path: &Path) {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = File::options().write(true).custom_flags(flags).open(path).unwrap();

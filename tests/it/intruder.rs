@@ -1,6 +1,6 @@
-//! Root of a container that shares the PID namespace (`--pid=host`): user 0 with the capabilities that Docker
-//! gives by default, CAP_SYS_PTRACE not among them. Capabilities are a thread's, so a thread plays it here; the
-//! real one is in `tests/engines`.
+//! Root of a container that shares the PID namespace (`--pid=host`): user 0 with the default capabilities of
+//! Docker, without CAP_SYS_PTRACE. Capabilities belong to threads, so here a thread has them. A real container
+//! is in `tests/engines`.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use nix::sys::ptrace;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// For setpriv(1): nothing but the capability that the boot unit of the manager leaves it.
+/// For setpriv(1): only the capability that the manager's boot unit keeps.
 pub(crate) const AS_THE_UNIT: [&str; 6] =
     ["--bounding-set", "-all,+wake_alarm", "--inh-caps", "-all", "--no-new-privs", "--"];
 /// For setpriv(1): no capability at all.
@@ -32,7 +32,7 @@ fn of_docker() -> CapabilitySet {
         | CapabilitySet::SETFCAP
 }
 
-/// The ways into process `pid` that are open to it.
+/// The ways into process `pid` that are open to such a root.
 pub(crate) fn ways_into(pid: i32) -> Vec<String> {
     let intruder = std::thread::spawn(move || {
         let (none, some) = (CapabilitySet::empty(), of_docker());
@@ -71,7 +71,7 @@ fn open_ways(pid: i32) -> Vec<String> {
     open
 }
 
-/// A program that does nothing but wait, started by setpriv(1) with these words.
+/// Starts a program that only waits, with setpriv(1) and these words.
 pub(crate) fn idle(words: &[&str]) -> crate::process::Started {
     let mut idle =
         crate::process::start(Command::new("setpriv").args(words).args(["sleep", "1000"]));

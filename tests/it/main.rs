@@ -1,10 +1,10 @@
 //! Black-box tests of the built program: every verb, every refusal, and what is left afterwards.
 //!
-//! `RUNTIME_UNDER_TEST` names the binary (default: the one at the top of the checkout). The suite can
-//! run against another runtime too; what makes sense for this one alone (its own words, its own
-//! fields) is in modules called `only_ours`, so `cargo test --test it -- --skip only_ours` compares.
+//! `RUNTIME_UNDER_TEST` and `MANAGER_UNDER_TEST` name the programs (default: those at the top of the checkout).
+//! The suite can test another runtime too: tests of this runtime's own messages and fields are in modules
+//! called `only_ours`, so `cargo test --test it -- --skip only_ours` compares the two.
 //!
-//! The tests need root, because hooks run on the host, and nothing that Debian does not always have.
+//! The tests need root, because hooks run on the host, and only programs that every Debian has.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A kernel that refuses a system call, by a seccomp filter: it stands for the profile of an engine or of
-//! systemd-nspawn, for a kernel that lacks the call (ENOSYS), and for a SIGKILL at that very call.
+//! A seccomp filter that refuses a system call, like the profile of an engine or of systemd-nspawn, fails it
+//! like a kernel that lacks the call (ENOSYS), or kills the process at it.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use crate::capture;
 use crate::finished::Finished;
 
-/// Runs `command` with a kernel that does `what` to whoever makes this system call.
+/// Runs `command` with this action at this system call.
 pub(crate) fn with_filter(
     call: libc::c_long,
     what: SeccompAction,
@@ -21,7 +21,7 @@ pub(crate) fn with_filter(
     let program: BpfProgram = filter.try_into().unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // Of this thread alone, and of what it starts.
+            // It applies to this thread and its children.
             seccompiler::apply_filter(&program).unwrap();
             capture::run(command)
         });

@@ -1,5 +1,5 @@
-//! The house rules that a program can check. Each check is a pure function from sources to violations,
-//! with a test that shows it find a planted one; the tests here run them over this repository.
+//! The house rules that a program can check. Each check is a pure function from sources to violations, with a
+//! test that it finds a planted one. The tests here run the checks over this repository.
 
 mod errors;
 mod files;

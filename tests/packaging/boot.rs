@@ -1,11 +1,11 @@
-//! The boot unit and the update hook on a machine that boots, with a real engine, without one, and
-//! with one that hangs.
+//! The boot unit and the update hook on a machine that boots: with a real engine, without one, and with one
+//! that hangs.
 
 use crate::machine::{ENGINE, SUPERVISOR, boots};
 use crate::package::UNIT;
 use std::time::Duration;
 
-/// The lines of `text` in this order, others between them or not.
+/// Fails unless `text` has these lines in this order, possibly with others between them.
 #[track_caller]
 fn has_in_order(text: &str, lines: &[&str]) {
     let mut all = text.lines();
@@ -14,7 +14,7 @@ fn has_in_order(text: &str, lines: &[&str]) {
     }
 }
 
-/// The unit's own limits are a few seconds in these tests; the rest is what a busy machine may need.
+/// The unit's own limits are a few seconds in these tests. The rest is for a busy machine.
 const MOST: Duration = Duration::from_secs(25);
 
 const DEPLOY: &str = r#"
@@ -24,7 +24,7 @@ const DEPLOY: &str = r#"
     containers
 "#;
 
-/// The hook is refused before the update has committed, stopped in its midst, and then let go on.
+/// The hook is refused before the update has committed, then stopped while it runs, and then completes.
 const UPDATE: &str = r#"
     containers
     hook=/usr/lib/balena-extension-runtime/after-os-update
@@ -81,7 +81,7 @@ fn a_boot_removes_what_failed_before_it_and_then_lets_the_supervisor_come() {
     let (_, after) = second.steps.split_once("done with 0\n").unwrap();
     let left: Vec<&str> = after.lines().collect();
     assert!(matches!(left[..], [one, _, _] if one.starts_with(both[0])), "{left:#?}");
-    // The image of what only failed to be deployed is not stale.
+    // The image of a container that failed is not stale.
     assert_eq!(left[1..], ["image bad-image", "image good-image"]);
 }
 
@@ -98,7 +98,7 @@ fn a_boot_continues_without_an_engine() {
     assert_eq!((none.of(UNIT, "ConditionResult"), none.of(UNIT, "Result")), ("no", "success"));
     assert_eq!(none.of(SUPERVISOR, "ActiveState"), "active");
 
-    // Its socket is there, so that the unit is not left out, but nobody ever answers.
+    // Its socket exists, so the unit is not skipped, but there is no answer.
     assert_eq!(failing.of("system", "state"), "degraded");
     assert_eq!(
         (failing.of(UNIT, "Result"), failing.of(UNIT, "ExecMainStatus")),
@@ -116,11 +116,11 @@ fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
         impatient --request-timeout 2
     "#;
     let script = r#"
-        tell() { # tell WHAT: how the last run of the unit ended
+        report() { # report WHAT: how the last run of the unit ended
             echo "$1: $(now_of "$unit" Result) $(now_of "$unit" ExecMainCode) $(now_of "$unit" ExecMainStatus)"
             systemctl reset-failed "$unit"
         }
-        tell 'too slow'
+        report 'too slow'
         # The unit as it is, now; and then with less time than the manager has.
         rm -r "/etc/systemd/system/$unit.d"
         systemctl daemon-reload
@@ -143,12 +143,12 @@ fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
         before=$(date +%s)
         systemctl stop "$unit"
         echo "seconds to stop: $(($(date +%s) - before))"
-        tell stopped
+        report stopped
 
         printf '[Service]\nTimeoutStartSec=1\n' | drop_in "$unit"
         systemctl daemon-reload
         systemctl start "$unit" || true
-        tell 'out of time'
+        report 'out of time'
         journalctl --sync
         journalctl --boot --output=cat --unit="$unit"
     "#;
@@ -159,20 +159,20 @@ fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
     boot.kept_the_order();
     assert!(boot.ran_for() < MOST, "{boot:#?}");
 
-    // The one capability that the unit leaves it is given up.
+    // The manager drops the one capability that the unit leaves it.
     let closed =
         ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapBnd:\t0000000800000000"];
     has_in_order(&boot.steps, &[&closed[..], &["the manager is closed"]].concat());
 
-    // 1: it exited, and was not killed. 4: a signal came.
-    let told = ["too slow: exit-code 1 1", "stopped: exit-code 1 4", "out of time: timeout 1 4"];
-    has_in_order(&boot.steps, &told);
+    // 1: it exited and was not killed. 4: a signal arrived.
+    let reports = ["too slow: exit-code 1 1", "stopped: exit-code 1 4", "out of time: timeout 1 4"];
+    has_in_order(&boot.steps, &reports);
     let seconds = boot.steps.lines().find_map(|line| line.strip_prefix("seconds to stop: "));
     assert!(seconds.unwrap().parse::<u32>().unwrap() < 10, "{seconds:?}");
     assert!(!boot.steps.contains("SIGKILL"), "{}", boot.steps);
 }
 
-/// What is deployed by an engine with mounts of its own, and what the host has of it.
+/// Deploys with an engine that has its own mounts, and prints the mounts of the host.
 const APART: &str = r#"
     apply='mkdir -p /run/applied && mount -t tmpfs of-a-hook /run/applied'
     LABEL=io.balena.image.kernel-version=1.2.3 deploy apart "$apply" --volume data:/data
@@ -197,7 +197,8 @@ const APART: &str = r#"
     docker volume rm data
 "#;
 
-/// balenaOS' own engine units have the first of these settings. There, as here, the engine starts its containerd.
+/// The engine units of balenaOS have the first of these settings. There, as here, the engine starts its
+/// containerd.
 #[test]
 fn what_hooks_mount_is_on_the_host_though_the_engines_unit_has_mounts_of_its_own() {
     let slave = r"
@@ -225,7 +226,8 @@ fn what_hooks_mount_is_on_the_host_though_the_engines_unit_has_mounts_of_its_own
     }
 }
 
-/// Then containerd sees an empty folder where dockerd has mounted the rootfs. That is no image without hooks.
+/// Then containerd sees an empty directory where dockerd has mounted the rootfs. That must not count as an
+/// image without hooks.
 #[test]
 fn an_engine_that_does_not_share_its_mounts_with_its_containerd_deploys_nothing() {
     let slave = r"printf '[Service]\nMountFlags=slave\n' | drop_in docker.service";

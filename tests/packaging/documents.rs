@@ -1,4 +1,4 @@
-//! Man pages and completions, read by the programs they are for.
+//! Man pages and completions, read by the programs that use them.
 
 use crate::{files, run};
 use std::process::Command;
@@ -16,7 +16,7 @@ fn man_shows_every_page_without_a_warning() {
     }
 }
 
-/// What bash offers for `words`, the last of which is being typed.
+/// The completions of bash for `words`, the last of which is incomplete.
 fn bash_offers(program: &str, words: &[&str]) -> String {
     let file = crate::dist(&format!("completions/{program}.bash"));
     let script = format!(

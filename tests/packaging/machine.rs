@@ -1,5 +1,5 @@
-//! A machine that boots: systemd as process 1 in namespaces of its own, over a copy of this machine's
-//! root filesystem with the package installed, with a real dockerd. `machine.sh` builds and boots it.
+//! A machine that boots: systemd as process 1 in its own namespaces, over a copy of this machine's root
+//! filesystem with the package and a real dockerd. `machine.sh` builds and boots it.
 
 use crate::package::{INSTALL, UNIT, package};
 use crate::{dist, run, top};
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) const ENGINE: &str = "docker.service";
 pub(crate) const SUPERVISOR: &str = "balena-supervisor.service";
 
-/// The words that a script may use.
+/// The shell functions for the scripts.
 const WORDS: &str = r#"
     unit=balena-extension-cleanup.service
     # deploy NAME CREATE-HOOK [OPTION]...: whatever comes of it. LABEL has a further label.
@@ -60,12 +60,12 @@ const REPORT_UNITS: &str = r#"
 #[derive(Debug)]
 pub(crate) struct Boot {
     state: String,
-    /// What the boot's own script printed.
+    /// The output of the boot's script.
     pub(crate) steps: String,
 }
 
-/// Builds a machine, prepares it with a script, and boots it once for each of `scripts`, which run
-/// when the boot is finished. Nothing of it is left afterwards.
+/// Builds a machine, prepares it with a script, and boots it once for each of `scripts`, which run after the
+/// boot has finished. Nothing of it is left afterwards.
 pub(crate) fn boots<const COUNT: usize>(prepare: &str, scripts: [&str; COUNT]) -> [Boot; COUNT] {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
@@ -94,7 +94,7 @@ impl Boot {
         Self { state: state.to_owned(), steps: steps.to_owned() }
     }
 
-    /// A property of a unit, or of the `system`, when the boot was finished.
+    /// A property of a unit, or of the `system`, after the boot.
     #[track_caller]
     pub(crate) fn of(&self, unit: &str, property: &str) -> &str {
         let start = format!("{unit} {property}=");
@@ -103,7 +103,7 @@ impl Boot {
         value.unwrap_or_else(|| panic!("no {start} in:\n{}", self.state))
     }
 
-    /// A time since the host's boot. None if it has not come.
+    /// A time since the host's boot. `None` if the event has not happened.
     #[track_caller]
     pub(crate) fn time(&self, unit: &str, property: &str) -> Option<Duration> {
         let micros = self.of(unit, property).parse().unwrap();
@@ -117,14 +117,14 @@ impl Boot {
         time("ExecMainExitTimestampMonotonic") - time("ExecMainStartTimestampMonotonic")
     }
 
-    /// What the journal has of the boot unit: its own words and those of systemd about it.
+    /// The journal of the boot unit, including systemd's messages about it.
     pub(crate) fn journal(&self) -> String {
         let lines = self.state.lines().filter_map(|line| line.strip_prefix("journal "));
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Panics unless the boot unit ran exactly once, when the engine was ready, if it ever was, and
-    /// was over before the supervisor began.
+    /// Panics unless the boot unit ran exactly once, after the engine was ready if that happened at all, and
+    /// ended before the supervisor started.
     #[track_caller]
     pub(crate) fn kept_the_order(&self) {
         let starting = format!("Starting {UNIT}");

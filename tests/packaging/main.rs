@@ -1,9 +1,9 @@
-//! Tests of what surrounds the program on a host: the package, the units, the man pages and
-//! completions, the snippets for engines, the recipe. Each is given to the program that will read it.
+//! Tests of the package, the units, the man pages and completions, the snippets for engines and the recipe.
+//! Each file is given to the program that reads it.
 //!
-//! The package is installed for real, with apt-get, in a copy of this machine's root filesystem that
-//! is gone when the test ends: an overlay in a mount namespace of its own, without a network. Such a
-//! copy is also booted, for the unit.
+//! The package is really installed, with apt-get, in a copy of this machine's root filesystem: an overlay in
+//! its own mount namespace, without a network, which ends with the test. Such a copy is also booted to test the
+//! unit.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -40,7 +40,7 @@ fn dist(path: &str) -> PathBuf {
     top().join("dist").join(path)
 }
 
-/// What apt, dpkg and a boot may need on a slow machine.
+/// The time that apt, dpkg and a boot may take on a slow machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 fn run(command: &mut Command) -> Finished {
@@ -55,7 +55,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files of a folder below `dist/`, sorted.
+/// The files of a directory below `dist/`, sorted.
 fn files(folder: &str) -> Vec<PathBuf> {
     let items = std::fs::read_dir(dist(folder)).unwrap();
     let mut files: Vec<PathBuf> = items.map(|item| item.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! The Debian package: built, judged, installed, used, removed.
+//! The Debian package: built, checked with lintian, installed, used, removed.
 
 use crate::finished::Finished;
 use crate::{run, top};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Builds the package into a folder, without a network.
+/// Builds the package into a directory, without a network.
 fn build(folder: &Path) -> PathBuf {
     let tool = top().join("tools/deb");
     run(Command::new("unshare").args(["--net", "--"]).arg(tool).arg(folder)).ok();
@@ -16,8 +16,7 @@ fn build(folder: &Path) -> PathBuf {
     path
 }
 
-/// The package under test, built once. The folder stays until the process ends, and is in the target
-/// folder, which `make clean` removes.
+/// The package under test, built once. It remains in the target directory, which `make clean` removes.
 pub(crate) fn package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE.get_or_init(|| {
@@ -28,8 +27,8 @@ pub(crate) fn package() -> &'static Path {
     })
 }
 
-/// Runs a shell script in a copy of this machine's root filesystem, without a network, the package
-/// at `/package.deb`. Everything goes with the last process: mounts, files, processes.
+/// Runs a shell script in a copy of this machine's root filesystem, without a network, with the package as
+/// `/package.deb`. All mounts, files and processes end with the script.
 fn in_a_copy(script: &str) -> Finished {
     let folder = tempfile::tempdir().unwrap();
     let outer = r#"

@@ -1,4 +1,4 @@
-//! Unit, hook, engine snippets and recipe: each given to what will read it.
+//! The unit, the hook, the engine snippets and the recipe: each is given to its reader.
 
 use crate::bundle::executable;
 use crate::{dist, programs, read, run, top};
@@ -24,7 +24,7 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
         assert!(dump.contains(line), "containerd does not know {line}:\n{dump}");
     }
 
-    // The cluster's side names the same handler, and no other RuntimeClass may.
+    // The file for the cluster names the same handler, and no other RuntimeClass may.
     let handler = dump.lines().find_map(|line| line.trim().strip_suffix("runtimes.extension]"));
     assert!(handler.is_some());
     let cluster = read(&dist("containerd/runtimeclass.yaml"));
@@ -44,7 +44,7 @@ fn docker_and_containerd_and_podman_learn_the_runtimes_path() {
     assert_eq!(count("ValidatingAdmissionPolicy"), 2);
     assert_eq!(count("ValidatingAdmissionPolicyBinding"), 2, "a policy without one does nothing");
 
-    // Podman looks for the file; the one that was built stands in for the installed one.
+    // Podman checks that the file exists, so the built program replaces the installed one.
     let folder = tempfile::tempdir().unwrap();
     let conf = folder.path().join("containers.conf");
     let binary = programs::runtime();
@@ -73,17 +73,17 @@ fn the_boot_unit_stands_between_engine_and_supervisor_and_cannot_hold_up_a_boot(
     }
     let before = unit("Before");
     assert!(before.iter().any(|it| it == "balena-supervisor.service"), "{before:?}");
-    // What it is ordered by must not be what it needs: without an engine there is nothing to do.
+    // The unit must not require the units that it is ordered by: without an engine it does nothing.
     for setting in ["Requires", "BindsTo", "Requisite", "RequiredBy", "OnFailure"] {
         assert!(unit(setting).is_empty(), "{setting}");
     }
     assert_eq!(unit("WantedBy"), ["multi-user.target"]);
     assert_eq!(unit("Type"), ["oneshot"]);
-    // systemd's limit is beyond the manager's own: what it waits for the engine is part of --timeout.
+    // systemd's limit is longer than the manager's --timeout, which includes the wait for the engine.
     assert_eq!(unit("TimeoutStartSec"), ["12min"]);
     let help = crate::manager(&["cleanup", "--help"]).ok().text();
     assert!(help.contains("[default: 600]"), "{help}");
-    // The command line is one that the manager takes: there is no engine, and that is all.
+    // The manager accepts the command line, and only fails because there is no engine.
     let words = unit("ExecStart");
     let (manager, words) = words.split_first().unwrap();
     assert_eq!(manager, "/usr/bin/balena-extension-manager");
@@ -95,8 +95,7 @@ fn the_boot_unit_stands_between_engine_and_supervisor_and_cannot_hold_up_a_boot(
     assert!(!finished.succeeded(), "{finished}");
 }
 
-/// Runs the hook for after an update with a program in the manager's place. Its status, and what it
-/// printed.
+/// Runs the after-update hook with another program as the manager. Returns its status and output.
 fn run_hook(manager: &str) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     executable(&folder.path().join("balena-extension-manager"), manager.as_bytes());
@@ -125,7 +124,7 @@ fn the_recipe_is_that_of_this_version_and_licence() {
     let sum = sum.split(' ').next().unwrap();
     assert!(recipe.contains(&format!("file://LICENSE;md5={sum}")), "LICENSE has md5 {sum}");
     assert!(recipe.contains("inherit cargo "));
-    // Everything that it installs from the sources is there.
+    // All files that it installs from the sources exist.
     for word in recipe.split_whitespace().filter_map(|word| word.strip_prefix("${S}/")) {
         let pattern = word.replace("$shell_name", "manager").replace("*.8", "");
         assert!(top().join(&pattern).exists(), "the recipe installs {word}, which is not there");

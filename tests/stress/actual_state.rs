@@ -1,33 +1,34 @@
-//! What the verbs say of a container beside what is so: what is recorded, and whether the recorded proxy
-//! is there. Asked at every system call of a start: while the start stands still there, and after it was
-//! killed there. Starts that succeed, starts whose hook fails, starts that refuse the extension.
+//! Compares what the verbs report about a container with its actual state: the recorded state, and whether the
+//! recorded proxy is alive. They are compared at every system call of a start: while the start is paused there,
+//! and after it was killed there. Some of these starts succeed, some have a hook that fails, and some refuse
+//! the extension.
 
 use crate::capture::{Output, describe};
-use crate::checks::{self, Seen};
-use crate::container::{Call, World};
+use crate::checks::{self, Reported};
+use crate::container::{Call, Container};
 use crate::finished::{End, Finished};
 use crate::kind::Kind;
 use crate::processes::{self, LIMIT, pid_of};
 use crate::report::Report;
 use crate::swept_verbs::refused;
-use crate::tracer::{Deed, When, Whom, trace};
+use crate::tracer::{Action, Stepped, When, trace};
 use crate::trials::Extent;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// A verb is through when it was not struck this often in a row: calls per run vary a little.
+/// A sweep ends after this many runs in a row in which the verb made fewer calls: the number varies a little.
 const UNTOUCHED: usize = 3;
 /// How long the answers may need to find a container that does not change.
 const SETTLE: Duration = Duration::from_secs(2);
 const NOT_RUNNING: &str = "container not running";
 
-/// What is so.
+/// The actual state of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Truth {
+pub(crate) enum ActualState {
     Absent,
-    /// `pid` is 0 without a proxy; `ends` if the proxy has nothing to wait for any more.
+    /// `pid` is 0 without a proxy. `ends` if the proxy has nothing to wait for any more.
     Container {
         status: &'static str,
         pid: i32,
@@ -35,11 +36,11 @@ pub(crate) enum Truth {
     },
 }
 
-impl Truth {
-    pub(crate) fn of(world: &World) -> Self {
-        let Some(recorded) = world.recorded() else { return Self::Absent };
+impl ActualState {
+    pub(crate) fn of(container: &Container) -> Self {
+        let Some(recorded) = container.recorded() else { return Self::Absent };
         let pid = i32::try_from(recorded["pid"].as_i64().unwrap_or_default()).unwrap_or_default();
-        let proxy = format!("balena-extension-runtime proxy --id {}", world.id);
+        let proxy = format!("balena-extension-runtime proxy --id {}", container.id);
         let alive = processes::all().contains(&(pid, proxy));
         let completing = recorded["phase"] == "completing";
         let written = recorded["status"].as_str().unwrap_or_default();
@@ -62,8 +63,8 @@ impl Truth {
         )
     }
 
-    /// Whether `passed` is what `call` has to say of a container of which this was so when it began.
-    /// `still` if this was so until it ended.
+    /// Fails if `call` should not have ended as `passed`, given that this was the state when it began. `still`
+    /// if the state did not change until it ended.
     pub(crate) fn allows(&self, call: Call, passed: &Finished, still: bool) -> Result<(), String> {
         match (self, call) {
             (Self::Container { pid: 0, .. }, Call::Kill(_)) => refused(passed, NOT_RUNNING),
@@ -86,36 +87,36 @@ impl Truth {
     }
 }
 
-/// Asks everything that can be asked, and compares.
-pub(crate) fn compare(world: &World) -> Result<Truth, String> {
+/// Runs all queries, and compares their answers with the actual state.
+pub(crate) fn compare(container: &Container) -> Result<ActualState, String> {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let truth = Truth::of(world);
-        let agreed = ask_all(world, &truth);
-        // Otherwise it has changed meanwhile: a proxy has ended.
-        if Truth::of(world) == truth {
-            return agreed.map(|()| truth);
+        let actual = ActualState::of(container);
+        let agreed = ask_all(container, &actual);
+        // Otherwise the state has changed meanwhile, because a proxy has ended.
+        if ActualState::of(container) == actual {
+            return agreed.map(|()| actual);
         }
         if Instant::now() >= deadline {
-            return Err(format!("{truth:?} does not last"));
+            return Err(format!("{actual:?} does not last"));
         }
     }
 }
 
-fn ask_all(world: &World, truth: &Truth) -> Result<(), String> {
-    let wrong = |said: &dyn std::fmt::Debug| Err(format!("{truth:?}, but {said:?}"));
-    let seen = checks::parse_state(&ask(world, Call::State))?;
-    let listed = ask(world, Call::List).success()?;
+fn ask_all(container: &Container, actual: &ActualState) -> Result<(), String> {
+    let wrong = |said: &dyn std::fmt::Debug| Err(format!("{actual:?}, but {said:?}"));
+    let seen = checks::parse_state(&ask(container, Call::State))?;
+    let listed = ask(container, Call::List).success()?;
     let list: Vec<Value> = serde_json::from_str(&listed.out).map_err(|why| why.to_string())?;
-    let (ps, signal) = (ask(world, Call::Ps), ask(world, Call::Kill("0")));
-    let Truth::Container { status, pid, .. } = truth else {
-        if seen != Seen::Absent || !list.is_empty() {
+    let (ps, signal) = (ask(container, Call::Ps), ask(container, Call::Kill("0")));
+    let ActualState::Container { status, pid, .. } = actual else {
+        if seen != Reported::Absent || !list.is_empty() {
             return wrong(&(seen, list));
         }
         refused(&ps, "does not exist")?;
         return refused(&signal, "does not exist");
     };
-    if seen != (Seen::Document { status: (*status).to_owned(), pid: *pid }) {
+    if seen != (Reported::Document { status: (*status).to_owned(), pid: *pid }) {
         return wrong(&seen);
     }
     match list.as_slice() {
@@ -132,9 +133,9 @@ fn ask_all(world: &World, truth: &Truth) -> Result<(), String> {
     }
 }
 
-/// Runs a verb that waits for nobody, and reaps nobody else, who may be traced.
-fn ask(world: &World, call: Call) -> Finished {
-    let mut command = world.command_without_a_log(call);
+/// Runs a query. Reaps no other process, because that may be traced.
+fn ask(container: &Container, call: Call) -> Finished {
+    let mut command = container.command_without_a_log(call);
     let (output, what) = (Output::of(&mut command), describe(&command));
     let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
     let (pid, deadline) = (pid_of(&child), Instant::now() + LIMIT);
@@ -153,7 +154,7 @@ fn ask(world: &World, call: Call) -> Finished {
     output.finish(what, end)
 }
 
-/// What the hook of a start is: none, one that fails, or whatever a kind of bundle has.
+/// A start with a certain hook: none, a failing one, or the hooks of the kind.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -170,15 +171,15 @@ const CASES: [Case; 5] = [
 ];
 
 pub(crate) fn starts(extent: Extent, report: &mut Report) {
-    // Those of the last take as long as all others together.
+    // The last case takes as long as all others together.
     let cases = if extent == Extent::Full { CASES.as_slice() } else { &CASES[..4] };
     for &case in cases {
-        let mut world = World::new("w", case.kind);
+        let mut container = Container::new("w", case.kind);
         if let Some(script) = case.hook {
-            world.bundle.hook("start", script);
+            container.bundle.hook("start", script);
         }
-        let asked = sweep(&mut world, case, stand_still, report);
-        let killed = sweep(&mut world, case, kill_there, report);
+        let asked = sweep(&mut container, case, stand_still, report);
+        let killed = sweep(&mut container, case, kill_there, report);
         let name = case.name;
         report.note(format_args!(
             "start × {name}: asked at {asked} calls under way, at {killed} after a SIGKILL"
@@ -186,18 +187,18 @@ pub(crate) fn starts(extent: Extent, report: &mut Report) {
     }
 }
 
-/// What is done at a call of a start; `None` if the start has fewer calls.
-type Point = fn(&World, usize) -> Option<(String, Result<(), String>)>;
+/// Acts at one call of a start and checks the result. `None` if the start makes fewer calls.
+type Point = fn(&Container, usize) -> Option<(String, Result<(), String>)>;
 
-fn sweep(world: &mut World, case: Case, point: Point, report: &mut Report) -> usize {
+fn sweep(container: &mut Container, case: Case, point: Point, report: &mut Report) -> usize {
     let (mut points, mut untouched) = (0, 0);
     for at in 1.. {
-        world.reset();
-        if let Err(why) = world.run(Call::Create).success() {
+        container.reset();
+        if let Err(why) = container.run(Call::Create).success() {
             report.violation(format_args!("creating: {why}"));
             return points;
         }
-        let Some((call, outcome)) = point(world, at) else {
+        let Some((call, outcome)) = point(container, at) else {
             untouched += 1;
             if untouched == UNTOUCHED {
                 break;
@@ -211,29 +212,29 @@ fn sweep(world: &mut World, case: Case, point: Point, report: &mut Report) -> us
     points
 }
 
-fn stand_still(world: &World, at: usize) -> Option<(String, Result<(), String>)> {
-    let mut asked = Ok(Truth::Absent);
-    let mut act = || asked = compare(world);
-    let (mut command, deed) = (world.command(Call::Start), Deed::Meanwhile(&mut act));
-    let traced = trace(&mut command, Whom::Main, When::Before(at), deed);
+fn stand_still(container: &Container, at: usize) -> Option<(String, Result<(), String>)> {
+    let mut asked = Ok(ActualState::Absent);
+    let mut act = || asked = compare(container);
+    let (mut command, action) = (container.command(Call::Start), Action::Meanwhile(&mut act));
+    let traced = trace(&mut command, Stepped::Main, When::Before(at), action);
     let call = traced.hit?.to_string();
-    Some((call, asked.and_then(|_| is_deleted(world))))
+    Some((call, asked.and_then(|_| is_deleted(container))))
 }
 
-fn kill_there(world: &World, at: usize) -> Option<(String, Result<(), String>)> {
-    let mut command = world.command(Call::Start);
-    let traced = trace(&mut command, Whom::Main, When::Before(at), Deed::Kill);
+fn kill_there(container: &Container, at: usize) -> Option<(String, Result<(), String>)> {
+    let mut command = container.command(Call::Start);
+    let traced = trace(&mut command, Stepped::Main, When::Before(at), Action::Kill);
     let call = traced.hit?.to_string();
-    Some((call, world.settle().and_then(|_| is_deleted(world))))
+    Some((call, container.settle().and_then(|_| is_deleted(container))))
 }
 
-/// Nobody works on the container: all is asked, and then a plain delete does what it has to.
-fn is_deleted(world: &World) -> Result<(), String> {
-    let truth = compare(world)?;
-    let deleted = world.run(Call::Delete);
-    truth.allows(Call::Delete, &deleted, true)?;
+/// With no other call running, compares all answers, and checks that a plain delete does its work.
+fn is_deleted(container: &Container) -> Result<(), String> {
+    let actual = compare(container)?;
+    let deleted = container.run(Call::Delete);
+    actual.allows(Call::Delete, &deleted, true)?;
     match deleted.succeeded() {
-        true => world.nothing_is_left(),
-        false => world.force(),
+        true => container.nothing_is_left(),
+        false => container.force_delete(),
     }
 }

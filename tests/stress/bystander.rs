@@ -1,5 +1,5 @@
-//! An innocent process: it blocks every signal, so that one which reaches it stays pending, where
-//! `/proc` shows it; and the one signal that nobody blocks ends it, which shows as well.
+//! An unrelated process. It blocks every signal, so that a signal sent to it remains pending, which `/proc`
+//! shows. SIGKILL cannot be blocked, but ends it, which shows as well.
 #![expect(unsafe_code, reason = "the signal mask is set between fork and exec")]
 
 use crate::proc_fs::Process;
@@ -14,11 +14,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// Tells the program that it is a bystander.
+/// Set for a process that is a bystander.
 pub(crate) const BYSTANDER: &str = "STRESS_BYSTANDER";
 /// The pid that was given out last in this namespace (proc_sys_kernel(5)).
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
-/// Two ticks of the clock that start times are told by.
+/// Two ticks of the clock that start times are counted in.
 const TICKS: Duration = Duration::from_millis(20);
 
 pub(crate) struct Bystander {
@@ -26,7 +26,7 @@ pub(crate) struct Bystander {
     start_time: u64,
 }
 
-/// The bystander itself. It locks its standard input, if that is a folder.
+/// The bystander itself. It locks its standard input, if that is a directory.
 pub(crate) fn main() -> ExitCode {
     let stdin = File::from(std::io::stdin().as_fd().try_clone_to_owned().expect("dup"));
     let locked = Flock::lock(stdin, FlockArg::LockExclusive);
@@ -43,25 +43,25 @@ pub(crate) fn proxy_line(id: &str) -> Vec<String> {
 }
 
 impl Bystander {
-    /// With any pid.
+    /// Starts a bystander with any pid.
     pub(crate) fn anywhere(line: &[String]) -> Result<Self, String> {
         Self::spawn(Stdio::null(), line)
     }
 
-    /// With the lock of `folder`, some time soon.
+    /// Starts a bystander that soon locks `folder`.
     pub(crate) fn that_locks(folder: File, line: &[String]) -> Result<Self, String> {
         Self::spawn(folder.into(), line)
     }
 
-    /// With `pid`, whose process dies for it.
+    /// Starts a bystander with `pid`. Kills the process that has the pid now.
     pub(crate) fn in_place_of(pid: i32, line: &[String]) -> Result<Self, String> {
         let dead = Pid::from_raw(pid);
         let _ = kill(dead, Signal::SIGKILL);
-        // ECHILD: it had died already and somebody else has waited for it.
+        // ECHILD: it had died already and was reaped.
         let _ = waitpid(dead, Some(WaitPidFlag::__WALL));
-        // A start time must tell the two apart: no system gives all its pids out in so little time.
+        // The start times of the two must differ. No system gives out all its pids in so little time.
         std::thread::sleep(TICKS);
-        // A thread of this process may take the pid in between, and gives it back.
+        // A thread of this process may take the pid in between, and releases it again.
         for _ in 0..1000 {
             std::fs::write(LAST_PID, (pid - 1).to_string())
                 .map_err(|error| format!("{LAST_PID}: {error}"))?;
@@ -97,7 +97,7 @@ impl Bystander {
         self.start_time
     }
 
-    /// Fails if it has ended or has a signal to see to.
+    /// Fails if it has ended or has a pending signal.
     pub(crate) fn is_untouched(&self) -> Result<(), String> {
         let pid = self.pid;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

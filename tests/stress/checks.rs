@@ -1,7 +1,7 @@
-//! What must hold after whatever has happened: no process but the recorded proxy, no file but the
-//! known ones, no mount, no cgroup, and a `state` that tells the truth about all of that.
+//! The invariants that hold after any disturbance: there is no process except the recorded proxy, no unknown
+//! file, no mount and no cgroup, and `state` reports the actual.
 
-use crate::container::{Call, World, mounts, names};
+use crate::container::{Call, Container, mounts, names};
 use crate::finished::{End, Finished};
 use crate::leftovers;
 use crate::processes;
@@ -9,17 +9,17 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long what belongs to a killed command may take to end.
+/// How long the processes of a killed command may take to end.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What `state` says.
+/// The answer of `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum Reported {
     Absent,
     Document { status: String, pid: i32 },
 }
 
-impl Seen {
+impl Reported {
     /// The status, `absent` if there is no container.
     pub(crate) fn status(&self) -> &str {
         match self {
@@ -37,25 +37,24 @@ impl Seen {
     }
 }
 
-/// Everything that is left over, told when something should not be.
 fn fail<T>(why: impl std::fmt::Display) -> Result<T, String> {
     Err(why.to_string())
 }
 
-impl World {
-    /// Asks `state`.
-    pub(crate) fn look(&self) -> Result<Seen, String> {
+impl Container {
+    /// Calls `state`.
+    pub(crate) fn reported(&self) -> Result<Reported, String> {
         parse_state(&self.run(Call::State))
     }
 
     /// Waits until processes and state agree, and checks the files.
-    pub(crate) fn settle(&self) -> Result<Seen, String> {
+    pub(crate) fn settle(&self) -> Result<Reported, String> {
         let deadline = Instant::now() + SETTLE;
         loop {
             processes::reap();
-            let seen = self.look()?;
-            // Asked again: what ended in between may have changed it.
-            let agreed = self.agree(&seen).and_then(|()| match self.look()? {
+            let seen = self.reported()?;
+            // Call it again: a process that ended in between may have changed the state.
+            let agreed = self.agree(&seen).and_then(|()| match self.reported()? {
                 again if again == seen => Ok(()),
                 again => fail(format_args!("{seen:?}, then {again:?}")),
             });
@@ -72,8 +71,8 @@ impl World {
         }
     }
 
-    /// Whether the processes are those that `seen` speaks of.
-    fn agree(&self, seen: &Seen) -> Result<(), String> {
+    /// Fails unless the processes match the state `seen`.
+    fn agree(&self, seen: &Reported) -> Result<(), String> {
         let processes = processes::all();
         let proxy = format!("balena-extension-runtime proxy --id {}", self.id);
         let recorded = self.recorded().and_then(|state| state["pid"].as_i64()).unwrap_or_default();
@@ -84,13 +83,13 @@ impl World {
             return fail(format_args!("{seen:?} with the processes {others:?}"));
         }
         match seen {
-            Seen::Document { status, pid } if status == "created" || status == "running" => {
+            Reported::Document { status, pid } if status == "created" || status == "running" => {
                 let alive: Vec<i32> = processes.iter().map(|(pid, _)| *pid).collect();
                 if alive != [*pid] {
                     return fail(format_args!("{seen:?}, but the processes are {processes:?}"));
                 }
             }
-            Seen::Document { .. } | Seen::Absent => {
+            Reported::Document { .. } | Reported::Absent => {
                 if !processes.is_empty() {
                     return fail(format_args!("{seen:?}, but the processes are {processes:?}"));
                 }
@@ -99,7 +98,7 @@ impl World {
         Ok(())
     }
 
-    /// No file is half-written, and none is there that should not be.
+    /// Fails if a file is half-written or should not exist.
     fn files(&self) -> Result<(), String> {
         let roots = names(&self.root());
         if roots.iter().any(|name| *name != self.id) {
@@ -115,7 +114,7 @@ impl World {
             return fail(format_args!("state.json is half-written: {text:?}"));
         }
         let beside = names(self.pid_file().parent().unwrap_or(Path::new("/")));
-        // A prepared file would have a name with a dot in front.
+        // The name of a prepared file begins with a dot.
         if beside.iter().any(|name| name.starts_with('.')) {
             return fail(format_args!("beside the pid file: {beside:?}"));
         }
@@ -130,16 +129,16 @@ impl World {
         records()
     }
 
-    /// The container is created, and the pid file says so.
+    /// Fails unless the container is created and the pid file has its pid.
     pub(crate) fn is_created(&self) -> Result<(), String> {
         let seen = self.settle()?;
         seen.one_of(&["created"])?;
-        let Seen::Document { pid, .. } = seen else { return Ok(()) };
+        let Reported::Document { pid, .. } = seen else { return Ok(()) };
         let text = fs::read_to_string(self.pid_file()).unwrap_or_default();
         if text == pid.to_string() { Ok(()) } else { fail(format_args!("the pid file: {text:?}")) }
     }
 
-    /// Nothing of the container is left: no state, no process, no cgroup, no mount.
+    /// Fails if a state, process, cgroup or mount of the container is left.
     pub(crate) fn nothing_is_left(&self) -> Result<(), String> {
         self.settle()?.one_of(&["absent"])?;
         let left = names(&self.root());
@@ -151,15 +150,15 @@ impl World {
         if left.is_empty() { Ok(()) } else { fail(format_args!("cgroups are left: {left:?}")) }
     }
 
-    /// Besides, a create that failed leaves no pid file.
-    pub(crate) fn was_never_there(&self) -> Result<(), String> {
+    /// Fails if anything is left, including the pid file, which a failed create must remove.
+    pub(crate) fn nothing_was_created(&self) -> Result<(), String> {
         self.nothing_is_left()?;
         let left = names(self.pid_file().parent().unwrap_or(Path::new("/")));
         if left.is_empty() { Ok(()) } else { fail(format_args!("left at the pid file: {left:?}")) }
     }
 
-    /// `delete --force` cleans up, whatever there is, and says nothing.
-    pub(crate) fn force(&self) -> Result<(), String> {
+    /// `delete --force` cleans up in every state, and prints nothing.
+    pub(crate) fn force_delete(&self) -> Result<(), String> {
         let finished = self.run(Call::ForceDelete).success()?;
         if !(finished.out.is_empty() && finished.err.is_empty()) {
             return fail(format_args!("not silent: {finished}"));
@@ -167,31 +166,31 @@ impl World {
         self.nothing_is_left()
     }
 
-    /// A container of the same id lives a whole life.
-    pub(crate) fn lives_again(&self) -> Result<(), String> {
+    /// A container with the same id can be created, started and deleted.
+    pub(crate) fn full_life(&self) -> Result<(), String> {
         self.run(Call::Create).success()?;
         self.is_created()?;
-        self.goes_on()
+        self.start_and_delete()
     }
 
-    /// A created container is started and deleted.
-    pub(crate) fn goes_on(&self) -> Result<(), String> {
+    /// Starts and deletes a created container.
+    pub(crate) fn start_and_delete(&self) -> Result<(), String> {
         self.run(Call::Start).success()?;
-        self.ends()
+        self.stop_and_delete()
     }
 
-    /// A started container is deleted: a sandbox is stopped first.
-    pub(crate) fn ends(&self) -> Result<(), String> {
+    /// Deletes a started container. A sandbox is stopped first.
+    pub(crate) fn stop_and_delete(&self) -> Result<(), String> {
         if self.settle()?.status() == "running" {
             self.run(Call::Kill("TERM")).success()?;
-            self.becomes_stopped()?;
+            self.await_stopped()?;
         }
         self.run(Call::Delete).success()?;
         self.nothing_is_left()
     }
 
-    /// The proxy ends on the signal that it was sent.
-    pub(crate) fn becomes_stopped(&self) -> Result<(), String> {
+    /// Waits until the proxy has ended on the signal that it was sent.
+    pub(crate) fn await_stopped(&self) -> Result<(), String> {
         let deadline = Instant::now() + SETTLE;
         loop {
             let seen = self.settle()?;
@@ -206,13 +205,13 @@ impl World {
     }
 }
 
-/// Reads an answer of `state`. There are two: a whole document, or that there is no such container.
-pub(crate) fn parse_state(finished: &Finished) -> Result<Seen, String> {
+/// Parses an answer of `state`: a whole document, or the error that the container does not exist.
+pub(crate) fn parse_state(finished: &Finished) -> Result<Reported, String> {
     if finished.end == End::Status(1)
         && finished.out.is_empty()
         && finished.err.contains("does not exist")
     {
-        return Ok(Seen::Absent);
+        return Ok(Reported::Absent);
     }
     let document: serde_json::Value = match serde_json::from_str(&finished.out) {
         Ok(document) if finished.succeeded() => document,
@@ -225,19 +224,19 @@ pub(crate) fn parse_state(finished: &Finished) -> Result<Seen, String> {
         }
     }
     let pid = document["pid"].as_i64().unwrap_or_default();
-    Ok(Seen::Document { status, pid: i32::try_from(pid).unwrap_or(-1) })
+    Ok(Reported::Document { status, pid: i32::try_from(pid).unwrap_or(-1) })
 }
 
-/// The steps of the container's record, as far as there is one.
-pub(crate) fn recorded_steps(world: &World) -> Vec<serde_json::Value> {
-    let path = crate::trial_process::records().join(format!("{}.json", world.id));
+/// The steps of the container's deploy record, if there is one.
+pub(crate) fn recorded_steps(container: &Container) -> Vec<serde_json::Value> {
+    let path = crate::trial_process::records().join(format!("{}.json", container.id));
     let text = fs::read_to_string(path).unwrap_or_default();
     let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     record["steps"].as_array().cloned().unwrap_or_default()
 }
 
-/// Every record of a deploy is whole, also one that a kill left under the name it was prepared under, and
-/// there is nothing else beside them.
+/// Fails unless every deploy record is whole, including one that a killed verb left under its temporary name,
+/// and the directory contains nothing else.
 fn records() -> Result<(), String> {
     let folder = crate::trial_process::records();
     let file = |name: &String| folder.join(name).is_file();

@@ -1,4 +1,4 @@
-//! Several calls of the runtime at once, from one thread: what ends is told, in the order it ends.
+//! Several concurrent calls of the runtime, waited for by one thread in the order in which they end.
 
 use crate::capture::{Output, describe};
 use crate::finished::{End, Finished};
@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Calls under way.
+/// The running calls.
 #[derive(Default)]
-pub(crate) struct Crowd {
+pub(crate) struct ConcurrentCalls {
     running: HashMap<Pid, Member>,
 }
 
@@ -26,13 +26,13 @@ struct Member {
 
 /// A call that has ended.
 pub(crate) struct Ended {
-    /// Under which number it was started.
+    /// The number under which it was started.
     pub(crate) key: usize,
     pub(crate) finished: Finished,
     pub(crate) took: Duration,
 }
 
-impl Crowd {
+impl ConcurrentCalls {
     pub(crate) fn start(&mut self, key: usize, mut command: Command) -> Pid {
         let output = Output::of(&mut command);
         self.admit(key, command, output)
@@ -47,7 +47,7 @@ impl Crowd {
         pid
     }
 
-    /// Starts all commands at one instant: each waits in a shell for a pipe to close.
+    /// Starts all commands at the same instant: each waits in a shell until a pipe is closed.
     pub(crate) fn start_together(&mut self, commands: Vec<Command>) {
         let (gate, opener) = std::io::pipe().unwrap();
         for (key, command) in commands.into_iter().enumerate() {
@@ -66,18 +66,18 @@ impl Crowd {
         self.running.len()
     }
 
-    /// The next call that has ended; `None` when none is under way.
+    /// The next call that has ended; `None` if no call is running.
     pub(crate) fn next(&mut self) -> Option<Ended> {
         let mut pause = Duration::from_micros(20);
         while !self.running.is_empty() {
             let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG));
             let Some((pid, end)) = status.ok().and_then(End::of) else {
-                self.end_what_hangs();
+                self.kill_hanging();
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(1));
                 continue;
             };
-            // Others are orphans, which nobody waits for but this.
+            // Other processes are orphans, which only this loop reaps.
             let Some(member) = self.running.remove(&pid) else { continue };
             let end = if member.hung { End::Hung } else { end };
             let finished = member.output.finish(member.what, end);
@@ -93,7 +93,7 @@ impl Crowd {
         ended
     }
 
-    fn end_what_hangs(&mut self) {
+    fn kill_hanging(&mut self) {
         for (pid, member) in &mut self.running {
             if member.since.elapsed() > LIMIT * 3 && !member.hung {
                 member.hung = true;

@@ -1,4 +1,4 @@
-//! One container's world: its bundle, state root, pid file and log, and the verbs on it.
+//! One container under test: its bundle, state root, pid file and log, and the commands on it.
 
 use crate::bundle::Bundle;
 use crate::finished::Finished;
@@ -11,11 +11,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A container in a folder of its own.
-pub(crate) struct World {
+/// A container with a directory of its own.
+pub(crate) struct Container {
     pub(crate) kind: Kind,
     pub(crate) id: String,
-    /// The leaf of the proxy below every cgroup hierarchy.
+    /// The name of the proxy's cgroup in every hierarchy.
     pub(crate) cgroup: String,
     pub(crate) bundle: Bundle,
     folder: PathBuf,
@@ -39,13 +39,13 @@ pub(crate) enum Call {
     Ps,
 }
 
-impl World {
-    /// A world whose bundle is of `kind`, in the folder `name` of the scratch space.
+impl Container {
+    /// Prepares a container of `kind` in the directory `name` of the scratch space.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
         let folder = trial_process::scratch().join(name);
         let cgroup = format!("{}-{name}", trial_process::cgroup_prefix());
         let bundle = kind.bundle(&folder.join("bundle"), &cgroup);
-        let mut world = Self {
+        let mut container = Self {
             kind,
             id: "x".to_owned(),
             cgroup,
@@ -55,12 +55,12 @@ impl World {
             console: None,
             mounts: String::new(),
         };
-        world.reset();
-        world.mounts = mounts();
-        world
+        container.reset();
+        container.mounts = mounts();
+        container
     }
 
-    /// Makes everything but the bundle anew.
+    /// Removes everything but the bundle.
     pub(crate) fn reset(&mut self) {
         processes::kill_all();
         processes::reap();
@@ -81,7 +81,7 @@ impl World {
         self.folder.join("root")
     }
 
-    /// The container's own folder.
+    /// The container's directory in the state root.
     pub(crate) fn state_folder(&self) -> PathBuf {
         self.root().join(&self.id)
     }
@@ -94,7 +94,7 @@ impl World {
         self.folder.join("log")
     }
 
-    /// The command of `call`, ready to be run or traced, with a log of its own.
+    /// The command of `call`, with an empty log.
     pub(crate) fn command(&self, call: Call) -> Command {
         if call != Call::State {
             let _ = fs::remove_file(self.log());
@@ -102,7 +102,7 @@ impl World {
         self.command_keeping_the_log(call)
     }
 
-    /// The command of `call`. `state` goes without a log: that is the one of the verb before.
+    /// The command of `call`. `state` has no log, so that the log of the verb before it is kept.
     pub(crate) fn command_keeping_the_log(&self, call: Call) -> Command {
         let mut command = self.base();
         if call != Call::State {
@@ -111,14 +111,14 @@ impl World {
         self.finish(command, call)
     }
 
-    /// The command of `call`, which leaves the log to the verb that is looked at.
+    /// The command of `call` without a log.
     pub(crate) fn command_without_a_log(&self, call: Call) -> Command {
         self.finish(self.base(), call)
     }
 
     /// Another container of the same bundle, under the same state root.
     pub(crate) fn sibling(&self, id: &str) -> Sibling<'_> {
-        Sibling { world: self, id: id.to_owned() }
+        Sibling { container: self, id: id.to_owned() }
     }
 
     fn base(&self) -> Command {
@@ -165,7 +165,7 @@ impl World {
         processes::run(&mut self.command(call))
     }
 
-    /// The message of the last line of the log that is an error.
+    /// The message of the last error in the log.
     pub(crate) fn logged_error(&self) -> Option<String> {
         let text = fs::read_to_string(self.log()).ok()?;
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
@@ -173,7 +173,7 @@ impl World {
         errors.next_back()?["msg"].as_str().map(str::to_owned)
     }
 
-    /// What `state.json` itself records, with no regard to the truth.
+    /// The contents of `state.json`, which may be out of date.
     pub(crate) fn recorded(&self) -> Option<serde_json::Value> {
         let bytes = fs::read(self.state_folder().join("state.json")).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -185,22 +185,22 @@ fn with(mut command: Command, words: &[&str]) -> Command {
     command
 }
 
-/// A container beside the world's own.
+/// Another container with the same bundle and state root.
 pub(crate) struct Sibling<'a> {
-    world: &'a World,
+    container: &'a Container,
     id: String,
 }
 
 impl Sibling<'_> {
     pub(crate) fn command_keeping_the_log(&self, call: Call) -> Command {
-        let mut command = self.world.base();
-        command.arg("--log").arg(self.world.log()).args(["--log-format", "json"]);
-        self.world.finish_for(&self.id, command, call)
+        let mut command = self.container.base();
+        command.arg("--log").arg(self.container.log()).args(["--log-format", "json"]);
+        self.container.finish_for(&self.id, command, call)
     }
 }
 
-impl Drop for World {
-    /// Namespaces take everything along but cgroups.
+impl Drop for Container {
+    /// Everything except cgroups ends with the namespaces.
     fn drop(&mut self) {
         self.reset();
     }
@@ -211,7 +211,7 @@ pub(crate) fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
 }
 
-/// The names in a folder, sorted; none where there is no folder.
+/// The names in a directory, sorted; empty if it does not exist.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut names: Vec<String> =

@@ -1,55 +1,56 @@
-//! SIGKILL of a verb at every system call, before and after it; and of every process that the verb
-//! starts, at every system call of that.
+//! Kills a verb at every one of its system calls, before and after the call, and every process that the verb
+//! starts at every one of its calls.
 
 use crate::actual_state;
 use crate::checks;
-use crate::container::{Call, World};
+use crate::container::{Call, Container};
 use crate::fault;
 use crate::finished::End;
 use crate::kind::Kind;
 use crate::report::Report;
 use crate::swept_verbs::{Verb, refused};
-use crate::tracer::{Deed, Traced, When, Whom, trace};
+use crate::tracer::{Action, Stepped, Traced, When, trace};
 use crate::trials::Extent;
 use serde_json::Value;
 
-/// What is done after a crash.
+/// How the container is recovered after a crash.
 #[derive(Clone, Copy, Debug)]
 enum Recovery {
     /// `delete --force`, as engines do.
     Force,
-    /// What a person may try first: the same id again, or a plain delete.
+    /// With what a person may try first: create with the same id, or a plain delete.
     Resume,
 }
 
-/// Calls per run vary a little: a hook's output is read in one piece or in two. So a sweep ends only
-/// when the verb has completed untouched several times.
+/// A sweep ends after this many runs in a row in which the verb was not hit. The number of calls varies a
+/// little: a hook's output is read in one piece or in two.
 const UNTOUCHED: usize = 3;
 
 pub(crate) fn sweep(verb: Verb, kind: Kind, extent: Extent, report: &mut Report) {
-    let mut world = World::new("w", kind);
-    // Point by point in turn, or both at every point.
+    let mut container = Container::new("w", kind);
+    // One of the two at each point in turn, or both at every point.
     let turns: &[[Recovery; 2]] = match extent {
         Extent::Short => &[[Recovery::Force, Recovery::Resume]],
         Extent::Full => &[[Recovery::Force; 2], [Recovery::Resume; 2]],
     };
     let mut points = 0;
     for &recoveries in turns {
-        points += sweep_main(&mut world, verb, recoveries, extent, report);
+        points += sweep_main(&mut container, verb, recoveries, extent, report);
     }
     let (name, kind) = (verb.name(), kind.name());
     report.note(format_args!("{name} × {kind} × SIGKILL of the runtime: {points} points"));
-    // Whoever only asks starts nobody.
     if extent.sweeps_children_of(verb) {
         for child in 1..=extent.children() {
-            let Some((points, who)) = sweep_child(&mut world, verb, child, report) else { break };
+            let Some((points, who)) = sweep_child(&mut container, verb, child, report) else {
+                break;
+            };
             report.note(format_args!("{name} × {kind} × SIGKILL of {who}: {points} points"));
         }
     }
 }
 
 fn sweep_main(
-    world: &mut World,
+    container: &mut Container,
     verb: Verb,
     recoveries: [Recovery; 2],
     extent: Extent,
@@ -59,22 +60,22 @@ fn sweep_main(
     for at in 1.. {
         let mut hit = false;
         let recovery = recoveries[at % recoveries.len()];
-        // After one call is before the next, but for what other processes do in between.
+        // After a call is the same as before the next one, except for what other processes do in between.
         let afterwards = (extent == Extent::Full).then_some(When::After(at));
         for when in [When::Before(at)].into_iter().chain(afterwards) {
-            if let Err(why) = verb.prepare(world) {
+            if let Err(why) = verb.prepare(container) {
                 report.violation(format_args!("preparing {verb:?}: {why}"));
                 return points;
             }
-            let told = checks::recorded_steps(world);
-            let mut command = world.command(verb.call());
-            let traced = trace(&mut command, Whom::Main, when, Deed::Kill);
+            let earlier = checks::recorded_steps(container);
+            let mut command = container.command(verb.call());
+            let traced = trace(&mut command, Stepped::Main, when, Action::Kill);
             let Some(call) = traced.hit else { continue };
             hit = true;
             points += 1;
             let point = format!("{verb:?} killed, {when:?} {call}, then {recovery:?}");
-            let kept = goes_on_from(&told, &checks::recorded_steps(world));
-            report.judge(point, kept.and_then(|()| after_crash(world, verb, recovery)));
+            let kept = keeps_records(&earlier, &checks::recorded_steps(container));
+            report.judge(point, kept.and_then(|()| after_crash(container, verb, recovery)));
         }
         untouched = if hit { 0 } else { untouched + 1 };
         if untouched == UNTOUCHED {
@@ -84,107 +85,106 @@ fn sweep_main(
     points
 }
 
-/// What earlier verbs have told is not lost with the one that is killed.
-fn goes_on_from(told: &[Value], now: &[Value]) -> Result<(), String> {
-    if now.starts_with(told) {
+/// A killed verb must not lose the records of earlier verbs.
+fn keeps_records(earlier: &[Value], now: &[Value]) -> Result<(), String> {
+    if now.starts_with(earlier) {
         return Ok(());
     }
-    Err(format!("the record of the deploy was {told:?} and is {now:?}"))
+    Err(format!("the record of the deploy was {earlier:?} and is {now:?}"))
 }
 
-fn after_crash(world: &World, verb: Verb, recovery: Recovery) -> Result<(), String> {
-    let seen = world.settle()?;
+fn after_crash(container: &Container, verb: Verb, recovery: Recovery) -> Result<(), String> {
+    let seen = container.settle()?;
     seen.one_of(verb.statuses_after_a_kill())?;
-    actual_state::compare(world)?;
+    actual_state::compare(container)?;
     match recovery {
-        Recovery::Force => world.force()?,
-        Recovery::Resume => resume(world, verb, seen.status())?,
+        Recovery::Force => container.force_delete()?,
+        Recovery::Resume => resume(container, verb, seen.status())?,
     }
-    world.lives_again()
+    container.full_life()
 }
 
-/// Each status is taken by its word.
-fn resume(world: &World, verb: Verb, status: &str) -> Result<(), String> {
+/// Continues as the reported status says.
+fn resume(container: &Container, verb: Verb, status: &str) -> Result<(), String> {
     match status {
         "absent" | "creating" => {
-            world.run(Call::Create).success()?;
-            world.is_created()?;
-            world.goes_on()
+            container.run(Call::Create).success()?;
+            container.is_created()?;
+            container.start_and_delete()
         }
-        // A delete that had begun may be finished by the next create, which ends the proxy first.
-        // Its proxy may be about to see that nobody completed it; or it was completed.
-        "created" if phase(world) == "completing" => {
-            let again = world.run(Call::Create);
+        // The proxy may be about to end because create did not complete, or create had completed.
+        "created" if phase(container) == "completing" => {
+            let again = container.run(Call::Create);
             if again.succeeded() {
-                return world.goes_on();
+                return container.start_and_delete();
             }
             refused(&again, "already exists")?;
-            if world.run(Call::Start).succeeded() {
-                return world.ends();
+            if container.run(Call::Start).succeeded() {
+                return container.stop_and_delete();
             }
-            world.settle()?.one_of(&["creating"])?;
-            resume(world, verb, "creating")
+            container.settle()?.one_of(&["creating"])?;
+            resume(container, verb, "creating")
         }
-        "created" if ["ending", "deleting"].contains(&phase(world).as_str()) => {
-            refused(&world.run(Call::Start), "is being deleted")?;
-            world.run(Call::Create).success()?;
-            world.goes_on()
+        "created" if ["ending", "deleting"].contains(&phase(container).as_str()) => {
+            refused(&container.run(Call::Start), "is being deleted")?;
+            container.run(Call::Create).success()?;
+            container.start_and_delete()
         }
         "created" => {
-            refused(&world.run(Call::Create), "already exists")?;
-            // The proxy may have been told to end, or about to see that nobody completed it.
+            refused(&container.run(Call::Create), "already exists")?;
+            // The proxy may have had the signal to end, or be about to end because create did not complete.
             let ending = !matches!(verb, Verb::Start | Verb::State);
-            if ending && !world.run(Call::Start).succeeded() {
-                world.settle()?.one_of(&["stopped"])?;
-                return resume(world, verb, "stopped");
+            if ending && !container.run(Call::Start).succeeded() {
+                container.settle()?.one_of(&["stopped"])?;
+                return resume(container, verb, "stopped");
             }
-            if ending { world.ends() } else { world.goes_on() }
+            if ending { container.stop_and_delete() } else { container.start_and_delete() }
         }
         "stopped" if matches!(verb, Verb::Delete | Verb::ForceDelete) => {
-            // A delete that had begun may be finished by the next create.
-            if world.run(Call::Create).succeeded() {
-                return world.goes_on();
+            // The next create may finish a delete that had begun.
+            if container.run(Call::Create).succeeded() {
+                return container.start_and_delete();
             }
-            world.run(Call::Delete).success()?;
-            world.nothing_is_left()
+            container.run(Call::Delete).success()?;
+            container.nothing_is_left()
         }
-        "running" if world.kind != Kind::Sandbox => {
-            refused(&world.run(Call::Create), "already exists")?;
-            refused(&world.run(Call::Start), "already running")?;
-            world.run(Call::Delete).success()?;
-            world.nothing_is_left()
+        "running" if container.kind != Kind::Sandbox => {
+            refused(&container.run(Call::Create), "already exists")?;
+            refused(&container.run(Call::Start), "already running")?;
+            container.run(Call::Delete).success()?;
+            container.nothing_is_left()
         }
         "stopped" => {
-            refused(&world.run(Call::Create), "already exists")?;
-            refused(&world.run(Call::Start), "stopped")?;
-            world.run(Call::Delete).success()?;
-            world.nothing_is_left()
+            refused(&container.run(Call::Create), "already exists")?;
+            refused(&container.run(Call::Start), "stopped")?;
+            container.run(Call::Delete).success()?;
+            container.nothing_is_left()
         }
-        _ => world.ends(),
+        _ => container.stop_and_delete(),
     }
 }
 
-/// How far the container is on its way in or out.
-fn phase(world: &World) -> String {
-    let state = world.recorded().unwrap_or_default();
+/// The progress of a create or delete.
+fn phase(container: &Container) -> String {
+    let state = container.recorded().unwrap_or_default();
     state["phase"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Kills the `child`-th process that the verb starts; `None` if it starts fewer.
 fn sweep_child(
-    world: &mut World,
+    container: &mut Container,
     verb: Verb,
     child: usize,
     report: &mut Report,
 ) -> Option<(usize, String)> {
     let (mut points, mut untouched, mut who) = (0, 0, None);
     for at in 1.. {
-        if let Err(why) = verb.prepare(world) {
+        if let Err(why) = verb.prepare(container) {
             report.violation(format_args!("preparing {verb:?}: {why}"));
             return None;
         }
-        let mut command = world.command(verb.call());
-        let traced = trace(&mut command, Whom::Child(child), When::Before(at), Deed::Kill);
+        let mut command = container.command(verb.call());
+        let traced = trace(&mut command, Stepped::Child(child), When::Before(at), Action::Kill);
         if traced.calls.is_empty() {
             return None;
         }
@@ -200,31 +200,31 @@ fn sweep_child(
         points += 1;
         let point =
             format!("{verb:?}: child {child} ({who:?}) killed before its call {at}, {call}");
-        report.judge(point, after_loss(world, verb, &traced));
+        report.judge(point, after_loss(container, verb, &traced));
     }
     Some((points, who.unwrap_or_default()))
 }
 
-/// The verb itself lives, so it has to cope: as with any fault.
-fn after_loss(world: &World, verb: Verb, traced: &Traced) -> Result<(), String> {
+/// The verb itself survives, and must handle the loss like any other fault.
+fn after_loss(container: &Container, verb: Verb, traced: &Traced) -> Result<(), String> {
     let finished = &traced.finished;
     match finished.end {
-        // A proxy that is killed once create is complete leaves a stopped container, which is so.
+        // If the proxy is killed after create is complete, the container is stopped.
         End::Status(0) if verb == Verb::Create => {
-            world.settle()?.one_of(&["created", "stopped"])?;
+            container.settle()?.one_of(&["created", "stopped"])?;
         }
-        End::Status(0) => verb.check_success(world)?,
+        End::Status(0) => verb.check_success(container)?,
         End::Status(1) => {
-            fault::is_clear(world, traced)?;
-            verb.check_failure(world)?;
+            fault::is_clear(container, traced)?;
+            verb.check_failure(container)?;
         }
         _ => return Err(format!("{finished}")),
     }
-    world.force()?;
-    world.lives_again()
+    container.force_delete()?;
+    container.full_life()
 }
 
-/// Which process a command line is: the proxy, or the guard of which hook.
+/// Describes the process with this command line: the proxy, or the guard of a hook.
 pub(crate) fn role(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {

@@ -1,6 +1,6 @@
-//! The record of a deploy is a courtesy: where it cannot be kept, every verb does its work as always.
+//! Deploy records are optional: every verb works as always if the record cannot be kept.
 
-use crate::container::{Call, World};
+use crate::container::{Call, Container};
 use crate::finished::Finished;
 use crate::kind::Kind;
 use crate::processes;
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What stands in the way of a record.
+/// Makes it impossible to keep a record.
 type Obstacle = fn(&Path, &str) -> Result<(), String>;
 
 /// Every obstacle, with a container that works and one whose hooks fail.
@@ -22,18 +22,18 @@ pub(crate) fn obstacles(_: Extent, report: &mut Report) {
         ("/run is full", |_, _| mount_over_run("size=4k,nr_inodes=1")),
         ("a file is where the folder should be", |folder, _| put(folder, "")),
         ("a dangling link is where the folder should be", |folder, _| {
-            told(std::os::unix::fs::symlink("/nowhere/at/all", folder))
+            described(std::os::unix::fs::symlink("/nowhere/at/all", folder))
         }),
         ("the record is a folder", |folder, id| {
-            told(fs::create_dir_all(folder.join(format!("{id}.json"))))
+            described(fs::create_dir_all(folder.join(format!("{id}.json"))))
         }),
         ("the record is a FIFO", |folder, id| {
-            told(fs::create_dir(folder))?;
+            described(fs::create_dir(folder))?;
             let path = folder.join(format!("{id}.json"));
-            told(nix::unistd::mkfifo(&path, Mode::S_IRWXU).map_err(std::io::Error::from))
+            described(nix::unistd::mkfifo(&path, Mode::S_IRWXU).map_err(std::io::Error::from))
         }),
         ("the record is damaged", |folder, id| {
-            told(fs::create_dir(folder))?;
+            described(fs::create_dir(folder))?;
             put(&folder.join(format!("{id}.json")), "[\"not a record\"")
         }),
     ];
@@ -50,14 +50,14 @@ pub(crate) fn obstacles(_: Extent, report: &mut Report) {
 }
 
 fn live_with(obstacle: Obstacle, fails: Option<&str>) -> Result<(), String> {
-    let mut world = World::new("w", Kind::Hooks);
+    let mut container = Container::new("w", Kind::Hooks);
     if let Some(verb) = fails {
-        world.bundle.hook(verb, "echo this hook fails\nexit 1");
+        container.bundle.hook(verb, "echo this hook fails\nexit 1");
     }
     let mounted = crate::container::mounts();
-    let outcome = obstacle(&trial_process::records(), &world.id).and_then(|()| {
-        world.mounts = crate::container::mounts();
-        live(&world, fails)
+    let outcome = obstacle(&trial_process::records(), &container.id).and_then(|()| {
+        container.mounts = crate::container::mounts();
+        live(&container, fails)
     });
     if crate::container::mounts() != mounted {
         command("umount", &["/run"])?;
@@ -65,23 +65,23 @@ fn live_with(obstacle: Obstacle, fails: Option<&str>) -> Result<(), String> {
     outcome
 }
 
-fn live(world: &World, fails: Option<&str>) -> Result<(), String> {
+fn live(container: &Container, fails: Option<&str>) -> Result<(), String> {
     let says = |finished: &Finished| crate::swept_verbs::refused(finished, "this hook fails");
-    let created = world.run(Call::Create);
+    let created = container.run(Call::Create);
     if fails == Some("create") {
         says(&created)?;
-        return world.was_never_there();
+        return container.nothing_was_created();
     }
     created.success()?;
-    let started = world.run(Call::Start);
+    let started = container.run(Call::Start);
     if fails == Some("start") {
         says(&started)?
     } else {
         started.success().map(|_| ())?
     }
-    world.becomes_stopped()?;
-    world.run(Call::Delete).success()?;
-    world.nothing_is_left()
+    container.await_stopped()?;
+    container.run(Call::Delete).success()?;
+    container.nothing_is_left()
 }
 
 fn mount_over_run(options: &str) -> Result<(), String> {
@@ -93,9 +93,9 @@ fn command(name: &str, arguments: &[&str]) -> Result<(), String> {
 }
 
 fn put(path: &Path, text: &str) -> Result<(), String> {
-    told(fs::write(path, text))
+    described(fs::write(path, text))
 }
 
-fn told(result: std::io::Result<()>) -> Result<(), String> {
+fn described(result: std::io::Result<()>) -> Result<(), String> {
     result.map_err(|error| format!("the obstacle itself: {error}"))
 }

@@ -5,25 +5,25 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 
-/// What a container has.
+/// The features of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// No hook, no namespace, no cgroup.
     Bare,
     /// The image's three hooks, each with a child of its own.
     Hooks,
-    /// The image's hooks, a network namespace, a cgroup, and the spec's own hooks of every moment.
+    /// The image's hooks, a network namespace, a cgroup, and hooks of the spec in every list.
     Full,
     /// A terminal, whose pty goes over a console socket.
     Console,
     /// An image that brings a kernel: start refuses it.
     Kernel,
-    /// A Kubernetes sandbox: it has no hooks and stays after start.
+    /// A Kubernetes sandbox: it has no hooks and is running after start.
     Sandbox,
 }
 
 impl Kind {
-    /// Those of which every verb is swept. What a kernel changes is in start alone.
+    /// The kinds that are swept with every verb. A kernel only changes start.
     pub(crate) const ALL: [Self; 5] =
         [Self::Bare, Self::Hooks, Self::Full, Self::Console, Self::Sandbox];
 

@@ -1,10 +1,10 @@
-//! Unbreakable: the runtime killed at every system call, with a fault injected at every system call,
-//! raced against itself, and shown pids that are not its own.
+//! Stress tests: the runtime is killed at every system call, gets a fault at every system call, runs
+//! concurrently with itself, and finds pids that other processes have.
 //!
-//! One program in two stages. The outer one, [`trial_runner`], starts each trial of [`trials`] in a pid and a
-//! mount namespace of its own. The inner one, [`trial_process`], is process 1 there: whatever the runtime
-//! leaves running becomes its child, and when it ends, however it ends, the kernel takes everything
-//! along. So "no process is left" is a statement about all processes, not about those one thought of.
+//! The program has two stages. The outer one, [`trial_runner`], starts each trial of [`trials`] in its own pid
+//! and mount namespace. The inner one, [`trial_process`], is process 1 there: processes that the runtime leaves
+//! behind become its children, and the kernel ends them all with it. So "no process is left" is a statement
+//! about all processes.
 //!
 //! `RUNTIME_UNDER_TEST` names the runtime (default: the one at the top of the checkout);
 //! `STRESS=short` (the default) runs a representative part, `STRESS=full` all of it.

@@ -1,7 +1,7 @@
 //! Many containers at once: none fails, and none is slower for the others.
 
-use crate::concurrent_calls::Crowd;
-use crate::container::{Call, World};
+use crate::concurrent_calls::ConcurrentCalls;
+use crate::container::{Call, Container};
 use crate::kind::Kind;
 use crate::processes;
 use crate::report::Report;
@@ -17,10 +17,10 @@ pub(crate) fn lifecycles(extent: Extent, report: &mut Report) {
         Extent::Full => (1000, 200),
     };
     for kind in [Kind::Bare, Kind::Hooks] {
-        let world = World::new("w", kind);
-        let alone = live(&world, one_by_one, 1, report);
-        let together = live(&world, lifecycles, IN_FLIGHT, report);
-        report.judge("after all of them", world.nothing_is_left());
+        let container = Container::new("w", kind);
+        let alone = live(&container, one_by_one, 1, report);
+        let together = live(&container, lifecycles, IN_FLIGHT, report);
+        report.judge("after all of them", container.nothing_is_left());
         report.note(format_args!(
             "{lifecycles} lifecycles × {}, {IN_FLIGHT} in flight: {:.2} ms a container; one at a time: {:.2} ms",
             kind.name(),
@@ -31,26 +31,26 @@ pub(crate) fn lifecycles(extent: Extent, report: &mut Report) {
 }
 
 /// Takes `count` containers through their lives and returns the time each took on average.
-fn live(world: &World, count: usize, in_flight: usize, report: &mut Report) -> Duration {
+fn live(container: &Container, count: usize, in_flight: usize, report: &mut Report) -> Duration {
     let steps = [Call::Create, Call::Start, Call::Delete];
     let command = |key: usize| {
-        let sibling = world.sibling(&format!("c{}", key / steps.len()));
+        let sibling = container.sibling(&format!("c{}", key / steps.len()));
         sibling.command_keeping_the_log(steps[key % steps.len()])
     };
-    let mut crowd = Crowd::default();
+    let mut calls = ConcurrentCalls::default();
     let mut waiting = 0..count;
     let started = Instant::now();
     loop {
-        while crowd.len() < in_flight {
+        while calls.len() < in_flight {
             let Some(next) = waiting.next() else { break };
-            crowd.start(next * steps.len(), command(next * steps.len()));
+            calls.start(next * steps.len(), command(next * steps.len()));
         }
-        let Some(ended) = crowd.next() else { break };
+        let Some(ended) = calls.next() else { break };
         let (key, finished) = (ended.key, ended.finished);
         if !finished.succeeded() {
             report.violation(format_args!("{finished}"));
         } else if key % steps.len() + 1 < steps.len() {
-            crowd.start(key + 1, command(key + 1));
+            calls.start(key + 1, command(key + 1));
         }
     }
     let took = started.elapsed();

@@ -1,35 +1,35 @@
-//! A verb stands still at one of its system calls, each in turn, while another works on the same
-//! container: every point at which the one may find what the other has done.
+//! A verb is paused at each of its system calls in turn, while another verb works on the same container. This
+//! covers every point at which the first can find the effects of the second.
 
-use crate::actual_state::{self, Truth};
+use crate::actual_state::{self, ActualState};
 use crate::capture::{Output, describe};
-use crate::container::{Call, World};
+use crate::container::{Call, Container};
 use crate::finished::{End, Finished};
 use crate::kind::Kind;
 use crate::processes::{self, LIMIT, pid_of};
 use crate::races::is_known_outcome;
 use crate::report::Report;
-use crate::tracer::{Deed, Traced, When, Whom, trace};
+use crate::tracer::{Action, Stepped, Traced, When, trace};
 use crate::trials::Extent;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long the other one may take while the first stands still. It ends sooner unless it waits for
-/// a lock that the first has; then both go on together.
+/// How long the second verb may take while the first is paused. It ends sooner unless it waits for a lock that
+/// the first holds. Then both continue together.
 const STANDSTILL: Duration = Duration::from_millis(30);
-/// A verb is through when it was not struck this often in a row: calls per run vary a little.
+/// A sweep ends after this many runs in a row in which the verb made fewer calls: the number varies a little.
 const UNTOUCHED: usize = 3;
 
-/// Who meets whom: what the container was before, who stands still, and who passes by.
-type Meeting = (&'static [Call], Call, Call);
+/// The calls that prepare the container, the verb that is paused, and the verb that runs meanwhile.
+type Pairing = (&'static [Call], Call, Call);
 
 const CREATED: &[Call] = &[Call::Create];
 const STARTED: &[Call] = &[Call::Create, Call::Start];
 
-/// Those of which the outcome is known best.
-const FIRST: [Meeting; 8] = [
+/// The pairs with the best known outcome.
+const FIRST: [Pairing; 8] = [
     (&[], Call::Create, Call::Create),
     (&[], Call::Create, Call::ForceDelete),
     (CREATED, Call::Start, Call::Start),
@@ -40,7 +40,7 @@ const FIRST: [Meeting; 8] = [
     (CREATED, Call::ForceDelete, Call::Create),
 ];
 
-const OTHERS: [Meeting; 9] = [
+const OTHERS: [Pairing; 9] = [
     (&[], Call::Create, Call::State),
     (&[], Call::Create, Call::Kill("TERM")),
     (&[], Call::Create, Call::Start),
@@ -58,11 +58,11 @@ pub(crate) fn sweep(extent: Extent, report: &mut Report) {
         all.extend([(Kind::Bare, OTHERS.as_slice())]);
         all.extend([(Kind::Full, FIRST.as_slice()), (Kind::Full, OTHERS.as_slice())]);
     }
-    for (kind, meetings) in all {
-        let mut world = World::new("w", kind);
-        for &meeting in meetings {
-            let (_, stands, passes) = meeting;
-            let points = sweep_meeting(&mut world, meeting, report);
+    for (kind, pairings) in all {
+        let mut container = Container::new("w", kind);
+        for &pairing in pairings {
+            let (_, stands, passes) = pairing;
+            let points = sweep_pairing(&mut container, pairing, report);
             report.note(format_args!(
                 "{stands:?} standing still while {passes:?} passes × {}: {points} points",
                 kind.name()
@@ -71,10 +71,10 @@ pub(crate) fn sweep(extent: Extent, report: &mut Report) {
     }
 }
 
-fn sweep_meeting(world: &mut World, meeting: Meeting, report: &mut Report) -> usize {
+fn sweep_pairing(container: &mut Container, pairing: Pairing, report: &mut Report) -> usize {
     let (mut points, mut untouched) = (0, 0);
     for at in 1.. {
-        match meet(world, meeting, at) {
+        match meet(container, pairing, at) {
             Ok(None) => {
                 untouched += 1;
                 if untouched == UNTOUCHED {
@@ -84,7 +84,7 @@ fn sweep_meeting(world: &mut World, meeting: Meeting, report: &mut Report) -> us
             outcome => {
                 points += 1;
                 untouched = 0;
-                report.judge(format_args!("{meeting:?} at call {at}"), outcome.map(|_| ()));
+                report.judge(format_args!("{pairing:?} at call {at}"), outcome.map(|_| ()));
             }
         }
     }
@@ -92,45 +92,45 @@ fn sweep_meeting(world: &mut World, meeting: Meeting, report: &mut Report) -> us
 }
 
 /// `None` if the verb has ended before its call `at`.
-fn meet(world: &mut World, meeting: Meeting, at: usize) -> Result<Option<()>, String> {
-    let (before, stands, passes) = meeting;
-    world.reset();
+fn meet(container: &mut Container, pairing: Pairing, at: usize) -> Result<Option<()>, String> {
+    let (before, stands, passes) = pairing;
+    container.reset();
     for &call in before {
-        world.run(call).success()?;
+        container.run(call).success()?;
     }
-    let mut command = world.command(stands);
-    let (mut passing, mut truth) = (None, Truth::Absent);
+    let mut command = container.command(stands);
+    let (mut passing, mut actual) = (None, ActualState::Absent);
     let mut act = || {
-        truth = Truth::of(world);
-        passing = Some(Passing::start(world.command_keeping_the_log(passes)));
+        actual = ActualState::of(container);
+        passing = Some(Passing::start(container.command_keeping_the_log(passes)));
     };
-    let traced = trace(&mut command, Whom::Main, When::Before(at), Deed::Meanwhile(&mut act));
+    let traced = trace(&mut command, Stepped::Main, When::Before(at), Action::Meanwhile(&mut act));
     let Some(call) = traced.hit.clone() else { return Ok(None) };
     let passing = passing.ok_or("nothing has passed")?;
     let still = passing.end.is_some();
     let passed = passing.end(&traced);
-    truth.allows(passes, &passed, still).map_err(|why| format!("{call}: {why}"))?;
-    judge(world, meeting, &traced.finished, &passed).map_err(|why| format!("{call}: {why}"))?;
+    actual.allows(passes, &passed, still).map_err(|why| format!("{call}: {why}"))?;
+    judge(container, pairing, &traced.finished, &passed).map_err(|why| format!("{call}: {why}"))?;
     Ok(Some(()))
 }
 
 fn judge(
-    world: &World,
-    (_, stands, passes): Meeting,
+    container: &Container,
+    (_, stands, passes): Pairing,
     stood: &Finished,
     passed: &Finished,
 ) -> Result<(), String> {
     is_known_outcome(stands, stood)?;
     is_known_outcome(passes, passed)?;
-    let seen = world.settle()?;
-    actual_state::compare(world)?;
+    let seen = container.settle()?;
+    actual_state::compare(container)?;
     let both = format!("{stood}; {passed}");
     match (stands, passes) {
         (Call::Create, Call::Create) => {
             if stood.succeeded() == passed.succeeded() {
                 return Err(format!("of two creates one wins: {both}"));
             }
-            world.is_created()?;
+            container.is_created()?;
         }
         (Call::Start, Call::Start) if stood.succeeded() && passed.succeeded() => {
             return Err(format!("started twice: {both}"));
@@ -141,19 +141,19 @@ fn judge(
         (Call::Create | Call::Start, Call::ForceDelete) if !passed.succeeded() => {
             return Err(format!("a forced delete gave up: {both}"));
         }
-        // What a delete has begun the create may have ended, but somebody has to.
+        // The create may have finished the delete, but one of the two must have.
         (Call::Delete, Call::Create) if !stood.succeeded() => {
             return Err(format!("the delete failed: {both}"));
         }
-        (Call::Delete, Call::Create) if passed.succeeded() => world.is_created()?,
+        (Call::Delete, Call::Create) if passed.succeeded() => container.is_created()?,
         (Call::Delete, Call::Create) => seen.one_of(&["absent"])?,
         _ => {}
     }
-    world.force()?;
-    world.lives_again()
+    container.force_delete()?;
+    container.full_life()
 }
 
-/// The verb that passes.
+/// The verb that runs while the other is paused.
 struct Passing {
     pid: Pid,
     output: Output,
@@ -162,7 +162,7 @@ struct Passing {
 }
 
 impl Passing {
-    /// Lets it run for as long as the other one stands still.
+    /// Starts it and waits for as long as the other verb is paused.
     fn start(mut command: Command) -> Self {
         let output = Output::of(&mut command);
         let what = describe(&command);
@@ -177,7 +177,7 @@ impl Passing {
         passing
     }
 
-    /// How it has ended: before the other one went on, while that was traced, or after it.
+    /// Its result. It ended while the other verb was paused, while that was traced, or later.
     fn end(self, traced: &Traced) -> Finished {
         let meanwhile = || traced.others.iter().find(|(pid, _)| *pid == self.pid);
         let end = self

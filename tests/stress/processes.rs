@@ -1,5 +1,5 @@
-//! Processes as process 1 of a namespace has them: all of them are its descendants, and all orphans
-//! its children. It waits for whichever ends, so that no zombie keeps a verb waiting.
+//! Process handling for process 1 of a namespace: all processes are its descendants, and all orphans its
+//! children. It reaps every process that ends, so that no zombie delays a verb.
 
 use crate::capture::{Output, describe};
 use crate::finished::{End, Finished};
@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Nothing that the runtime is asked here takes longer, unless it hangs.
+/// No call of these tests takes longer, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs `command` to its end.
@@ -20,7 +20,7 @@ pub(crate) fn run(command: &mut Command) -> Finished {
     run_within(command, LIMIT)
 }
 
-/// Runs `command` to its end, or for as long as `limit`.
+/// Runs `command` to its end, or kills it after `limit`.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Finished {
     let output = Output::of(command);
     let what = describe(command);
@@ -34,7 +34,7 @@ pub(crate) fn pid_of(child: &std::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
-/// Waits for `pid`, reaping whatever else ends.
+/// Waits for `pid`, and reaps all other processes that end meanwhile.
 pub(crate) fn await_end(pid: Pid, limit: Duration) -> End {
     let watch = Watchdog::over(pid, limit);
     loop {
@@ -64,7 +64,7 @@ pub(crate) fn all() -> Vec<(i32, String)> {
     others.map(|process| (process.0, process.command_line())).collect()
 }
 
-/// Kills every process but this one, for the next point to start from nothing.
+/// Kills all other processes, so that the next point begins without any.
 pub(crate) fn kill_all() {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -81,7 +81,7 @@ pub(crate) fn kill_all() {
     }
 }
 
-/// Kills a process that hangs, from another thread.
+/// A thread that kills a process which hangs.
 pub(crate) struct Watchdog {
     watched: std::sync::Arc<(Mutex<Watch>, Condvar)>,
 }
@@ -109,7 +109,7 @@ impl Watchdog {
         Self { watched }
     }
 
-    /// The process has ended: by itself, or by this.
+    /// How the process ended: as observed, or because this killed it.
     pub(crate) fn judge(&self, end: End) -> End {
         let (watch, changed) = &*self.watched;
         let mut watch = watch.lock().unwrap();

@@ -1,9 +1,9 @@
-//! Verbs of one container at the same instant. Whatever the order turns out to be, each verb succeeds or
-//! is refused with its known words, `state` is whole, and nothing is left in the end.
+//! Concurrent verbs on one container. In every order, each verb succeeds or is refused with a known message,
+//! `state` is whole, and nothing is left in the end.
 
 use crate::checks;
-use crate::concurrent_calls::{Crowd, Ended};
-use crate::container::{Call, World};
+use crate::concurrent_calls::{ConcurrentCalls, Ended};
+use crate::container::{Call, Container};
 use crate::finished::{End, Finished};
 use crate::kind::Kind;
 use crate::processes;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const CREATES: usize = 16;
 
-/// The words with which a verb may be refused because another one was quicker.
+/// The messages with which a verb may be refused because another one was faster.
 const REFUSALS: [&str; 12] = [
     "already exists",
     "does not exist",
@@ -27,7 +27,7 @@ const REFUSALS: [&str; 12] = [
     "while it is creating",
     "it is being deleted",
     "that is not stopped",
-    // Of a create whose proxy a kill has reached: it takes everything back.
+    // From a create that undoes its work because a kill has reached its proxy.
     "before it was ready",
     "exited before create was complete",
 ];
@@ -39,18 +39,18 @@ fn rounds(extent: Extent, full: usize) -> usize {
     }
 }
 
-/// Of many creates of one id, one wins, and the others leave it alone.
+/// Exactly one of many creates of an id succeeds, and the others do not touch its container.
 pub(crate) fn creates(extent: Extent, report: &mut Report) {
     let rounds = rounds(extent, 200);
     for kind in [Kind::Bare, Kind::Full] {
-        let mut world = World::new("w", kind);
+        let mut container = Container::new("w", kind);
         for round in 0..rounds {
-            world.reset();
-            // Every other time there is something to take over.
+            container.reset();
+            // In every second round there is a dead create to take over.
             if round % 2 == 1 {
-                leave_a_dead_create(&world);
+                leave_a_dead_create(&container);
             }
-            let outcome = race_of_creates(&world);
+            let outcome = race_of_creates(&container);
             report.judge(format_args!("{CREATES} creates × {}", kind.name()), outcome);
         }
         report.note(format_args!(
@@ -60,22 +60,26 @@ pub(crate) fn creates(extent: Extent, report: &mut Report) {
     }
 }
 
-/// A create that is killed while its state says `creating`.
-fn leave_a_dead_create(world: &World) {
-    use crate::tracer::{Deed, When, Whom, trace};
+/// Kills a create while its state is `creating`.
+fn leave_a_dead_create(container: &Container) {
+    use crate::tracer::{Action, Stepped, When, trace};
     for at in 1.. {
-        let traced =
-            trace(&mut world.command(Call::Create), Whom::Main, When::Before(at), Deed::Kill);
-        if traced.hit.is_none() || world.recorded().is_some() {
+        let traced = trace(
+            &mut container.command(Call::Create),
+            Stepped::Main,
+            When::Before(at),
+            Action::Kill,
+        );
+        if traced.hit.is_none() || container.recorded().is_some() {
             return;
         }
     }
 }
 
-fn race_of_creates(world: &World) -> Result<(), String> {
-    let mut crowd = Crowd::default();
-    crowd.start_together((0..CREATES).map(|_| world.command(Call::Create)).collect());
-    let ended = crowd.all();
+fn race_of_creates(container: &Container) -> Result<(), String> {
+    let mut calls = ConcurrentCalls::default();
+    calls.start_together((0..CREATES).map(|_| container.command(Call::Create)).collect());
+    let ended = calls.all();
     let (won, lost): (Vec<_>, Vec<_>) =
         ended.into_iter().map(|ended| ended.finished).partition(Finished::succeeded);
     if won.len() != 1 {
@@ -87,17 +91,17 @@ fn race_of_creates(world: &World) -> Result<(), String> {
     if let Some(lost) = lost.iter().find(wrong) {
         return Err(format!("lost in another way: {lost}"));
     }
-    world.is_created()?;
-    world.goes_on()
+    container.is_created()?;
+    container.start_and_delete()
 }
 
-/// Verbs that meet in the same instant, and what the container was before.
+/// The calls that prepare the container, and the verbs that start at the same instant.
 pub(crate) fn pairs(extent: Extent, report: &mut Report) {
     use Call::{Create, Delete, ForceDelete, Kill, KillAll, Start, State};
     let rounds = rounds(extent, 100);
     let created: &[Call] = &[Create];
     let started: &[Call] = &[Create, Start];
-    let meetings: [(&[Call], &[Call]); 13] = [
+    let pairings: [(&[Call], &[Call]); 13] = [
         (&[], &[Create, Kill("TERM"), State, State]),
         (&[], &[Create, KillAll("KILL"), KillAll("KILL"), State]),
         (&[], &[Create, ForceDelete, State, State]),
@@ -113,34 +117,34 @@ pub(crate) fn pairs(extent: Extent, report: &mut Report) {
         (created, &[Kill("TERM"), Kill("KILL"), ForceDelete, State]),
     ];
     for kind in [Kind::Bare, Kind::Hooks] {
-        let mut world = World::new("w", kind);
-        for (before, at_once) in meetings {
+        let mut container = Container::new("w", kind);
+        for (before, at_once) in pairings {
             for _ in 0..rounds {
-                let outcome = meet(&mut world, before, at_once);
+                let outcome = meet(&mut container, before, at_once);
                 report.judge(format_args!("{at_once:?} after {before:?}"), outcome);
             }
         }
-        let (kind, meetings) = (kind.name(), meetings.len());
-        report.note(format_args!("{meetings} meetings of verbs × {kind}, {rounds} rounds each"));
+        let (kind, pairings) = (kind.name(), pairings.len());
+        report.note(format_args!("{pairings} pairings of verbs × {kind}, {rounds} rounds each"));
     }
 }
 
-fn meet(world: &mut World, before: &[Call], at_once: &[Call]) -> Result<(), String> {
-    world.reset();
+fn meet(container: &mut Container, before: &[Call], at_once: &[Call]) -> Result<(), String> {
+    container.reset();
     for &call in before {
-        world.run(call).success()?;
+        container.run(call).success()?;
     }
-    let mut crowd = Crowd::default();
-    crowd.start_together(at_once.iter().map(|&call| world.command(call)).collect());
-    for Ended { key, finished, .. } in crowd.all() {
+    let mut calls = ConcurrentCalls::default();
+    calls.start_together(at_once.iter().map(|&call| container.command(call)).collect());
+    for Ended { key, finished, .. } in calls.all() {
         is_known_outcome(at_once[key], &finished)?;
     }
-    world.settle()?;
-    world.force()?;
-    world.lives_again()
+    container.settle()?;
+    container.force_delete()?;
+    container.full_life()
 }
 
-/// Success, or a refusal in known words; of `state` a whole document.
+/// Fails unless the call succeeded or was refused with a known message, or `state` printed a whole document.
 pub(crate) fn is_known_outcome(call: Call, finished: &Finished) -> Result<(), String> {
     if call == Call::State {
         return checks::parse_state(finished).map(|_| ());
@@ -148,63 +152,66 @@ pub(crate) fn is_known_outcome(call: Call, finished: &Finished) -> Result<(), St
     let refused = REFUSALS.iter().any(|words| finished.err.contains(words));
     match finished.end {
         End::Status(0) => Ok(()),
-        // Whoever is ended by a forced delete has no time to say so.
+        // A forced delete kills other verbs, which cannot report that.
         End::Killed(Signal::SIGKILL) if call != Call::ForceDelete => Ok(()),
         End::Status(1) if refused && call != Call::ForceDelete => Ok(()),
         _ => Err(format!("unexpected: {finished}")),
     }
 }
 
-/// All verbs at once on one container, eight at a time, in no order at all.
+/// All verbs on one container, eight at a time, in random order.
 pub(crate) fn chaos(extent: Extent, report: &mut Report) {
     use Call::{Create, Delete, ForceDelete, Kill, KillAll, Start, State};
-    let calls = rounds(extent, 6000);
+    let count = rounds(extent, 6000);
     let verbs =
         [Create, Create, Start, Start, Kill("TERM"), KillAll("KILL"), Delete, ForceDelete, State];
     for kind in [Kind::Bare, Kind::Full] {
-        let mut world = World::new("w", kind);
-        let mut crowd = Crowd::default();
-        // A fixed sequence: what differs from run to run is the order in which the kernel runs them.
+        let mut container = Container::new("w", kind);
+        let mut calls = ConcurrentCalls::default();
+        // The sequence is fixed. Only the order in which the kernel runs the calls differs.
         let mut number = 12_345_usize;
         let mut under_way = Vec::new();
-        for key in 0..calls {
+        for key in 0..count {
             number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let call = verbs[(number >> 33) % verbs.len()];
             under_way.push(call);
-            crowd.start(key, world.command_keeping_the_log(call));
-            while crowd.len() >= 8 {
-                let Some(ended) = crowd.next() else { break };
+            calls.start(key, container.command_keeping_the_log(call));
+            while calls.len() >= 8 {
+                let Some(ended) = calls.next() else { break };
                 report.judge("chaos", is_known_outcome(under_way[ended.key], &ended.finished));
             }
         }
-        for ended in crowd.all() {
+        for ended in calls.all() {
             report.judge("chaos", is_known_outcome(under_way[ended.key], &ended.finished));
         }
-        report.judge("after the chaos", world.settle().map(|_| ()));
-        report.judge("after the chaos", world.force().and_then(|()| world.lives_again()));
-        report.note(format_args!("{calls} verbs on one id × {}, eight at a time", kind.name()));
-        world.reset();
+        report.judge("after the chaos", container.settle().map(|_| ()));
+        report.judge(
+            "after the chaos",
+            container.force_delete().and_then(|()| container.full_life()),
+        );
+        report.note(format_args!("{count} verbs on one id × {}, eight at a time", kind.name()));
+        container.reset();
     }
 }
 
-/// A hook that hangs, with a child in the background that ignores what can be ignored.
+/// A hook that hangs, with a background child that ignores all signals that can be ignored.
 const HANGING: &str = "trap '' TERM HUP INT
 setsid sleep 1000 &
 sleep 1000";
 
-/// `delete --force` beside a hook that hangs ends it, and does not wait for it.
+/// `delete --force` kills a hanging hook and does not wait for it.
 pub(crate) fn hanging_hooks(extent: Extent, report: &mut Report) {
     let limits = [
         ("create", Duration::from_secs(2)),
         ("start", Duration::from_secs(2)),
-        // A forced delete leaves a moment to a plain one; engines allow it 5 s.
+        // A forced delete first gives a plain one some time. Engines allow it 5 s.
         ("delete", Duration::from_secs(5)),
     ];
     for (hook, limit) in limits {
-        let mut world = World::new("w", Kind::Hooks);
-        world.bundle.hook(hook, HANGING);
+        let mut container = Container::new("w", Kind::Hooks);
+        container.bundle.hook(hook, HANGING);
         for _ in 0..rounds(extent, 10) {
-            match end_hanging_hook(&mut world, hook, limit) {
+            match end_hanging_hook(&mut container, hook, limit) {
                 Ok(took) => report.note(format_args!(
                     "delete --force beside a hanging hooks/{hook}: all of it gone after {took:.0?}"
                 )),
@@ -214,21 +221,25 @@ pub(crate) fn hanging_hooks(extent: Extent, report: &mut Report) {
     }
 }
 
-fn end_hanging_hook(world: &mut World, hook: &str, limit: Duration) -> Result<Duration, String> {
-    world.reset();
+fn end_hanging_hook(
+    container: &mut Container,
+    hook: &str,
+    limit: Duration,
+) -> Result<Duration, String> {
+    container.reset();
     let under_way = match hook {
         "create" => Call::Create,
         "start" => Call::Start,
         _ => Call::Delete,
     };
     if under_way != Call::Create {
-        world.run(Call::Create).success()?;
+        container.run(Call::Create).success()?;
     }
     if under_way == Call::Delete {
-        world.run(Call::Start).success()?;
+        container.run(Call::Start).success()?;
     }
-    let mut crowd = Crowd::default();
-    crowd.start(0, world.command(under_way));
+    let mut calls = ConcurrentCalls::default();
+    calls.start(0, container.command(under_way));
     let deadline = Instant::now() + processes::LIMIT;
     while processes::all().iter().filter(|(_, line)| line == "sleep 1000").count() < 2 {
         if Instant::now() > deadline {
@@ -236,10 +247,10 @@ fn end_hanging_hook(world: &mut World, hook: &str, limit: Duration) -> Result<Du
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    world.look()?;
+    container.reported()?;
     let started = Instant::now();
-    crowd.start(1, world.command_keeping_the_log(Call::ForceDelete));
-    for ended in crowd.all() {
+    calls.start(1, container.command_keeping_the_log(Call::ForceDelete));
+    for ended in calls.all() {
         if ended.key == 1 {
             ended.finished.success()?;
             if ended.took > limit {
@@ -248,38 +259,38 @@ fn end_hanging_hook(world: &mut World, hook: &str, limit: Duration) -> Result<Du
         }
     }
     let took = started.elapsed();
-    world.nothing_is_left()?;
+    container.nothing_is_left()?;
     Ok(took)
 }
 
-/// `delete --force` in the very moment in which a create dies.
+/// `delete --force` at the same instant as a create dies.
 pub(crate) fn dying_creates(extent: Extent, report: &mut Report) {
     let rounds = rounds(extent, 400);
     for kind in [Kind::Bare, Kind::Full] {
-        let mut world = World::new("w", kind);
+        let mut container = Container::new("w", kind);
         for round in 0..rounds {
             let after = Duration::from_micros(u64::try_from(round * 7 % 40).unwrap() * 300);
-            report.judge(format_args!("a create dying {after:?} old"), die(&mut world, after));
+            report.judge(format_args!("a create dying {after:?} old"), die(&mut container, after));
         }
         report
             .note(format_args!("delete --force beside a dying create × {}: {rounds}", kind.name()));
     }
 }
 
-fn die(world: &mut World, after: Duration) -> Result<(), String> {
-    world.reset();
-    let mut crowd = Crowd::default();
-    let create = crowd.start(0, world.command(Call::Create));
+fn die(container: &mut Container, after: Duration) -> Result<(), String> {
+    container.reset();
+    let mut calls = ConcurrentCalls::default();
+    let create = calls.start(0, container.command(Call::Create));
     std::thread::sleep(after);
-    let force: Command = world.command_keeping_the_log(Call::ForceDelete);
-    crowd.start(1, force);
+    let force: Command = container.command_keeping_the_log(Call::ForceDelete);
+    calls.start(1, force);
     let _ = kill(create, Signal::SIGKILL);
-    for ended in crowd.all() {
+    for ended in calls.all() {
         if ended.key == 1 {
             ended.finished.success()?;
         }
     }
-    world.settle()?;
-    world.force()?;
-    world.lives_again()
+    container.settle()?;
+    container.force_delete()?;
+    container.full_life()
 }

@@ -1,8 +1,8 @@
-//! What a trial has to say: what it covered, what it measured, and every violation it saw. A sweep
-//! goes on after a violation, because the pattern of several says more than the first.
+//! The report of a trial: its coverage, its measurements, and every violation. A sweep continues after a
+//! violation, because the pattern of several says more than the first.
 
-/// How many violations are told in full.
-const TOLD: usize = 40;
+/// How many violations are printed.
+const PRINTED: usize = 40;
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -10,20 +10,20 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Tells what was covered or measured.
+    /// Prints a line about the coverage or a measurement.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         println!("  {text}");
     }
 
-    /// Tells a property that did not hold.
+    /// Prints a violation.
     pub(crate) fn violation(&mut self, text: impl std::fmt::Display) {
         self.violations += 1;
-        if self.violations <= TOLD {
+        if self.violations <= PRINTED {
             println!("  VIOLATION {text}");
         }
     }
 
-    /// Tells the outcome of one point.
+    /// Prints a violation if the point failed.
     pub(crate) fn judge(&mut self, point: impl std::fmt::Display, outcome: Result<(), String>) {
         if let Err(why) = outcome {
             self.violation(format_args!("{point}: {why}"));
@@ -32,8 +32,8 @@ impl Report {
 
     /// The last line, and the verdict.
     pub(crate) fn close(&self) -> std::process::ExitCode {
-        if self.violations > TOLD {
-            println!("  … and {} violations more", self.violations - TOLD);
+        if self.violations > PRINTED {
+            println!("  … and {} violations more", self.violations - PRINTED);
         }
         match self.violations {
             0 => std::process::ExitCode::SUCCESS,

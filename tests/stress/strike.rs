@@ -1,52 +1,53 @@
-//! What the stepper is told, and what it tells: whom it strikes, when and how, and what it saw.
+//! The input and the result of the tracer: which process it steps, at which call it acts and how, and what it
+//! observed.
 
 use crate::finished::{End, Finished};
 use crate::system_calls::Call;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// Which process of the family is stepped.
+/// The process that is stepped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
-    /// The one that was called.
+pub(crate) enum Stepped {
+    /// The command itself.
     Main,
-    /// The n-th that it starts, from 1.
+    /// The n-th process that the command starts, from 1.
     Child(usize),
 }
 
-/// At which of its calls, from 1, something happens.
+/// The number of the call, from 1, at which the tracer acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Before(usize),
     After(usize),
-    /// At this one and at every later one.
+    /// At this call and all later ones.
     From(usize),
     Never,
 }
 
-/// What happens.
-pub(crate) enum Deed<'a> {
-    /// SIGKILL.
+/// The action.
+pub(crate) enum Action<'a> {
+    /// Sends SIGKILL.
     Kill,
-    /// The call is not made and returns an error, if the filter holds.
+    /// Skips the call and makes it return an error, if the filter matches.
     Fail(Errno, fn(&Call) -> bool),
-    /// Something happens elsewhere while the process stands still.
+    /// Runs something else while the process is paused.
     Meanwhile(&'a mut dyn FnMut()),
     Nothing,
 }
 
-/// What a stepped command did.
+/// The result of a traced command.
 pub(crate) struct Traced {
     pub(crate) finished: Finished,
-    /// The call that was struck first.
+    /// The first call at which the tracer acted.
     pub(crate) hit: Option<Call>,
     pub(crate) strikes: usize,
-    /// Its number among the calls of the process.
+    /// The number of that call.
     pub(crate) hit_at: usize,
-    /// All calls of the stepped process, as far as it came.
+    /// All calls of the stepped process until its end.
     pub(crate) calls: Vec<Call>,
-    /// Who else has ended meanwhile.
+    /// The other processes that ended meanwhile.
     pub(crate) others: Vec<(Pid, End)>,
-    /// What became of the stepped child, if there was one: its command line.
+    /// The command line of the stepped child, if there was one.
     pub(crate) child: Option<String>,
 }

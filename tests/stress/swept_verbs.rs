@@ -1,10 +1,10 @@
-//! The verbs that are swept: what comes before each, and what may be the case after it was disturbed.
+//! The verbs that are swept: the preparation of each, and the states that are allowed after a disturbance.
 
-use crate::checks::Seen;
-use crate::container::{Call, World};
+use crate::checks::Reported;
+use crate::container::{Call, Container};
 use crate::finished::Finished;
 
-/// A verb under the sweep.
+/// A verb that is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Create,
@@ -52,27 +52,27 @@ impl Verb {
         }
     }
 
-    /// Makes a new world in which the verb is next.
-    pub(crate) fn prepare(self, world: &mut World) -> Result<(), String> {
-        world.reset();
+    /// Resets the container and runs the verbs that come before this one.
+    pub(crate) fn prepare(self, container: &mut Container) -> Result<(), String> {
+        container.reset();
         if matches!(self, Self::Create | Self::Run) {
             return Ok(());
         }
-        world.run(Call::Create).success()?;
+        container.run(Call::Create).success()?;
         if self == Self::Delete {
-            world.run(Call::Start).success()?;
-            if world.look()?.status() == "running" {
-                world.run(Call::Kill("TERM")).success()?;
+            container.run(Call::Start).success()?;
+            if container.reported()?.status() == "running" {
+                container.run(Call::Kill("TERM")).success()?;
             }
-            world.becomes_stopped()?;
+            container.await_stopped()?;
         }
         Ok(())
     }
 
-    /// What `state` may say after the verb was killed at any moment.
+    /// The statuses that `state` may report after the verb was killed.
     pub(crate) fn statuses_after_a_kill(self) -> &'static [&'static str] {
         match self {
-            // A complete one has a proxy that lives, and any other can be taken over.
+            // A complete container has a live proxy. Any other can be taken over.
             Self::Create => &["absent", "creating", "created"],
             Self::Start => &["created", "running", "stopped"],
             Self::Kill => &["created", "stopped"],
@@ -83,53 +83,53 @@ impl Verb {
         }
     }
 
-    /// Checks what is there after the verb succeeded in spite of a fault.
-    pub(crate) fn check_success(self, world: &World) -> Result<(), String> {
+    /// Checks the container after the verb succeeded in spite of a fault.
+    pub(crate) fn check_success(self, container: &Container) -> Result<(), String> {
         match self {
-            Self::Create => world.is_created(),
-            Self::Start => match world.settle()?.status() {
+            Self::Create => container.is_created(),
+            Self::Start => match container.settle()?.status() {
                 "running" => Ok(()),
-                _ => world.becomes_stopped(),
+                _ => container.await_stopped(),
             },
-            Self::Kill => world.becomes_stopped(),
-            Self::Delete | Self::ForceDelete => world.nothing_is_left(),
-            Self::Run => world.nothing_is_left(),
-            Self::State => world.settle()?.one_of(&["created"]),
+            Self::Kill => container.await_stopped(),
+            Self::Delete | Self::ForceDelete => container.nothing_is_left(),
+            Self::Run => container.nothing_is_left(),
+            Self::State => container.settle()?.one_of(&["created"]),
         }
     }
 
-    /// Checks that the environment is as before, or as the verb's failure is to leave it.
-    pub(crate) fn check_failure(self, world: &World) -> Result<(), String> {
+    /// Checks that everything is as before, or as a failure of the verb must leave it.
+    pub(crate) fn check_failure(self, container: &Container) -> Result<(), String> {
         match self {
-            Self::Create => world.was_never_there(),
-            Self::Run => world.nothing_is_left(),
-            Self::Start => match world.settle()?.status() {
-                // Refused before anything was done: it can be started again.
-                "created" => world.goes_on(),
-                "stopped" if crate::processes::all().is_empty() => world.ends(),
+            Self::Create => container.nothing_was_created(),
+            Self::Run => container.nothing_is_left(),
+            Self::Start => match container.settle()?.status() {
+                // It was refused before it did anything, so it can be started again.
+                "created" => container.start_and_delete(),
+                "stopped" if crate::processes::all().is_empty() => container.stop_and_delete(),
                 "stopped" => Err("stopped, but the proxy is still there".to_owned()),
                 other => Err(format!("state says {other} after a failed start")),
             },
             Self::Kill => {
-                let seen = world.settle()?;
+                let seen = container.settle()?;
                 seen.one_of(&["created", "stopped"])?;
                 if seen.status() == "created" {
-                    world.run(Call::Kill("TERM")).success()?;
+                    container.run(Call::Kill("TERM")).success()?;
                 }
-                world.becomes_stopped()
+                container.await_stopped()
             }
-            Self::Delete => self.repeat_delete(world),
-            Self::ForceDelete => world.force(),
-            Self::State => world.settle()?.one_of(&["created"]),
+            Self::Delete => self.repeat_delete(container),
+            Self::ForceDelete => container.force_delete(),
+            Self::State => container.settle()?.one_of(&["created"]),
         }
     }
 
-    fn repeat_delete(self, world: &World) -> Result<(), String> {
-        if world.settle()? == Seen::Absent {
-            return refused(&world.run(Call::Delete), "does not exist");
+    fn repeat_delete(self, container: &Container) -> Result<(), String> {
+        if container.settle()? == Reported::Absent {
+            return refused(&container.run(Call::Delete), "does not exist");
         }
-        world.run(Call::Delete).success()?;
-        world.nothing_is_left()
+        container.run(Call::Delete).success()?;
+        container.nothing_is_left()
     }
 }
 

@@ -1,5 +1,4 @@
-//! System calls as the tracer sees them: what they are called, what they work on, and how one is made
-//! to fail.
+//! System calls as the tracer sees them: their names, the files they work on, and how to make them fail.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -155,12 +154,12 @@ impl Call {
         ![libc::SYS_exit, libc::SYS_exit_group, libc::SYS_rt_sigreturn].contains(&self.number)
     }
 
-    /// Whether it may return `errno`: the kernel interrupts no call that arranges memory.
+    /// Whether it may return `errno`. The kernel does not interrupt calls that manage memory.
     pub(crate) fn can_return(&self, errno: Errno) -> bool {
         self.can_fail() && (errno != Errno::EINTR || !self.arranges_memory())
     }
 
-    /// Whether it is one that an allocator makes.
+    /// Whether an allocator makes this call.
     pub(crate) fn arranges_memory(&self) -> bool {
         let calls = ["mmap", "munmap", "mremap", "mprotect", "madvise", "brk"];
         calls.contains(&name(self.number).as_str())
@@ -171,12 +170,12 @@ impl Call {
         self.number == libc::SYS_close
     }
 
-    /// Whether it stores something on a filesystem: what a full disk makes fail.
+    /// Whether it stores something on a filesystem, so that it fails on a full disk.
     pub(crate) fn stores(&self) -> bool {
         let creates = |flags: u64| flags & 0o100 != 0 || flags & 0o20_000_000 != 0;
         match name(self.number).as_str() {
             "mkdir" | "mkdirat" | "fdatasync" | "fsync" | "rename" | "renameat" | "linkat" => true,
-            // Pipes, sockets and memory are no disk.
+            // Pipes, sockets and memory files are not on a disk.
             "write" => self.target.starts_with('/') && !self.target.starts_with("/memfd:"),
             "open" => creates(self.arguments[1]),
             "openat" => creates(self.arguments[2]),
@@ -203,7 +202,7 @@ impl Call {
     }
 }
 
-/// What the call works on, as far as it can be seen.
+/// The file that the call works on, if known.
 fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
     let text = |address: u64| {
         let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
@@ -229,7 +228,7 @@ fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
     target.unwrap_or_default()
 }
 
-/// Lets the call that `pid` is entering not happen.
+/// Skips the call that `pid` is entering.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn cancel(pid: Pid) -> nix::Result<()> {
     let mut registers = nix::sys::ptrace::getregs(pid)?;
@@ -237,7 +236,7 @@ pub(crate) fn cancel(pid: Pid) -> nix::Result<()> {
     nix::sys::ptrace::setregs(pid, registers)
 }
 
-/// Gives the call that `pid` is leaving the result `-errno`.
+/// Makes the call that `pid` is leaving return `-errno`.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn fail(pid: Pid, errno: Errno) -> nix::Result<()> {
     let mut registers = nix::sys::ptrace::getregs(pid)?;
@@ -246,7 +245,7 @@ pub(crate) fn fail(pid: Pid, errno: Errno) -> nix::Result<()> {
     nix::sys::ptrace::setregs(pid, registers)
 }
 
-/// Where the registers are named otherwise, a sweep says that it could not run, and fails.
+/// On other architectures a sweep reports that it cannot run, and fails.
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
     use super::Errno;

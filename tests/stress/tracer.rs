@@ -1,11 +1,11 @@
-//! The stepper: runs a command under ptrace(2), counts the system calls of one of its processes, and
-//! strikes at the one that it is told. The rest of the family runs untraced, at full speed.
+//! The tracer: runs a command under ptrace(2), counts the system calls of one of its processes, and acts at one
+//! of them. The other processes run untraced, at full speed.
 #![expect(unsafe_code, reason = "PTRACE_TRACEME has to be called between fork and exec")]
 
 use crate::capture::{Output, describe};
 use crate::finished::End;
 use crate::processes::{LIMIT, Watchdog, pid_of};
-pub(crate) use crate::strike::{Deed, Traced, When, Whom};
+pub(crate) use crate::strike::{Action, Stepped, Traced, When};
 use crate::system_calls::{self, Call};
 use nix::errno::Errno;
 use nix::libc;
@@ -19,14 +19,14 @@ use std::process::Command;
 
 struct Tracer<'a> {
     main: Pid,
-    whom: Whom,
+    stepped: Stepped,
     when: When,
-    deed: Deed<'a>,
+    action: Action<'a>,
     children: usize,
     target: Option<Pid>,
     /// Processes that have not had their first stop yet.
     newborn: HashSet<Pid>,
-    /// Those that had it before their parent's event told whose they are.
+    /// Processes that had it before their parent's event.
     early: HashSet<Pid>,
     calls: Vec<Call>,
     hit: Option<Call>,
@@ -37,8 +37,13 @@ struct Tracer<'a> {
     others: Vec<(Pid, End)>,
 }
 
-/// Runs `command` and strikes once.
-pub(crate) fn trace(command: &mut Command, whom: Whom, when: When, deed: Deed<'_>) -> Traced {
+/// Runs `command` and performs `action` at `when`.
+pub(crate) fn trace(
+    command: &mut Command,
+    stepped: Stepped,
+    when: When,
+    action: Action<'_>,
+) -> Traced {
     let output = Output::of(command);
     let what = describe(command);
     // SAFETY: ptrace(2) is one plain system call, which may be made between fork and exec.
@@ -47,11 +52,11 @@ pub(crate) fn trace(command: &mut Command, whom: Whom, when: When, deed: Deed<'_
     let main = pid_of(&child);
     let first = waitpid(main, Some(WaitPidFlag::__WALL));
     assert_eq!(first, Ok(WaitStatus::Stopped(main, Signal::SIGTRAP)), "{what}: the stop at exec");
-    // A second execve, as prlimit(1) makes it, is an event and no SIGTRAP.
+    // A second execve, as prlimit(1) makes it, is an event and not a SIGTRAP.
     let mut options =
         Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_EXITKILL | Options::PTRACE_O_TRACEEXEC;
     let mut target = Some(main);
-    if whom != Whom::Main {
+    if stepped != Stepped::Main {
         options |= Options::PTRACE_O_TRACEFORK
             | Options::PTRACE_O_TRACEVFORK
             | Options::PTRACE_O_TRACECLONE;
@@ -60,9 +65,9 @@ pub(crate) fn trace(command: &mut Command, whom: Whom, when: When, deed: Deed<'_
     ptrace::setoptions(main, options).expect("PTRACE_SETOPTIONS");
     let mut tracer = Tracer {
         main,
-        whom,
+        stepped,
         when,
-        deed,
+        action,
         children: 0,
         target,
         newborn: HashSet::new(),
@@ -84,7 +89,7 @@ pub(crate) fn trace(command: &mut Command, whom: Whom, when: When, deed: Deed<'_
 }
 
 impl Tracer<'_> {
-    /// Lets `pid` go on. One that was killed in the meantime is gone, which is fine.
+    /// Resumes `pid`, unless it has been killed meanwhile.
     fn resume(&self, pid: Pid, signal: Option<Signal>) {
         let result = if self.target == Some(pid) {
             ptrace::syscall(pid, signal)
@@ -94,7 +99,7 @@ impl Tracer<'_> {
         assert!(matches!(result, Ok(()) | Err(Errno::ESRCH)), "resume {pid}: {result:?}");
     }
 
-    /// Until the main process has ended.
+    /// Handles events until the main process has ended.
     fn follow(&mut self) -> End {
         loop {
             if let Some(end) = self.step() {
@@ -145,11 +150,11 @@ impl Tracer<'_> {
         (pid == self.main).then_some(end)
     }
 
-    /// `parent` has a new child. Only the one to step stays traced.
+    /// `parent` has a new child. Only the child to step remains traced.
     fn born(&mut self, parent: Pid, child: Pid) {
         if parent == self.main {
             self.children += 1;
-            if self.whom == Whom::Child(self.children) {
+            if self.stepped == Stepped::Child(self.children) {
                 self.target = Some(child);
             }
         }
@@ -182,7 +187,7 @@ impl Tracer<'_> {
         match entering {
             Ok(true) => self.entering(pid),
             Ok(false) => self.leaving(pid),
-            // Killed in this very moment.
+            // It has just been killed.
             Err(_) => {}
         }
         self.resume(pid, None);
@@ -210,7 +215,7 @@ impl Tracer<'_> {
         if let Some(errno) = self.pending.take() {
             let _ = system_calls::fail(pid, errno);
         }
-        // The first exit is that of the execve before the first counted call.
+        // The first exit belongs to the execve before the first counted call.
         if self.when == When::After(self.calls.len()) {
             if let Some(call) = self.calls.last().cloned() {
                 self.strike(pid, &call);
@@ -219,11 +224,11 @@ impl Tracer<'_> {
     }
 
     fn strike(&mut self, pid: Pid, call: &Call) {
-        match &mut self.deed {
-            Deed::Kill => {
+        match &mut self.action {
+            Action::Kill => {
                 let _ = kill(pid, Signal::SIGKILL);
             }
-            Deed::Fail(errno, applies) => {
+            Action::Fail(errno, applies) => {
                 if !call.can_return(*errno) || !applies(call) {
                     return;
                 }
@@ -232,8 +237,8 @@ impl Tracer<'_> {
                     self.pending = Some(*errno);
                 }
             }
-            Deed::Meanwhile(act) => act(),
-            Deed::Nothing => {}
+            Action::Meanwhile(act) => act(),
+            Action::Nothing => {}
         }
         self.strikes += 1;
         if self.hit.is_none() {
@@ -242,7 +247,7 @@ impl Tracer<'_> {
         self.hit.get_or_insert_with(|| call.clone());
     }
 
-    /// Lets a stepped child that outlives its parent live on untraced, and its children.
+    /// Detaches a stepped child that outlives its parent, and its children.
     fn release(&mut self) {
         self.release_target();
         for pid in std::mem::take(&mut self.newborn) {

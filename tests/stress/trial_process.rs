@@ -1,5 +1,5 @@
-//! The inner stage: process 1 of the namespaces of one trial. All it writes is in a filesystem in
-//! memory that ends with them.
+//! The inner stage: process 1 of the namespaces of one trial. It only writes to a filesystem in memory, which
+//! ends with the namespaces.
 
 use crate::report::Report;
 use crate::trials::{self, Extent};
@@ -8,22 +8,22 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// The name of the trial: tells the inner stage from the outer one.
+/// The name of the trial. It is only set in the inner stage.
 pub(crate) const TRIAL: &str = "STRESS_TRIAL";
-/// The runtime under test, absolute.
+/// The absolute path of the runtime under test.
 pub(crate) const RUNTIME: &str = "STRESS_RUNTIME";
-/// What the names of all cgroups of this trial start with.
+/// The prefix of the names of all cgroups of this trial.
 pub(crate) const CGROUP: &str = "STRESS_CGROUP";
-/// A folder that every Debian has, to hide under the filesystem in memory.
+/// A directory that every Debian has. The filesystem in memory is mounted over it.
 const SCRATCH: &str = "/mnt";
-/// Where the runtime records deploys: a trial sees its own alone, and leaves the machine none.
+/// The runtime records deploys here. A trial sees only its own and leaves none on the machine.
 const RUN: &str = "/run";
 
 pub(crate) fn run(name: &str) -> ExitCode {
     SigSet::all().thread_unblock().expect("sigprocmask");
     std::thread::spawn(|| {
         drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        // The outer stage has gone away; the kernel ends the other processes.
+        // The outer stage has ended; the kernel ends the other processes.
         std::process::exit(130);
     });
     for folder in [SCRATCH, RUN] {
@@ -37,12 +37,12 @@ pub(crate) fn run(name: &str) -> ExitCode {
     report.close()
 }
 
-/// The folder that a trial may fill.
+/// The directory that a trial may fill.
 pub(crate) fn scratch() -> PathBuf {
     PathBuf::from(SCRATCH)
 }
 
-/// What the runtime has recorded of deploys (docs/manager.md).
+/// The directory of the deploy records (docs/manager.md).
 pub(crate) fn records() -> PathBuf {
     PathBuf::from(RUN).join("balena-extension-runtime-deploys")
 }

@@ -1,5 +1,5 @@
-//! The outer stage: every trial in a process and in namespaces of its own, two at a time, and a look
-//! at the cgroups afterwards, which no namespace takes away.
+//! The outer stage: runs every trial in a process with its own namespaces, two at a time, and afterwards checks
+//! the cgroups, which do not end with a namespace.
 
 use crate::leftovers;
 use crate::programs;
@@ -13,18 +13,18 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// What keeps the running trials alive; `None` once somebody has interrupted the whole.
+/// A trial ends when its lifeline closes; `None` after an interrupt.
 static LIFELINES: Mutex<Option<Vec<(u32, ChildStdin)>>> = Mutex::new(Some(Vec::new()));
 
 pub(crate) fn run_all() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // A sweep waits as long as it computes: for the kernel, and for orphans to end.
+    // A sweep waits for the kernel and for orphans half of the time.
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let endings: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     endings.thread_block().expect("sigprocmask");
     std::thread::spawn(move || {
         let _ = endings.wait();
-        // A trial ends when its standard input does.
+        // Closes the standard input of every trial, which ends it.
         drop(LIFELINES.lock().unwrap_or_else(PoisonError::into_inner).take());
     });
     let trials = trials::all(Extent::of_this_run())
@@ -35,7 +35,7 @@ pub(crate) fn run_all() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Runs one trial, and shows what it has to say whether it succeeds or not: the figures are the point.
+/// Runs one trial and prints its report, also if it succeeds: the figures matter.
 fn run(name: &str) -> Result<(), Failed> {
     let prefix = cgroup_prefix(name);
     let mut said = tempfile::tempfile()?;
@@ -48,7 +48,7 @@ fn run(name: &str) -> Result<(), Failed> {
         .stdin(Stdio::piped())
         .stdout(said.try_clone()?)
         .stderr(said.try_clone()?)
-        // Ctrl-C reaches the outer stage alone, which ends the trials in good order.
+        // Ctrl-C only reaches the outer stage, which then ends the trials cleanly.
         .process_group(0)
         .spawn()
         .map_err(|error| format!("unshare (of util-linux): {error}"))?;
@@ -84,11 +84,11 @@ fn cgroup_prefix(name: &str) -> String {
     format!("stress-{}-{}", std::process::id(), name.replace("::", "-"))
 }
 
-/// Removes the cgroups of a trial and returns those that were there.
+/// Removes the cgroups of a trial, and returns those that it left.
 fn remove_cgroups(prefix: &str) -> Vec<PathBuf> {
     let left = leftovers::cgroups(prefix);
     for path in &left {
-        // Its processes were in the namespace that has just ended.
+        // Its processes have ended with the namespace.
         for _ in 0..100 {
             if std::fs::remove_dir(path).is_ok() {
                 break;

@@ -1,4 +1,4 @@
-//! The list of trials, and how much of each is run.
+//! The list of trials, and the extent of a run.
 
 use crate::kind::Kind;
 use crate::report::Report;
@@ -7,13 +7,13 @@ use crate::{
     actual_state, crash, deploy_records, fault, identity, many_containers, paused_verb, races,
 };
 
-/// What a trial does in its namespaces.
+/// Runs a trial in its namespaces.
 type Run = Box<dyn FnOnce(&mut Report)>;
 
 /// A trial and its name.
 pub(crate) type Trial = (String, Run);
 
-/// How much is run.
+/// The extent of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// A representative part, for every change.
@@ -23,7 +23,7 @@ pub(crate) enum Extent {
 }
 
 impl Extent {
-    /// What the environment asks for.
+    /// The extent that the environment sets.
     pub(crate) fn of_this_run() -> Self {
         match std::env::var("STRESS").as_deref() {
             Err(_) | Ok("" | "short") => Self::Short,
@@ -34,8 +34,8 @@ impl Extent {
 }
 
 impl Extent {
-    /// Whether `verb` is swept with containers of `kind`. In short one kind is enough: of what has hooks
-    /// to run or to undo, the one that has all; of the rest, the one that has nothing.
+    /// Whether `verb` is swept with containers of `kind`. A short run has one kind for each verb: the full one
+    /// for the verbs that run hooks or undo their work, the bare one for the others.
     fn sweeps(self, verb: Verb, kind: Kind) -> bool {
         let one = match verb {
             Verb::Create | Verb::Start | Verb::Delete | Verb::ForceDelete => Kind::Full,
@@ -44,7 +44,7 @@ impl Extent {
         self == Self::Full || kind == one
     }
 
-    /// Whether the processes that `verb` starts are swept as well. Whoever only asks starts nobody.
+    /// Whether the processes that `verb` starts are swept as well. Queries start none.
     pub(crate) fn sweeps_children_of(self, verb: Verb) -> bool {
         match self {
             Self::Short => verb == Verb::Create,
@@ -52,7 +52,7 @@ impl Extent {
         }
     }
 
-    /// How many of them: in short the guard of the image's hook, and the proxy.
+    /// How many of these processes. A short run has the guard of the image's hook and the proxy.
     pub(crate) fn children(self) -> usize {
         match self {
             Self::Short => 2,
@@ -68,8 +68,8 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
             let name = format!("crash::{}::{}", verb.name(), kind.name());
             let run = move |report: &mut Report| crash::sweep(verb, kind, extent, report);
             trials.push((name, Box::new(run) as Run));
-            // `run` waits for a sandbox until somebody ends it: what goes well never returns, and what
-            // goes wrong before that is the same as with any other kind.
+            // `run` waits for a sandbox until it is killed, so a run that succeeds never returns. A failure
+            // before that is the same with every kind.
             if (verb, kind) == (Verb::Run, Kind::Sandbox) {
                 continue;
             }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::process;
 
-/// A bundle in a directory of its own.
+/// A bundle in its own directory.
 pub(crate) struct Bundle {
     path: PathBuf,
 }
@@ -18,7 +18,7 @@ impl Bundle {
         let bundle = Self { path: path.to_owned() };
         std::fs::create_dir_all(bundle.path("rootfs/hooks")).unwrap();
         let config = json!({
-            // What Docker 20.10 and Podman 4.3 send.
+            // The version that Docker 20.10 and Podman 4.3 send.
             "ociVersion": "1.0.2-dev",
             "process": { "args": ["/none"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
             "root": { "path": "rootfs" },
@@ -44,17 +44,17 @@ impl Bundle {
         std::fs::write(path, config.to_string()).unwrap();
     }
 
-    /// Gives the image another label; as an annotation, which is one of the places labels come from.
+    /// Adds a label of the image, as an annotation.
     pub(crate) fn label(&self, name: &str, text: &str) {
         self.configure(|config| config["annotations"][name] = text.into());
     }
 
-    /// Makes `hooks/<verb>` a shell script.
+    /// Writes the shell script `hooks/<verb>`.
     pub(crate) fn hook(&self, verb: &str, script: &str) {
         self.hook_file(verb, format!("#!/bin/sh\n{script}\n").as_bytes());
     }
 
-    /// Makes `hooks/<verb>` an executable file of these bytes.
+    /// Writes the executable file `hooks/<verb>`.
     pub(crate) fn hook_file(&self, verb: &str, bytes: &[u8]) {
         executable(&self.path("rootfs/hooks").join(verb), bytes);
     }
@@ -75,7 +75,7 @@ impl Bundle {
         });
     }
 
-    /// What a hook has written to a file in the bundle, trimmed.
+    /// The contents of a file in the bundle that a hook has written, trimmed.
     #[track_caller]
     pub(crate) fn read(&self, name: &str) -> String {
         let path = self.path(name);
@@ -83,7 +83,7 @@ impl Bundle {
         text.unwrap_or_else(|error| panic!("{path:?}: {error}")).trim().to_owned()
     }
 
-    /// Whether a hook has made a file.
+    /// Whether a hook has created a file in the bundle.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.path(name).exists()
     }

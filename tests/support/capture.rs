@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::finished::{End, Finished};
 use super::process::{self, LIMIT, Started};
 
-/// Takes the output of a program in files in memory. A pipe would stay open as long as a child that the
+/// Captures the output of a program in memory files. A pipe would remain open as long as a child that the
 /// program leaves behind, and the test would hang.
 pub(crate) struct Output {
     out: File,
@@ -16,7 +16,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Redirects both streams of `command`, and gives it nothing to read.
+    /// Redirects both streams of `command`. Its standard input is empty.
     pub(crate) fn of(command: &mut Command) -> Self {
         let file = |name| {
             File::from(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).unwrap())

@@ -8,8 +8,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// What engines do when they find one of these in an error: exit status 127 or 126 instead of 125, a
-/// question about mounts, or silence (engines search in lower case).
+/// Engines search errors for these phrases, in lower case. They react with exit status 127 or 126 instead of
+/// 125, with a question about mounts, or with silence.
 pub(crate) const ENGINES_REACT_TO: [&str; 6] = [
     "no such file or directory",
     "permission denied",
@@ -18,7 +18,7 @@ pub(crate) const ENGINES_REACT_TO: [&str; 6] = [
     "is a directory",
     "executable file not found",
 ];
-/// This one means an unknown container, and engines take it for success.
+/// This phrase means an unknown container. Engines take it for success.
 pub(crate) const UNKNOWN: &str = "does not exist";
 
 /// How a program ended.
@@ -110,15 +110,15 @@ impl Finished {
         self
     }
 
-    /// Fails the test unless the call succeeded without a word on either stream.
+    /// Fails the test unless the call succeeded and printed nothing.
     #[track_caller]
     pub(crate) fn silent(self) -> Self {
         assert!(self.succeeded() && self.out.is_empty() && self.err.is_empty(), "{self}");
         self
     }
 
-    /// Fails the test unless the call failed properly, and returns its error: one line on standard
-    /// error, the same as the one error in the log, with no word that engines react to.
+    /// Fails the test unless the call failed properly, and returns its error: one line on standard error, the
+    /// same as the one error in the log, without the phrases that engines react to.
     #[track_caller]
     pub(crate) fn error(&self) -> String {
         assert!((1..128).contains(&self.code()), "a plain failure was expected of {self}");

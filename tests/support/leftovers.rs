@@ -1,5 +1,5 @@
-//! What must not be there any more when a test is over: processes, mounts, cgroups. Everything that
-//! belongs to a container of a test has the name of its scratch directory somewhere.
+//! Processes, mounts and cgroups that a test must not leave behind. All of them contain the name of the test's
+//! scratch directory.
 
 use std::path::{Path, PathBuf};
 
@@ -15,13 +15,13 @@ pub(crate) fn processes(name: &str) -> Vec<i32> {
 
 fn mentions(pid: i32, name: &str) -> bool {
     ["cmdline", "environ"].iter().any(|file| {
-        // One that has ended meanwhile, or a kernel thread, has nothing to read.
+        // The files of a process that has ended meanwhile, and of a kernel thread, are empty.
         let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         bytes.windows(name.len()).any(|window| window == name.as_bytes())
     })
 }
 
-/// The mounts below or of a path that has `name`.
+/// The mounts whose line in mountinfo has `name`.
 pub(crate) fn mounts(name: &str) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     mounts.lines().filter(|line| line.contains(name)).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! What can be seen of a running process, as `/proc` shows it.
+//! Reads the state of a process from `/proc`.
 
 use std::path::PathBuf;
 
@@ -37,8 +37,8 @@ impl Process {
         std::fs::read_link(self.path(name)).unwrap()
     }
 
-    /// The fields of `/proc/PID/stat` behind the name, which may contain anything. The first is the state. Empty if
-    /// there is no such process.
+    /// The fields of `/proc/PID/stat` behind the name, which may contain anything. The first field is the
+    /// state. Empty if there is no such process.
     fn fields(&self) -> String {
         let stat = std::fs::read_to_string(self.path("stat")).unwrap_or_default();
         stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned()).unwrap_or_default()
@@ -108,7 +108,7 @@ impl Process {
         numbers
     }
 
-    /// What its descriptor `number` leads to.
+    /// The file of its descriptor `number`.
     pub(crate) fn descriptor(&self, number: i32) -> PathBuf {
         self.link(&format!("fd/{number}"))
     }
@@ -117,24 +117,24 @@ impl Process {
         self.link("cwd")
     }
 
-    /// Which namespace of `kind` it is in.
+    /// Its namespace of `kind`.
     pub(crate) fn namespace(&self, kind: &str) -> PathBuf {
         self.link(&format!("ns/{kind}"))
     }
 
-    /// The paths of its cgroups, one a hierarchy.
+    /// The paths of its cgroups, one per hierarchy.
     pub(crate) fn cgroups(&self) -> Vec<String> {
         let text = String::from_utf8(self.read("cgroup")).unwrap();
         text.lines().map(|line| line.splitn(3, ':').nth(2).unwrap().to_owned()).collect()
     }
 }
 
-/// A set of signals as `/proc/PID/status` has it, as [`Process::signals`] returns it.
+/// Parses a set of signals from `/proc/PID/status`, as [`Process::signals`] returns it.
 pub(crate) fn signals(hexadecimal: &str) -> u64 {
     u64::from_str_radix(hexadecimal, 16).unwrap() & !(0b11 << 31)
 }
 
-/// Zero-terminated strings, as `/proc` has them.
+/// Splits zero-terminated strings, as `/proc` has them.
 pub(crate) fn strings(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     text.split_terminator('\0').map(str::to_owned).collect()

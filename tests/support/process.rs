@@ -1,9 +1,9 @@
-//! Processes: those a test starts, and those that are orphaned to it.
+//! The processes that a test starts, and the orphans of these.
 //!
-//! A proxy outlives the `create` that starts it and becomes a child of the nearest subreaper. An
-//! engine's shim is one, and so is this program, which can therefore read the exit status of a proxy.
-//! Several tests run at once, so nobody may wait for "any child": what a test has started is its own
-//! to wait for; all else is reaped here, and its status kept until somebody asks.
+//! A proxy outlives the `create` that starts it and becomes a child of the nearest subreaper. An engine's shim
+//! is one, and so is this program if it adopts orphans, so that it can read the exit status of a proxy. Several
+//! tests run concurrently, so no test may wait for "any child": a test waits for the processes that it has
+//! started. All others are reaped here, and their statuses are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command};
@@ -15,17 +15,17 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use super::finished::End;
 use super::proc_fs::Process;
 
-/// Nothing takes longer on the slowest machine unless it hangs.
+/// Nothing takes longer, even on a slow machine, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-/// How often something is looked at that is waited for.
+/// The pause between two polls.
 const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Known {
     adopting: bool,
-    /// Started by a test, which waits for them itself.
+    /// Processes that a test has started and will wait for.
     started: BTreeSet<i32>,
-    /// Orphans that have ended, with their exit status as a shell has it.
+    /// The orphans that have ended, with their exit statuses as a shell reports them.
     ended: BTreeMap<i32, i32>,
 }
 
@@ -51,8 +51,8 @@ impl Known {
     }
 }
 
-/// Makes this program the parent of the orphans below it, and lets this module reap them. Then every child of this
-/// program must be started with [`start`].
+/// Makes this program the parent of the orphans below it, which this module reaps. From then on, every child of
+/// this program must be started with [`start`].
 pub(crate) fn adopt_orphans() {
     let mut known = known();
     if !known.adopting {
@@ -80,7 +80,7 @@ pub(crate) fn children_of(pid: i32) -> Vec<i32> {
     list.unwrap_or_default().split_ascii_whitespace().map(number).collect()
 }
 
-/// A program that a test has started. Dropped, it is killed.
+/// A program that a test has started. It is killed when this is dropped.
 pub(crate) struct Started {
     child: Child,
     ended: Option<End>,
@@ -89,16 +89,15 @@ pub(crate) struct Started {
 /// Starts `command`.
 #[track_caller]
 pub(crate) fn start(command: &mut Command) -> Started {
-    // Under the lock, so that nobody takes the new child for an orphan.
+    // Under the lock, so that the new child is not taken for an orphan.
     let mut known = known();
     let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     known.started.insert(number(&child.id().to_string()));
     Started { child, ended: None }
 }
 
-/// Does `action` while no other test starts or reaps anything. A file that is open for writing in a
-/// child which has not executed its program yet cannot be executed itself (ETXTBSY); and a zombie is
-/// one only as long as nobody reaps it.
+/// Runs `action` while no other test starts or reaps a process. A file cannot be executed (ETXTBSY) while it is
+/// open for writing in a child that has not called execve(2) yet, and a zombie exists only until it is reaped.
 pub(crate) fn alone<T>(action: impl FnOnce() -> T) -> T {
     let _known = known();
     action()
@@ -133,7 +132,7 @@ impl Started {
         wait_for("a program to end", || self.ended()).code()
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub(crate) fn runs(&mut self) -> bool {
         self.ended().is_none()
     }
@@ -181,13 +180,13 @@ pub(crate) fn poll_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T
     }
 }
 
-/// The exit status of an orphan, as a shell has it.
+/// The exit status of an orphan, as a shell reports it.
 #[track_caller]
 pub(crate) fn exit_status(pid: i32) -> i32 {
     wait_for(&format!("the orphan {pid} to end"), || {
         let mut known = known();
         known.reap_orphans();
-        // Pids come round again: a status of one that is alive is that of an earlier process.
+        // Pids are reused: a status is not that of a live process with the same pid.
         known.ended.remove(&pid).filter(|_| !Process(pid).is_alive())
     })
 }
@@ -198,12 +197,12 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     Process(pid).is_alive()
 }
 
-/// Sends a signal to a process of the test's own.
+/// Sends a signal.
 pub(crate) fn signal(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// Kills what a hook has left behind on purpose, and reaps it.
+/// Kills a process that a hook has left behind on purpose, and waits for its end.
 pub(crate) fn end(pid: i32) {
     signal(pid, Signal::KILL);
     wait_for("a killed process to be gone", || (!is_alive(pid)).then_some(()));

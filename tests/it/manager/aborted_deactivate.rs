@@ -1,5 +1,5 @@
-//! A guard that does not report. The name of this module is one of the first, so that the test of 70 seconds
-//! runs beside all others.
+//! A guard that does not report. Tests run in the order of their names: this module is one of the first, so
+//! that its test of 70 seconds runs while all others do.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::host::{Host, script};
 use super::recorded_store::{Container, Store};
 use crate::process;
 
-/// It is a child of the thread that works on the container, not of the first one.
+/// The guard is a child of the thread that works on the container, not of the main thread.
 #[test]
 fn a_guard_that_does_not_report_is_ended_with_its_hook() {
     let host = Host::new();

@@ -23,7 +23,7 @@ const LONG_LINE: &str = concat!(
 );
 const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// A call of the manager.
+/// Calls the manager.
 fn manager(words: &[&str]) -> Finished {
     run(Command::new(programs::manager()).args(words))
 }
@@ -45,7 +45,7 @@ fn findings(finished: &Finished) -> BTreeSet<String> {
     .collect()
 }
 
-/// The first bytes of a program for a machine that this is not (elf(5)): S/390.
+/// The first bytes of a program for another machine (elf(5)): S/390.
 fn foreign_program() -> Vec<u8> {
     let mut head = b"\x7fELF\x02\x02\x01".to_vec();
     head.resize(16, 0);
@@ -76,7 +76,7 @@ fn host() -> tempfile::TempDir {
     host
 }
 
-/// One bad image for every rule that an image can break: what is wrong with it, and all that is found.
+/// One bad image for every rule that an image can break: the fault, and all findings.
 fn bad_images() -> Vec<(Image, &'static str)> {
     let good = Image::good;
     let hook =
@@ -203,10 +203,10 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
         let has = |severity: &str| rules.iter().any(|rule| severities[*rule] == severity);
         let status = if has("error") { 4 } else { 3 };
         assert_eq!(finished.code(), status, "{finished}");
-        // What is allowed is told and does not count.
+        // An allowed finding is printed and does not count.
         let allowed = manager(&["check", "--format", "json", "--allow", &rules.join(","), path]);
         assert_eq!(findings(&allowed.ok()), expected);
-        // For people, the rule and its mend.
+        // For people, the rule and its fix.
         let text = manager(&["check", path]);
         assert_eq!((text.code(), text.err.as_str()), (status, ""));
         for rule in rules {
@@ -217,7 +217,7 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
 
 #[test]
 fn every_rule_has_a_bad_image() {
-    // These need something else than an image: a folder, a bundle, a host.
+    // These rules need another input than an image: a directory, a bundle, a host.
     let elsewhere =
         ["no-labels", "configuration", "cut-off", "hidden-by-host", "type-conflict", "folder-mode"];
     let mut shown: BTreeSet<String> = elsewhere.map(str::to_owned).into();
@@ -316,7 +316,7 @@ fn an_export_and_a_directory_have_the_labels_that_are_given() {
     }
 }
 
-/// What `docker export` has of every container, beside the files of the image.
+/// The files that `docker export` adds to those of the image.
 #[test]
 fn an_export_is_compared_with_a_host_without_what_the_engine_added() {
     let folder = tempfile::tempdir().unwrap();
@@ -430,7 +430,7 @@ fn the_sample_extension_passes() {
     let root = host.path().to_str().unwrap();
     let rootfs = rootfs.to_str().unwrap();
     manager(&["check", "--label", &label, "--against", root, rootfs]).ok();
-    // With the labels of its own Dockerfile.
+    // With the labels of the sample's Dockerfile.
     let labels: Vec<String> = std::fs::read_to_string(top.join("Dockerfile"))
         .unwrap()
         .lines()

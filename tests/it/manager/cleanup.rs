@@ -1,4 +1,4 @@
-//! `cleanup` on a recorded engine: what goes, in which order, with which words and exit status.
+//! `cleanup` on a recorded engine: what it removes, in which order, with which output and exit status.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ fn with_stale_os_containers_go_before_images_and_images_before_volumes() {
             "DELETE /v1.41/volumes/v",
         ]
     );
-    // The volume's folder is not there, so whether it had a `deactivate` is not known.
+    // The volume's directory does not exist, so it is unknown whether it had a `deactivate`.
     assert_eq!(finished.code(), 1);
     assert!(finished.err.contains("deactivate of volume v"), "{finished}");
     assert_eq!(document["objects"][0]["deactivated"][0]["ran"], false);
@@ -173,7 +173,7 @@ fn an_update_that_begins_while_the_lock_is_waited_for_refuses_too() {
     assert_eq!(store.ids(), ["a"]);
 }
 
-/// The operation lock, as another manager holds it.
+/// Holds the operation lock, like another manager.
 fn hold_the_lock(host: &Host) -> std::fs::File {
     let held = std::fs::File::create(host.path("run/balena-extension-manager.lock")).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
@@ -220,7 +220,7 @@ fn every_boot_loader_keeps_the_window_closed() {
         host.mounts(&format!(
             "{BOOT}/dev/sda2 /mnt/efi vfat rw 0 0\n/dev/sda3 /mnt/imx vfat rw 0 0\n"
         ));
-        // One that is open does not open the window for the others.
+        // An open window of one claim does not open the others.
         host.write("mnt/boot/bootenv", &format!("{BLOCK}upgrade_available=0\n#####"));
         host.manager(&["cleanup", "--stale-os", "--dry-run"]).ok();
         host.write(name, text);
@@ -243,20 +243,20 @@ fn a_malformed_os_version_keeps_the_container_and_is_reported() {
     let host = Host::new();
     host.deployed("a", &["hooks/start"]);
     let _engine = host.engine(&store);
-    let told = "its label io.balena.image.os-version is malformed";
+    let warning = "its label io.balena.image.os-version is malformed";
     for words in [&["cleanup", "--stale-os"][..], &["cleanup", "--stale-os", "--dry-run"]] {
         let finished = host.manager(words).ok();
-        assert_eq!(finished.out.matches(told).count(), 3, "{finished}");
+        assert_eq!(finished.out.matches(warning).count(), 3, "{finished}");
         assert!(finished.out.contains("3 kept"), "{finished}");
     }
     let document = host.manager(&["cleanup", "--stale-os", "--format", "json"]).ok().json();
     assert_eq!(document["objects"][0]["reason"], "malformed-claim");
     let plain = host.manager(&["cleanup"]).ok();
-    assert!(!plain.out.contains(told), "claims are not asked: {plain}");
+    assert!(!plain.out.contains(warning), "claims are not asked: {plain}");
     let status = host.manager(&["status"]).ok();
-    assert!(status.out.contains(&format!("warning: {told}")), "{status}");
+    assert!(status.out.contains(&format!("warning: {warning}")), "{status}");
     let document = host.manager(&["status", "--format", "json"]).ok().json();
-    assert!(document["extensions"][0]["warning"].as_str().unwrap().starts_with(told));
+    assert!(document["extensions"][0]["warning"].as_str().unwrap().starts_with(warning));
     assert_eq!(document["extensions"][0]["claims"][0]["holds"], Value::Null);
 }
 
@@ -394,7 +394,7 @@ fn a_failed_container_that_was_started_again_is_kept() {
         let (store, host) = (Store::of(&[failed("a"), failed("b")]), Host::new());
         let (seen, asked) = (store.clone(), AtomicUsize::new(0));
         let engine = host.engine_but(&store, move |_, path| {
-            // The second question about it comes right before its removal.
+            // The second inspection comes right before the removal.
             if path == "/containers/a/json" && asked.fetch_add(1, Ordering::Relaxed) == 1 {
                 let mut contents = seen.contents();
                 let one = contents.containers.iter_mut().find(|one| one.id == "a").unwrap();

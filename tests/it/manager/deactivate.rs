@@ -1,5 +1,5 @@
-//! `deactivate` at the top of the volumes of stale containers: when it runs, with what, and what becomes of
-//! the container if it does not end well, or a signal comes.
+//! `deactivate` at the top of the volumes of stale containers: when it runs, with which environment, and what
+//! happens to the container if it fails or a signal arrives.
 
 use super::cleanup::stale;
 use super::host::{Host, script};
@@ -103,8 +103,8 @@ fn a_stale_container_is_removed_after_its_deactivate_even_if_it_was_started_agai
 #[test]
 fn a_signal_that_ends_manager_and_deactivate_keeps_the_container() {
     let host = Host::new();
-    // systemd stops a unit with a signal to all its processes. Here the hook tells the manager, its
-    // guard's parent, and then ends as if it had been told, too.
+    // systemd stops a unit with a signal to all its processes. Here the hook signals the manager, which is its
+    // guard's parent, and then ends as if it had been signalled as well.
     let text = "kill -TERM $(cut -d ' ' -f 4 /proc/$PPID/stat); exit 143";
     let store = Store::of(&[with_deactivate(&host, text)]);
     let engine = host.engine(&store);
@@ -177,7 +177,7 @@ fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extensi
     let link = host.path("link");
     for (name, path) in [
         ("v-of-a", volume),
-        // Binds of the folder and of what is in it, by any path.
+        // Binds of the directory and of its contents, by any path.
         ("", volume),
         ("", link.to_str().unwrap()),
         ("", &format!("{volume}/deactivate")),
@@ -279,7 +279,7 @@ fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
         let copy = format!("cp -p {} {}/deactivate", path.display(), volume.display());
         machine.shell(machine.engine, &copy).ok();
     }
-    // Each takes off what process 1 has mounted.
+    // Each unmounts what process 1 has mounted.
     let mounted = target.join("mounted");
     std::fs::create_dir(&mounted).unwrap();
     let mount = format!("mount -t tmpfs x {0}; mount -t tmpfs x {0}", mounted.display());

@@ -1,4 +1,5 @@
-//! A dry run is the real run: on generated stores, it says what the real one then does, object by object.
+//! A dry run predicts the real run: on generated stores, it reports what the real run then does, object by
+//! object.
 
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use crate::finished::Finished;
 
 use super::recorded_store::{Container, Contents, KERNEL, OS, Store, labels};
 
-/// A generator of numbers that gives the same ones every time (Knuth's MMIX).
+/// A random number generator with a fixed sequence (Knuth's MMIX).
 struct Numbers(u64);
 
 impl Numbers {
@@ -44,7 +45,7 @@ fn generate(numbers: &mut Numbers) -> Contents {
             _ => labels(numbers.one_of(&claims)),
         };
         for _ in 0..numbers.below(3) {
-            // No such folder: nothing to run there, and nothing to change.
+            // The directory does not exist, so there is no `deactivate`.
             let name = format!("v{}", numbers.below(4));
             container.volumes.push((name, "/".to_owned()));
         }
@@ -57,13 +58,13 @@ fn generate(numbers: &mut Numbers) -> Contents {
     contents
 }
 
-/// How many objects of each kind there are.
+/// The numbers of objects of each kind.
 fn counts(store: &Store) -> [usize; 3] {
     let contents = store.contents();
     [contents.containers.len(), contents.images.len(), contents.volumes.len()]
 }
 
-/// `kind id` of all that a document says goes.
+/// `kind id` of all objects that a document reports as removed.
 fn going(document: &Value) -> Vec<String> {
     let objects = document["objects"].as_array().unwrap().iter();
     let going = objects.filter(|object| object["action"] == "remove");
@@ -76,8 +77,8 @@ fn going(document: &Value) -> Vec<String> {
     going
 }
 
-/// The answer of a run. It fails only if a volume is shared with a container that is not an extension.
-fn told(finished: &Finished) -> Value {
+/// The document of a run. It fails only if a volume is shared with a container that is not an extension.
+fn results(finished: &Finished) -> Value {
     let document = finished.json();
     let objects = document["objects"].as_array().unwrap().iter();
     let mut hooks = objects.flat_map(|one| one["deactivated"].as_array().into_iter().flatten());
@@ -103,12 +104,12 @@ fn over_two_hundred_generated_stores_a_dry_run_says_what_the_real_run_does() {
         let (host, store) = (Host::new(), Store::new(contents));
         let engine = host.engine(&store);
         let before = counts(&store);
-        let dry = told(&host.manager(&[words, &["--dry-run"]].concat()));
+        let dry = results(&host.manager(&[words, &["--dry-run"]].concat()));
         assert_eq!(engine.removals(), [""; 0], "round {round}: a dry run removes nothing");
         let after = counts(&store);
         assert_eq!(before, after, "round {round}");
 
-        let real = told(&host.manager(words));
+        let real = results(&host.manager(words));
         let mut deleted: Vec<String> = engine
             .removals()
             .iter()
@@ -124,7 +125,7 @@ fn over_two_hundred_generated_stores_a_dry_run_says_what_the_real_run_does() {
             assert_eq!(dry["summary"][field], real["summary"][field], "round {round}: {field}");
         }
         removed += deleted.len();
-        let again = told(&host.manager(&[words, &["--dry-run"]].concat()));
+        let again = results(&host.manager(&[words, &["--dry-run"]].concat()));
         assert!(going(&again).is_empty(), "round {round}: something is left to do");
     }
     assert!(removed > 200, "the stores have something to remove: {removed}");

@@ -1,4 +1,4 @@
-//! Engines that are not as they should be.
+//! Engines that fail, lie, hang or cannot be reached.
 
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ fn an_engine_without_a_socket_is_named_with_the_option_for_another() {
     let host = Host::new();
     let socket = format!("unix://{}", host.socket().display());
     fails(&host, &["cleanup"], &[&socket, "--host unix:///", "DOCKER_HOST"]);
-    // A socket that nobody listens at any more.
+    // A socket without a listener.
     drop(UnixListener::bind(host.socket()).unwrap());
     fails(&host, &["cleanup"], &[&socket, "--host unix:///"]);
     std::fs::remove_file(host.socket()).unwrap();
@@ -34,7 +34,7 @@ fn an_engine_without_a_socket_is_named_with_the_option_for_another() {
     fails(&host, &["cleanup"], &[&socket]);
 }
 
-/// As its boot unit starts it, while it talks to an engine that does not answer.
+/// The manager with the capabilities of its boot unit, while it waits for an engine that does not answer.
 #[test]
 fn root_of_a_container_that_shares_the_pid_namespace_gets_nowhere_through_the_manager() {
     let host = Host::new();
@@ -195,7 +195,7 @@ fn an_answer_without_end_is_cut_off() {
     let _engine = host.engine_but(&Store::default(), |_, path| {
         path.starts_with("/containers/json").then_some(Answer::Endless)
     });
-    // With much less memory than the answer has.
+    // With much less memory than the answer needs.
     let finished = run(std::process::Command::new("prlimit")
         .arg("--as=60000000")
         .arg("--")
@@ -240,7 +240,7 @@ fn odd_containers_do_not_hide_the_others() {
     ]);
     let host = Host::new();
     let _engine = host.engine_but(&store, |_, path| {
-        // An engine that takes no notice of filters.
+        // An engine that ignores filters.
         path.starts_with("/containers/json?").then_some(None)?
     });
     let finished = host.manager(&["cleanup", "--verbose"]).ok();
@@ -276,7 +276,7 @@ fn a_path_that_the_engine_does_not_know_is_not_a_removed_container() {
 #[test]
 fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
     let host = Host::new();
-    // The engine that would be asked without DOCKER_HOST.
+    // The engine that would be used without DOCKER_HOST.
     let store = Store::of(&[Container { state: "dead", ..Container::new("1") }]);
     std::fs::create_dir_all(host.path("var/run")).unwrap();
     let socket = host.path("var/run/docker.sock");
@@ -300,9 +300,9 @@ fn docker_host_is_a_unix_socket_or_an_error_and_never_another_engine() {
             let named = finished.err.contains(&format!("DOCKER_HOST={value:?}"));
             assert!(finished.code() == 1 && named, "{words:?}: {finished}");
         }
-        let told = with(value, &["doctor"]);
-        assert!(told.code() == 1 && told.out.contains("problem  engine"), "{told}");
-        assert!(told.out.contains("DOCKER_HOST"), "{told}");
+        let finished = with(value, &["doctor"]);
+        assert!(finished.code() == 1 && finished.out.contains("problem  engine"), "{finished}");
+        assert!(finished.out.contains("DOCKER_HOST"), "{finished}");
         assert_eq!(with(value, &["check", "--rules"]).code(), 0, "it does not talk to an engine");
     }
     let named = with("/nowhere/else.sock", &["cleanup"]);

@@ -1,4 +1,4 @@
-//! A host for the manager: a folder that stands for `/`, and the engine's socket in it.
+//! A host for the manager: a directory that is used as `/`, and the engine's socket in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ pub(crate) const BOOT: &str = "/dev/sda1 /mnt/boot vfat rw 0 0\n";
 pub(crate) const BLOCK: &str = "# GRUB Environment Block\n";
 
 impl Host {
-    /// One that runs kernel 6.1.0 and OS version 2.113.4, and boots in another way than by grub.
+    /// A host with kernel 6.1.0 and OS version 2.113.4 that does not boot with GRUB.
     pub(crate) fn new() -> Self {
         process::adopt_orphans();
         let host = Self(tempfile::tempdir().unwrap());
@@ -43,14 +43,14 @@ impl Host {
         std::fs::write(path, text).unwrap();
     }
 
-    /// What the runtime recorded of a container: steps as JSON.
+    /// Writes the deploy record of a container: steps as JSON.
     pub(crate) fn record(&self, id: &str, steps: &Value) {
         let record = json!({ "version": 1, "id": id, "steps": steps });
         let name = format!("run/balena-extension-runtime-deploys/{id}.json");
         self.write(&name, &record.to_string());
     }
 
-    /// The record of a deploy that went well, with these hooks.
+    /// Writes the record of a successful deploy with these hooks.
     pub(crate) fn deployed(&self, id: &str, hooks: &[&str]) {
         let ran = |hook: &&str| json!({ "hook": hook, "output": "" });
         let hooks: Vec<Value> = hooks.iter().map(ran).collect();
@@ -58,7 +58,7 @@ impl Host {
         self.record(id, &json!([create, { "verb": start, "time": "", "hooks": hooks }]));
     }
 
-    /// Mounts, in the form of `/proc/mounts`.
+    /// Sets the mounts, in the format of `/proc/mounts`.
     pub(crate) fn mounts(&self, lines: &str) {
         self.write("proc/mounts", lines);
     }
@@ -73,7 +73,7 @@ impl Host {
         Engine::start(&self.socket(), move |method, path| store.answer(method, path))
     }
 
-    /// Starts an engine that does what `respond` says, and for all else what `store` would.
+    /// Starts an engine that answers as `respond` says, and otherwise as `store` would.
     pub(crate) fn engine_but(
         &self,
         store: &Store,
@@ -98,14 +98,14 @@ impl Host {
     }
 }
 
-/// A call of the manager, without a word about where the engine is.
+/// A call of the manager that does not name the engine.
 pub(crate) fn bare(words: &[&str]) -> Command {
     let mut command = Command::new(crate::programs::manager());
     command.args(words).env_remove("DOCKER_HOST");
     command
 }
 
-/// A shell script at `path`.
+/// Writes a shell script.
 pub(crate) fn script(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     crate::bundle::executable(path, format!("#!/bin/sh\n{text}\n").as_bytes());

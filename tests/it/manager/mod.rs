@@ -1,5 +1,5 @@
-//! The manager, on a recorded engine: a small server on a unix socket, which can be brought into states
-//! that a real engine cannot. What a real engine can do is tested on one (`tests/engines`).
+//! The manager on a recorded engine: a small server on a unix socket, which can have states that a real engine
+//! cannot. The scenarios that a real engine can have are tested on one (`tests/engines`).
 
 mod aborted_deactivate;
 mod check;

@@ -1,4 +1,4 @@
-//! An engine that says too much, or too slowly, and a reader of errors that never reads.
+//! An engine that sends too much, or too slowly, and a standard error that is not read.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -14,11 +14,11 @@ use crate::full_pipe::Full;
 use crate::process;
 
 const MEBIBYTE: usize = 1024 * 1024;
-/// An error, with what a log line has before and behind it.
+/// The longest line of the log: an error with the rest of its line.
 const LINE_MAX: usize = 9 * 1024;
 
 #[track_caller]
-fn is_brief(finished: &Finished) {
+fn is_short(finished: &Finished) {
     for line in finished.err.lines().chain(finished.out.lines()) {
         let begin: String = line.chars().take(200).collect();
         assert!(line.len() < LINE_MAX, "a line of {} bytes: {begin}", line.len());
@@ -59,7 +59,7 @@ fn a_mebibyte_that_an_engine_answers_is_reported_in_a_few_words() {
         for words in [&["cleanup"][..], &["status"], &["list"]] {
             let finished = host.manager(words);
             assert!(finished.code() == 1 || words != ["cleanup"], "{what}: {words:?}");
-            is_brief(&finished);
+            is_short(&finished);
         }
     }
 }
@@ -74,12 +74,12 @@ fn long_texts_of_a_container_are_cut_in_tables_and_errors() {
     ]);
     let host = Host::new();
     let _engine = host.engine(&store);
-    is_brief(&host.manager(&["status"]));
-    is_brief(&host.manager(&["cleanup", "--stale-os", "--force", "--dry-run"]));
-    is_brief(&host.manager(&["cleanup"]));
+    is_short(&host.manager(&["status"]));
+    is_short(&host.manager(&["cleanup", "--stale-os", "--force", "--dry-run"]));
+    is_short(&host.manager(&["cleanup"]));
 }
 
-/// Answers every request with these bytes, one by one.
+/// Answers every request with these bytes, one at a time.
 fn drip(host: &Host, bytes: &'static [u8]) {
     let listener = UnixListener::bind(host.socket()).unwrap();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `cleanup` and `status` on a recorded Podman, which keeps no errors: the runtime's record decides there.
+//! `cleanup` and `status` on a recorded Podman. It keeps no errors, so the runtime's record decides.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

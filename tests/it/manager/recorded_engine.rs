@@ -1,4 +1,4 @@
-//! The recorded engine: HTTP on a unix socket, every answer given by the test.
+//! The recorded engine: an HTTP server on a unix socket. The test provides every answer.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// What the engine does with a request.
+/// The answer to a request.
 pub(crate) enum Answer {
     Json(u16, Value),
     /// The version of its API, for `/_ping`.
     Ping(&'static str),
-    /// The same, by Podman.
+    /// The same, from Podman.
     PodmanPing(&'static str),
-    /// These bytes as they are, and then it hangs up.
+    /// These bytes, and then it closes the connection.
     Raw(Vec<u8>),
-    /// An endless list, sent as fast as it is read.
+    /// An endless list, sent as fast as the client reads.
     Endless,
-    /// Nothing, for as long as the caller waits.
+    /// No answer until the client disconnects.
     Hang,
-    /// This, but so much later.
+    /// Another answer, after a delay.
     Late(Duration, Box<Answer>),
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Listens at `socket`. `respond` is given the method and the path without the version.
+    /// Listens at `socket`. `respond` gets the method and the path without the version.
     pub(crate) fn start(
         socket: &Path,
         respond: impl Fn(&str, &str) -> Answer + Send + Sync + 'static,
@@ -66,7 +66,7 @@ impl Engine {
                         break;
                     }
                     let (shared, stream) = (Arc::clone(&shared), stream.unwrap());
-                    // A caller that goes away ends the conversation, which is no failure.
+                    // A client may disconnect at any time.
                     std::thread::spawn(move || drop(shared.converse(&stream)));
                 }
             }
@@ -79,7 +79,7 @@ impl Engine {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// Those that remove something, sorted.
+    /// The requests that remove something, sorted.
     pub(crate) fn removals(&self) -> Vec<String> {
         let mut removals: Vec<String> =
             self.requests().into_iter().filter(|request| request.starts_with("DELETE")).collect();
@@ -87,7 +87,7 @@ impl Engine {
         removals
     }
 
-    /// How many requests were under way at once at most.
+    /// The highest number of concurrent requests.
     pub(crate) fn most_in_flight(&self) -> usize {
         self.shared.most_in_flight.load(Ordering::SeqCst)
     }
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// Whether the conversation goes on.
+    /// Whether the connection remains open.
     fn give(&self, mut stream: &UnixStream, answer: Answer) -> std::io::Result<bool> {
         match answer {
             Answer::Json(status, value) => {
@@ -160,7 +160,7 @@ impl Shared {
             Answer::Endless => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[")?;
                 let item = r#"{"Id":"x","Labels":{}},"#.repeat(1000);
-                // Until the reader has had enough.
+                // Until the client closes the connection.
                 loop {
                     stream.write_all(item.as_bytes())?;
                 }

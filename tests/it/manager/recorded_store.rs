@@ -1,5 +1,5 @@
-//! What a recorded engine has: containers, images and volumes, with the rules of a real one about what
-//! may be removed.
+//! The contents of a recorded engine: containers, images and volumes, with a real engine's rules about what may
+//! be removed.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,7 +11,7 @@ pub(crate) const CLASS: &str = "io.balena.image.class";
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
 pub(crate) const OS: &str = "io.balena.image.os-version";
 
-/// Labels of an extension, with others.
+/// The labels of an extension, and others.
 pub(crate) fn labels(pairs: &[(&str, &str)]) -> Value {
     let mut labels = json!({ CLASS: "overlay" });
     for (name, text) in pairs {
@@ -24,7 +24,7 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Value {
 #[derive(Clone)]
 pub(crate) struct Container {
     pub(crate) id: String,
-    /// Without one it is derived from the id.
+    /// `None`: derived from the id.
     pub(crate) name: Option<&'static str>,
     pub(crate) state: &'static str,
     pub(crate) error: &'static str,
@@ -38,7 +38,7 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// An extension that did its work.
+    /// A deployed extension.
     pub(crate) fn new(id: &str) -> Self {
         let (id, image) = (id.to_owned(), "sha256:image".to_owned());
         let labels = labels(&[]);

@@ -1,4 +1,5 @@
-//! `status`, `list`, `inspect`, `logs` and `doctor` on a recorded engine, and on a store without one.
+//! `status`, `list`, `inspect`, `logs` and `doctor` on a recorded engine, and on a data directory without an
+//! engine.
 
 use serde_json::{Value, json};
 
@@ -50,10 +51,10 @@ fn status_joins_what_is_known_and_changes_with_it() {
 
     assert_eq!(seen("plain"), is("applied", "hooks-ran"));
     assert_eq!(seen("reboot"), is("pending-reboot", "requires-reboot"));
-    // As a device has it whose clock was set after it had booted and deployed.
+    // As on a device whose clock was set after the boot and the deploy.
     host.write("proc/stat", "btime 1800000000\n");
     assert_eq!(seen("plain"), is("applied", "hooks-ran"));
-    // Booted since: nothing is recorded any more.
+    // The host has booted since, so there is no record.
     std::fs::remove_dir_all(host.path("run/balena-extension-runtime-deploys")).unwrap();
     assert_eq!(seen("plain"), is("unknown", "not-visible"));
     host.write("proc/mounts", "overlay / overlay ro,lowerdir=/x/overlay2/l/diff:/r/diff 0 0\n");
@@ -85,7 +86,7 @@ fn layers_are_found_behind_short_links_or_are_unknown() {
         ("/initramfs/docker/overlay2/other/diff", ("skipped", "not-layered")),
     ] {
         let (host, store) = (Host::new(), Store::of(&[Container::new("a")]));
-        // By the data root that the engine names.
+        // In the data root that the engine reports.
         link(&host, "mnt/engine/overlay2/l/SHORT", "../own-a/diff");
         link(&host, "tmp/mobynit-lower1/0", "/initramfs/docker/overlay2/own-a/diff");
         link(&host, "run/initramfs/mobynit-lower1/1", "/initramfs/docker/overlay2/l/SHORT");
@@ -135,7 +136,7 @@ fn only_this_runtime_applies_and_an_image_without_hooks_waits_for_the_next_boot(
     for (id, expected) in [
         ("runc", ("failed", "other-runtime")),
         ("runc-127", ("failed", "other-runtime")),
-        // What a shim starts cannot be told, nor what Podman calls so; and nothing is recorded.
+        // The runtime behind a shim is unknown, and so is the one that Podman calls so; and there is no record.
         ("shim", ("unknown", "not-recorded")),
         ("oci", ("unknown", "not-recorded")),
         ("hooks", ("applied", "hooks-ran")),
@@ -166,8 +167,8 @@ fn a_record_that_cannot_be_read_is_not_a_missing_one() {
     assert!(inspected["deploy"]["unreadable"].as_str().unwrap().contains("a.json"));
 }
 
-/// What a traced call opened of this machine below these folders, in another way than as if a folder were `/`.
-fn touched(trace: &str, folders: &[&str]) -> Vec<String> {
+/// The files of this machine below these directories that a traced call opened, except with RESOLVE_IN_ROOT.
+fn opened(trace: &str, folders: &[&str]) -> Vec<String> {
     let calls = trace.lines().filter(|line| !line.contains("RESOLVE_IN_ROOT"));
     let below = |line: &&str| folders.iter().any(|folder| line.contains(&format!("\"{folder}")));
     calls.filter(below).map(str::to_owned).collect()
@@ -182,7 +183,7 @@ fn only_the_copy_of_a_host_is_read_wherever_its_links_lead() {
         std::os::unix::fs::symlink(target, link).unwrap();
     };
     host.deployed("a", &["hooks/start"]);
-    // As NixOS and Arch have it, and balenaOS its data root.
+    // As on NixOS and Arch, and the data root as on balenaOS.
     std::fs::rename(host.path("etc/os-release"), host.path("os-release")).unwrap();
     link("/os-release", "etc/os-release");
     link("/mnt/data/docker", "var/lib/docker");
@@ -209,11 +210,11 @@ fn only_the_copy_of_a_host_is_read_wherever_its_links_lead() {
     assert_eq!(status["extensions"][0]["claims"][0]["running"], "2.113.4");
     let folders =
         ["/etc/os-release", "/usr/lib/os-release", "/var/", "/run", "/mnt", "/boot-of", "/proc/m"];
-    let seen = touched(&std::fs::read_to_string(&trace).unwrap(), &folders);
+    let seen = opened(&std::fs::read_to_string(&trace).unwrap(), &folders);
     assert!(seen.is_empty(), "status: {seen:#?}");
     for words in [&["list"][..], &["logs", "a"], &["doctor"], &["cleanup", "--stale-os"]] {
         run(words);
-        let seen = touched(&std::fs::read_to_string(&trace).unwrap(), &folders);
+        let seen = opened(&std::fs::read_to_string(&trace).unwrap(), &folders);
         assert!(seen.is_empty(), "{words:?}: {seen:#?}");
     }
 }
@@ -250,7 +251,7 @@ fn list_is_for_scripts() {
     assert_eq!(document["extensions"][1], json!({ "id": "b", "name": "name-of-b" }));
 }
 
-/// A record of the engine's store.
+/// A container in the engine's data directory.
 fn stored(host: &Host, id: &str, state: &Value) {
     let record = json!({
         "ID": id, "Name": format!("/name-of-{id}"), "State": state, "Image": "sha256:i",
@@ -314,7 +315,7 @@ fn logs_show_the_record_with_and_without_an_engine() {
         "{finished}"
     );
     assert!(finished.err.contains("there is no extension \"name\""), "{finished}");
-    // The store on disk knows names as well.
+    // The data directory has names as well.
     stored(&host, "abcdef", &json!({ "Error": "no" }));
     assert_eq!(host.manager(&["logs", "name-of-abcdef"]).ok().out, expected);
     let engine = host.engine(&Store::of(&[Container::new("abcdef"), Container::new("other")]));
@@ -359,7 +360,7 @@ fn the_name_of_a_container_wins_over_the_start_of_a_record_id() {
 fn the_record_says_why_an_extension_was_refused_and_cleanup_keeps_it() {
     let host = Host::new();
     let _engine = host.engine(&Store::of(&[Container { exit_code: 1, ..Container::new("a") }]));
-    let told = || {
+    let reported = || {
         let document = host.manager(&["status", "--format", "json"]).ok().json();
         let text = |field: &str| document["extensions"][0][field].as_str().unwrap().to_owned();
         (text("verdict"), text("reason"), text("detail"))
@@ -368,14 +369,14 @@ fn the_record_says_why_an_extension_was_refused_and_cleanup_keeps_it() {
         let detail = format!("the runtime refused to start it{why}");
         ("refused".to_owned(), "refused-by-runtime".to_owned(), detail)
     };
-    assert_eq!(told(), expected(" (exit status 1)"));
+    assert_eq!(reported(), expected(" (exit status 1)"));
     let record = json!({ "version": 1, "id": "a", "steps": [
         { "verb": "create", "time": "" },
         { "verb": "start", "time": "", "refused": "the cause", "warnings": ["refused: the cause"] },
         { "verb": "delete", "time": "", "warnings": ["odd"] },
     ]});
     host.write("run/balena-extension-runtime-deploys/a.json", &record.to_string());
-    assert_eq!(told(), expected(": the cause"));
+    assert_eq!(reported(), expected(": the cause"));
     let logs = host.manager(&["logs", "a"]).ok().out;
     assert!(logs.contains("start refused the extension\n  warning: refused: the cause"), "{logs}");
     let cleanup = host.manager(&["cleanup"]).ok();
@@ -421,7 +422,7 @@ fn doctor_finds_problems_and_says_how_to_fix_them() {
     assert!(checks.iter().all(|line| line["level"] == "ok" || line["fix"].is_string()));
 }
 
-/// What doctor says of the runtime that the engine has registered as `path`.
+/// The finding of doctor about the runtime that the engine has registered as `path`.
 fn runtime_check(host: &Host, path: &'static str) -> (String, String) {
     let _engine = host.engine_but(&Store::default(), move |_, asked| {
         let info = json!({ "Runtimes": { "extension": { "path": path } } });
@@ -434,7 +435,7 @@ fn runtime_check(host: &Host, path: &'static str) -> (String, String) {
     (text("level"), text("text"))
 }
 
-/// `doctor` reads the version in the file: it is root, and must not run what others may have changed.
+/// `doctor` reads the version from the file: as root it must not run a program that others may have changed.
 #[test]
 fn doctor_says_whether_the_registered_runtime_is_of_the_managers_version() {
     const PATH: &str = "/usr/bin/balena-extension-runtime";
@@ -446,7 +447,7 @@ fn doctor_says_whether_the_registered_runtime_is_of_the_managers_version() {
     let own = crate::capture::run(std::process::Command::new(programs::manager()).arg("--version"));
     let own = own.ok().out.replace("-manager version", "-runtime version");
     let foreign = own.replace(" version ", " version other-");
-    // The name decides only for a program that says no version.
+    // The name only decides for a program without a version.
     for (name, path) in [(PATH, PATH), ("/opt/extension", "/opt/extension")] {
         host.write(&name[1..], &format!("\u{7f}ELF…{own}…"));
         let same = check(path);

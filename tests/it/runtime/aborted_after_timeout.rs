@@ -1,5 +1,5 @@
-//! The limit of a hook: when it is over, everything that the hook has started is killed. The name of
-//! this module is the first of all, so that the test of 60 seconds runs beside all others.
+//! Timeouts. All processes that a hook has started are killed after its limit. Tests run in the order of their
+//! names: this module is the first, so that its test of 60 seconds runs while all others do.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::container::Container;
 use crate::full_pipe::Full;
 use crate::process;
 
-/// Everything a hook can start: in its group, in a session of its own, orphaned.
+/// All kinds of children of a hook: in its group, in their own session, orphaned.
 const FAMILY: &str = "sleep 1000 & setsid sleep 1000 & (sleep 1000 &); trap '' TERM INT HUP; echo still here; wait; wait";
 
 #[test]

@@ -1,4 +1,4 @@
-//! A caller that captures what create prints through one pipe for both streams, and reads to the end.
+//! A caller that captures the output of create through one pipe for both streams, and reads to the end.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use crate::process;
 
 const HOOK: &str = "echo from the hook; echo and its error >&2";
 
-/// Runs a call as `CALL 2>&1 | cat >FILE`, and returns what `cat` has read to the end.
+/// Runs `CALL 2>&1 | cat >FILE`, and returns what `cat` has read.
 #[track_caller]
 fn captured(container: &Container, call: &Command) -> String {
     let file = container.beside("captured");
@@ -34,7 +34,7 @@ fn a_pipe_ends_when_create_ends_and_start_prints_the_output_of_its_hook() {
     assert_eq!(container.start().ok().out, "from the hook\nand its error\n");
 }
 
-/// Whoever reads a start that nobody drains must not hang it.
+/// A start must not hang if its output is not read.
 #[test]
 fn a_start_whose_output_is_not_read_ends() {
     let container = Container::new();
@@ -74,7 +74,7 @@ fn a_run_prints_its_hooks_there() {
     assert_eq!(captured(&container, &run), "from the hook\nand its error\n");
 }
 
-/// Without CAP_SYS_PTRACE nobody looks into the proxy.
+/// The proxy's descriptors cannot be read without CAP_SYS_PTRACE.
 #[test]
 fn an_engine_that_may_not_look_into_the_proxy_warns_that_the_hooks_output_is_lost() {
     let container = Container::new();

@@ -1,5 +1,5 @@
-//! `linux.cgroupsPath`: a leaf cgroup for the proxy in every hierarchy, removed at delete. A proxy left
-//! in the engine's cgroup would make `docker stats` show the engine.
+//! `linux.cgroupsPath`: a leaf cgroup for the proxy in every hierarchy, removed at delete. If the proxy
+//! remained in the engine's cgroup, `docker stats` would show the engine.
 
 use serde_json::json;
 
@@ -54,9 +54,9 @@ fn a_create_that_fails_removes_it() {
     assert!(cgroups(&container.id).is_empty());
 }
 
-/// Makes the leaf in the first hierarchy, as somebody else may have before create.
+/// Makes the leaf in the first hierarchy before create.
 fn made_beforehand(container: &Container) -> std::path::PathBuf {
-    // Its own proxy shows where the leaves are.
+    // The proxy of another container shows where the leaves are.
     container.create().ok();
     let leaf = cgroups(&container.id).into_iter().next().expect("a hierarchy");
     container.delete_by_force().ok();
@@ -71,7 +71,7 @@ fn a_leaf_that_existed_before_is_kept_when_create_fails() {
     container.hook("create", "exit 3");
     container.create().fails(&["hooks/create"]);
     assert_eq!(cgroups(&container.id), std::slice::from_ref(&leaf));
-    // Once more when the proxy was in it already, and with somebody else's process in it.
+    // Again with the proxy in it already, and with another process in it.
     let mut other = crate::process::start(std::process::Command::new("sleep").arg("100"));
     std::fs::write(leaf.join("cgroup.procs"), other.pid().to_string()).unwrap();
     container.hook("create", "true");
@@ -171,7 +171,7 @@ fn the_form_of_systemd_is_understood() {
     container.create_by(&mut command).ok();
     let scope = format!("it-{}.scope", container.id);
     assert!(!cgroups(&scope).is_empty());
-    // The shim's own `delete --force` does not pass the flag.
+    // The shim's `delete --force` does not pass the flag.
     container.delete_by_force().ok();
     assert!(cgroups(&scope).is_empty());
 }

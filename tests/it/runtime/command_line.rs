@@ -1,4 +1,4 @@
-//! The command line as a whole: global flags in both forms, help and version, what is unknown.
+//! The command line as a whole: global flags in both forms, help and version, unknown words.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::capture;
 use crate::container::Container;
 use crate::finished;
 
-/// Runs the program with these arguments alone.
+/// Runs the program with only these arguments.
 fn bare(words: &[&str]) -> finished::Finished {
     capture::run(Command::new(crate::programs::runtime()).env_clear().args(words))
 }
@@ -178,7 +178,7 @@ fn a_double_dash_ends_the_flags() {
 }
 
 mod bad {
-    //! What is wrong is named, with the place where the right ones are told.
+    //! A wrong word is named, with the help that lists the right ones.
 
     use super::*;
 

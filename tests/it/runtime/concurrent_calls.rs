@@ -1,4 +1,4 @@
-//! Several commands at one instant: of many creates one wins, and no signal is lost however early.
+//! Concurrent commands: exactly one of many creates succeeds, and no signal is lost however early.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +71,7 @@ fn a_forced_delete_does_not_kill_a_delete_that_waits_for_the_proxy() {
     let container = Container::new();
     container.hook("delete", "echo deleted >> count");
     container.create().ok();
-    // The proxy has been told to end and does not get to it, as on a machine that swaps.
+    // The proxy has had the signal but does not run, as on a machine that swaps.
     process::signal(container.pid(), rustix::process::Signal::STOP);
     container.start().ok();
     let mut plain = process::start(&mut container.command(&["delete", &container.id]));
@@ -105,7 +105,7 @@ fn a_signal_during_create_is_never_lost() {
             assert_eq!(container.status(), "stopped");
             container.start().fails(&["cannot start a container that has stopped"]);
         } else {
-            // Also right: what died under way was never created.
+            // Also right: a create that died was never created.
             finished.error();
             container.left_nothing();
             assert!(!container.pid_file().exists());
@@ -131,7 +131,7 @@ fn a_delete_right_after_start_is_never_too_early() {
         container.create().ok();
         let mut start = process::start(&mut container.command(&["start", &container.id]));
         process::exit_status(container.pid());
-        // The proxy has ended, so the engine deletes, whether start has returned or not.
+        // The proxy has ended, so the engine deletes, even if start has not returned yet.
         container.delete().ok();
         assert_eq!(start.wait(), 0);
     }

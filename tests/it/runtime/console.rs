@@ -28,9 +28,9 @@ fn create(container: &Container) -> crate::finished::Finished {
     container.create_by(command.arg(&container.id))
 }
 
-/// What an engine does with the socket: accept, one message, one descriptor.
+/// Does what an engine does with the socket: accepts, and receives one message with one descriptor.
 fn receive(socket: &UnixListener) -> File {
-    // The engine accepts only when create has returned: a connection must wait already.
+    // The engine only accepts after create has returned, so the connection must be waiting.
     socket.set_nonblocking(true).unwrap();
     let (stream, _) = socket.accept().unwrap();
     stream.set_nonblocking(false).unwrap();
@@ -59,8 +59,8 @@ fn receive(socket: &UnixListener) -> File {
     File::from(descriptors.pop().unwrap())
 }
 
-/// All that the terminal shows until its last process has gone.
-fn shown(mut master: File) -> String {
+/// The output of the terminal until its last process has ended.
+fn output(mut master: File) -> String {
     let (mut text, mut bytes) = (String::new(), [0; 4096]);
     // The end of a pty is an error, EIO.
     while let Ok(len @ 1..) = master.read(&mut bytes) {
@@ -91,9 +91,9 @@ fn the_output_of_hooks_appears_on_the_terminal() {
     create(&container).ok();
     let master = receive(&socket);
     container.start().ok();
-    let shown = shown(master);
+    let output = output(master);
     for text in ["create out\r\n", "create err\r\n", "start out\r\n"] {
-        assert!(shown.contains(text), "{shown:?}");
+        assert!(output.contains(text), "{output:?}");
     }
     assert_eq!((container.printed(), container.complained()), (String::new(), String::new()));
 }

@@ -1,4 +1,4 @@
-//! `create ID`: what there is when it succeeds, and that nothing is there when it does not.
+//! `create ID`: the effects of a successful create, and that a failed one has none.
 
 use std::os::unix::fs::MetadataExt as _;
 

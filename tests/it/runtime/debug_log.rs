@@ -1,5 +1,5 @@
-//! `--log-level debug`: the whole story of a deployment, each decision where it is made; and the times
-//! in the line of a verb, also of one that fails.
+//! `--log-level debug`: every decision of a deployment is logged where it is made. The line of a verb has its
+//! times, also if it fails.
 
 mod only_ours {
     use std::os::unix::net::UnixListener;
@@ -10,8 +10,8 @@ mod only_ours {
     use crate::container::Container;
     use crate::finished::Finished;
 
-    /// The messages of a call with `flags`, one a line.
-    fn told(container: &Container, flags: &[&str], words: &[&str]) -> (String, Finished) {
+    /// The messages of a call with `flags`, one per line.
+    fn logged(container: &Container, flags: &[&str], words: &[&str]) -> (String, Finished) {
         let mut command = container.command(&["--log-level", "debug"]);
         command.args(flags).args(words).arg(&container.id);
         let create = words.first() == Some(&"create");
@@ -21,13 +21,12 @@ mod only_ours {
         (messages.collect::<Vec<_>>().join("\n"), finished)
     }
 
-    /// Fails unless `story` has all of `parts`, in this order.
+    /// Fails unless `log` has all of `parts`, in this order.
     #[track_caller]
-    fn in_order(story: &str, parts: &[&str]) {
-        let mut rest = story;
+    fn in_order(log: &str, parts: &[&str]) {
+        let mut rest = log;
         for part in parts {
-            let at =
-                rest.find(part).unwrap_or_else(|| panic!("no {part:?} in its place:\n{story}"));
+            let at = rest.find(part).unwrap_or_else(|| panic!("no {part:?} in its place:\n{log}"));
             rest = &rest[at + part.len()..];
         }
     }
@@ -59,12 +58,12 @@ mod only_ours {
             "--console-socket",
             socket_path,
         ];
-        let (story, finished) = told(&container, &[], &create);
+        let (log, finished) = logged(&container, &[], &create);
         finished.ok();
         let pid = container.pid();
         let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
         in_order(
-            &story,
+            &log,
             &[
                 &format!("bundle {}: rootfs {}/rootfs, ", container.text(), container.text()),
                 "labels from the annotations of config.json: ",
@@ -87,10 +86,10 @@ mod only_ours {
                 &format!("created with proxy {pid}"),
             ],
         );
-        let (story, finished) = told(&container, &[], &["start"]);
+        let (log, finished) = logged(&container, &[], &["start"]);
         finished.ok();
         in_order(
-            &story,
+            &log,
             &[
                 &format!("the container is created, its proxy is {pid}"),
                 "the image has no hooks/start",
@@ -101,13 +100,13 @@ mod only_ours {
         );
         let proxy = std::path::PathBuf::from(format!("/proc/{pid}"));
         crate::process::wait_for("the end of the proxy", || (!proxy.exists()).then_some(()));
-        let (story, finished) = told(&container, &[], &["kill", "--all"]);
+        let (log, finished) = logged(&container, &[], &["kill", "--all"]);
         finished.ok();
-        in_order(&story, &["the container is stopped, its proxy has ended", "had nobody left"]);
-        let (story, finished) = told(&container, &[], &["delete"]);
+        in_order(&log, &["the container is stopped, its proxy has ended", "had nobody left"]);
+        let (log, finished) = logged(&container, &[], &["delete"]);
         finished.ok();
         in_order(
-            &story,
+            &log,
             &[
                 "the container is stopped; its proxy has ended",
                 "run hooks/delete: ",
@@ -121,10 +120,10 @@ mod only_ours {
     #[test]
     fn debug_logs_what_was_not_requested() {
         let container = Container::new();
-        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
+        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
         finished.ok();
         in_order(
-            &story,
+            &log,
             &[
                 "no pty: the proxy has this process's standard streams",
                 "this process's, as config.json names none",
@@ -141,9 +140,9 @@ mod only_ours {
             let joined = json!({ "type": "network", "path": "/proc/self/ns/net" });
             config["linux"] = json!({ "namespaces": [joined] });
         });
-        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
+        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
         finished.ok();
-        in_order(&story, &["a sandbox of Kubernetes", ", joined at /proc/self/ns/net"]);
+        in_order(&log, &["a sandbox of Kubernetes", ", joined at /proc/self/ns/net"]);
     }
 
     #[test]
@@ -156,10 +155,10 @@ mod only_ours {
         let record = json!({ "Config": { "Labels": { "io.balena.image.class": "overlay" } } });
         std::fs::write(folder.join("config.v2.json"), record.to_string()).unwrap();
         let flags = ["--docker-root", root.to_str().unwrap()];
-        let (story, finished) = told(&container, &flags, &["create", "-b", container.text()]);
+        let (log, finished) = logged(&container, &flags, &["create", "-b", container.text()]);
         finished.ok();
         let from = format!("labels from {}/config.v2.json: ", folder.display());
-        in_order(&story, &[&from, "class=\"overlay\""]);
+        in_order(&log, &[&from, "class=\"overlay\""]);
     }
 
     #[test]
@@ -168,10 +167,10 @@ mod only_ours {
         container.hook("create", "true");
         container.hook("delete", "true");
         container.spec_hook("prestart", "exit 3", |_| {});
-        let (story, finished) = told(&container, &[], &["create", "-b", container.text()]);
+        let (log, finished) = logged(&container, &[], &["create", "-b", container.text()]);
         finished.fails(&["hooks.prestart[0]", "exited with status 3"]);
         in_order(
-            &story,
+            &log,
             &[
                 "hooks.prestart[0] ",
                 " failed after ",

@@ -1,4 +1,4 @@
-//! `delete ID`: only what has stopped, unless by force; and it never fails for a hook's sake.
+//! `delete ID`: only removes a stopped container, unless forced, and never fails because of a hook.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn force_on_an_unknown_id_is_a_silent_success_and_runs_no_hook() {
     container.create().ok();
     container.start().ok();
     container.delete().silent();
-    // Engines do this a moment later, from another process.
+    // Engines do this shortly afterwards, from another process.
     for _ in 0..2 {
         container.delete_by_force().silent();
     }

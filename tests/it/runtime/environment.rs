@@ -1,4 +1,4 @@
-//! What surrounds an image's hook: exactly the environment of the contract, and nothing of the caller.
+//! The environment of an image's hook: exactly that of the contract, and nothing from the caller.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::process;
 
 const VERBS: [&str; 3] = ["create", "start", "delete"];
 
-/// Lets each hook copy what it was started with, before its shell has changed anything.
+/// Makes each hook copy its environment before its shell has changed anything.
 fn recording() -> Container {
     let container = Container::new();
     for verb in VERBS {
@@ -100,7 +100,7 @@ fn a_relative_rootfs_is_handed_over_absolute() {
     assert_eq!(environment(&container, "create")[1], rootfs);
 }
 
-/// Starts a verb through a caller as hostile as engines get: blocked and ignored signals, a strict
+/// Starts a verb through a caller that is as hostile as engines get: blocked and ignored signals, a strict
 /// umask, descriptors 3 to 9 open, a pipe on standard input, another working directory.
 fn hostile(command: &std::process::Command) -> std::process::Command {
     let script = r#"umask 077; cd /; exec "$@" 3</etc/passwd 4</etc/passwd 5</etc/passwd \
@@ -174,8 +174,8 @@ fn a_hook_has_a_plain_umask_a_session_of_its_own_and_all_signals() {
     }
 }
 
-/// Engines protect themselves from the kernel's OOM killer, and a runtime inherits that. Lowering the value
-/// takes CAP_SYS_RESOURCE; without it the hook has what the test has, which is not negative either.
+/// Engines protect themselves from the kernel's OOM killer, and the runtime inherits that. Lowering the value
+/// needs CAP_SYS_RESOURCE. Without it, the hook has the test's value, which is not negative either.
 #[test]
 fn no_hook_inherits_the_engines_protection_from_the_oom_killer() {
     for (engine, expected) in [("-900", "0"), ("300", "300")] {

@@ -1,4 +1,4 @@
-//! `features`: what is supported, honestly, in the shape that runtime-spec's features.md gives it.
+//! `features`: the supported features, in the structure of runtime-spec's features.md, and no others.
 
 use oci_spec::runtime::{Features, LinuxNamespaceType};
 

@@ -1,5 +1,5 @@
-//! Where `/proc` does not show what is needed: not there, another PID namespace's, a kernel without its lists
-//! of children. What cannot be seen is not gone.
+//! A `/proc` that does not show enough: it is missing, belongs to another PID namespace, or the kernel has no
+//! lists of children. A process that cannot be seen has not necessarily ended.
 
 use std::process::Command;
 
@@ -68,7 +68,7 @@ fn a_process_whose_command_line_cannot_be_read_may_be_the_proxy_of_a_damaged_sta
     container.left_nothing();
 }
 
-/// The kernel of this machine has the lists; in a copy of the program their name is changed.
+/// The kernel of this machine has the lists, so the test changes their name in a copy of the program.
 fn without_lists_of_children(container: &Container) -> std::path::PathBuf {
     let mut program = std::fs::read(crate::programs::runtime()).unwrap();
     let name = b"children";

@@ -1,5 +1,5 @@
-//! What hooks print: it goes to the container's own log, at create and at start alike, and never hangs
-//! anybody, however much it is and whoever holds it open.
+//! The output of hooks: it is written to the container's own log, at create and at start, and hangs nothing,
+//! however much it is and whatever process holds it open.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ fn the_signal_that_ended_a_hook_is_named() {
     container.create().fails(&["hooks/create", "signal 11"]);
 }
 
-/// Nobody reads an engine's pipes before `create` has returned.
+/// An engine reads its pipes only after `create` has returned.
 #[test]
 fn a_create_hook_that_prints_a_mebibyte_on_both_streams_does_not_hang() {
     let container = Container::new();
@@ -167,7 +167,7 @@ fn a_background_child_does_not_keep_the_containers_log_open() {
     let mut create = process::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
     assert_eq!(create.wait(), 0);
     container.start().ok();
-    // An engine waits seconds for whoever holds these pipes: this read must see their end.
+    // An engine waits seconds for a process that holds these pipes. This read must reach their end.
     let began = Instant::now();
     assert_eq!(read(create.pipes().stdout.take()), "");
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -198,7 +198,7 @@ fn a_hook_that_closes_its_output_and_fails_fails() {
     container.left_nothing();
 }
 
-/// Creates the container, whose standard output is a pipe that nobody else writes to.
+/// Creates the container. Its standard output is a pipe without another writer.
 fn created_with_a_pipe(container: &Container) -> std::io::PipeReader {
     let (read, write) = std::io::pipe().unwrap();
     let mut create = container.create_command();
@@ -207,7 +207,7 @@ fn created_with_a_pipe(container: &Container) -> std::io::PipeReader {
     read
 }
 
-/// A start whose container's log has a reader that begins late, after the backlog has overflown.
+/// A start whose container's log gets a reader late, after the backlog has overflowed.
 #[test]
 fn output_continues_after_a_gap_and_no_process_spins() {
     let container = Container::new();
@@ -226,7 +226,7 @@ fn output_continues_after_a_gap_and_no_process_spins() {
         }
         (read, seen)
     });
-    // What there was in the pipe and behind it has been read.
+    // The contents of the pipe and the backlog have been read.
     std::thread::sleep(Duration::from_millis(500));
     let ticks = || {
         let process = crate::proc_fs::Process(start.pid());
@@ -249,7 +249,7 @@ fn a_slow_reader_does_not_hold_up_a_start() {
     let container = Container::new();
     container.hook("start", "head -c 1000000 /dev/zero; echo the end");
     let read = created_with_a_pipe(&container);
-    // 40 kB a second.
+    // 40 kB per second.
     let reader = std::thread::spawn(move || {
         use std::io::Read as _;
         let (mut read, mut seen, mut bytes) = (read, Vec::new(), [0; 4096]);

@@ -1,5 +1,5 @@
-//! Images and bundles made to hurt: bounded time and memory, no way out of the rootfs, and always one
-//! clear error. What is merely wrong stands in `bad_input`.
+//! Malicious images and bundles: every call is bounded in time and memory, does not leave the rootfs, and has
+//! one clear error. Merely wrong input is in `bad_input`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,11 +12,11 @@ use crate::container::Container;
 use crate::finished::Finished;
 use crate::process;
 
-/// What a runtime call may take here, in time and in address space.
+/// The limits of a call in time and address space.
 const LIMIT: Duration = Duration::from_secs(10);
 const MEMORY: &str = "--as=268435456";
 
-/// Creates with little memory, and demands that it does not take long.
+/// Calls create with little memory. Fails the test if it takes too long.
 fn create_bounded(container: &Container) -> Finished {
     let create = container.create_command();
     let mut bounded = Command::new("prlimit");
@@ -202,7 +202,7 @@ fn a_rootfs_swapped_meanwhile_gives_one_hook_or_the_other_or_an_error() {
     assert!(ran.lines().all(|line| line == "one" || line == "two"), "{ran}");
 }
 
-/// Contract §3: start runs the hook that create has seen, or fails.
+/// Contract §3: start runs the hook that create has checked, or fails.
 #[test]
 fn a_rootfs_swapped_between_verbs_fails_start_and_not_delete() {
     let container = Container::new();

@@ -1,4 +1,4 @@
-//! `kill ID [SIGNAL]`: to the proxy, through its identity, and to nobody else.
+//! `kill ID [SIGNAL]`: signals the proxy, which it identifies, and no other process.
 
 use rustix::process::Signal;
 
@@ -125,7 +125,7 @@ fn a_signal_reaches_a_container_whose_start_hook_hangs() {
     assert_eq!(start.wait(), 0, "a proxy that dies under way is not an error");
 }
 
-/// A state whose pid has been given to another process, as after a crash and a wrap of the pids.
+/// A state whose pid belongs to another process, as after a crash when pids wrap around.
 #[test]
 fn a_process_that_got_the_pid_of_a_dead_proxy_is_never_touched() {
     let container = Container::created();
@@ -147,7 +147,7 @@ fn a_process_that_looks_like_another_containers_proxy_is_never_touched() {
     container.kill("KILL").fails(&["container not running"]);
     container.delete_by_force().ok();
     assert!(process::is_alive(victim));
-    // The true proxy of the forged state is nobody's any more: that is the price.
+    // No state refers to the real proxy any more.
     process::signal(container.pid(), Signal::TERM);
     assert_eq!(process::exit_status(container.pid()), 0);
 }
@@ -160,7 +160,7 @@ fn forge(container: &Container, change: impl FnOnce(&mut serde_json::Value)) {
 }
 
 mod only_ours {
-    //! The start time stands beside the pid in `pidStartTime`.
+    //! The start time is recorded next to the pid in `pidStartTime`.
 
     use super::*;
 
@@ -190,7 +190,7 @@ mod only_ours {
         process::exit_status(container.pid());
         // Start times are counted in hundredths of a second.
         std::thread::sleep(std::time::Duration::from_millis(30));
-        // A shell that is told to run the script `proxy` looks just like one.
+        // A shell that runs the script `proxy` has the same command line.
         std::fs::write(container.beside("proxy"), "read -r line < fifo").unwrap();
         let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
         rustix::fs::mknodat(rustix::fs::CWD, container.beside("fifo"), kind, mode, 0).unwrap();

@@ -1,4 +1,5 @@
-//! Where labels come from: the spec's annotations, else the engine's store; and what they must say.
+//! The sources of labels: the spec's annotations, otherwise the engine's store; and the labels that are
+//! required.
 
 use std::path::{Path, PathBuf};
 
@@ -183,11 +184,11 @@ fn a_label_that_would_break_out_of_its_variable_is_refused_by_name() {
 }
 
 mod only_ours {
-    //! Podman's store, which the contract does not ask for.
+    //! Podman's store, which the contract does not require.
 
     use super::*;
 
-    /// Puts the rootfs where Podman would, beside its lists, and returns the root of the store.
+    /// Moves the rootfs to where Podman has it, next to its lists, and returns the root of the store.
     fn podman(container: &Container, list: &str) -> PathBuf {
         let root = container.beside("storage");
         let merged = root.join("overlay/0123/merged");
@@ -233,12 +234,12 @@ mod only_ours {
 }
 
 mod bad_store {
-    //! A store that cannot be read is part of the error that says the label is missing.
+    //! A store that cannot be read is named in the error about the missing label.
 
     use super::*;
 
-    /// Fails unless the error says which file cannot be read and has the words of `why`.
-    fn is_told(container: &Container, root: &Path, why: &str) {
+    /// Fails unless the error names the file that cannot be read and has the texts `why`.
+    fn is_reported(container: &Container, root: &Path, why: &str) {
         let path = root.join("containers").join(&container.id).join("config.v2.json");
         let finished = create_with_root(container, root);
         finished.fails(&[
@@ -256,7 +257,7 @@ mod bad_store {
         let whole = record(json!({ CLASS: "overlay" }));
         for len in [0, 1, whole.len() / 2, whole.len() - 1] {
             store(&root, &container.id, &whole[..len]);
-            is_told(&container, &root, "EOF");
+            is_reported(&container, &root, "EOF");
         }
     }
 
@@ -265,7 +266,7 @@ mod bad_store {
         let container = unlabelled();
         let root = container.beside("docker");
         store(&root, &container.id, r#"{"Config":{"Labels":["io.balena.image.class=overlay"]}}"#);
-        is_told(&container, &root, "invalid type");
+        is_reported(&container, &root, "invalid type");
     }
 
     #[test]
@@ -275,7 +276,7 @@ mod bad_store {
         let path = store(&root, &container.id, "");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        is_told(&container, &root, "not a regular file");
+        is_reported(&container, &root, "not a regular file");
     }
 
     #[test]
@@ -286,7 +287,7 @@ mod bad_store {
         std::fs::remove_file(&path).unwrap();
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        is_told(&container, &root, "not a regular file");
+        is_reported(&container, &root, "not a regular file");
     }
 
     #[test]
@@ -296,7 +297,7 @@ mod bad_store {
         let path = store(&root, &container.id, "");
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("config.v2.json", &path).unwrap();
-        is_told(&container, &root, "cannot be read");
+        is_reported(&container, &root, "cannot be read");
     }
 
     #[test]
@@ -305,6 +306,6 @@ mod bad_store {
         let root = container.beside("docker");
         let path = store(&root, &container.id, "");
         std::fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
-        is_told(&container, &root, "1099511627776 bytes");
+        is_reported(&container, &root, "1099511627776 bytes");
     }
 }

@@ -1,18 +1,18 @@
-//! Every verb in every state: what is allowed does its work, what is not has no effect.
+//! Every verb in every state: it does its work if it is allowed there, and otherwise has no effect.
 
 use crate::container::Container;
 use crate::process;
 
-/// What a verb does in a state.
+/// The result of a verb in a state.
 #[derive(Clone, Copy)]
 enum Expected {
     Succeeds,
-    /// With a text that engines or people look for.
+    /// Refused with this text.
     Refused(&'static str),
 }
 use Expected::{Refused, Succeeds};
 
-/// The containers a verb is tried on: one in each state.
+/// The containers on which a verb is tried: one in each state.
 fn in_each_state() -> [(&'static str, Container); 5] {
     let creating = Container::new();
     creating.hook("create", "touch hanging; sleep 100");
@@ -36,7 +36,7 @@ fn in_each_state() -> [(&'static str, Container); 5] {
     ]
 }
 
-/// Tries `words` and the id in each state; what is refused must leave the state as it was.
+/// Calls `words` with the id in each state. A refusal must not change the state.
 fn matrix(words: &[&str], expected: [Expected; 5]) {
     for ((state, container), expected) in in_each_state().iter().zip(expected) {
         assert_eq!(container.status(), *state);

@@ -1,5 +1,5 @@
-//! The log file: containerd shows a user the `msg` of its last line whose `level` is `error`, and
-//! nothing else; one byte that is not JSON spoils it all.
+//! The log file: containerd shows a user only the `msg` of the last line whose `level` is `error`. One byte
+//! that is not JSON makes it unreadable.
 
 use std::process::Command;
 
@@ -92,7 +92,7 @@ fn errors_in_the_arguments_are_logged_wherever_they_stand() {
         &["--root", "/r", &joined, "--log-format", "json", "create", "--frob"],
         &["--log", log, "--log-format", "json", "--log-level", "loud", "list"],
         &["--log", log, "--log-format", "json"],
-        // A word too many, as a typing error in an engine's `runtimeArgs` gives it.
+        // An extra word, as a mistake in an engine's `runtimeArgs` adds.
         &["--log-levl", "debug", "--log", log, "--log-format", "json", "create", "x"],
         &["debug", "--log", log, "--log-format", "json", "create", "x"],
     ] {
@@ -148,7 +148,7 @@ fn text_is_the_default_format_and_one_line_an_entry() {
     assert!(text.contains("level=error") && text.contains(&container.id), "{text}");
 }
 
-/// Podman takes the whole file for one document, and so the error from it only if there is no more.
+/// Podman parses the whole file as one document, so it finds the error only if there is nothing else.
 #[test]
 fn a_create_that_fails_after_a_warning_writes_one_line_that_has_both() {
     let container = Container::new();
@@ -160,7 +160,7 @@ fn a_create_that_fails_after_a_warning_writes_one_line_that_has_both() {
     let [line] = finished.log.as_slice() else { panic!("{finished}") };
     let warning = line["warnings"][0].as_str().unwrap();
     assert!(warning.contains("EXTENSION_IMAGE_A_B"), "{finished}");
-    // Of one that succeeds it is a line of its own.
+    // If the hook succeeds, its output is a separate line.
     container.hook("create", "true");
     let finished = container.create().ok();
     assert_eq!(finished.warnings(), warning);
@@ -205,7 +205,7 @@ fn without_a_log_a_warning_reaches_the_caller_and_never_the_containers_log() {
         command.arg("--root").arg(container.root()).args(words).arg(&container.id);
         command
     };
-    // A label and another make the same variable: a warning at create.
+    // Two labels make the same variable, which is a warning at create.
     container.label("io.balena.image.a-b", "1");
     container.label("io.balena.image.a_b", "2");
     container.hook("create", "true");
@@ -241,7 +241,7 @@ fn a_log_that_is_a_fifo_without_a_reader_does_not_hang() {
     finished.fails(&[path.to_str().unwrap()]);
 }
 
-/// containerd's shim names a file in the bundle; once that is gone, a container must still go.
+/// containerd's shim passes a file in the bundle. A container must be removable without its bundle.
 #[test]
 fn a_log_that_cannot_be_opened_stops_no_verb_that_ends_a_container_or_asks() {
     let container = Container::new();
@@ -276,7 +276,7 @@ fn a_log_that_cannot_be_opened_stops_no_verb_that_ends_a_container_or_asks() {
 }
 
 mod only_ours {
-    //! What else a line has.
+    //! The other keys of a line.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The runtime: one file a verb, and one for each thing that several verbs share.
+//! The runtime: one file per verb, and one for each feature that several verbs share.
 
 mod aborted_after_timeout;
 mod bad_input;

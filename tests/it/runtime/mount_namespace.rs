@@ -1,6 +1,6 @@
-//! Hooks of an image run in the mount namespace of process 1, whatever the engine's is: contract, §7.
-//! Each test has a machine of its own: a process 1 with its mounts, an engine in another mount namespace,
-//! and a container with a slave view of the host, as `docker run -v /:/host:ro,rslave` has it.
+//! Hooks of an image run in the mount namespace of process 1, even if the engine has its own: contract, §7.
+//! Each test has its own machine: a process 1 with its mounts, an engine in another mount namespace, and a
+//! container with a slave view of the host, as with `docker run -v /:/host:ro,rslave`.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::process::{self, Started};
 use crate::seccomp_filter::with_filter;
 
 const FOLDER: &str = "/run/balena-extension-runtime-rootfs";
-/// What process 1 does: it never looks at the words behind, which name the test's folders.
+/// The script of process 1. It ignores its arguments, which contain the name of the test's directory.
 const PROCESS_1: &str = r#"
     mount -t tmpfs run /run && mount --make-rshared / || exit
     unshare --mount --propagation "$1" sleep 600 &
@@ -30,7 +30,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// One whose engine has mounts of its own with this propagation.
+    /// A machine whose engine has its own mount namespace with this propagation.
     pub(crate) fn new(propagation: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -99,7 +99,7 @@ fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
-/// A container whose rootfs only the engine has, as with every storage driver.
+/// A container whose rootfs is only mounted for the engine, as with every storage driver.
 fn mounted(machine: &Machine) -> Container {
     let container = Container::new();
     let rootfs = container.path("rootfs");
@@ -111,7 +111,7 @@ fn mounted(machine: &Machine) -> Container {
     container
 }
 
-/// Makes a hook of the image.
+/// Writes a hook of the image.
 fn hook(container: &Container, verb: &str, script: &str) {
     let path = container.beside("image/hooks").join(verb);
     crate::bundle::executable(&path, format!("#!/bin/sh\n{script}\n").as_bytes());
@@ -228,7 +228,7 @@ fn start_finds_a_rootfs_that_only_the_proxys_namespace_has() {
     assert!(deleted.warnings().contains("hooks/delete is skipped"), "{deleted}");
 }
 
-/// It would write the next hook of the host's root.
+/// Such a container could write the next hook that runs as root of the host.
 #[test]
 fn a_container_with_a_slave_view_of_the_host_never_sees_the_rootfs() {
     let machine = Machine::new("slave");
@@ -257,7 +257,7 @@ fn a_container_with_a_slave_view_of_the_host_never_sees_the_rootfs() {
     machine.is_clean();
 }
 
-/// The system calls that a guard needs only for another namespace.
+/// The system calls that a guard only makes for another namespace.
 const CALLS: [(&str, libc::c_long); 8] = [
     ("open_tree", libc::SYS_open_tree),
     ("chroot", libc::SYS_chroot),
@@ -289,7 +289,7 @@ fn a_system_call_that_is_refused_fails_the_verb_before_the_hook_begins() {
     assert_eq!(machine.mounts(), before);
 }
 
-/// Refused by the kernel itself.
+/// The kernel itself refuses it.
 #[test]
 fn a_missing_capability_and_an_unbindable_rootfs_are_named() {
     let machine = Machine::new("slave");
@@ -351,7 +351,7 @@ fn a_guard_that_its_hook_kills_is_named_and_leaves_nothing() {
 fn a_hook_that_outlives_runtime_and_guard_is_ended_by_a_forced_delete() {
     let machine = Machine::new("slave");
     let container = mounted(&machine);
-    // The guard is stopped first, or it would see that the runtime is dead and kill the hook.
+    // The guard is stopped first, otherwise it would notice the end of the runtime and kill the hook.
     let script = "runtime=$(cut -d ' ' -f 4 /proc/$PPID/stat); kill -STOP $PPID; kill -9 $runtime; \
                   kill -9 $PPID; exec sleep 600.5";
     hook(&container, "start", script);

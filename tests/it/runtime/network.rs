@@ -1,5 +1,5 @@
-//! The network namespace: its own, a joined one, or the caller's. A proxy left in the host's would make
-//! Docker rewrite the host's interfaces and routes.
+//! The network namespace: a new one, a joined one, or the caller's. If the proxy were in the host's, Docker
+//! would change the host's interfaces and routes.
 
 use serde_json::{Value, json};
 

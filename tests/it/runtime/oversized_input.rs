@@ -1,5 +1,5 @@
-//! Texts of a mebibyte, wherever an image, a bundle or a command line has one, and readers that never read:
-//! every call ends in its time, and its error has at most 8 KiB, with the last cause in it.
+//! Texts of a mebibyte in every place of an image, a bundle and a command line, and streams that are not read:
+//! every call ends in time, and its error has at most 8 KiB, including the last cause.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -19,12 +19,12 @@ use crate::programs;
 const MEBIBYTE: usize = 1024 * 1024;
 /// The longest argument that execve(2) takes has 128 KiB.
 const ARGUMENT: usize = 120_000;
-/// An error with its line's end, which conmon reads at once.
+/// An error with its newline, which conmon reads at once.
 const ERROR_MAX: usize = 8191;
-/// A call that waits for nobody but a stream without a reader.
+/// The limit of a call that only waits for a stream that is not read.
 const PROMPT: Duration = Duration::from_secs(8);
 
-/// What a text may be made of.
+/// The characters of a text.
 fn texts() -> [String; 2] {
     ["v v ", "\u{1b}[2J\n€\"`\\ No such file or directory"]
         .map(|piece| piece.repeat(MEBIBYTE / piece.len()))
@@ -36,7 +36,7 @@ fn ends_in(limit: Duration, what: &str, started: &mut Started) -> i32 {
     started.wait()
 }
 
-/// Fails the test unless the last error in the log is fit for an engine.
+/// Fails the test unless the last error in the log is usable for an engine.
 #[track_caller]
 fn is_bounded(error: &str, what: &str) {
     assert!(!error.is_empty() && error.len() < ERROR_MAX, "{what}: {} bytes", error.len());
@@ -47,7 +47,7 @@ fn is_bounded(error: &str, what: &str) {
     }
 }
 
-/// Creates with both streams a pipe that is full, and returns the error.
+/// Calls create with a full pipe as both streams, and returns the error.
 #[track_caller]
 fn error_of_create_without_a_reader(container: &Container, what: &str) -> Option<String> {
     let full = Full::new();
@@ -220,7 +220,7 @@ fn the_output_of_a_hook_never_has_an_engines_phrase_except_in_the_containers_log
         let path = format!("/run/balena-extension-runtime-deploys/{}.json", container.id);
         let record = std::fs::read_to_string(path).unwrap();
         assert!(record.contains(printed) && record.contains(respelled), "{record}");
-        // A warning is read by engines as well.
+        // Engines read warnings as well.
         container.hook("create", "");
         container.hook("delete", &format!("echo '{printed}'; exit 1"));
         container.create().ok();

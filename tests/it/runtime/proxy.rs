@@ -1,5 +1,5 @@
-//! The proxy: what the engine watches between create and start. It has nothing, does nothing, and never
-//! outlives a create that did not complete.
+//! The proxy: the process that the engine watches between create and start. It holds nothing, does nothing, and
+//! never outlives a create that did not complete.
 
 use std::process::Command;
 
@@ -32,7 +32,7 @@ fn among_hostiles() -> Container {
 fn the_proxy_has_no_descriptors_except_the_containers_streams() {
     let container = among_hostiles();
     let proxy = Process(container.pid());
-    // Those that tied it to create it closes when create says that all is done.
+    // It closes the descriptors that bind it to create when create reports that all is done.
     process::wait_for("the last descriptor", || (proxy.descriptors() == [0, 1, 2]).then_some(()));
     assert_eq!(proxy.descriptor(0), std::path::Path::new("/dev/null"));
     assert_eq!(proxy.descriptor(1), container.beside("stdout"));
@@ -73,7 +73,7 @@ fn no_signal_is_ignored_and_every_one_that_counts_is_answered() {
     }
 }
 
-/// The mask is looked at as a `docker restart` under Podman's conmon left it: SIGUSR1 blocked for ever.
+/// The mask is checked as after a `docker restart` under Podman's conmon, which leaves SIGUSR1 blocked.
 #[test]
 fn the_proxy_ends_at_start_even_if_its_caller_blocks_the_signal() {
     let container = among_hostiles();
@@ -154,7 +154,7 @@ fn a_proxy_cannot_be_started_by_hand() {
     assert_ne!(proxy.wait(), 0, "without a create to answer to, it would wait for ever");
 }
 
-/// Creates a container where these system calls fail, as on a kernel that lacks or refuses them.
+/// Creates a container with these system calls failing, as on a kernel that lacks or refuses them.
 fn create_where(
     calls: &[i64],
     errno: rustix::io::Errno,
@@ -164,7 +164,7 @@ fn create_where(
     create_under(fails, calls, prepare, |container| container.create())
 }
 
-/// Creates a container where these system calls meet this action.
+/// Creates a container with this action at these system calls.
 fn create_under(
     action: seccompiler::SeccompAction,
     calls: &[i64],
@@ -176,7 +176,7 @@ fn create_under(
     let architecture = std::env::consts::ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
-    // A filter is a thread's, and of what it starts.
+    // A filter applies to a thread and its children.
     let thread = std::thread::spawn(move || {
         seccompiler::apply_filter(&program).unwrap();
         let container = Container::new();
@@ -220,7 +220,7 @@ fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
     }
 }
 
-/// Its exit status says so, which is there to be read even if the caller ignores SIGCHLD.
+/// Its exit status reports it, and can be read even if the caller ignores SIGCHLD.
 #[test]
 fn a_seccomp_profile_that_kills_the_proxy_is_named() {
     let kills = seccompiler::SeccompAction::KillProcess;
@@ -239,7 +239,7 @@ fn a_seccomp_profile_that_kills_the_proxy_is_named() {
     container.left_nothing();
 }
 
-/// A seccomp profile around the engine may refuse the call by which the proxy waits.
+/// A seccomp profile of the engine may refuse the call with which the proxy waits.
 #[test]
 fn the_proxy_waits_even_if_rt_sigtimedwait_is_refused() {
     for (signal, status) in [("USR1", 0), ("USR2", 1), ("TERM", 0), ("HUP", 129)] {
@@ -261,7 +261,7 @@ fn a_proxy_that_cannot_wait_is_refused_by_create() {
     container.left_nothing();
 }
 
-/// Of a proxy that has ended nothing can be had, which is not what went wrong.
+/// Nothing can be read of a proxy that has ended, but that is not the error.
 #[test]
 fn a_refused_step_is_named_before_what_fails_for_want_of_a_proxy() {
     let errno = rustix::io::Errno::PERM;
@@ -273,7 +273,7 @@ fn a_refused_step_is_named_before_what_fails_for_want_of_a_proxy() {
 }
 
 mod only_ours {
-    //! How it shows in `ps`.
+    //! The proxy in `ps`.
 
     use super::*;
 

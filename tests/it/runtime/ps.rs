@@ -1,4 +1,4 @@
-//! `ps ID`: the proxy's pid, or none. It serves the engines' `top`.
+//! `ps ID`: the proxy's pid, or none. The `top` of engines calls it.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! An image that brings a kernel is refused: start succeeds, nothing is applied, and the container ends with
+//! An image with its own kernel is refused: start succeeds, nothing is applied, and the container ends with
 //! status 1.
 
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use crate::process;
 const LABEL: &str = "io.balena.image.kernel-abi-id";
 const REASON: &str = r#"refused: the image brings its own kernel (the file "vmlinuz" in /boot"#;
 
-/// A container whose hooks tell that they ran.
+/// A container whose hooks note that they ran.
 fn with_hooks() -> Container {
     let container = Container::new();
     for verb in ["create", "start", "delete"] {
@@ -19,7 +19,7 @@ fn with_hooks() -> Container {
     container
 }
 
-/// One whose image has a kernel and the label.
+/// A container whose image has a kernel and the label.
 fn with_a_kernel() -> Container {
     let container = with_hooks();
     container.label(LABEL, &"ab".repeat(32));

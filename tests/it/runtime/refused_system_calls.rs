@@ -1,5 +1,5 @@
-//! System calls that a seccomp profile refuses or an old kernel lacks: the error names the call, what it
-//! needs and the usual cause, and no hook has begun.
+//! System calls that a seccomp profile refuses or an old kernel lacks: the error names the call, its purpose
+//! and the usual cause, and no hook has been started.
 
 use nix::libc;
 use seccompiler::SeccompAction;
@@ -7,7 +7,7 @@ use seccompiler::SeccompAction;
 use crate::container::Container;
 use crate::seccomp_filter::with_filter;
 
-/// What an error says of a refused call.
+/// The texts of the error about a refused call.
 const CAUSE: &str = "seccomp profile";
 
 fn errno(number: i32) -> SeccompAction {

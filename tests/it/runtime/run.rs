@@ -67,7 +67,7 @@ fn a_taken_id_is_refused_and_its_container_untouched() {
     assert!(process::is_alive(container.pid()));
 }
 
-/// A shell that executes the runtime's `run` with an interrupt pending since before it began.
+/// A shell that executes `run` while an interrupt is already pending.
 fn interrupted_before(container: &Container) -> std::process::Command {
     let mut command = std::process::Command::new("env");
     command.args(["--block-signal=INT", "sh", "-c", "kill -INT $$; exec \"$@\"", "sh"]);
@@ -87,7 +87,7 @@ fn an_interrupt_at_the_very_beginning_of_run_keeps_an_existing_container() {
     container.start().ok();
 }
 
-/// What `run` calls when its create was killed and may have left something.
+/// The calls of `run` after its create was killed and may have left something.
 #[test]
 fn the_delete_of_a_run_is_for_what_has_its_mark() {
     let container = Container::created();
@@ -114,7 +114,7 @@ fn an_interrupt_at_its_very_beginning_leaves_nothing() {
     container.left_nothing();
 }
 
-/// Some callers ignore it; then the kernel reaps children itself, and nobody can wait for one.
+/// Some callers ignore SIGCHLD. Then the kernel reaps children itself, and they cannot be waited for.
 #[test]
 fn an_ignored_sigchld_makes_no_difference() {
     let container = Container::new();
@@ -137,8 +137,8 @@ fn an_ignored_sigchld_makes_no_difference() {
 fn an_interrupted_run_leaves_nothing() {
     let container = Container::new();
     container.hook("start", "touch hanging; sleep 100");
-    // A session of its own, as a terminal gives its foreground job a process group.
-    // A shell that put this suite into the background would have interrupts ignored.
+    // Its own session, like the foreground job of a terminal. A shell that runs this suite in the background makes
+    // it ignore interrupts.
     let mut command = std::process::Command::new("env");
     command.args(["--default-signal=INT", "setsid"]);
     let words = container.command(&["run", "-b", container.text(), &container.id]);
@@ -212,7 +212,7 @@ fn a_terminal_is_the_one_it_is_typed_at() {
     assert!(finished.out.contains("seen"), "{finished}");
 }
 
-/// Its reader is there, unlike that of an engine's `create`.
+/// Its output is read meanwhile, unlike that of an engine's `create`.
 #[test]
 fn the_output_of_a_hook_appears_whole_on_a_terminal() {
     use std::io::Read as _;

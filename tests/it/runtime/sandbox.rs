@@ -1,4 +1,4 @@
-//! The sandbox container of a Kubernetes pod: no labels, no hooks, a plain proxy that goes on running.
+//! The sandbox container of a Kubernetes pod: it has no labels and no hooks, and its proxy keeps running.
 
 use crate::container::Container;
 use crate::process;

@@ -1,4 +1,4 @@
-//! The hooks of the spec: when each runs, what it is given, and what its failure means.
+//! The hooks of the spec: when each runs, its input, and the effect of its failure.
 
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ fn each_hook_reads_the_state_on_standard_input() {
 fn arguments_are_the_whole_vector_and_the_environment_is_verbatim() {
     let container = Container::new();
     let seen = container.path("seen");
-    // The shell has what follows the script's path; the kernel shows the rest.
+    // The shell has the arguments after the script's path; the kernel shows the others.
     container.spec_hook(
         "createRuntime",
         &format!("cat /proc/$$/environ > {0}.env; echo \"$@\" > {0}.args", seen.display()),
@@ -92,7 +92,7 @@ fn arguments_are_the_whole_vector_and_the_environment_is_verbatim() {
     assert_eq!(environment, ["ONLY=this", "not a variable", "EMPTY="]);
 }
 
-/// dockerd's own hook is `/proc/PID/exe` called `libnetwork-setkey`: without its name it would be a
+/// dockerd's own hook is `/proc/PID/exe` with the name `libnetwork-setkey`. With another name it would be a
 /// second dockerd.
 #[test]
 fn the_first_argument_is_the_programs_name() {
@@ -123,7 +123,7 @@ fn without_arguments_the_path_is_the_name_and_without_environment_there_is_none(
     );
 }
 
-/// runc's are run by its init process, which has the environment of the container.
+/// The init process of runc runs its hooks, with the environment of the container.
 #[test]
 fn the_hooks_of_the_container_have_its_environment_by_default() {
     let container = Container::new();
@@ -285,7 +285,7 @@ fn poststop_is_remembered_from_create_and_runs_once() {
 fn the_proxy_is_there_from_the_first_hook_to_the_last_of_start() {
     let container = Container::new();
     for list in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
-        // A zombie would do for kill(2), and not for an engine that moves an interface into it.
+        // A zombie would suffice for kill(2), but not for an engine that moves an interface into its namespace.
         let script = "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); test -n \"$(readlink /proc/$pid/ns/net)\"";
         container.spec_hook(list, script, |hook| hook["env"] = json!(["PATH=/usr/bin:/bin"]));
     }
@@ -303,7 +303,7 @@ fn a_missing_program_is_named_with_its_place_in_the_list() {
     container.left_nothing();
 }
 
-/// An `Instant` that is added to overflows; and what a guard reports has 31 bits of milliseconds.
+/// Adding to an `Instant` can overflow, and a guard reports milliseconds in 31 bits.
 #[test]
 fn a_timeout_of_any_size_is_a_timeout() {
     for timeout in [i64::MAX, 90_000_000_000_000_000, 9_000_000_000_000_000, 1 << 32] {
@@ -322,7 +322,7 @@ fn a_timeout_of_any_size_is_a_timeout() {
     }
 }
 
-/// It is opened to say why it cannot be run.
+/// The runtime opens it to report why it cannot be run.
 #[test]
 fn a_fifo_in_the_place_of_a_hook_does_not_hang() {
     let container = Container::new();

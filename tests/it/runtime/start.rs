@@ -1,4 +1,4 @@
-//! `start ID`: the hook runs, the container stops, the proxy ends with status 0; or it does not.
+//! `start ID`: the hook runs, the container stops and the proxy ends with status 0, or start fails.
 
 use crate::container::Container;
 use crate::process;
@@ -29,7 +29,7 @@ fn an_extension_without_a_start_hook_starts() {
 #[test]
 fn the_proxy_has_ended_when_start_returns() {
     let container = Container::new();
-    // Some time to end, as under load: a kill of a suspended process waits for it to be continued.
+    // It needs some time to end, as under load: a kill of a suspended process waits until it is continued.
     let suspend = format!("kill -STOP $(cat {})", container.pid_file().display());
     container.spec_hook("poststart", &suspend, |hook| hook["env"] = PATH.into());
     container.create().ok();
@@ -98,7 +98,7 @@ fn a_plain_delete_ends_the_proxy_of_a_start_that_was_killed_at_the_last_step() {
     container.left_nothing();
 }
 
-/// What every verb that only asks says of a container whose proxy is there.
+/// The answers of all queries about a container with a live proxy.
 #[track_caller]
 fn is_running(container: &Container) {
     let (pid, state) = (container.pid(), container.state());

@@ -1,4 +1,4 @@
-//! `state ID`: the OCI state, as it truly is.
+//! `state ID`: the OCI state, checked against the live process.
 
 use serde_json::Value;
 

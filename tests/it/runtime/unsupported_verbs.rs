@@ -1,4 +1,4 @@
-//! The verbs that an extension cannot serve: refused clearly, with whatever flags engines pass.
+//! The verbs that an extension does not support: refused with the reason, whatever flags engines pass.
 
 use crate::container::Container;
 

@@ -1,5 +1,5 @@
-//! Whose the state is: nothing of a state root, a directory or a file that somebody else can change decides what
-//! root does.
+//! Ownership of the state: root does not act on a state root, a directory or a file that another user can
+//! change.
 
 use crate::capture;
 use crate::container::Container;
@@ -34,7 +34,7 @@ fn every_verb(container: &Container) -> Vec<(&'static str, Finished)> {
     verbs.iter().map(call).collect()
 }
 
-/// Puts a container into a state that must not be believed, calls every verb, and puts it in order again.
+/// Puts a container into a state that must not be trusted, calls every verb, and restores it.
 fn refused(what: &str, texts: &[&str], spoil: impl Fn(&Container), mend: impl Fn(&Container)) {
     let container = Container::new();
     let ran = container.beside("ran");
@@ -139,7 +139,7 @@ fn a_state_that_names_another_container_is_not_acted_on() {
     container.start().ok();
 }
 
-/// A call without `--root`, of a user whose `XDG_RUNTIME_DIR` is `runtime_dir`.
+/// A call without `--root` by a user whose `XDG_RUNTIME_DIR` is `runtime_dir`.
 fn without_root(container: &Container, runtime_dir: &Path, words: &[&str]) -> Finished {
     let mut command = Command::new(programs::runtime());
     command.env_clear().env("XDG_RUNTIME_DIR", runtime_dir);
@@ -193,7 +193,7 @@ fn an_engines_container_is_found_from_a_login_with_a_runtime_directory() {
     );
     call(&["start", &container.id]).ok();
     assert_eq!(call(&["state", &container.id]).ok().json()["status"], "stopped");
-    // The same id again, in the login's own root: that one comes first.
+    // The same id again in the login's own root, which comes first.
     let mut own = Command::new(programs::runtime());
     own.env_clear().env("XDG_RUNTIME_DIR", &base).args(["create", "-b", container.text()]);
     container.create_by(own.arg(&container.id)).ok();

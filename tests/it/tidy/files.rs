@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Source;
 
 const MAX_LINES: usize = 500;
-/// Names under which anything could be looked for, and nothing is found.
+/// Names that do not say what is in the file.
 const SAYING_NOTHING: [&str; 8] =
     ["utils", "util", "common", "helpers", "helper", "info", "data", "misc"];
 
@@ -22,7 +22,7 @@ pub(crate) fn too_long(sources: &[Source]) -> Vec<String> {
     long.map(|(path, lines)| format!("{path}: {lines} lines, at most {MAX_LINES}")).collect()
 }
 
-/// Files and folders that are named for nothing in particular.
+/// Files and directories with a name that says nothing.
 pub(crate) fn named_for_nothing(sources: &[Source]) -> Vec<String> {
     let bad = sources.iter().filter(|source| {
         let without_extension = Path::new(&source.path).with_extension("");

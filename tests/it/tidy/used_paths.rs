@@ -1,6 +1,6 @@
-//! Which paths a source file uses: `std::io::Error`, `crate::host::process`. Not a compiler, only as
-//! much of one as these sources need: imports are expanded, and a path that starts with an imported
-//! name is resolved through it.
+//! The paths that a source file uses: `std::io::Error`, `crate::host::process`. This parses only as much Rust
+//! as these sources need: imports are expanded, and a path that starts with an imported name is resolved
+//! through it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,15 +47,15 @@ fn absolute(path: &str, module: &str) -> String {
     let mut path = path.strip_prefix("self::").unwrap_or(path);
     let mut relative = false;
     while let Some(rest) = path.strip_prefix("super::") {
-        // A module that is written inside a file is not told apart, so one level may be lost; in
-        // this repository only tests are such modules.
+        // Modules inside a file are not distinguished, so one level may be lost. In this repository only tests
+        // are such modules.
         base = base.rsplit_once("::").map_or(base, |(parent, _)| parent);
         (path, relative) = (rest, true);
     }
     if relative { format!("{base}::{path}") } else { path.to_owned() }
 }
 
-/// The text behind `use` if this statement is an import.
+/// The text after `use` if this statement is an import.
 fn declaration(statement: &str) -> Option<String> {
     let start = statement.rfind("use ")?;
     let before = statement[..start].trim_end();
@@ -80,13 +80,13 @@ fn expand(tree: &str) -> Vec<(String, String)> {
         return vec![(name, path)];
     };
     let (prefix, inside) = (&tree[..open], tree[open + 1..].trim_end().trim_end_matches('}'));
-    // The last brace of this tree is cut off, and those of its branches are put back.
+    // The last brace of this tree is cut off, and the braces of its branches are restored.
     let missing = inside.matches('{').count() - inside.matches('}').count();
     let inside = format!("{inside}{}", "}".repeat(missing));
     branches(&inside).iter().flat_map(|branch| expand(&format!("{prefix}{branch}"))).collect()
 }
 
-/// What stands between the commas that are in no braces.
+/// The parts between the commas that are outside of braces.
 fn branches(text: &str) -> Vec<String> {
     let (mut depth, mut found) = (0, vec![String::new()]);
     for letter in text.chars() {
@@ -113,7 +113,7 @@ fn inline(code: &str) -> BTreeSet<String> {
     paths.map(str::to_owned).collect()
 }
 
-/// The text without comments and without what strings and characters hold.
+/// The text without comments and without the contents of strings and characters.
 fn code(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -140,7 +140,7 @@ fn code(text: &str) -> String {
     code
 }
 
-/// The length of the string that `text` starts with, its quotes included.
+/// The length of the string literal at the start of `text`, with its quotes.
 fn end_of_string(text: &str) -> usize {
     let mut escaped = false;
     for (index, letter) in text.char_indices().skip(1) {
@@ -153,7 +153,7 @@ fn end_of_string(text: &str) -> usize {
     text.len()
 }
 
-/// The length of the character literal that `text` starts with; 0 if it is a lifetime.
+/// The length of the character literal at the start of `text`; 0 if it is a lifetime.
 fn end_of_character(text: &str) -> usize {
     let mut letters = text.char_indices().skip(1);
     match letters.next() {

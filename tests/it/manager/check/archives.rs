@@ -1,4 +1,4 @@
-//! `check` on archives that are cut off, on folders that hold a saved image, and with `--allow` for a path.
+//! `check` on archives that are cut off, on directories that hold a saved image, and with `--allow` for a path.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ fn an_archive_without_an_end_mark_is_read_and_said_to_be_without_one() {
     let finished =
         manager(&["check", "--format", "json", "--label", &label, path.to_str().unwrap()]);
     assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["cut-off"]);
-    // Of a layer, its hash tells that nothing is missing.
+    // The hash of a layer shows that it is complete.
     let cut = |bytes: Vec<u8>| bytes[..bytes.len() - 1024].to_vec();
     let (_folder, path) = Image { pack: cut, ..Image::good() }.save();
     let finished = manager(&["check", "--format", "json", path.to_str().unwrap()]);
@@ -51,7 +51,7 @@ fn a_directory_that_holds_a_saved_image_is_checked_like_its_archive() {
     run(tar.arg("-C").arg(&unpacked).arg("-xf").arg(&path)).ok();
     let finished = manager(&["check", "--format", "json", unpacked.to_str().unwrap()]);
     assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["hook hooks/create"]);
-    // As skopeo and Podman make it: every part has the name of its hash.
+    // As skopeo and Podman write it: the name of every part is its hash.
     let other = folder.path().join("dir");
     std::fs::create_dir(&other).unwrap();
     let hash = |name: &str| {
@@ -64,7 +64,7 @@ fn a_directory_that_holds_a_saved_image_is_checked_like_its_archive() {
     write(&other, "manifest.json", &manifest.to_string());
     let finished = manager(&["check", "--format", "json", other.to_str().unwrap()]);
     assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["hook hooks/create"]);
-    // What it says may not be believed of other bytes.
+    // A file whose hash does not match is not trusted.
     let name = manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:");
     let text = std::fs::read_to_string(other.join(name)).unwrap();
     write(&other, name, &format!("{text} "));

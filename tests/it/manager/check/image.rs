@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::CLASS;
 
-/// What goes into a layer.
+/// An entry of a layer.
 pub(super) enum Item {
     File(&'static str, u32, Vec<u8>),
     Folder(&'static str, u32),
@@ -15,7 +15,7 @@ pub(super) enum Item {
     Owned(&'static str, u64),
     /// An executable file with the capability CAP_CHOWN.
     Capable(&'static str),
-    /// An empty file, its name as it stands here.
+    /// An empty file with exactly this name.
     Raw(&'static str),
 }
 
@@ -24,12 +24,12 @@ pub(super) struct Image {
     pub(super) items: Vec<Item>,
     pub(super) labels: Value,
     pub(super) config: Value,
-    /// What the layer is compressed with.
+    /// The compression of the layer.
     pub(super) pack: fn(Vec<u8>) -> Vec<u8>,
 }
 
 impl Image {
-    /// One that nothing is wrong with.
+    /// A valid image.
     pub(super) fn good() -> Self {
         let items = vec![
             Item::File("hooks/start", 0o755, b"#!/bin/sh\n".to_vec()),
@@ -54,7 +54,7 @@ impl Image {
         self
     }
 
-    /// A folder with the archive in it.
+    /// A directory with the archive.
     pub(super) fn save(&self) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("image.tar");

@@ -214,7 +214,7 @@ fn a_rootfs_that_cannot_be_used_is_named() {
 }
 
 mod only_ours {
-    //! The words of the cause and of the mend.
+    //! The cause and the fix in the error.
 
     use super::*;
 

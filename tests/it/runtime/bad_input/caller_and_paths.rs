@@ -1,4 +1,4 @@
-//! The place: who calls, and where state, pid file and log are to go.
+//! The caller, and the paths of state, pid file and log.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -11,7 +11,7 @@ use crate::finished::Finished;
 use crate::process;
 use crate::programs;
 
-/// Runs `verb` as user 65534, by a copy of the program that this user can reach.
+/// Runs `verb` as user 65534, with a copy of the program that this user can execute.
 fn as_nobody(container: &Container, verb: &[&str]) -> Finished {
     let program = container.beside("runtime");
     crate::bundle::executable(&program, &std::fs::read(programs::runtime()).unwrap());
@@ -25,9 +25,9 @@ fn as_nobody(container: &Container, verb: &[&str]) -> Finished {
     finished
 }
 
-/// A shell in a mount namespace that is gone afterwards. The shell is process 1 there, because hooks of an
-/// image run in the mount namespace of process 1. What `create` leaves running would end with the shell, so
-/// the scripts look for it: see [`NO_PROXY`].
+/// A shell in its own mount namespace. The shell is process 1 there, because hooks of an image run in the mount
+/// namespace of process 1. A proxy that `create` leaves behind would end with the shell, so the scripts look
+/// for it: see [`NO_PROXY`].
 fn shell_apart(script: &str, words: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -39,8 +39,8 @@ fn shell_apart(script: &str, words: &[&str]) -> Command {
 /// has no command line.)
 const NO_PROXY: &str = r#"! grep -l "prox[y]" /proc/[0-9]*/cmdline 2>/dev/null || exit 97"#;
 
-/// Creates with a tmpfs of these options over `folder`, full to the brim, in a mount namespace that is
-/// gone afterwards; and fails unless the tmpfs is then as it was.
+/// Creates a container with a full tmpfs of these options over `folder`, in its own mount namespace. Fails
+/// unless the tmpfs is unchanged afterwards.
 fn create_over(container: &Container, options: &str, folder: &Path) -> Finished {
     let script = format!(
         r#"mount -t tmpfs -o "$1" it "$2" || exit 99
@@ -196,7 +196,7 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// The pid file goes to a filesystem of its own.
+/// The pid file is on its own filesystem.
 fn on_a_mount(container: &Container, options: &str) -> Finished {
     let folder = container.beside("pids");
     std::fs::create_dir(&folder).unwrap();
@@ -229,7 +229,7 @@ fn a_place_that_cannot_be_used_is_named_and_nothing_is_left() {
     check(ROWS, Check::Names, Afterwards::Nothing);
 }
 
-/// The log itself is in `log.rs`; a log on a full disk must not stop a container.
+/// The log itself is tested in `log.rs`. A log on a full disk must not stop a container.
 #[test]
 fn a_log_that_cannot_be_written_fails_nothing() {
     let container = Container::new();
@@ -259,7 +259,7 @@ fn an_answer_that_cannot_be_written_is_an_error() {
 }
 
 mod only_ours {
-    //! The words of the cause and of the mend.
+    //! The cause and the fix in the error.
 
     use super::*;
 

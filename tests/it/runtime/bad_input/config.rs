@@ -208,7 +208,7 @@ fn a_config_json_that_is_wrong_is_named_with_its_property() {
 }
 
 mod only_ours {
-    //! The words of the cause and of the mend.
+    //! The cause and the fix in the error.
 
     use super::*;
 

@@ -1,5 +1,5 @@
-//! Hooks that cannot be run, and hooks that misbehave and fail. All rows are tried at create and, with
-//! the same hook put in its place after create, at start.
+//! Hooks that cannot be run, and hooks that misbehave and fail. Each row is tried at create, and at start with
+//! the same hook put there after create.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -8,16 +8,17 @@ use crate::container::Container;
 use crate::finished::Finished;
 use crate::process;
 
-/// Spoils `hooks/create` and creates.
-fn at_create(container: &Container, spoil: impl Fn(&Container, &str)) -> Finished {
-    spoil(container, "create");
+/// Replaces `hooks/create` by a bad hook and calls create.
+fn at_create(container: &Container, damage: impl Fn(&Container, &str)) -> Finished {
+    damage(container, "create");
     container.create()
 }
 
-/// Creates, spoils `hooks/start` and starts; the proxy must be gone when that returns.
-fn at_start(container: &Container, spoil: impl Fn(&Container, &str)) -> Finished {
+/// Creates a container, replaces `hooks/start` by a bad hook and calls start. The proxy must have ended when
+/// that returns.
+fn at_start(container: &Container, damage: impl Fn(&Container, &str)) -> Finished {
     container.create().ok();
-    spoil(container, "start");
+    damage(container, "start");
     let finished = container.start();
     assert!(!process::is_alive(container.pid()), "engines leak such a proxy");
     assert_eq!(container.status(), "stopped");
@@ -53,7 +54,7 @@ fn foreign(container: &Container, verb: &str) {
     elf(container, verb, 43);
 }
 
-/// The header of a program for a 64-bit machine of the other kind.
+/// The header of a program for a 64-bit machine with the other byte order.
 fn aarch64_or_x86_64(container: &Container, verb: &str) {
     elf(container, verb, if std::env::consts::ARCH == "aarch64" { 62 } else { 183 });
 }
@@ -118,12 +119,12 @@ const NOT_A_FILE: &[&str] = &["executable file"];
 const EXIT: &[&str] = &["exited with status 1"];
 
 macro_rules! rows {
-    ($($what:literal, $spoil:ident, $explains:expr;)*) => {
+    ($($what:literal, $damage:ident, $explains:expr;)*) => {
         const AT_CREATE: &[Row] = &[$(Row {
-            what: concat!("hooks/create ", $what), call: |c| at_create(c, $spoil), names: CREATE, explains: $explains,
+            what: concat!("hooks/create ", $what), call: |c| at_create(c, $damage), names: CREATE, explains: $explains,
         },)*];
         const AT_START: &[Row] = &[$(Row {
-            what: concat!("hooks/start ", $what), call: |c| at_start(c, $spoil), names: START, explains: $explains,
+            what: concat!("hooks/start ", $what), call: |c| at_start(c, $damage), names: START, explains: $explains,
         },)*];
     };
 }
@@ -148,7 +149,7 @@ rows! {
     "closes its output and fails", closes_its_output, EXIT;
 }
 
-/// Hooks of the spec, which can have a limit that a test has time for.
+/// Hooks of the spec, whose timeout can be short enough for a test.
 const OF_THE_SPEC: &[Row] = &[
     Row {
         what: "a spec hook hangs",
@@ -199,7 +200,7 @@ fn a_hook_of_the_spec_that_does_not_work_is_named_and_nothing_is_left() {
 }
 
 mod only_ours {
-    //! The words of the cause and of the mend.
+    //! The cause and the fix in the error.
 
     use super::*;
 

@@ -1,9 +1,9 @@
-//! THE table of bad input. Each row spoils one thing and calls the runtime, which must exit with a
-//! failure and one error, on standard error and in the log, that names the thing, the cause and the
-//! mend, in no words that engines react to; and nothing half-done is left.
+//! The table of bad input. Each row makes one thing wrong and calls the runtime. The call must fail with one
+//! error, on standard error and in the log, that names the thing, the cause and the fix, without phrases that
+//! engines react to. Nothing half-done may be left.
 //!
-//! Command lines that are wrong are in `command_line.rs`, stores in `labels.rs`, hooks that hang for a
-//! minute in `aborted_after_timeout.rs`, those that print or leave children and *succeed* in `hook_output.rs`.
+//! Bad command lines are in `command_line.rs`, bad stores in `labels.rs`, hooks that hang for a minute in
+//! `aborted_after_timeout.rs`, and hooks that print or leave children and *succeed* in `hook_output.rs`.
 
 mod bundle;
 mod caller_and_paths;
@@ -14,34 +14,34 @@ mod state;
 use crate::container::Container;
 use crate::finished::Finished;
 
-/// One thing that is wrong.
+/// One bad input.
 struct Row {
     what: &'static str,
-    /// Spoils a good container that is not created yet, and calls the runtime.
+    /// Makes something wrong in a valid container that is not created yet, and calls the runtime.
     call: fn(&Container) -> Finished,
-    /// What the error must have whichever runtime is tested: the thing. `{bundle}`, `{folder}`,
-    /// `{root}` and `{id}` stand for the container's.
+    /// The texts that every runtime must have in its error: the name of the thing. `{bundle}`, `{folder}`,
+    /// `{root}` and `{id}` are replaced by the container's.
     names: &'static [&'static str],
-    /// What it has of ours: the cause, and the mend where there is one to tell.
+    /// The texts of this runtime: the cause, and the fix if there is one.
     explains: &'static [&'static str],
 }
 
-/// What is looked for in the error.
+/// The texts that the error must have.
 #[derive(Clone, Copy)]
 enum Check {
     Names,
     Explains,
 }
 
-/// What of the container must be there after the call.
+/// The container that must exist after the call.
 #[derive(Clone, Copy)]
 enum Afterwards {
     Nothing,
-    /// The container that was there before, which may have stopped.
+    /// The container that existed before, which may have stopped.
     TheContainer,
 }
 
-/// Tries all rows and fails with all that are not as they should be.
+/// Tries all rows, and fails with the names of all bad ones.
 fn check(rows: &[Row], check: Check, afterwards: Afterwards) {
     let failures: Vec<&str> = rows
         .iter()

@@ -5,8 +5,8 @@ use crate::container::Container;
 use crate::finished::{Finished, UNKNOWN};
 use crate::process;
 
-/// Cuts the state of a created container off and calls a verb. The state is put in order again, so
-/// that the container can be deleted with its proxy.
+/// Truncates the state of a created container and calls a verb. The state is restored afterwards, so that the
+/// container can be deleted with its proxy.
 fn cut_off(container: &Container, verb: &[&str]) -> Finished {
     damaged(container, verb, |whole| whole[..whole.len() / 2].to_owned())
 }
@@ -99,15 +99,15 @@ const IDS: &[Row] = &[
     },
 ];
 
-const MEND: &[&str] = &["damaged", "EOF", "delete --force {id}"];
+const FIX: &[&str] = &["damaged", "EOF", "delete --force {id}"];
 const FILE: &[&str] = &["{root}/{id}/state.json"];
 
 const DAMAGED: &[Row] = &[
-    Row { what: "state, cut off", names: FILE, explains: MEND, call: |c| cut_off(c, &["state"]) },
-    Row { what: "start, cut off", names: FILE, explains: MEND, call: |c| cut_off(c, &["start"]) },
-    Row { what: "kill, cut off", names: FILE, explains: MEND, call: |c| cut_off(c, &["kill"]) },
-    Row { what: "delete, cut off", names: FILE, explains: MEND, call: |c| cut_off(c, &["delete"]) },
-    Row { what: "ps, cut off", names: FILE, explains: MEND, call: |c| cut_off(c, &["ps"]) },
+    Row { what: "state, cut off", names: FILE, explains: FIX, call: |c| cut_off(c, &["state"]) },
+    Row { what: "start, cut off", names: FILE, explains: FIX, call: |c| cut_off(c, &["start"]) },
+    Row { what: "kill, cut off", names: FILE, explains: FIX, call: |c| cut_off(c, &["kill"]) },
+    Row { what: "delete, cut off", names: FILE, explains: FIX, call: |c| cut_off(c, &["delete"]) },
+    Row { what: "ps, cut off", names: FILE, explains: FIX, call: |c| cut_off(c, &["ps"]) },
     Row {
         what: "state, empty",
         names: FILE,
@@ -235,7 +235,7 @@ fn a_state_json_that_is_a_directory_is_an_error_and_not_a_crash() {
 }
 
 mod only_ours {
-    //! The words of the cause and of the mend.
+    //! The cause and the fix in the error.
 
     use super::*;
 
