@@ -10,7 +10,7 @@ use crate::model::engine::runtimes::RanBy;
 use crate::model::engine::stored_container;
 use crate::model::engine::verdict::{self, Evidence, HostFacts};
 use crate::model::extension::claim::{Running, abi_of};
-use crate::model::extension::role::CLASS;
+use crate::model::extension::labels::CLASS;
 use crate::model::kernel::mounts::{HostOverlays, MountedOverlays};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

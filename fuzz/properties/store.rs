@@ -3,7 +3,8 @@
 use super::{assert_no_prefix, assert_one_component, assert_one_line, check_environment};
 use crate::model::engine::containers_storage::{self, Listed};
 use crate::model::extension::label_sources::{Lookup, StoredLabels};
-use crate::model::extension::role::{self, CLASS, NotAnExtension, Role};
+use crate::model::extension::labels::CLASS;
+use crate::model::extension::role::{self, NotAnExtension, Role};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,7 +65,7 @@ fn assert_labels(record: &StoredLabels, found: &Value) {
 
 fn check_role(record: StoredLabels) {
     let labels = record.labels.clone();
-    let role = role::role(&BTreeMap::new(), || Lookup::Found { path: "/s".into(), record });
+    let role = role::role(&BTreeMap::new(), || Lookup::Found { path: "/s".into(), stored: record });
     match role {
         Ok(Role::Extension { labels: kept, .. }) => {
             assert_eq!(labels.get(CLASS).map(String::as_str), Some("overlay"));
