@@ -123,10 +123,7 @@ pub(crate) fn kind(request: &str) -> String {
     let (path, _query) = path.split_once('?').unwrap_or((path, ""));
     let mut parts: Vec<&str> =
         path.split('/').filter(|part| !part.is_empty() && !part.starts_with("v1.")).collect();
-    if let [_, second, ..] = parts.as_mut_slice()
-        && *second != "json"
-        && *second != "df"
-    {
+    if let Some(second) = parts.get_mut(1).filter(|second| !["json", "df"].contains(*second)) {
         *second = "ID";
     }
     format!("{method} /{}", parts.join("/"))

@@ -118,9 +118,9 @@ impl Container {
         if beside.iter().any(|name| name.starts_with('.')) {
             return fail(format_args!("beside the pid file: {beside:?}"));
         }
-        if let Ok(text) = fs::read_to_string(self.pid_file())
-            && (text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()))
-        {
+        let is_torn =
+            |text: &String| text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some(text) = fs::read_to_string(self.pid_file()).ok().filter(is_torn) {
             return fail(format_args!("the pid file is half-written: {text:?}"));
         }
         if mounts() != self.mounts {

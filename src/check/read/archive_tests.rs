@@ -218,10 +218,11 @@ fn a_sparse_file_that_would_be_misread_is_refused_with_the_way_out() {
 #[test]
 fn a_hard_link_says_what_the_file_in_a_folder_says() {
     let module = [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], &[1, 0, 62, 0], b"\0vermagic=6.1.0 SMP\0"];
+    let module = module.concat();
     let items = [
         Item::File("aaa/bzImage", 0o644, &[7; 100_000]),
         Item::File("aaa/small", 0o644, b"x"),
-        Item::File("aaa/module", 0o644, &module.concat()),
+        Item::File("aaa/module", 0o644, &module),
         Item::Hard("boot/bzImage", "aaa/bzImage"),
         Item::Hard("boot/small", "aaa/small"),
         Item::Hard("boot/module.ko", "aaa/module"),

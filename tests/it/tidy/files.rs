@@ -47,10 +47,8 @@ fn dependencies(manifest: &str) -> Vec<&str> {
     for line in manifest.lines() {
         if let Some(table) = line.strip_prefix('[') {
             inside = table.trim_end_matches(']').ends_with("dependencies");
-        } else if let Some((name, _)) = line.split_once('=').filter(|_| inside)
-            && !line.starts_with('#')
-        {
-            names.push(name.trim());
+        } else if inside && !line.starts_with('#') {
+            names.extend(line.split_once('=').map(|(name, _)| name.trim()));
         }
     }
     names

@@ -195,17 +195,19 @@ pub(crate) fn cycles(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let own = module(&source.path);
         for path in used(source).iter().filter(|path| path.starts_with("crate::")) {
-            if let (Some(from), Some(to)) = (layer_of(&own), layer_of(path))
-                && from.name != to.name
-            {
-                layers.entry(from.name.to_owned()).or_default().insert(to.name.to_owned());
+            if let (Some(from), Some(to)) = (layer_of(&own), layer_of(path)) {
+                if from.name != to.name {
+                    layers.entry(from.name.to_owned()).or_default().insert(to.name.to_owned());
+                }
             }
             let is_in = |file: &&String| path == *file || path.starts_with(&format!("{file}::"));
             let target = files.iter().filter(is_in).max_by_key(|file| file.len());
-            if let Some(target) = target.filter(|target| **target != own)
-                && !source.path.ends_with("mod.rs")
-                && !own.starts_with(&format!("{target}::"))
-            {
+            let is_sibling = |target: &&String| {
+                **target != own
+                    && !source.path.ends_with("mod.rs")
+                    && !own.starts_with(&format!("{target}::"))
+            };
+            if let Some(target) = target.filter(is_sibling) {
                 modules.entry(own.clone()).or_default().insert(target.clone());
             }
         }
