@@ -3,7 +3,7 @@
 //! packaging needs no compiler and no network. A module of `src/cli`, in its tests alone, so that it can
 //! ask both command lines.
 
-use crate::cli::help;
+use crate::cli::commands as verbs;
 use crate::cli::manager::Arguments;
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
@@ -82,7 +82,7 @@ fn runtime_page(name: &str, summary: &str, help: &str, see_also: &[String]) -> S
 
 /// The commands of the runtime and their summaries. Several on one line are those that are refused.
 fn commands() -> Vec<Entry> {
-    let entries = entries(help::GENERAL).into_iter();
+    let entries = entries(verbs::GENERAL).into_iter();
     let is_command = |(terms, _): &Entry| !terms.starts_with('-') && !terms.contains(", ");
     entries.filter(is_command).filter(|(name, _)| name != "help").collect()
 }
@@ -91,12 +91,12 @@ fn runtime_pages(documents: &mut BTreeMap<PathBuf, Vec<u8>>) {
     let mut names = vec![MANAGER.to_owned()];
     for (command, summary) in commands() {
         let name = format!("{RUNTIME}-{command}");
-        let help = help::topic(&command).unwrap();
+        let help = verbs::find(&command).unwrap().help;
         let page = runtime_page(&name, &summary, help, &[RUNTIME.to_owned()]);
         documents.insert(Path::new("man").join(format!("{name}.8")), page.into_bytes());
         names.push(name);
     }
-    let page = runtime_page(RUNTIME, "OCI runtime for hostapp extensions", help::GENERAL, &names);
+    let page = runtime_page(RUNTIME, "OCI runtime for hostapp extensions", verbs::GENERAL, &names);
     documents.insert(Path::new("man").join(format!("{RUNTIME}.8")), page.into_bytes());
 }
 
@@ -218,12 +218,12 @@ fn the_parser_takes_every_flag_that_the_help_texts_name() {
         assert!(parsed.is_ok(), "{line:?}: {parsed:?}");
         count += 1;
     };
-    for flag in flags(help::GENERAL) {
+    for flag in flags(verbs::GENERAL) {
         typed(&[], flag, &["list"]);
     }
     for (command, _) in commands() {
         let id = if command == "list" { &[][..] } else { &["id"] };
-        for flag in flags(help::topic(&command).unwrap()) {
+        for flag in flags(verbs::find(&command).unwrap().help) {
             typed(&[&command], flag, id);
         }
     }

@@ -1,8 +1,8 @@
-//! The answers to `--version`. Engines read the runtime's: Docker takes the last word of the line with
-//! `version`, and the line that starts with `commit:`.
+//! The output of `--version`. Engines parse the runtime's: Docker takes the last word of the line with `version`, and
+//! the line that starts with `commit:`.
 //!
-//! Each answer is one constant and so stands in one piece in the program's file. `doctor` finds the
-//! runtime's there, because it must not run a file that others may have changed.
+//! Each output is one constant, and so contiguous in the program's file. `doctor` reads the runtime's there, because
+//! it must not execute a file that another user may have changed.
 
 use crate::model::container::spec::OCI_VERSION;
 
@@ -29,9 +29,9 @@ macro_rules! joined {
     }};
 }
 
-/// The answer of the runtime.
+/// The output of the runtime.
 pub(crate) const RUNTIME: &str = joined!(answer("balena-extension-runtime version "));
-/// The answer of the manager.
+/// The output of the manager.
 pub(crate) const MANAGER: &str = joined!(answer("balena-extension-manager version "));
 
 const fn answer(start: &str) -> [&str; 7] {

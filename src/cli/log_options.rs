@@ -1,13 +1,13 @@
-//! The log flags of the runtime, read before and apart from the rest of the command line, so that an
-//! error in the rest reaches the log too.
+//! The log flags of the runtime. They are read before the rest of the command line, so that an error in the
+//! rest is logged, too.
 
-use crate::cli::commands::is_command;
+use crate::cli::commands;
 use crate::model::text::log::{Format, Level};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-/// Where the log goes, and how much of it.
+/// Where the log is written, and from which level on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogOptions {
     pub(crate) file: Option<PathBuf>,
@@ -17,28 +17,28 @@ pub(crate) struct LogOptions {
     pub(crate) need: Need,
 }
 
-/// Whose the standard error is.
+/// Who reads standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stderr {
     /// The caller's.
     #[default]
     Caller,
-    /// At `create`: the container's own log.
+    /// At `create` it is the container's own log.
     Container,
 }
 
-/// What becomes of the call if the log cannot be opened.
+/// Whether the call fails if the log cannot be opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// It goes on: containers must be able to go when the bundle has gone in which engines have the log,
-    /// and a question is worth its answer.
+    /// The call continues: it must be possible to delete a container whose bundle, with the engine's log, is
+    /// gone, and to query one.
     #[default]
     Wanted,
-    /// It is refused: whoever deploys must learn what the hooks do.
+    /// The call fails: a deploy whose hooks leave no log could not be examined.
     Demanded,
 }
 
-/// Reads the log flags alone, with no regard to what else is wrong.
+/// Reads the log flags, whatever else is wrong with the command line.
 pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
     let mut options = LogOptions::default();
     let mut words = words.iter().map(OsString::as_os_str);
@@ -63,16 +63,16 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
             }
             // The command comes next, whatever it looks like.
             b"--" => {
-                options.learn(words.next());
+                options.apply_defaults(words.next());
                 break;
             }
-            // The command: what follows is its own.
-            _ if word.to_str().is_some_and(is_command) => {
-                options.learn(Some(word));
+            // The words after the command belong to it.
+            _ if word.to_str().is_some_and(|word| commands::find(word).is_some()) => {
+                options.apply_defaults(Some(word));
                 break;
             }
-            // Another flag, or a word that is wrong here, such as the value of a misspelt one: the flags
-            // that an engine appends still follow.
+            // Another flag, or an invalid word, such as the value of a misspelt flag. The flags that an engine
+            // appends may still follow.
             _ => {}
         }
     }
@@ -80,8 +80,8 @@ pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
 }
 
 impl LogOptions {
-    /// What goes without saying for `command`.
-    fn learn(&mut self, command: Option<&OsStr>) {
+    /// Sets the defaults of `command`.
+    fn apply_defaults(&mut self, command: Option<&OsStr>) {
         let is_one_of = |names: &[&str]| {
             command.is_some_and(|command| names.iter().any(|name| command == *name))
         };

@@ -1,18 +1,18 @@
-//! The runtime's command line. Engines call it several times a container, so the parser is lexopt;
-//! what they pass and what does not matter here is accepted, and an unknown flag is named.
+//! The runtime's command line. Engines call it several times per container, so the parser is lexopt. Flags that
+//! engines pass and that have no effect here are accepted; an unknown flag is an error that names it.
 
-use crate::cli::commands::is_command;
+use crate::cli::commands::{self, container_of_refused};
 use crate::cli::log_options::log_format;
-use crate::cli::unsupported;
 use crate::model::container::id::{self, ContainerId};
 use crate::model::container::lifecycle::{Audience, Insistence};
+use crate::model::container::proxy::PROGRAM;
 use crate::model::container::signal::{self, Signal};
 use crate::model::text::log::Level;
 use lexopt::prelude::*;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-/// What stands before the command.
+/// The flags before the command.
 #[derive(Debug, Default)]
 pub(crate) struct Globals {
     pub(crate) root: Option<PathBuf>,
@@ -91,18 +91,18 @@ pub(crate) enum Afterwards {
     Keep,
 }
 
-/// What is wrong with a command line.
+/// Why a command line is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
-    #[error("no command given: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
+    #[error("no command given: see {program} --help", program = PROGRAM)]
     NoCommand,
-    #[error("unknown command {name:?}: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
+    #[error("unknown command {name:?}: see {program} --help", program = PROGRAM)]
     UnknownCommand { name: String },
-    #[error("unknown flag {flag} before the command: see {program} --help", program = crate::model::container::proxy::PROGRAM)]
+    #[error("unknown flag {flag} before the command: see {program} --help", program = PROGRAM)]
     UnknownGlobal { flag: String },
-    #[error("unknown flag {flag} of {command}: see {program} {command} --help", program = crate::model::container::proxy::PROGRAM)]
+    #[error("unknown flag {flag} of {command}: see {program} {command} --help", program = PROGRAM)]
     UnknownFlag { flag: String, command: String },
-    #[error("{command} needs a container id: see {program} {command} --help", program = crate::model::container::proxy::PROGRAM)]
+    #[error("{command} needs a container id: see {program} {command} --help", program = PROGRAM)]
     NoId { command: String },
     #[error("{command} has one argument too many: {word:?}")]
     TooMany { command: String, word: String },
@@ -121,9 +121,6 @@ pub(crate) enum UsageError {
 }
 
 /// Reads a whole command line, the program's name left out.
-///
-/// # Errors
-/// Names the word that is wrong, and where the right ones are told.
 pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError> {
     let mut parser = lexopt::Parser::from_args(words.iter().cloned());
     let mut globals = Globals::default();
@@ -157,7 +154,7 @@ pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError
                 return Ok((globals, command(&name, parser)?));
             }
             other @ (Long(_) | Short(_)) => {
-                return Err(UsageError::UnknownGlobal { flag: shown(&other) });
+                return Err(UsageError::UnknownGlobal { flag: as_typed(&other) });
             }
         }
     }
@@ -165,20 +162,21 @@ pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError
 }
 
 fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
-    let unsupported = unsupported::COMMANDS.into_iter().find(|(verb, _)| *verb == name);
-    if unsupported.is_some() || name == "update" {
+    let verb = commands::find(name);
+    let verb = verb.ok_or_else(|| UsageError::UnknownCommand { name: name.to_owned() })?;
+    if verb.refusal.is_some() || name == "update" {
+        // The flags of engines are many, and none matters.
         let words = parser.raw_args().map(Iterator::collect).unwrap_or_else(|_| Vec::new());
-        let help = words.first().is_some_and(|word| word == "--help" || word == "-h");
-        return Ok(match unsupported {
-            _ if help => Command::Help { topic: Some(name.to_owned()) },
-            Some((verb, why)) => {
-                Command::Unsupported { verb, why, id: unsupported::container(words.into_iter()) }
+        if words.first().is_some_and(|word| word == "--help" || word == "-h") {
+            return Ok(Command::Help { topic: Some(name.to_owned()) });
+        }
+        return Ok(match verb.refusal {
+            Some(why) => {
+                let id = container_of_refused(verb, &words);
+                Command::Unsupported { verb: verb.name, why, id }
             }
             None => Command::Update,
         });
-    }
-    if !is_command(name) {
-        return Err(UsageError::UnknownCommand { name: name.to_owned() });
     }
     let mut flags = Flags::default();
     let mut words: Vec<String> = Vec::new();
@@ -200,7 +198,7 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
                 flags.of_run = Some(text(&mut parser, "--of-run")?);
             }
             ("create" | "run", Long("no-pivot" | "no-new-keyring")) => {}
-            // go-runc knows it of create, too, which never waits for the container anyway.
+            // go-runc passes it to `create`, too, which never waits for the container anyway.
             ("create", Long("detach")) => {}
             ("create" | "run", Long("preserve-fds")) => {
                 let value = text(&mut parser, "--preserve-fds")?;
@@ -220,12 +218,12 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
             (_, Value(word)) => {
                 words.push(utf8(word)?);
                 if name == "ps" {
-                    // `ps ID ARGS`: the arguments are those of ps(1), which has nothing to show.
+                    // `ps ID ARGS`: the arguments are for ps(1), which is not run.
                     break;
                 }
             }
             (_, other) => {
-                let (flag, command) = (shown(&other), name.to_owned());
+                let (flag, command) = (as_typed(&other), name.to_owned());
                 return Err(UsageError::UnknownFlag { flag, command });
             }
         }
@@ -332,7 +330,7 @@ fn text(parser: &mut lexopt::Parser, flag: &str) -> Result<String, UsageError> {
     utf8(value(parser, flag)?)
 }
 
-/// An empty value is none: it would name the working directory, which nobody means.
+/// An empty value counts as missing: as a path it would be the working directory.
 fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, UsageError> {
     match parser.value() {
         Ok(value) if !value.is_empty() => Ok(value),
@@ -344,7 +342,7 @@ fn utf8(word: OsString) -> Result<String, UsageError> {
     word.into_string().map_err(|word| UsageError::NotUtf8 { word })
 }
 
-fn shown(argument: &lexopt::Arg<'_>) -> String {
+fn as_typed(argument: &lexopt::Arg<'_>) -> String {
     match argument {
         Long(name) => format!("--{name}"),
         Short(name) => format!("-{name}"),
@@ -352,7 +350,7 @@ fn shown(argument: &lexopt::Arg<'_>) -> String {
     }
 }
 
-/// lexopt's own errors that reach this program: a value given to a flag that takes none.
+/// The only error of lexopt itself that can occur: a value for a flag that takes none.
 fn usage(error: lexopt::Error, command: Option<&str>) -> UsageError {
     if let lexopt::Error::UnexpectedValue { option, value } = error {
         let value = value.to_string_lossy().into_owned();

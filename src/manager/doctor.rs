@@ -68,7 +68,7 @@ fn facts(session: &Session) -> Result<Facts, Failure> {
         Some(root) => DataRoot { host: host.clone(), path: root.into() },
         None => data_root(session),
     };
-    let path = root.host.shown(&root.path).display().to_string();
+    let path = root.host.display_path(&root.path).display().to_string();
     let space = root.host.find(&root.path).and_then(|root| disk::space(&root));
     Ok(Facts {
         engine,
@@ -89,7 +89,7 @@ fn facts(session: &Session) -> Result<Facts, Failure> {
 
 /// The engine's process, and whether its mounts are those of process 1.
 fn mounts(session: &Session) -> Result<(EngineProcess, Relation), String> {
-    if session.host.shown("/") != Path::new("/") {
+    if session.host.display_path("/") != Path::new("/") {
         return Err("doctor does not examine the processes of another root".to_owned());
     }
     let socket = session.socket.as_ref().map_err(|error| chain(error))?;
@@ -111,7 +111,7 @@ fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
 fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
     let directory = "/proc/self/ns";
     let found = host.names(directory).map_err(|error| {
-        format!("cannot list {:?}: {}", host.shown(directory), in_words(&error))
+        format!("cannot list {:?}: {}", host.display_path(directory), in_words(&error))
     })?;
     let is_missing = |name: &&str| !found.iter().any(|one| one.to_str() == Some(*name));
     Ok(NAMESPACES.into_iter().filter(is_missing).collect())
@@ -124,7 +124,7 @@ fn runtimes(session: &Session, info: &EngineInfo) -> Vec<(String, String, Regist
         let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
             continue;
         };
-        let file = session.host.find(path).unwrap_or_else(|_| session.host.shown(path));
+        let file = session.host.find(path).unwrap_or_else(|_| session.host.display_path(path));
         let has_our_name = file.file_name().is_some_and(|name| name == PROGRAM);
         let binary = match session.host.search(path, version::runtime_in) {
             Ok(Some((version, commit))) => {
@@ -147,8 +147,8 @@ fn runtimes(session: &Session, info: &EngineInfo) -> Vec<(String, String, Regist
 /// The default state root; engines name a directory beside it.
 fn state_root(session: &Session) -> Result<String, String> {
     let root = format!("/run/{PROGRAM}");
-    let root = if session.host.has_folder(&root).unwrap_or(true) { &root } else { "/run" };
-    let shown = session.host.shown(root).display().to_string();
+    let root = if session.host.has_directory(&root).unwrap_or(true) { &root } else { "/run" };
+    let shown = session.host.display_path(root).display().to_string();
     match session.host.find(root).and_then(|directory| disk::can_write(&directory)) {
         Ok(()) => Ok(shown),
         Err(error) => Err(format!("cannot write to {shown}: {}", in_words(&error))),
@@ -163,7 +163,7 @@ fn overlay(session: &Session) -> Result<bool, String> {
     }
     let release = release::release(&session.host)?;
     let modules = format!("/lib/modules/{release}/kernel/fs/overlayfs");
-    session.host.has_folder(&modules).map_err(|error| {
-        format!("cannot open {:?}: {}", session.host.shown(&modules), in_words(&error))
+    session.host.has_directory(&modules).map_err(|error| {
+        format!("cannot open {:?}: {}", session.host.display_path(&modules), in_words(&error))
     })
 }

@@ -157,7 +157,7 @@ fn from_store(session: &Session, failure: Failure) -> Result<Vec<Container>, Fai
     let stored = stored_containers::load(&root).map_err(|error| {
         Failure::NeitherEngineNorStore { engine: chain(&down), store: chain(&error) }
     })?;
-    let (engine, path) = (chain(&down), root.host.shown(&root.path));
+    let (engine, path) = (chain(&down), root.host.display_path(&root.path));
     session.log.warn(&format!("{engine}; reading the container store {path:?} instead"));
     for record in stored.unreadable {
         session.log.warn(&format!("a record of the container store is left out: {record}"));

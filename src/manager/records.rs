@@ -16,7 +16,7 @@ impl Records {
             Ok(directory) => Ok(Some(directory)),
             Err(error) if is_absence(&error) => Ok(None),
             Err(error) => {
-                let path = host.shown(deploy_record::FOLDER);
+                let path = host.display_path(deploy_record::FOLDER);
                 Err(format!("cannot open {path:?}: {}", in_words(&error)))
             }
         })

@@ -102,7 +102,7 @@ impl HostView {
         };
         let rejected = root.read_if_there(REJECTED).and_then(|text| match text {
             None if root.lacks_mount(STATE) => {
-                Err(format!("the state partition is not mounted at {:?}", root.shown(STATE)))
+                Err(format!("the state partition is not mounted at {:?}", root.display_path(STATE)))
             }
             text => Ok(text.unwrap_or_default().lines().map(str::to_owned).collect()),
         });

@@ -67,7 +67,7 @@ pub(super) fn data_root(session: &Session) -> DataRoot {
     let mut roots = DATA_ROOTS.map(|root| on_host(session, root)).into_iter();
     let has_containers = |root: &DataRoot| {
         // A data root that cannot be read may have containers.
-        !matches!(root.host.has_folder(root.path.join("containers")), Ok(false))
+        !matches!(root.host.has_directory(root.path.join("containers")), Ok(false))
     };
     roots.find(has_containers).unwrap_or_else(|| on_host(session, "/var/lib/docker"))
 }
@@ -76,7 +76,7 @@ pub(super) fn data_root(session: &Session) -> DataRoot {
 pub(super) fn initramfs_log(host: &HostRoot) -> String {
     let [usual, ..] = INITRAMFS_LOGS;
     match INITRAMFS_LOGS.iter().find(|path| host.find(path).is_ok()) {
-        Some(path) => host.shown(path).display().to_string(),
+        Some(path) => host.display_path(path).display().to_string(),
         None => format!("{usual} (not every version of the OS keeps it)"),
     }
 }

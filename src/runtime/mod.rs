@@ -13,7 +13,7 @@ mod run;
 mod start;
 mod state;
 
-use crate::cli::help;
+use crate::cli::commands;
 use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
 use crate::cli::runtime::{Command, UsageError, parse};
 use crate::host::container::guard;
@@ -277,8 +277,8 @@ fn begin(log: &Log, verb: &str, id: &ContainerId) -> Result<(), Error> {
 
 fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
     match topic {
-        None => Ok(help::GENERAL),
-        Some(topic) => help::topic(&topic).ok_or(Error::NoTopic { topic }),
+        None => Ok(commands::GENERAL),
+        Some(topic) => commands::find(&topic).map(|verb| verb.help).ok_or(Error::NoTopic { topic }),
     }
 }
 

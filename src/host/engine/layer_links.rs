@@ -136,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
         let make = |link: &str, target: &str| {
-            let link = host.shown(link);
+            let link = host.display_path(link);
             std::fs::create_dir_all(link.parent().unwrap()).unwrap();
             symlink(target, link).unwrap();
         };
@@ -146,7 +146,7 @@ mod tests {
         make("/mnt/sysroot/active/tmp/mobynit-lower2/0", &format!("/x/docker/overlay2/l/{short}"));
         make("/run/initramfs/mobynit-lower3/0", "/x/overlay2/moved/merged");
         make("/tmp/loop", "loop");
-        std::fs::create_dir_all(host.shown("/rootfs")).unwrap();
+        std::fs::create_dir_all(host.display_path("/rootfs")).unwrap();
         for (lower, layers, unnamed) in [
             ("/rootfs", &[][..], &[][..]),
             (&format!("/initramfs/docker/overlay2/l/{short}"), &["own"], &[]),
@@ -167,8 +167,8 @@ mod tests {
     fn a_link_of_another_user_proves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
-        std::fs::create_dir(host.shown("/tmp")).unwrap();
-        let link = host.shown("/tmp/0");
+        std::fs::create_dir(host.display_path("/tmp")).unwrap();
+        let link = host.display_path("/tmp/0");
         symlink("/x/overlay2/wanted/diff", &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(1), Some(1)).unwrap();
         assert_eq!(overlays(&host, "/tmp/0").unnamed, ["/tmp/0"]);

@@ -49,8 +49,8 @@ pub(crate) fn choose(
     Ok(match host.find(BALENA_SOCKET) {
         Ok(balena) => balena,
         // A socket that cannot be reached may exist, so no other socket is used in its place.
-        Err(error) if !is_absence(&error) => host.shown(BALENA_SOCKET),
-        Err(_) => host.find(DOCKER_SOCKET).unwrap_or_else(|_| host.shown(BALENA_SOCKET)),
+        Err(error) if !is_absence(&error) => host.display_path(BALENA_SOCKET),
+        Err(_) => host.find(DOCKER_SOCKET).unwrap_or_else(|_| host.display_path(BALENA_SOCKET)),
     })
 }
 
@@ -62,7 +62,7 @@ mod tests {
     fn docker_host_names_a_unix_socket_or_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
-        let balena = host.shown(BALENA_SOCKET);
+        let balena = host.display_path(BALENA_SOCKET);
         for (value, expected) in [
             (None, Ok(&*balena)),
             (Some(""), Ok(&*balena)),

@@ -35,7 +35,7 @@ pub(crate) struct Unreadable {
 /// Reads all extensions of the store.
 pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
     let directory = root.path.join("containers");
-    let failed = |source| Unreadable { path: root.host.shown(&directory), source };
+    let failed = |source| Unreadable { path: root.host.display_path(&directory), source };
     let mut stored = Stored::default();
     for name in root.host.names(&directory).map_err(failed)? {
         let path = directory.join(name).join("config.v2.json");
@@ -55,7 +55,7 @@ pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => in_words(&error),
         };
-        stored.unreadable.push(format!("{:?}: {why}", root.host.shown(path)));
+        stored.unreadable.push(format!("{:?}: {why}", root.host.display_path(path)));
     }
     Ok(stored)
 }

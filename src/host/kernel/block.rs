@@ -32,7 +32,7 @@ pub(crate) enum Error {
 /// # Errors
 /// The file may exist, and its content is unknown.
 pub(crate) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error> {
-    let shown = host.shown(path);
+    let shown = host.display_path(path);
     let failed = |source| Error::Read { path: shown.clone(), source };
     let file = match host.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
         Ok(file) => File::from(file),
@@ -91,7 +91,7 @@ mod tests {
     fn host_with(text: &str) -> (tempfile::TempDir, HostRoot) {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
-        File::create(host.shown("/bootenv")).unwrap().write_all(text.as_bytes()).unwrap();
+        File::create(host.display_path("/bootenv")).unwrap().write_all(text.as_bytes()).unwrap();
         (folder, host)
     }
 
@@ -99,9 +99,9 @@ mod tests {
     fn only_a_regular_file_is_read_and_a_missing_one_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
-        File::create(host.shown("/file")).unwrap().write_all(b"text").unwrap();
-        std::fs::create_dir(host.shown("/folder")).unwrap();
-        nix::unistd::mkfifo(&host.shown("/fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        File::create(host.display_path("/file")).unwrap().write_all(b"text").unwrap();
+        std::fs::create_dir(host.display_path("/folder")).unwrap();
+        nix::unistd::mkfifo(&host.display_path("/fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(read(&host, "/file").unwrap().unwrap(), b"text");
         for path in ["/missing", "/file/below"] {
             assert!(read(&host, path).unwrap().is_none(), "{path}");
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_program_that_only_holds_the_lock_does_not_keep_others_from_reading() {
         let (_folder, root) = host_with("text");
-        let holder = File::open(root.shown("/bootenv")).unwrap();
+        let holder = File::open(root.display_path("/bootenv")).unwrap();
         rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
         let begun = Instant::now();
         assert_eq!(read(&root, "/bootenv").unwrap().unwrap(), b"text");
@@ -125,7 +125,7 @@ mod tests {
     fn a_block_that_is_written_under_the_lock_is_not_accepted() {
         let block = |value: u32| format!("# GRUB Environment Block\nx={value}\n###");
         let (_folder, root) = host_with(&block(1_000_000));
-        let writer = File::options().write(true).open(root.shown("/bootenv")).unwrap();
+        let writer = File::options().write(true).open(root.display_path("/bootenv")).unwrap();
         rustix::fs::flock(&writer, FlockOperation::LockExclusive).unwrap();
         let (done, is_done) = std::sync::mpsc::channel::<()>();
         let writing = std::thread::spawn(move || {

@@ -42,14 +42,14 @@ pub(crate) fn block(host: &HostRoot) -> Result<Option<Block>, Error> {
     for directory in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
         let path = format!("{directory}/{BLOCK}");
         if let Some(bytes) = block::read(host, &path)? {
-            let path = host.shown(&path);
+            let path = host.display_path(&path);
             let block = Block::parse(&bytes);
             return block.map(Some).map_err(|source| Error::Invalid { path, source });
         }
     }
     // Either there is no block, or its partition is not mounted.
     if host.lacks_mount(BOOT) {
-        return Err(Error::NotMounted { directory: host.shown(BOOT) });
+        return Err(Error::NotMounted { directory: host.display_path(BOOT) });
     }
     Ok(None)
 }
@@ -77,7 +77,8 @@ fn other_boot_mounts(host: &HostRoot) -> Vec<BootMount> {
             Ok(names) => labels.extend(names),
             Err(error) if is_absence(&error) => {}
             Err(error) => {
-                let why = format!("cannot list {:?}: {}", host.shown(directory), in_words(&error));
+                let why =
+                    format!("cannot list {:?}: {}", host.display_path(directory), in_words(&error));
                 unreadable.push(BootMount::Unreadable { why });
             }
         }
@@ -95,8 +96,8 @@ fn other_boot_mounts(host: &HostRoot) -> Vec<BootMount> {
 }
 
 fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
-    let shown = host.shown(directory).display().to_string();
-    match host.has_folder(directory) {
+    let shown = host.display_path(directory).display().to_string();
+    match host.has_directory(directory) {
         Ok(true) => {}
         Ok(false) => match host.dangling(directory) {
             Some(link) => return BootMount::Unreadable { why: dangling(&link) },
@@ -115,12 +116,13 @@ fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
     let files = FILES.iter().filter_map(|(name, form)| {
         let path = format!("{directory}/{name}");
         let can_roll_back = match block::read(host, &path) {
-            Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes)
-                .map_err(|error| format!("cannot read {:?}: {}", host.shown(&path), chain(&error))),
+            Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes).map_err(|error| {
+                format!("cannot read {:?}: {}", host.display_path(&path), chain(&error))
+            }),
             Ok(None) => Err(dangling(&host.dangling(&path)?)),
             Err(error) => Err(chain(&error)),
         };
-        Some(BootFile { path: host.shown(&path).display().to_string(), can_roll_back })
+        Some(BootFile { path: host.display_path(&path).display().to_string(), can_roll_back })
     });
     BootMount::Mounted { directory: shown, files: files.collect() }
 }
@@ -145,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
         for (path, text) in [&[("/proc/mounts", "")], files].concat() {
-            let shown = host.shown(path);
+            let shown = host.display_path(path);
             match path.ends_with('/') {
                 true => std::fs::create_dir_all(shown).unwrap(),
                 false => {
@@ -199,7 +201,7 @@ mod tests {
             assert_eq!(word(&host), expected, "{files:?}: {:?}", rollback(&host));
         }
         let (_folder, host) = host(&[("/mnt/boot/bootenv", OPEN)]);
-        std::fs::remove_file(host.shown("/proc/mounts")).unwrap();
+        std::fs::remove_file(host.display_path("/proc/mounts")).unwrap();
         assert_eq!(word(&host), "unknown", "what is mounted cannot be read");
     }
 
@@ -207,7 +209,7 @@ mod tests {
     fn a_link_to_a_directory_that_is_not_mounted_is_not_a_missing_file() {
         let (_folder, host) = host(&[("/proc/mounts", MOUNTED), ("/mnt/boot/bootenv", OPEN)]);
         assert_eq!(word(&host), "impossible");
-        symlink("/mnt/efi/EFI", host.shown("/mnt/boot/EFI")).unwrap();
+        symlink("/mnt/efi/EFI", host.display_path("/mnt/boot/EFI")).unwrap();
         let Rollback::Unknown { why } = rollback(&host) else { panic!() };
         assert!(why.contains("mnt/boot/EFI\" is missing"), "{why}");
     }

@@ -41,7 +41,7 @@ pub(crate) enum Error {
 impl OperationLock {
     /// Waits for the lock.
     pub(crate) fn acquire(host: &HostRoot, deadline: Instant, stop: &Stop) -> Result<Self, Error> {
-        let path = host.shown(DIRECTORY).join(NAME);
+        let path = host.display_path(DIRECTORY).join(NAME);
         let failed = |source| Error::Open { path: path.clone(), source };
         let directory = host.open(DIRECTORY, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
         let file = open(directory.as_fd(), &path)?;

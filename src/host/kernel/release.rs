@@ -37,7 +37,8 @@ fn os_version(host: &HostRoot) -> Result<String, String> {
         // os-release(5): the second file counts only if the first one does not exist.
         None => (second, host.read(second)?),
     };
-    os_release::version_id(&text).ok_or_else(|| format!("{:?} has no VERSION_ID", host.shown(path)))
+    os_release::version_id(&text)
+        .ok_or_else(|| format!("{:?} has no VERSION_ID", host.display_path(path)))
 }
 
 /// The overlays that are mounted over the host's files. `stores` are the data roots of engines that may have

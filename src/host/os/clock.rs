@@ -7,7 +7,7 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_nanos(SystemTime::now()).to_string()
 }
 
-/// The time that an RFC 3339 text tells, if it is one.
+/// Parses an RFC 3339 time.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
 }

@@ -1,4 +1,4 @@
-//! Descriptors that come from outside or go to a child. The few places where a raw number is meant.
+//! Descriptors that are inherited, or passed to a child: the few places that need raw numbers.
 #![expect(
     unsafe_code,
     reason = "inherited descriptors are numbers, and close_range(2) has no safe wrapper"
@@ -9,16 +9,13 @@ use rustix::fs::FileType;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
-/// The first number behind standard input, output and error.
+/// The first descriptor after standard input, output and error.
 const FIRST: u32 = 3;
 /// CLOSE_RANGE_CLOEXEC of close_range(2).
 const CLOEXEC: u32 = 1 << 2;
 
-/// Keeps every descriptor behind the standard ones from the programs this one will run. Engines leak
-/// theirs: whoever inherits the shim's listening socket keeps containerd waiting for a dead shim.
-///
-/// # Errors
-/// Neither close_range(2) nor `/proc` is there.
+/// Closes every descriptor except the standard ones in the programs that this one will execute. Engines leak
+/// theirs: a process that inherits the shim's listening socket keeps containerd waiting for a dead shim.
 pub(crate) fn keep_from_children() -> io::Result<()> {
     // SAFETY: sets a flag on descriptors, closes none, and touches no memory.
     let result =
@@ -37,8 +34,8 @@ fn keep_listed_from_children() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether standard output and standard error are one pipe, as in `2>&1 |` and in most test harnesses, whose
-/// reader waits until everybody has closed it. Engines give two.
+/// Whether standard output and standard error are the same pipe, as with `2>&1 |` and in most test harnesses. Its
+/// reader waits until every process has closed it. Engines pass two pipes.
 pub(crate) fn output_is_one_pipe() -> bool {
     let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let (Ok(out), Ok(err)) = (rustix::fs::fstat(out), rustix::fs::fstat(err)) else { return false };
@@ -46,10 +43,7 @@ pub(crate) fn output_is_one_pipe() -> bool {
     is_pipe && (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
 }
 
-/// Takes over a descriptor that the parent left open under an agreed number.
-///
-/// # Errors
-/// There is none under that number.
+/// Takes ownership of the descriptor that the parent has left open as `number`.
 pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: asks for the flags of a number, which may be no descriptor.
     if unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) } < 0 {

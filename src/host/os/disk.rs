@@ -1,29 +1,23 @@
-//! Filesystems, as far as a look at them tells whether they serve.
+//! The free space of a filesystem, and whether it can be written to.
 
 use rustix::fs::{Access, StatVfsMountFlags};
 use std::io;
 use std::path::Path;
 
-/// Free bytes for whoever is not root, and all bytes, of the filesystem that has `path`.
-///
-/// # Errors
-/// statvfs(3)'s.
+/// The bytes of the filesystem of `path` that an unprivileged user can allocate, and its size.
 pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path)?;
-    // A filesystem in user space may say anything.
+    // A filesystem in user space may return any number.
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok((bytes(stat.f_bavail), bytes(stat.f_blocks)))
 }
 
-/// Whether things can be made in a folder; nothing is made.
-///
-/// # Errors
-/// Why not.
-pub(crate) fn can_write(folder: &Path) -> io::Result<()> {
-    if rustix::fs::statvfs(folder)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+/// Checks that files could be created in a directory, without creating one.
+pub(crate) fn can_write(directory: &Path) -> io::Result<()> {
+    if rustix::fs::statvfs(directory)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
     }
-    Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+    Ok(rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 #[cfg(test)]

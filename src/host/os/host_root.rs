@@ -1,6 +1,6 @@
-//! Where the host's files are: below `/`, or below a folder in which a copy of them is looked at, such as
-//! the mounted disk of a device that does not boot. In a copy every link is followed as if the folder were
-//! `/` (openat2(2), RESOLVE_IN_ROOT): an absolute one would otherwise lead to this machine's own files.
+//! Reads the files of the host: below `/`, or below a directory with a copy of them, such as the mounted disk of a
+//! device that does not boot. In a copy every link is followed as if that directory were `/` (openat2(2),
+//! RESOLVE_IN_ROOT); an absolute link would otherwise lead to this machine's own files.
 
 use crate::host::os::listing;
 use crate::host::os::read::read_bounded_from;
@@ -14,21 +14,21 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-/// The folder that stands for the host's `/`.
+/// The directory that stands for the host's `/`.
 #[derive(Clone, Debug)]
 pub(crate) struct HostRoot(PathBuf);
 
-/// The most that is read of a file that the kernel makes up, whose length it does not tell.
+/// The size limit for a file of `/proc`, whose length stat(2) does not report.
 const PROC_MAX: u64 = 4 * 1024 * 1024;
-/// How a program is searched: by pieces of so many bytes, at most so many of them, since a filesystem in
-/// user space may have files without an end.
+/// A program is searched in pieces of this size. Their number is limited, because a filesystem in user space can
+/// have a file without an end.
 const PIECE: u64 = 256 * 1024;
 const PROGRAM_PIECES: usize = 1024;
-/// The longest text that is found wherever it stands.
+/// The longest text that is certain to be found.
 const PIECE_OVERLAP: usize = 1024;
-/// A file that is opened so may be a FIFO or a terminal.
+/// These flags are safe for a FIFO and for a terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-/// No link is followed, because none is left, or leads out of a copy.
+/// Links cannot lead out of a copy.
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 impl HostRoot {
@@ -36,17 +36,14 @@ impl HostRoot {
         Self(folder)
     }
 
-    /// The path of a file of the host, to be shown to people. It is not for use: a link on it may lead out
-    /// of a copy. `path` is absolute.
-    pub(crate) fn shown(&self, path: impl AsRef<Path>) -> PathBuf {
+    /// The path of a file of the host, for messages only: if it is opened, a link in it can lead out of a copy. `path`
+    /// is absolute.
+    pub(crate) fn display_path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// Opens a file of the host.
-    ///
-    /// # Errors
-    /// openat2(2)'s.
     pub(crate) fn open(&self, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
         if self.is_own() {
@@ -63,20 +60,14 @@ impl HostRoot {
         }
     }
 
-    /// The path by which this process can use a file of the host: it has no links any more.
-    ///
-    /// # Errors
-    /// It is missing, or cannot be reached.
+    /// The path by which this process can open a file of the host. It contains no links.
     pub(crate) fn find(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let found = self.open(path, OFlags::PATH)?;
         std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
     }
 
-    /// Whether there is a folder.
-    ///
-    /// # Errors
-    /// It cannot be told.
-    pub(crate) fn has_folder(&self, path: impl AsRef<Path>) -> io::Result<bool> {
+    /// Whether there is a directory at `path`.
+    pub(crate) fn has_directory(&self, path: impl AsRef<Path>) -> io::Result<bool> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(_) => Ok(true),
             Err(error) if is_absence(&error) => Ok(false),
@@ -84,10 +75,7 @@ impl HostRoot {
         }
     }
 
-    /// The names in a folder of the host, sorted.
-    ///
-    /// # Errors
-    /// It is missing, no folder, or cannot be listed.
+    /// The names in a directory of the host, sorted.
     pub(crate) fn names(&self, folder: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
         let folder = self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let names = listing::names(folder)?.into_iter();
@@ -96,31 +84,22 @@ impl HostRoot {
         Ok(names)
     }
 
-    /// Where a link of the host leads, as it says. The folder that has it is found as if by [`Self::open`].
-    ///
-    /// # Errors
-    /// It is missing, cannot be reached, or no link.
+    /// The target of a link of the host, as it is written.
     pub(crate) fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
         let target = rustix::fs::readlinkat(link, "", Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 
-    /// Reads a file of the host, as far as it has a sane size.
-    ///
-    /// # Errors
-    /// It is missing, no regular file, too large, or cannot be read.
+    /// Reads a regular file of the host. A very large one is an error.
     pub(crate) fn bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let made_up = path.as_ref().starts_with("/proc");
         let file = File::from(self.open(path, READ)?);
         if made_up { read_made_up(&file) } else { read_bounded_from(&file) }
     }
 
-    /// Reads a program of the host piece by piece until `find` finds something in a piece. The pieces
-    /// overlap by [`PIECE_OVERLAP`] bytes.
-    ///
-    /// # Errors
-    /// It is missing, not a regular file, or cannot be read.
+    /// Reads a program of the host in pieces until `find` finds something. The pieces overlap by [`PIECE_OVERLAP`]
+    /// bytes.
     pub(crate) fn search<T>(
         &self,
         path: impl AsRef<Path>,
@@ -143,54 +122,41 @@ impl HostRoot {
         Ok(None)
     }
 
-    /// Reads a text of the host.
-    ///
-    /// # Errors
-    /// A sentence that names the file and the cause.
+    /// Reads a text file of the host. The error names the file.
     pub(crate) fn read(&self, path: &str) -> Result<String, String> {
         self.text(path).map_err(|error| self.unread(path, &error))
     }
 
-    /// Reads a text of the host that need not be there. Only a file that is missing is none: one that
-    /// cannot be reached may well be there.
-    ///
-    /// # Errors
-    /// A sentence that names the file and the cause.
+    /// Reads a text file of the host that may be missing. A file that cannot be reached is not missing but an error.
     pub(crate) fn read_if_there(&self, path: &str) -> Result<Option<String>, String> {
         match self.text(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.dangling(path) {
-                Some(link) => Err(format!("{link:?} is a link that leads nowhere")),
+                Some(link) => Err(format!("{link:?} is a dangling link")),
                 None => Ok(None),
             },
             Err(error) => Err(self.unread(path, &error)),
         }
     }
 
-    /// The link on the way to a missing file that leads nowhere. What it is to lead to may exist: on a
-    /// partition that is not mounted.
+    /// The dangling link in the path of a missing file. Its target may exist on a partition that is not mounted.
     pub(crate) fn dangling(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = path.as_ref();
         let mut ways: Vec<&Path> = path.ancestors().collect();
-        // The uppermost first: below it there is nothing to be found.
         ways.reverse();
         let is_missing = |way: &&&Path| self.open(way, OFlags::PATH).is_err();
         let way = ways.iter().find(is_missing)?;
-        self.link(way).is_ok().then(|| self.shown(way))
+        self.link(way).is_ok().then(|| self.display_path(way))
     }
 
-    /// Whether something is mounted on a folder of the host.
-    ///
-    /// # Errors
-    /// A sentence that names the file and the cause.
+    /// Whether something is mounted on a directory of the host.
     pub(crate) fn is_mount_point(&self, folder: &str) -> Result<bool, String> {
         self.read("/proc/mounts").map(|mounts| mounts::is_mount_point(&mounts, folder))
     }
 
-    /// Whether there is a folder for a partition, and nothing is known to be mounted on it: what is not
-    /// found in it may well exist.
+    /// Whether a partition has a mount point but may not be mounted there, so that its files are not visible.
     pub(crate) fn lacks_mount(&self, point: &str) -> bool {
-        self.has_folder(point).unwrap_or(true) && !self.is_mount_point(point).unwrap_or(false)
+        self.has_directory(point).unwrap_or(true) && !self.is_mount_point(point).unwrap_or(false)
     }
 
     fn is_own(&self) -> bool {
@@ -202,11 +168,11 @@ impl HostRoot {
     }
 
     fn unread(&self, path: &str, error: &io::Error) -> String {
-        format!("read {:?}: {}", self.shown(path), in_words(error))
+        format!("cannot read {:?}: {}", self.display_path(path), in_words(error))
     }
 }
 
-/// Whether a file is missing for sure.
+/// Whether a file is certainly missing.
 pub(crate) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -214,7 +180,7 @@ pub(crate) fn is_absence(error: &io::Error) -> bool {
 fn read_made_up(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(PROC_MAX + 1).read_to_end(&mut bytes)?;
-    // Half of it would be believed.
+    // A truncated file could be mistaken for a whole one.
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > PROC_MAX {
         return Err(io::Error::other(format!("it has more than {PROC_MAX} bytes")));
     }
@@ -233,11 +199,11 @@ mod tests {
         let root = HostRoot::new(folder.path().to_owned());
         assert_eq!(root.read_if_there("/a/b"), Ok(None));
         assert!(root.read("/a/b").unwrap_err().contains("a/b\": missing"));
-        std::fs::create_dir_all(root.shown("/proc/folder")).unwrap();
-        std::fs::create_dir(root.shown("/a")).unwrap();
+        std::fs::create_dir_all(root.display_path("/proc/folder")).unwrap();
+        std::fs::create_dir(root.display_path("/a")).unwrap();
         assert!(root.read_if_there("/a").unwrap_err().contains("not a regular file"));
         let most = usize::try_from(PROC_MAX).unwrap();
-        let mut mounts = File::create(root.shown("/proc/mounts")).unwrap();
+        let mut mounts = File::create(root.display_path("/proc/mounts")).unwrap();
         mounts.write_all(&vec![b'x'; most]).unwrap();
         assert_eq!(root.read("/proc/mounts").unwrap().len(), most);
         mounts.write_all(b"x").unwrap();
@@ -251,12 +217,15 @@ mod tests {
         std::fs::create_dir(&outside).unwrap();
         File::create(outside.join("file")).unwrap().write_all(b"outside").unwrap();
         let root = HostRoot::new(folder.path().join("disk"));
-        std::fs::create_dir_all(root.shown("/etc")).unwrap();
-        std::fs::create_dir_all(root.shown(&outside)).unwrap();
-        File::create(root.shown(outside.join("file"))).unwrap().write_all(b"inside").unwrap();
-        symlink(outside.join("file"), root.shown("/etc/file")).unwrap();
-        symlink(&outside, root.shown("/folder")).unwrap();
-        symlink("../../../outside", root.shown("/etc/up")).unwrap();
+        std::fs::create_dir_all(root.display_path("/etc")).unwrap();
+        std::fs::create_dir_all(root.display_path(&outside)).unwrap();
+        File::create(root.display_path(outside.join("file")))
+            .unwrap()
+            .write_all(b"inside")
+            .unwrap();
+        symlink(outside.join("file"), root.display_path("/etc/file")).unwrap();
+        symlink(&outside, root.display_path("/folder")).unwrap();
+        symlink("../../../outside", root.display_path("/etc/up")).unwrap();
         assert_eq!(root.read("/etc/file").unwrap(), "inside");
         assert_eq!(root.read("/folder/file").unwrap(), "inside");
         assert_eq!(root.names("/folder").unwrap(), ["file"]);
@@ -266,7 +235,7 @@ mod tests {
         for path in ["/etc/up", "/etc/up/file"] {
             assert!(is_absence(&root.find(path).unwrap_err()), "{path}");
             let why = root.read_if_there(path).unwrap_err();
-            assert!(why.contains("etc/up\" is a link that leads nowhere"), "{why}");
+            assert!(why.contains("etc/up\" is a dangling link"), "{why}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Whether this process is root of the host. Root of a user namespace (rootless Podman and Docker) passes for
-//! root by its user id, but what its hooks change is not the host.
+//! Checks that this process is root of the host. Root of a user namespace (rootless Podman and Docker) has the
+//! same user id, but its hooks cannot change the host.
 
 use crate::host::os::process;
 use rustix::io::Errno;
@@ -8,10 +8,10 @@ use std::io;
 /// The inode of the initial user namespace (PROC_USER_INIT_INO of linux/proc_ns.h).
 const INITIAL: u64 = 0xEFFF_FFFD;
 const USER_NAMESPACE: &str = "/proc/self/ns/user";
-/// Every kernel has this one.
+/// Exists on every kernel.
 const MOUNT_NAMESPACE: &str = "/proc/self/ns/mnt";
 
-/// Why this process must not change anything.
+/// Why this process must not change the host.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unprivileged {
     #[error("must run as root, not as user {uid}: hooks change the host")]
@@ -19,16 +19,13 @@ pub(crate) enum Unprivileged {
     #[error("must run as root of the host, not of a user namespace: hooks change the host")]
     UserNamespace,
     #[error(
-        "cannot determine whether this is root of the host or of a user namespace: cannot look at \
+        "cannot determine whether this is root of the host or of a user namespace: cannot stat \
          {USER_NAMESPACE}"
     )]
     Unknown { source: io::Error },
 }
 
 /// Checks that this process is root of the initial user namespace.
-///
-/// # Errors
-/// It is not, or that cannot be determined.
 pub(crate) fn check() -> Result<(), Unprivileged> {
     match process::effective_user() {
         0 => {}

@@ -1,5 +1,5 @@
-//! Processes by pidfd: found, checked against their recorded identity, signalled, waited for. A bare
-//! pid is never signalled, because the kernel gives it to the next process.
+//! Finds processes, checks their identity, signals them and waits for them, by pidfd. A bare pid is never signalled,
+//! because the kernel may have given it to another process.
 #![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
 
 use crate::host::os::listing;
@@ -14,19 +14,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// More than a `stat` has, and than the command line of a proxy, whose id has 1,024 characters at most.
-/// `/proc` fills a buffer that is large enough in one call.
+/// Larger than any `stat`, and than the command line of a proxy, whose id has at most 1,024 characters. If the buffer
+/// is large enough, one read of `/proc` fills it.
 const READ_MAX: usize = 2048;
 /// SIGKILL.
 const KILL: i32 = 9;
 
-/// A process that was alive when it was looked at, held by a pidfd that never names another one.
+/// A process that was alive when it was opened; its pidfd never refers to another one.
 pub(crate) struct Process {
     pid: Pid,
     pidfd: OwnedFd,
 }
 
-/// Whether a wait was long enough.
+/// The result of waiting for the end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Ended,
@@ -55,19 +55,13 @@ pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Proc
 }
 
 /// Opens a process; `None` if there is none.
-///
-/// # Errors
-/// The kernel has no pidfd_open(2), or descriptors have run out.
 pub(crate) fn open(pid: i32) -> io::Result<Option<Process>> {
     open_pidfd(pid).map_err(|error| system_call::explained("pidfd_open", error.raw_os_error()))
 }
 
-/// The same with the error of pidfd_open(2) as it is.
-///
-/// # Errors
-/// Those of [`open`].
+/// The same, with the error of pidfd_open(2) itself.
 pub(crate) fn open_pidfd(pid: i32) -> rustix::io::Result<Option<Process>> {
-    // A forged state may name anything; a negative pid would be a process group.
+    // A forged state may contain any number; a negative one would be a process group.
     let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Some(Process { pid, pidfd })),
@@ -77,36 +71,27 @@ pub(crate) fn open_pidfd(pid: i32) -> rustix::io::Result<Option<Process>> {
     }
 }
 
-/// Checks that `/proc` shows the processes of this process's own PID namespace. Where it is not mounted, or
-/// another namespace's, every process seems to be gone, or to be another one.
-///
-/// # Errors
-/// It does not.
+/// Checks that `/proc` is mounted and shows this process's PID namespace. Otherwise every process would seem to have
+/// ended, or to be another one.
 pub(crate) fn check_proc() -> io::Result<()> {
     let own = rustix::process::getpid().as_raw_nonzero().to_string();
     match rustix::fs::readlink("/proc/self", Vec::new()) {
         Ok(link) if link.as_bytes() == own.as_bytes() => Ok(()),
         Ok(_) | Err(_) => Err(io::Error::other(
-            "/proc is not the proc filesystem of this process's PID namespace: mount that there",
+            "/proc is not the proc filesystem of this process's PID namespace; mount that there",
         )),
     }
 }
 
 /// The start time, parent and life of `pid`; `None` if `/proc` does not show such a process.
-///
-/// # Errors
-/// `/proc` cannot be read.
 pub(crate) fn read_stat(pid: i32) -> io::Result<Option<Stat>> {
     let Some(bytes) = read_proc(pid, "stat")? else { return Ok(None) };
-    let not_a_stat = || io::Error::other(format!("/proc/{pid}/stat cannot be understood"));
+    let not_a_stat = || io::Error::other(format!("/proc/{pid}/stat has an unknown format"));
     proxy::parse_stat(&bytes).map(Some).ok_or_else(not_a_stat)
 }
 
 /// The processes whose parent is this one, zombies included, by a walk of `/proc`. A process that moves here
 /// meanwhile, because its parent has ended, may be missed.
-///
-/// # Errors
-/// `/proc` cannot be read.
 pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
     check_proc()?;
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -125,9 +110,6 @@ pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
 }
 
 /// The processes that `/proc` shows.
-///
-/// # Errors
-/// It cannot be listed.
 pub(crate) fn pids() -> io::Result<Vec<i32>> {
     Ok(listing::numbers("/proc")?)
 }
@@ -138,11 +120,8 @@ pub(crate) fn ignored_signals() -> Option<u64> {
 }
 
 /// Raises a negative `oom_score_adj` (proc_pid_oom_score_adj(5)) of this process to 0, which its children
-/// inherit: engines protect themselves with one, and a hook that eats the memory must not be the last
-/// process that the kernel kills.
-///
-/// # Errors
-/// The value cannot be read or written.
+/// inherit. Engines protect themselves with a negative value, but the kernel must be able to kill a hook that uses up
+/// the memory.
 pub(crate) fn give_up_oom_protection() -> io::Result<()> {
     raise_to_zero("/proc/self/oom_score_adj")
 }
@@ -155,10 +134,7 @@ fn raise_to_zero(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The first bytes of a file in the folder of a process; `None` if the process has ended.
-///
-/// # Errors
-/// `/proc` does not show the process or its file to this one.
+/// The first bytes of a file in a process's directory; `None` if the process has ended.
 pub(crate) fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut bytes = [0; READ_MAX];
@@ -184,9 +160,6 @@ impl Process {
     }
 
     /// The start time, parent and life; `None` if it has ended.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read, or does not show the process.
     pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
         match read_stat(self.pid())? {
             Some(stat) => Ok(Some(stat)),
@@ -201,29 +174,23 @@ impl Process {
         }
     }
 
-    /// Of a process that `/proc` does not show: nothing if it has ended, which is no error.
+    /// The result for a process that `/proc` does not show: `None` if it has ended, otherwise an error.
     fn not_shown<T>(&self) -> io::Result<Option<T>> {
         match self.wait_end(Duration::ZERO)? {
             Waited::Ended => Ok(None),
             Waited::StillThere => Err(io::Error::other(format!(
-                "process {} is there, but /proc does not show it (is that mounted with hidepid?)",
+                "process {} is running, but /proc does not show it (is /proc mounted with hidepid?)",
                 self.pid()
             ))),
         }
     }
 
     /// Sends `signal`. A process that has ended is not an error.
-    ///
-    /// # Errors
-    /// pidfd_send_signal(2)'s.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         self.send(signal.number())
     }
 
     /// Sends SIGKILL.
-    ///
-    /// # Errors
-    /// pidfd_send_signal(2)'s.
     pub(crate) fn kill(&self) -> io::Result<()> {
         self.send(KILL)
     }
@@ -254,9 +221,6 @@ impl Process {
     }
 
     /// Waits until the process has ended, a zombie included, or `limit` is over.
-    ///
-    /// # Errors
-    /// poll(2)'s.
     pub(crate) fn wait_end(&self, limit: Duration) -> io::Result<Waited> {
         let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
         match poll(&mut descriptors, limit)? {
@@ -278,15 +242,12 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
-/// The user whose rights this process has.
+/// The effective user id.
 pub(crate) fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// poll(2) with a limit, begun again when a signal interrupts it.
-///
-/// # Errors
-/// poll(2)'s.
+/// poll(2) with a limit; it continues after a signal.
 pub(crate) fn poll(descriptors: &mut [PollFd<'_>], limit: Duration) -> io::Result<usize> {
     let deadline = Instant::now() + limit;
     loop {

@@ -1,5 +1,5 @@
-//! Starting a program with posix_spawn(3): no fork of this process's memory, and nothing of the
-//! caller reaches the child but what is named here.
+//! Starts a program with posix_spawn(3), which does not copy this process's memory. The child inherits nothing
+//! except what [`Program`] names.
 
 use crate::host::os::process;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -14,36 +14,32 @@ pub(crate) use rustix::process::Pid;
 
 /// POSIX_SPAWN_SETSID, which nix does not name (`<spawn.h>` of glibc and musl).
 const SETSID: i32 = 0x80;
-/// The two signals before it glibc keeps to itself.
+/// glibc reserves the two signals before it.
 const FIRST_REAL_TIME: i32 = 34;
-/// Above every number that a child is given descriptors under.
+/// Above every number of a descriptor that a child gets.
 const ABOVE_TARGETS: RawFd = 10;
 
-/// A program to start in a session of its own, all signals at their default.
+/// A program to start in a session of its own, with default signal handling.
 pub(crate) struct Program<'a> {
     pub(crate) path: &'a str,
     /// The whole argument vector.
     pub(crate) arguments: &'a [&'a str],
     /// The whole environment.
     pub(crate) environment: &'a [String],
-    /// Which descriptor the child has under which number; standard ones that are not named are
-    /// inherited.
+    /// The child's descriptors, each with its number there. Standard ones that are not listed are inherited.
     pub(crate) descriptors: &'a [(BorrowedFd<'a>, RawFd)],
-    /// The signals that start out blocked.
+    /// The signals that are blocked in the child.
     pub(crate) blocked: SigSet,
 }
 
-/// Starts `program` and returns its pid. Returns once the program runs.
-///
-/// # Errors
-/// Those of execve(2) included; then no process is left.
+/// Starts `program` and returns its pid, after execve(2) has succeeded. After an error no process is left.
 pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     let arguments = c_strings(program.arguments.iter().map(OsStr::new))?;
     let environment = c_strings(program.environment.iter().map(OsStr::new))?;
     let mut actions = PosixSpawnFileActions::init()?;
     let mut lifted = Vec::new();
     for (source, target) in program.descriptors {
-        // Out of the way, or one duplication would overwrite the source of the next.
+        // Moved up first: otherwise one dup2 could overwrite the source of the next.
         let source = rustix::io::fcntl_dupfd_cloexec(source, ABOVE_TARGETS)?;
         actions.add_dup2(source.as_raw_fd(), *target)?;
         lifted.push(source);
@@ -55,8 +51,8 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
             | PosixSpawnFlags::from_bits_retain(SETSID.into_flag()),
     )?;
     attributes.set_sigmask(&program.blocked)?;
-    // musl's child makes a system call for each signal named here; glibc's makes one for each, and two for
-    // each that is not.
+    // musl's child makes one system call for each signal in this set. glibc's makes one for each signal in it, and two
+    // for each other signal.
     let ignored = if cfg!(target_env = "musl") { process::ignored_signals() } else { None };
     attributes.set_sigdefault(&to_reset(ignored))?;
     let pid = posix_spawn(program.path, &actions, &attributes, &arguments, &environment)?;
@@ -80,8 +76,8 @@ impl IntoFlag<i32> for i32 {
     }
 }
 
-/// The signals to reset. Handlers go with execve(2), so the `ignored` ones are enough; it is all of them if
-/// it is not known which, or if one of the real-time signals is among them, for which nix has no names.
+/// The signals to reset. execve(2) removes handlers, so only the `ignored` signals need it. All signals are reset if
+/// those are not known, or contain a real-time signal, for which nix has no name.
 fn to_reset(ignored: Option<u64>) -> SigSet {
     let is_ignored = |ignored: u64, number: i32| ignored >> (number - 1) & 1 == 1;
     match ignored.filter(|ignored| ignored >> (FIRST_REAL_TIME - 1) == 0) {

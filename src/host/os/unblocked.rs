@@ -1,6 +1,6 @@
-//! Writing to a stream whose reader may be slow, or may never read, without waiting for it longer than the
-//! caller wants. The flag `O_NONBLOCK` belongs to the open file, which others share, so it is never set on
-//! a stream that was inherited: the stream is opened again where that is possible.
+//! Writes to a stream whose reader may be slow or may never read, with a limit on the wait. `O_NONBLOCK` belongs to
+//! the open file, which other processes share, so it is never set on an inherited stream. Instead the stream is opened
+//! again if possible.
 
 use crate::host::os::process;
 use rustix::event::{PollFd, PollFlags};
@@ -11,36 +11,36 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// What a pipe that has any room takes at once (`PIPE_BUF` of pipe(7)).
+/// A pipe that poll(2) reports as writable takes this much at once (`PIPE_BUF` of pipe(7)).
 const PIPE_BUF: usize = 4096;
 
-/// A stream that [`Writer::write`] never waits for.
+/// A stream on which [`Writer::write`] never blocks.
 pub(crate) enum Writer {
-    /// A description of its own, non-blocking without an effect on anybody else's.
+    /// An open file of our own, so that `O_NONBLOCK` affects nobody else.
     Opened(OwnedFd),
-    /// A file shares its position with whoever else writes it, and never blocks.
+    /// A regular file, which never blocks. It is not opened again, because all writers share its position.
     File(Stream),
-    /// A socket cannot be opened again; a flag of each call makes it non-blocking.
+    /// A socket cannot be opened again, but send(2) has a flag against blocking.
     Socket(Stream),
-    /// It could not be opened again, for want of `/proc` or of permission. Written to in small pieces when
-    /// poll(2) says that there is room.
+    /// A stream that could not be opened again, without `/proc` or permission. It is written in small pieces when
+    /// poll(2) reports room.
     Shared(Stream),
 }
 
-/// The stream itself.
+/// An inherited stream.
 pub(crate) enum Stream {
     Duplicate(OwnedFd),
-    /// Standard output or standard error, which takes no further descriptor: there may be none left.
+    /// Standard output or standard error. It is not duplicated, because there may be no descriptor left.
     Standard(BorrowedFd<'static>),
 }
 
 impl Writer {
-    /// For standard output or standard error; `None` if it is closed.
+    /// A writer for standard output or standard error; `None` if it is closed.
     pub(crate) fn standard(stream: BorrowedFd<'static>) -> Option<Self> {
         Self::own(stream, || Ok(Stream::Standard(stream)))
     }
 
-    /// For another of this process's own streams; `None` if it is closed, or if there is no descriptor left.
+    /// A writer for another of this process's streams; `None` if it is closed, or if there is no descriptor left.
     pub(crate) fn of(stream: BorrowedFd<'_>) -> Option<Self> {
         Self::own(stream, || rustix::io::fcntl_dupfd_cloexec(stream, 0).map(Stream::Duplicate))
     }
@@ -50,10 +50,7 @@ impl Writer {
         Self::by(kind, &format!("/proc/self/fd/{}", stream.as_raw_fd()), keep).ok()
     }
 
-    /// For the stream at `path` below `/proc`, of which `duplicate` makes another descriptor.
-    ///
-    /// # Errors
-    /// It cannot be looked at, opened or duplicated.
+    /// A writer for the stream at `path` below `/proc`; `duplicate` makes another descriptor of it.
     pub(crate) fn at(
         path: &str,
         duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
@@ -85,7 +82,7 @@ impl Writer {
         }
     }
 
-    /// Writes what there is room for.
+    /// Writes as much as there is room for.
     ///
     /// # Errors
     /// write(2)'s; `EAGAIN` if there is no room at all.
@@ -110,8 +107,8 @@ impl Writer {
         }
     }
 
-    /// Writes all of `bytes`. Each time that there is no room it waits for some, until `patience` is used up,
-    /// from which it takes the time that it has waited.
+    /// Writes all of `bytes`. While there is no room it waits, at most for `patience`, and subtracts the time that it
+    /// has waited.
     ///
     /// # Errors
     /// write(2)'s; `EAGAIN` if the reader has taken too long. Part of `bytes` may have been written.
