@@ -38,7 +38,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "list" -d 'List the extensions, one per line: the id, a tab, the name'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "doctor" -d 'Check whether this host is set up for extensions, and print how to fix it'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "cleanup" -d 'Remove failed and dead extensions; with --stale-os, also those built for another OS or kernel'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "check" -d 'Find out, before it is shipped, what would go wrong with an extension'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "check" -d 'Find what would go wrong with an extension before it ships'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
@@ -95,12 +95,12 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l dry-run -d 'Print what would be removed, and remove nothing'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l verbose -d 'Also print the objects that are kept, with the reason (JSON always contains them)'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept what breaks this rule, everywhere or at and below PATH; may be repeated or a list' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the host that it is meant for' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'A label that the image will have, for what has none yet; may be repeated' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the host, as `uname -m` or images say it [default: the image\'s, else that of ROOT, else this machine\'s]' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print what was found' -r -f -a "text\t'For people'
-json\t'For programs; docs/check.md has the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept all findings of a rule, or those at and below PATH; can be repeated, or be a list' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the target host' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'Add a label that the image will have; can be repeated' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the target host, as `uname -m` or images name it [default: the one of the image, else of ROOT, else of this machine]' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print the report' -r -f -a "text\t'For people'
+json\t'For programs; docs/check.md lists the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l request-timeout -d 'The time limit of one request to the engine' -r

@@ -2,9 +2,9 @@
 //! are read. `manager::image_archive` has whole archives.
 
 use crate::check::rules::image_documents::{self, Configuration, INDEX, Manifest};
-use crate::check::rules::layer::{Member, What};
+use crate::check::rules::layer::{Member, MemberKind};
 use crate::check::rules::tar_header;
-use crate::check::rules::tree::{Content, Tree};
+use crate::check::rules::tree::{Content, FileTree};
 use crate::check::rules::unpack::Unpacking;
 use crate::fuzzing::{assert_one_line, assert_printable};
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub fn image_documents(bytes: &[u8]) {
     }
 }
 
-fn one_record((key, value): tar_header::Record<'_>) -> Vec<u8> {
+fn one_record((key, value): tar_header::PaxRecord<'_>) -> Vec<u8> {
     let rest = [b" ", key, b"=", value, b"\n"].concat();
     let mut len = rest.len() + 1;
     while len.to_string().len() + rest.len() != len {
@@ -64,37 +64,38 @@ pub fn layer(bytes: &[u8]) {
     for line in text.lines() {
         let mut parts = line.splitn(3, '\t');
         let mut next = || parts.next().unwrap_or_default().to_owned();
-        let (kind, name, target) = (next(), next(), next());
-        let what = match kind.as_str() {
-            "d" => What::Folder,
-            "l" => What::Link { target },
-            "h" => What::HardLink { target },
-            "c" => What::Device { whiteout: true },
-            "b" => What::Device { whiteout: false },
-            "p" => What::Fifo,
-            "g" => What::Global,
-            "x" => What::Unknown { flag: b'x' },
-            _ => What::File(Content::default()),
+        let (letter, name, target) = (next(), next(), next());
+        let kind = match letter.as_str() {
+            "d" => MemberKind::Directory,
+            "l" => MemberKind::Link { target },
+            "h" => MemberKind::HardLink { target },
+            "c" => MemberKind::Device { whiteout: true },
+            "b" => MemberKind::Device { whiteout: false },
+            "p" => MemberKind::Fifo,
+            "g" => MemberKind::Global,
+            "x" => MemberKind::Unknown { flag: b'x' },
+            _ => MemberKind::File(Content::default()),
         };
-        unpacking.add(Member { name, what, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
+        unpacking.add(Member { name, kind, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
     }
     let weight = unpacking.weight();
     let unpacked = unpacking.finish();
     for fault in &unpacked.faults {
-        assert_printable(&crate::model::text::cause::on_one_line(fault.why.to_string()));
+        assert_printable(&crate::model::text::cause::on_one_line(fault.kind.to_string()));
     }
-    let mut tree = Tree::default();
-    if weight < bytes.len() * 10_000 + 10_000 && tree.add_layer(unpacked.layer.clone()).is_ok() {
+    let mut tree = FileTree::default();
+    if weight < bytes.len() * 10_000 + 10_000 {
+        tree.add_layer(unpacked.layer.clone());
         let files = unpacked.layer.len();
         assert!(files <= tree.iter().count() + tree.whiteouts().len());
         for (path, _) in tree.iter() {
             let inside = |part: &str| !matches!(part, "" | "." | "..");
             assert!(path.split('/').all(inside), "{path:?}");
-            // What was unpacked lies in folders only, so that nothing lies behind a link.
-            let mut folder = path;
-            while let Some((parent, _)) = folder.rsplit_once('/') {
-                assert!(tree.at(parent).is_some_and(|entry| entry.is_folder()), "{path:?}");
-                folder = parent;
+            // What was unpacked lies in directories only, so that nothing lies behind a link.
+            let mut directory = path;
+            while let Some((parent, _)) = directory.rsplit_once('/') {
+                assert!(tree.at(parent).is_some_and(|entry| entry.is_directory()), "{path:?}");
+                directory = parent;
             }
         }
     }

@@ -4,7 +4,7 @@ use super::glob_grammar;
 use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::check::read::archive::{self, Archive};
 use crate::check::rules::rule::{Allowed, Rule};
-use crate::check::rules::{self, Subject, machine::Machine, report};
+use crate::check::rules::{self, Subject, machine::TargetMachine, report};
 use crate::model::container::deploy_record::{Heard, MountNamespace, Record, Step};
 use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::extension::glob::Glob;
@@ -229,7 +229,7 @@ pub fn deploy_record(bytes: &[u8]) {
 pub fn image_archive(bytes: &[u8]) {
     let subjects = match archive::read(bytes) {
         Ok(Archive::Images(images)) => {
-            let subject = |image: archive::Image| Subject {
+            let subject = |image: archive::ArchivedImage| Subject {
                 tree: image.tree,
                 layers: image.layers,
                 labels: Some(image.configuration.labels),
@@ -240,7 +240,7 @@ pub fn image_archive(bytes: &[u8]) {
         Ok(Archive::Export(tree, layers)) => vec![Subject { tree, layers, ..Subject::default() }],
         Err(error) => return assert_one_line(&error),
     };
-    let machine = Machine::new("x86_64", "this machine is x86_64");
+    let machine = TargetMachine::new("x86_64", "this machine is x86_64");
     let allowed = |rule: &Rule| Allowed { rule: *rule, path: None };
     let everything: Vec<Allowed> = Rule::ALL.iter().map(allowed).collect();
     for subject in subjects {

@@ -1,4 +1,4 @@
-//! The linter: `read` turns an image into values, `rules` judges them.
+//! The linter: `read` turns an input into values, `rules` decides about them.
 
 pub(crate) mod read;
 pub(crate) mod rules;

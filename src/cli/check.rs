@@ -1,38 +1,38 @@
 //! The command line of `balena-extension-manager check`.
 
-use crate::check::rules::machine::{self, Machine};
+use crate::check::rules::machine::{self, TargetMachine};
 use crate::check::rules::rule::{self, Allowed};
 use std::path::PathBuf;
 
-/// Find out, before it is shipped, what would go wrong with an extension.
+/// Find what would go wrong with an extension before it ships.
 ///
-/// It applies rules to the files and the labels of an image, the runtime's own decisions among them.
-/// docs/check.md explains every rule; --rules lists them.
+/// Applies rules to the files and the labels of an image. Some rules are the runtime's own decisions.
+/// --rules lists all rules, and docs/check.md explains them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The exit status is 0 if nothing was found but notes, 3 if the worst that was found is a warning, 4 if \
-it is an error, and 1 if something could not be read.")]
+Exit status: 0 if there are no findings but notes, 3 if the worst finding is a warning, 4 if it is an \
+error, 1 if something could not be read.")]
 pub(crate) struct Check {
-    /// A rootfs folder, an OCI bundle, an archive of `docker save` or `docker export` (- for standard
-    /// input), or the name of an image of the engine
+    /// A rootfs directory, an OCI bundle, an archive of `docker save` or `docker export` (- for standard
+    /// input), or the name of an image in the engine
     #[arg(value_name = "PATH|IMAGE", required_unless_present = "rules")]
     pub(crate) subject: Option<String>,
-    /// Accept what breaks this rule, everywhere or at and below PATH; may be repeated or a list
+    /// Accept all findings of a rule, or those at and below PATH; can be repeated, or be a list
     #[arg(long, value_name = "RULE[:PATH]", value_delimiter = ',', value_parser = allowed)]
     pub(crate) allow: Vec<Allowed>,
-    /// Compare with the root filesystem of the host that it is meant for
+    /// Compare with the root filesystem of the target host
     #[arg(long, value_name = "ROOT", value_hint = clap::ValueHint::DirPath)]
     pub(crate) against: Option<PathBuf>,
-    /// A label that the image will have, for what has none yet; may be repeated
+    /// Add a label that the image will have; can be repeated
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// The processor of the host, as `uname -m` or images say it [default: the image's, else that of
-    /// ROOT, else this machine's]
+    /// The processor of the target host, as `uname -m` or images name it [default: the one of the image,
+    /// else of ROOT, else of this machine]
     #[arg(long, value_name = "MACHINE", value_parser = machine)]
-    pub(crate) machine: Option<Machine>,
-    /// How to print what was found
+    pub(crate) machine: Option<TargetMachine>,
+    /// How to print the report
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    pub(crate) format: ReportFormat,
     /// List the rules
     #[arg(long)]
     pub(crate) rules: bool,
@@ -40,30 +40,30 @@ pub(crate) struct Check {
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum ReportFormat {
     /// For people
     #[default]
     Text,
-    /// For programs; docs/check.md has the fields
+    /// For programs; docs/check.md lists the fields
     Json,
 }
 
-fn allowed(text: &str) -> Result<Allowed, rule::Unknown> {
+fn allowed(text: &str) -> Result<Allowed, rule::UnknownRule> {
     Allowed::parse(text)
 }
 
-fn machine(name: &str) -> Result<Machine, machine::Unknown> {
-    Machine::parse(name)
+fn machine(name: &str) -> Result<TargetMachine, machine::UnknownMachine> {
+    TargetMachine::parse(name)
 }
 
-/// Why a label is none.
+/// A label that is not NAME=VALUE.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a label is NAME=VALUE, such as io.balena.image.class=overlay")]
-struct NoLabel;
+struct InvalidLabel;
 
-fn label(text: &str) -> Result<(String, String), NoLabel> {
-    let (name, value) = text.split_once('=').ok_or(NoLabel)?;
-    if name.is_empty() { Err(NoLabel) } else { Ok((name.to_owned(), value.to_owned())) }
+fn label(text: &str) -> Result<(String, String), InvalidLabel> {
+    let (name, value) = text.split_once('=').ok_or(InvalidLabel)?;
+    if name.is_empty() { Err(InvalidLabel) } else { Ok((name.to_owned(), value.to_owned())) }
 }
 
 #[cfg(test)]
@@ -72,13 +72,13 @@ mod tests {
     use clap::Parser as _;
 
     #[derive(Debug, clap::Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         check: Check,
     }
 
     fn parse(words: &[&str]) -> Result<Check, String> {
-        let line = Line::try_parse_from([&["check"], words].concat());
+        let line = CommandLine::try_parse_from([&["check"], words].concat());
         line.map(|line| line.check).map_err(|error| error.to_string())
     }
 
@@ -90,10 +90,10 @@ mod tests {
         let allowed = ["setuid", "owner:usr", "hook"].map(|text| Allowed::parse(text).unwrap());
         assert_eq!(check.allow, allowed);
         assert_eq!(check.labels, [("a".to_owned(), "b=c".to_owned())]);
-        assert_eq!(check.format, Format::Text);
-        assert!(parse(&["x", "--allow", "all"]).unwrap_err().contains("there is no rule"));
-        assert_eq!(parse(&["x", "--machine", "arm64"]).unwrap().machine.unwrap().name, "aarch64");
-        assert!(parse(&["x", "--machine", "arm46"]).unwrap_err().contains("there is no machine"));
+        assert_eq!(check.format, ReportFormat::Text);
+        assert!(parse(&["x", "--allow", "all"]).unwrap_err().contains("unknown rule"));
+        assert_eq!(parse(&["x", "--machine", "arm64"]).unwrap().machine.unwrap().name, "arm64");
+        assert!(parse(&["x", "--machine", "arm46"]).unwrap_err().contains("unknown machine"));
         assert!(parse(&["x", "--label", "a"]).unwrap_err().contains("NAME=VALUE"));
         assert!(parse(&[]).unwrap_err().contains("PATH|IMAGE"));
         assert!(parse(&["--rules"]).unwrap().rules);
@@ -102,5 +102,5 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    struct NoLabel;
+    struct InvalidLabel;
 }

@@ -1,13 +1,12 @@
-//! `check`: reads what is to be checked, and what of the host decides; the rules are in
-//! `check/rules`.
+//! `check`: reads the input, and what the rules need of the host; the rules are in `check/rules`.
 
-use crate::check::read::archive::{self, Archive};
-use crate::check::read::{folder, saved};
-use crate::check::rules::machine::Machine;
-use crate::check::rules::report::{self, Report};
+use crate::check::read::archive::{self, Archive, ArchivedImage};
+use crate::check::read::{directory, saved};
+use crate::check::rules::machine::TargetMachine;
+use crate::check::rules::report::{self, CheckReport};
 use crate::check::rules::rule::{Rule, Severity};
-use crate::check::rules::{self, Image, Origin, Subject, against};
-use crate::cli::check::{Check, Format};
+use crate::check::rules::{self, ImageConfig, InputKind, Subject, against};
+use crate::cli::check::{Check, ReportFormat};
 use crate::host::container::bundle;
 use crate::host::container::rootfs::{self, Rootfs};
 use crate::model::text::cause::chain;
@@ -19,44 +18,41 @@ use std::path::{Path, PathBuf};
 
 /// Why something could not be checked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("check {name:?}")]
+pub(crate) enum CheckError {
+    #[error("cannot check {name:?}")]
     Open { name: String, source: io::Error },
     #[error(
-        "check {name:?}: it is neither a folder nor a file, and as an image it cannot be had from the \
-         engine"
+        "cannot check {name:?}: it is neither a directory nor a file, and the engine does not provide it \
+         as an image"
     )]
     Nowhere { name: String, source: Box<dyn Cause> },
-    #[error("check the folder {name:?}")]
-    Folder { name: String, source: folder::Error },
-    #[error("check the bundle {name:?}")]
+    #[error("cannot check the directory {name:?}")]
+    Directory { name: String, source: directory::DirectoryError },
+    #[error("cannot check the bundle {name:?}")]
     Rootfs { name: String, source: rootfs::Error },
-    #[error("check {name:?}")]
-    Archive { name: String, source: archive::Error },
-    #[error("look at the host below {root:?} (--against)")]
-    Against { root: PathBuf, source: folder::Error },
-    #[error("print the report as JSON")]
+    #[error("cannot check {name:?}")]
+    Archive { name: String, source: archive::ArchiveError },
+    #[error("cannot read the host in {root:?} (--against)")]
+    Against { root: PathBuf, source: directory::DirectoryError },
+    #[error("cannot print the report as JSON")]
     Print { source: serde_json::Error },
 }
 
-/// What was found, as text.
-pub(crate) struct Answer {
+/// The report, ready to print.
+pub(crate) struct CheckOutput {
     pub(crate) text: String,
-    /// The worst that is not allowed.
+    /// The highest severity of the findings that are not allowed.
     pub(crate) worst: Option<Severity>,
 }
 
-/// Does what `request` asks. `engine` hands out an image of the engine as the archive that `docker
-/// save` makes; it is only called for what is no path.
-///
-/// # Errors
-/// Something could not be read, so that nothing can be said about it.
+/// Runs the command. `engine` exports an image of the engine as `docker save` does; it is called only if the
+/// argument is not a path.
 pub(crate) fn run<R: Read>(
     request: &Check,
     engine: impl FnOnce(&str) -> Result<R, Box<dyn Cause>>,
-) -> Result<Answer, Error> {
+) -> Result<CheckOutput, CheckError> {
     let Some(name) = request.subject.as_deref().filter(|_| !request.rules) else {
-        return Ok(Answer { text: list_of_rules(), worst: None });
+        return Ok(CheckOutput { text: list_of_rules(), worst: None });
     };
     let mut reports = Vec::new();
     for (mut subject, machine) in load(name, engine)? {
@@ -66,12 +62,14 @@ pub(crate) fn run<R: Read>(
         }
         reports.push(judge(&subject, machine, request)?);
     }
-    let worst = reports.iter().filter_map(Report::worst).max();
+    let worst = reports.iter().filter_map(CheckReport::worst).max();
     let text = match request.format {
-        Format::Text => reports.iter().map(Report::text).collect(),
-        Format::Json => report::json(&reports).map_err(|source| Error::Print { source })?,
+        ReportFormat::Text => reports.iter().map(CheckReport::text).collect(),
+        ReportFormat::Json => {
+            report::json(&reports).map_err(|source| CheckError::Print { source })?
+        }
     };
-    Ok(Answer { text, worst })
+    Ok(CheckOutput { text, worst })
 }
 
 fn list_of_rules() -> String {
@@ -84,14 +82,14 @@ fn list_of_rules() -> String {
     text
 }
 
-/// A subject, and the machine that it says it is for.
-type Loaded = (Subject, Option<Machine>);
+/// An input, and the machine that it names.
+type Input = (Subject, Option<TargetMachine>);
 
 fn load<R: Read>(
     name: &str,
     engine: impl FnOnce(&str) -> Result<R, Box<dyn Cause>>,
-) -> Result<Vec<Loaded>, Error> {
-    let opening = |source| Error::Open { name: name.to_owned(), source };
+) -> Result<Vec<Input>, CheckError> {
+    let opening = |source| CheckError::Open { name: name.to_owned(), source };
     if name == "-" {
         return load_archive(name, io::stdin().lock());
     }
@@ -99,18 +97,18 @@ fn load<R: Read>(
         Ok(found) if found.is_dir() => {
             if saved::is_saved_image(Path::new(name)).map_err(opening)? {
                 let images = saved::read(Path::new(name));
-                let failed = |source| Error::Archive { name: name.to_owned(), source };
+                let failed = |source| CheckError::Archive { name: name.to_owned(), source };
                 return Ok(of_images(name, images.map_err(failed)?));
             }
             let is_bundle = Path::new(name).join("config.json").exists();
-            let subject = if is_bundle { load_bundle(name) } else { load_folder(name) };
+            let subject = if is_bundle { load_bundle(name) } else { load_directory(name) };
             Ok(vec![(subject?, None)])
         }
         Ok(_) => load_archive(name, File::open(name).map_err(opening)?),
-        // What has no path of its own may be the name of an image, such as registry/name:tag.
+        // Anything else may be the name of an image, such as registry/name:tag.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_path(name) => {
-            let reader =
-                engine(name).map_err(|source| Error::Nowhere { name: name.to_owned(), source })?;
+            let reader = engine(name)
+                .map_err(|source| CheckError::Nowhere { name: name.to_owned(), source })?;
             load_archive(name, reader)
         }
         Err(source) => Err(opening(source)),
@@ -122,22 +120,22 @@ fn is_path(name: &str) -> bool {
         || [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
 }
 
-fn load_folder(name: &str) -> Result<Subject, Error> {
-    let tree = folder::load(Path::new(name))
-        .map_err(|source| Error::Folder { name: name.to_owned(), source })?;
+fn load_directory(name: &str) -> Result<Subject, CheckError> {
+    let tree = directory::load(Path::new(name))
+        .map_err(|source| CheckError::Directory { name: name.to_owned(), source })?;
     Ok(Subject { name: name.to_owned(), tree, ..Subject::default() })
 }
 
-/// What the runtime would refuse in `config.json` is a finding; only what cannot be read is an error.
-fn load_bundle(name: &str) -> Result<Subject, Error> {
-    let empty = Subject { name: name.to_owned(), origin: Origin::Bundle, ..Subject::default() };
+/// A `config.json` that the runtime would refuse is a finding; one that cannot be read is an error.
+fn load_bundle(name: &str) -> Result<Subject, CheckError> {
+    let empty = Subject { name: name.to_owned(), input: InputKind::Bundle, ..Subject::default() };
     let bundle = match bundle::load(Some(Path::new(name))) {
         Ok(bundle) => bundle,
         Err(error @ bundle::Error::Invalid { .. }) => {
             return Ok(Subject { refusal: Some(chain(&error)), ..empty });
         }
         Err(error) => {
-            return Err(Error::Open {
+            return Err(CheckError::Open {
                 name: name.to_owned(),
                 source: io::Error::other(chain(&error)),
             });
@@ -147,46 +145,47 @@ fn load_bundle(name: &str) -> Result<Subject, Error> {
     let subject = Subject { labels, mounts: bundle.spec.mounts.clone(), ..empty };
     match Rootfs::open(&bundle.path, &bundle.spec.root_path) {
         Ok(rootfs) => {
-            let tree = folder::load(Path::new(rootfs.path()))
-                .map_err(|source| Error::Folder { name: rootfs.path().to_owned(), source })?;
+            let tree = directory::load(Path::new(rootfs.path())).map_err(|source| {
+                CheckError::Directory { name: rootfs.path().to_owned(), source }
+            })?;
             Ok(Subject { tree, ..subject })
         }
         Err(error @ rootfs::Error::Escapes { .. }) => {
             Ok(Subject { refusal: Some(chain(&error)), ..subject })
         }
-        Err(source) => Err(Error::Rootfs { name: name.to_owned(), source }),
+        Err(source) => Err(CheckError::Rootfs { name: name.to_owned(), source }),
     }
 }
 
-fn load_archive(name: &str, reader: impl Read) -> Result<Vec<Loaded>, Error> {
-    let archive =
-        archive::read(reader).map_err(|source| Error::Archive { name: name.to_owned(), source })?;
+fn load_archive(name: &str, reader: impl Read) -> Result<Vec<Input>, CheckError> {
+    let archive = archive::read(reader)
+        .map_err(|source| CheckError::Archive { name: name.to_owned(), source })?;
     let images = match archive {
         Archive::Images(images) => images,
         Archive::Export(tree, layers) => {
-            let (name, origin) = (name.to_owned(), Origin::Export);
-            let subject = Subject { name, origin, tree, layers, ..Subject::default() };
+            let (name, input) = (name.to_owned(), InputKind::Export);
+            let subject = Subject { name, input, tree, layers, ..Subject::default() };
             return Ok(vec![(subject, None)]);
         }
     };
     Ok(of_images(name, images))
 }
 
-fn of_images(name: &str, images: Vec<archive::Image>) -> Vec<Loaded> {
-    let one = |image: archive::Image| {
+fn of_images(name: &str, images: Vec<ArchivedImage>) -> Vec<Input> {
+    let one = |image: ArchivedImage| {
         let configuration = image.configuration;
         let name = match image.name {
             Some(own) if own != name => format!("{name}: {own}"),
             Some(_) | None => name.to_owned(),
         };
-        let machine = configuration.architecture.as_deref().map(Machine::of_image);
+        let machine = configuration.architecture.as_deref().map(TargetMachine::of_image);
         let subject = Subject {
             name,
-            origin: Origin::Image,
+            input: InputKind::Image,
             tree: image.tree,
             layers: image.layers,
             labels: Some(configuration.labels),
-            image: Some(Image {
+            image: Some(ImageConfig {
                 has_command: configuration.has_command,
                 has_health_check: configuration.has_health_check,
             }),
@@ -197,11 +196,15 @@ fn of_images(name: &str, images: Vec<archive::Image>) -> Vec<Loaded> {
     images.into_iter().map(one).collect()
 }
 
-fn judge(subject: &Subject, own: Option<Machine>, request: &Check) -> Result<Report, Error> {
+fn judge(
+    subject: &Subject,
+    own: Option<TargetMachine>,
+    request: &Check,
+) -> Result<CheckReport, CheckError> {
     let root = request.against.as_deref();
     let look = |root: &Path| {
-        folder::look(root, &against::wanted_of_host(&subject.tree))
-            .map_err(|source| Error::Against { root: root.to_owned(), source })
+        directory::look(root, &against::paths_on_host(&subject.tree))
+            .map_err(|source| CheckError::Against { root: root.to_owned(), source })
     };
     let host = root.map(look).transpose()?;
     let machine = match &request.machine {
@@ -211,21 +214,21 @@ fn judge(subject: &Subject, own: Option<Machine>, request: &Check) -> Result<Rep
     Ok(rules::check(subject, host.as_ref(), Some(&machine), &request.allow))
 }
 
-fn machine_of(root: &Path) -> Option<Machine> {
-    let name = folder::machine(root)?;
-    Some(Machine::new(name, format!("the host below {} is {name}", root.display())))
+fn machine_of(root: &Path) -> Option<TargetMachine> {
+    let name = directory::machine(root)?;
+    Some(TargetMachine::new(name, format!("the host in {} is {name}", root.display())))
 }
 
-fn this_machine() -> Machine {
-    let name = folder::own_machine();
-    let why = format!("this machine is {name} (--machine names another)");
-    Machine::new(&name, why)
+fn this_machine() -> TargetMachine {
+    let name = directory::own_machine();
+    let why = format!("this machine is {name} (to choose another: --machine)");
+    TargetMachine::new(&name, why)
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Error {
-        Open { name, source }, Nowhere { name, source }, Folder { name, source },
+    enum CheckError {
+        Open { name, source }, Nowhere { name, source }, Directory { name, source },
         Rootfs { name, source }, Archive { name, source }, Against { root, source },
         Print { source },
     }

@@ -7,8 +7,8 @@ use super::{Failure, print, print_json};
 use crate::cli::manager::{CleanupArguments, OutputFormat};
 use crate::host::os::log::Log;
 use crate::model::engine::cleanup::{Decision, Fate, Object, Plan};
-use crate::model::text::bytes;
 use crate::model::text::cause::on_one_line;
+use crate::model::text::cut;
 use crate::model::text::short_id::short_id;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -120,7 +120,7 @@ impl<'a> CleanupReport<'a> {
             let ObjectRow { object, detail, error, .. } = row;
             let (kind, id) = (object.kind.to_string(), short_id(&object.id));
             let name = on_one_line(object.name.as_str());
-            let size = object.bytes.map(bytes::shown).unwrap_or_default();
+            let size = object.bytes.map(cut::size).unwrap_or_default();
             let error = error.map(|error| format!(" ({})", on_one_line(error)));
             let error = error.unwrap_or_default();
             let _ = writeln!(
@@ -137,7 +137,7 @@ impl<'a> CleanupReport<'a> {
             false => ("removed", "freed"),
         };
         let (removed, all_failed) = (remove - failed - not_tried, failed + not_tried + undecided);
-        let bytes = bytes::shown(bytes);
+        let bytes = cut::size(bytes);
         let _ =
             writeln!(table, "{removed} {verb}, {keep} kept, {all_failed} failed; {bytes} {freed}");
         table

@@ -119,7 +119,7 @@ enum Failure {
     #[error("{why}")]
     Records { why: String },
     #[error(transparent)]
-    Check(#[from] check::Error),
+    Check(#[from] check::CheckError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
     #[error("cannot prepare for signals")]

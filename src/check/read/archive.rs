@@ -1,160 +1,144 @@
-//! Reads an archive in one pass, from a file or from an engine: an image as `docker save`, its likes
-//! or an OCI layout have it, or the files of a container as `docker export` has them. Which of them it
-//! is, and what of it is a layer, shows at its end, where the manifest may be; so whatever looks like a
-//! layer is unpacked as it comes by. `assemble.rs` makes images of that.
+//! Reads an archive in one pass, from a file or from an engine: an image as `docker save` and similar
+//! commands write it, an OCI layout, or the files of a container as `docker export` writes them. Which of
+//! these it is shows only at the end, where the manifest may be, so everything that looks like a layer is
+//! unpacked on the way. `assemble.rs` builds the images from that.
 
-use crate::check::read::tar_stream::{self, Budget, Compression, Ended, Item, each_entry};
-use crate::check::read::{ENTRIES_MAX, Names, WHOLE_MAX, pieces, probe, read_head};
+use crate::check::read::tar_stream::{
+    self, ArchiveEnd, Compression, TarEntry, TarError, each_entry,
+};
+use crate::check::read::{
+    Budget, ENTRIES_MAX, Hashed, Names, WHOLE_MAX, probe, read_head, skip_to_end,
+};
 use crate::check::rules::content::HEAD_LEN;
 use crate::check::rules::image_documents::{self, Configuration};
-use crate::check::rules::layer::{LayerFacts, Member, Unpacked, What, Why};
-use crate::check::rules::tree::{Content, TooMuch, Tree, WEIGHT_MAX, join, split};
+use crate::check::rules::layer::{FaultKind, LayerFacts, Member, MemberKind, Unpacked};
+use crate::check::rules::tree::{Content, FileTree, TooMuch, WEIGHT_MAX, join, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
+use crate::model::text::cause::chain;
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::Read;
 
-/// The longest document that is kept, and how much all of them may take.
+/// The longest JSON document, and the most bytes that all documents may have.
 pub(super) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
-/// How many images one archive may have. What they have together is bounded by its weight: a manifest
-/// of a few bytes may name the same large layer any number of times.
 pub(super) const IMAGES_MAX: usize = 256;
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Debug)]
 pub(crate) enum Archive {
-    Images(Vec<Image>),
+    Images(Vec<ArchivedImage>),
     /// The files of a container.
-    Export(Tree, LayerFacts),
+    Export(FileTree, LayerFacts),
 }
 
-/// One image of an archive, its layers put on top of each other.
+/// One image of an archive, with its layers merged.
 #[derive(Debug)]
-pub(crate) struct Image {
+pub(crate) struct ArchivedImage {
     pub(crate) name: Option<String>,
     pub(crate) configuration: Configuration,
-    pub(crate) tree: Tree,
+    pub(crate) tree: FileTree,
     pub(crate) layers: LayerFacts,
 }
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub(crate) enum ArchiveError {
     #[error(transparent)]
-    Stream(#[from] tar_stream::Error),
-    #[error("its layer {name}")]
-    Layer { name: String, source: tar_stream::Error },
-    #[error("it has more than {ENTRIES_MAX} files: is it an extension?")]
+    Stream(#[from] TarError),
+    #[error("cannot read the layer {name}")]
+    Layer { name: String, source: TarError },
+    #[error("more than {ENTRIES_MAX} files: is it an extension?")]
     TooMany,
-    #[error("its document {name} is too long ({DOCUMENT_MAX} bytes is the most)")]
+    #[error("the document {name} is longer than {DOCUMENT_MAX} bytes")]
     DocumentTooLong { name: String },
-    #[error("it has more than {IMAGES_MAX} images: check some at a time")]
+    #[error("more than {IMAGES_MAX} images: save fewer at a time")]
     TooManyImages,
-    #[error("its images have too many files together: check some at a time")]
-    TooMuchTogether,
-    #[error("it has layers but no manifest: it is not complete")]
+    #[error("the archive has layers but no manifest: it is incomplete")]
     NoManifest,
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
     #[error(transparent)]
-    Invalid(#[from] image_documents::Invalid),
+    Invalid(#[from] image_documents::InvalidDocument),
 }
 
-/// A layer that was met on the way.
+/// A layer, before it is known which image it belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct ReadLayer {
     pub(super) unpacked: Unpacked,
-    /// Of its bytes as they are without compression.
+    /// The hash of its bytes without compression.
     pub(super) diff_id: [u8; 32],
-    /// Of its bytes as they are in the archive.
+    /// The hash of its bytes as they are in the archive.
     pub(super) digest: [u8; 32],
     pub(super) is_zstd: bool,
 }
 
 impl ReadLayer {
-    /// One of no bytes at all.
+    /// A layer of no bytes.
     pub(super) fn empty() -> Self {
         let hash: [u8; 32] = Sha256::digest([]).into();
         Self { unpacked: Unpacked::default(), diff_id: hash, digest: hash, is_zstd: false }
     }
 }
 
-/// Everything that was met on the way, by its path without a leading slash.
+/// Everything that was found in an archive, by its path without a leading slash.
 #[derive(Default)]
 pub(super) struct Pass {
-    /// All that is in the archive, as if it were an export.
+    /// All entries, unpacked as if the archive were an export.
     pub(super) files: Unpacking,
-    pub(super) layers: BTreeMap<String, Result<ReadLayer, tar_stream::Error>>,
+    pub(super) layers: BTreeMap<String, Result<ReadLayer, TarError>>,
     pub(super) documents: BTreeMap<String, Vec<u8>>,
     /// Files of no bytes, which may be layers as well.
     pub(super) empty: BTreeSet<String>,
-    /// Names of what may be documents, but for their length.
+    /// Files that may be documents, but are too long.
     pub(super) too_long: BTreeSet<String>,
-    /// `docker save` writes a layer that two images share once, and links to it.
+    /// `docker save` writes a layer that two images share once, and a link to it.
     pub(super) links: BTreeMap<String, String>,
     entries: usize,
-    /// Of the layers that are read.
+    /// The memory of the unpacked layers, about.
     weight: usize,
     document_len: u64,
 }
 
 /// Reads an archive to its end.
-///
-/// # Errors
-/// What is wrong with it; nothing of it is used then.
-pub(crate) fn read(mut reader: impl Read) -> Result<Archive, Error> {
+pub(crate) fn read(mut reader: impl Read) -> Result<Archive, ArchiveError> {
     let budget = Budget::new();
     let mut pass = Pass::default();
-    let ended = each_entry(&mut reader, &budget, &mut |item| pass.take_in(item, &budget))?;
-    if ended.len == 0 {
-        return Err(tar_stream::Error::NotTar.into());
+    let end = each_entry(&mut reader, &budget, &mut |entry| pass.take_in(entry, &budget))?;
+    if end.is_empty {
+        return Err(TarError::NotTar.into());
     }
-    pass.finish(&ended)
-}
-
-/// Hashes what is read.
-struct Hashed<R> {
-    inner: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.inner.read(buffer)?;
-        self.hash.update(buffer.get(..len).unwrap_or_default());
-        Ok(len)
-    }
+    pass.finish(&end)
 }
 
 fn may_be_document(head: &[u8]) -> bool {
-    let json = head.iter().find(|byte| !byte.is_ascii_whitespace());
-    matches!(json, Some(b'{' | b'['))
+    let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, Some(b'{' | b'['))
 }
 
 impl Pass {
-    fn take_in(&mut self, item: Item<'_>, budget: &Budget) -> Result<(), Error> {
+    fn take_in(&mut self, entry: TarEntry<'_>, budget: &Budget) -> Result<(), ArchiveError> {
         self.count(self.files.weight())?;
-        let Item { mut member, size, content } = item;
+        let TarEntry { mut member, size, content } = entry;
         let name = from_root(&member.name);
-        match &mut member.what {
-            What::File(found) => *found = self.file(&name, size, content, budget)?,
-            What::Link { target } => self.link(&name, target),
-            What::HardLink { target } => {
+        match &mut member.kind {
+            MemberKind::File(found) => *found = self.read_file(&name, size, content, budget)?,
+            MemberKind::Link { target } => self.add_link(&name, target),
+            MemberKind::HardLink { target } => {
                 self.links.insert(name, from_root(target));
             }
-            What::Folder
-            | What::Device { .. }
-            | What::Fifo
-            | What::Global
-            | What::Unknown { .. } => {}
+            MemberKind::Directory
+            | MemberKind::Device { .. }
+            | MemberKind::Fifo
+            | MemberKind::Global
+            | MemberKind::Unknown { .. } => {}
         }
         self.files.add(member);
         Ok(())
     }
 
-    /// Keeps a link beside the layers.
-    pub(super) fn link(&mut self, name: &str, target: &str) {
+    pub(super) fn add_link(&mut self, name: &str, target: &str) {
         let target = match target.starts_with('/') {
             true => from_root(target),
             false => from_root(&join(split(name).0, target)),
@@ -162,109 +146,103 @@ impl Pass {
         self.links.insert(name.to_owned(), target);
     }
 
-    /// Looks at one file of a folder that is not an archive, so that nobody counts what is read of it.
-    pub(super) fn file_beside(
+    /// Reads a file of a directory that holds a saved image.
+    pub(super) fn add_file(
         &mut self,
         name: &str,
         size: u64,
-        file: &mut dyn Read,
+        file: impl Read,
         budget: &Budget,
-    ) -> Result<(), Error> {
-        let mut counted = budget.counted(file);
-        let content = self.file(name, size, &mut counted, budget)?;
-        let name = name.to_owned();
-        let what = What::File(content);
-        self.files.add(Member { name, what, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
+    ) -> Result<(), ArchiveError> {
+        let content = self.read_file(name, size, &mut budget.counted(file), budget)?;
+        let (name, kind) = (name.to_owned(), MemberKind::File(content));
+        self.files.add(Member { name, kind, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
         Ok(())
     }
 
-    /// Looks at one file of the archive, whose name need not say what it is.
-    fn file(
+    /// Reads a file. Its name need not say whether it is a layer or a document.
+    fn read_file(
         &mut self,
         name: &str,
         size: u64,
         content: &mut dyn Read,
         budget: &Budget,
-    ) -> Result<Content, Error> {
-        let head = read_head(content, HEAD_LEN).map_err(tar_stream::Error::Read)?;
+    ) -> Result<Content, ArchiveError> {
+        let head = read_head(content, HEAD_LEN).map_err(TarError::Read)?;
         if size == 0 {
             self.empty.insert(name.to_owned());
         }
-        if may_be_document(&head) {
-            let bytes = self.document(name, size, &head, content)?;
-            let mut whole = bytes.chain(content);
-            return Ok(probe(name, size, Names::Any, &mut whole).map_err(tar_stream::Error::Read)?);
-        }
-        if tar_stream::may_be_archive(&head) {
-            return self.layer(name, size, &head, content, budget);
-        }
-        let mut whole = head.chain(content);
-        Ok(probe(name, size, Names::Any, &mut whole).map_err(tar_stream::Error::Read)?)
+        let read = if may_be_document(&head) {
+            self.read_document(name, size, &head, content)?
+        } else if tar_stream::may_be_archive(&head) {
+            return self.read_layer(name, size, &head, content, budget);
+        } else {
+            head.as_slice().into()
+        };
+        let mut whole = read.chain(content);
+        Ok(probe(name, size, Names::Any, &mut whole).map_err(TarError::Read)?)
     }
 
-    /// `weight` is that of the layer that is being read.
-    pub(super) fn count(&mut self, weight: usize) -> Result<(), Error> {
+    /// Counts an entry. `weight` is that of the layer that is being unpacked.
+    pub(super) fn count(&mut self, weight: usize) -> Result<(), ArchiveError> {
         self.entries += 1;
         if self.entries > ENTRIES_MAX {
-            return Err(Error::TooMany);
+            return Err(ArchiveError::TooMany);
         }
         if self.weight.saturating_add(weight) > WEIGHT_MAX { Err(TooMuch.into()) } else { Ok(()) }
     }
 
-    /// Keeps a document. Returns as much of it as was read.
-    fn document<'a>(
+    /// Keeps a document. Returns the bytes that were read.
+    fn read_document<'a>(
         &mut self,
         name: &str,
         size: u64,
         head: &'a [u8],
         content: &mut dyn Read,
-    ) -> Result<std::borrow::Cow<'a, [u8]>, Error> {
+    ) -> Result<Cow<'a, [u8]>, ArchiveError> {
         let all = self.document_len + size;
         if size > DOCUMENT_MAX || all > DOCUMENTS_MAX {
             self.too_long.insert(name.to_owned());
             return Ok(head.into());
         }
         let mut bytes = head.to_vec();
-        let mut rest = content.take(DOCUMENT_MAX);
-        rest.read_to_end(&mut bytes).map_err(tar_stream::Error::Read)?;
+        content.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(TarError::Read)?;
         self.document_len = all;
         self.documents.insert(name.to_owned(), bytes.clone());
         Ok(bytes.into())
     }
 
-    /// Unpacks what may be a layer. If it is none, that matters only if a manifest names it.
-    fn layer(
+    /// Unpacks a file that may be a layer. A failure matters only if a manifest names the file.
+    fn read_layer(
         &mut self,
         name: &str,
         size: u64,
         head: &[u8],
         content: &mut dyn Read,
         budget: &Budget,
-    ) -> Result<Content, Error> {
+    ) -> Result<Content, ArchiveError> {
         let mut unpacking = Unpacking::default();
-        let mut reader = Hashed { inner: head.chain(content), hash: Sha256::new() };
-        let read = each_entry(&mut reader, budget, &mut |mut item| {
+        let mut reader = Hashed::new(head.chain(content));
+        let read = each_entry(&mut reader, budget, &mut |mut entry| {
             self.count(unpacking.weight())?;
-            if let What::File(found) = &mut item.member.what {
-                let path = from_root(&item.member.name);
-                *found = probe(&path, item.size, Names::Any, &mut item.content)
-                    .map_err(tar_stream::Error::Read)?;
+            if let MemberKind::File(found) = &mut entry.member.kind {
+                let path = from_root(&entry.member.name);
+                *found = probe(&path, entry.size, Names::Any, &mut entry.content)
+                    .map_err(TarError::Read)?;
             }
-            unpacking.add(item.member);
+            unpacking.add(entry.member);
             Ok(())
         });
-        pieces(&mut reader, &mut |_| ()).map_err(tar_stream::Error::Read)?;
+        skip_to_end(&mut reader).map_err(TarError::Read)?;
         let digest = reader.hash.finalize().into();
         self.weight += unpacking.weight();
         let read = match read {
-            Ok(Ended { sha256, compression, .. }) => Ok((sha256, compression)),
-            // It is known of it that no engine unpacks it.
-            Err(Error::Stream(error)) if error.is_damage() => {
-                let why = crate::model::text::cause::chain(&error);
-                unpacking.fault("", Why::Unreadable(why));
+            Ok(ArchiveEnd { sha256, compression, .. }) => Ok((sha256, compression)),
+            Err(ArchiveError::Stream(error)) if error.is_damage() => {
+                unpacking.add_fault("", FaultKind::Unreadable(chain(&error)));
                 Ok(([0; 32], Compression::None))
             }
-            Err(Error::Stream(error)) => Err(error),
+            Err(ArchiveError::Stream(error)) => Err(error),
             Err(error) => return Err(error),
         };
         let layer = read.map(|(diff_id, compression)| ReadLayer {
@@ -274,7 +252,7 @@ impl Pass {
             is_zstd: compression == Compression::Zstd,
         });
         self.layers.insert(name.to_owned(), layer);
-        // As what it is in an export, it is known by its first bytes and its hash.
+        // In an export, the same file is an ordinary one.
         let sha256 = (size <= WHOLE_MAX).then_some(digest);
         Ok(Content { size, sha256, ..Content::of_head(head) })
     }
@@ -286,8 +264,8 @@ mod tests;
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Error {
+    enum ArchiveError {
         Stream(..), Layer { name, source }, TooMany, DocumentTooLong { name }, TooManyImages,
-        TooMuchTogether, NoManifest, TooMuch(..), Invalid(..),
+        NoManifest, TooMuch(..), Invalid(..),
     }
 }

@@ -1,61 +1,63 @@
-//! Makes images of what one pass over an archive, or over a folder that holds a saved image, has found.
+//! Builds images from the layers and documents that were found in an archive, or in a directory that
+//! holds a saved image.
 
-use crate::check::read::archive::{Archive, Error, IMAGES_MAX, Image, Pass, ReadLayer};
-use crate::check::read::tar_stream::{self, Ended};
-use crate::check::rules::image_documents::{
-    self, Configuration, INDEX, Invalid, MANIFEST, Manifest,
+use crate::check::read::archive::{
+    Archive, ArchiveError, ArchivedImage, IMAGES_MAX, Pass, ReadLayer,
 };
-use crate::check::rules::layer::{LayerFacts, Why};
-use crate::check::rules::tree::{Tree, WEIGHT_MAX, split};
+use crate::check::read::tar_stream::{ArchiveEnd, TarError};
+use crate::check::rules::hex;
+use crate::check::rules::image_documents::{
+    self, Configuration, INDEX, InvalidDocument, MANIFEST, Manifest,
+};
+use crate::check::rules::layer::LayerFacts;
+use crate::check::rules::tree::{FileTree, TooMuch, WEIGHT_MAX, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-/// How many links are followed from the name of a layer to its bytes.
+/// The most links that are followed from the name of a layer to its bytes.
 const LINKS_MAX: usize = 40;
 
-/// Whether archives of images have layers of this name, whoever writes them.
+/// Whether archives of images usually have layers of this name.
 fn is_usual_for_a_layer(name: &str) -> bool {
     let file = split(name).1;
-    let beside =
+    let is_beside =
         !name.contains('/') && [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end));
-    beside || name.starts_with("blobs/") || file == "layer.tar" && name.matches('/').count() < 2
+    is_beside || name.starts_with("blobs/") || file == "layer.tar" && name.matches('/').count() < 2
 }
 
-/// Whether an archive of images has a file of this name, beside or in place of a manifest.
-fn is_of_images(name: &str) -> bool {
+/// Whether archives of images usually have a file of this name.
+fn is_usual_for_an_image(name: &str) -> bool {
     let known = ["json", "VERSION", "layer.tar", "repositories", "oci-layout"];
     is_usual_for_a_layer(name) || known.contains(&split(name).1) || name.ends_with(".json")
 }
 
 impl Pass {
-    /// Decides what it is.
-    pub(super) fn finish(mut self, ended: &Ended) -> Result<Archive, Error> {
-        match self.manifests() {
-            Some(Ok(manifests)) => self.images(manifests).map(Archive::Images),
-            Some(Err(error)) => Err(error),
-            None => {
-                let mut facts =
-                    LayerFacts { may_be_cut_off: !ended.is_marked, ..Default::default() };
-                let layer = facts.add(None, self.files.finish());
-                let mut tree = Tree::default();
-                tree.add_layer(layer)?;
-                Ok(Archive::Export(tree, facts))
-            }
+    /// Decides what the archive is.
+    pub(super) fn finish(mut self, end: &ArchiveEnd) -> Result<Archive, ArchiveError> {
+        if let Some(manifests) = self.manifests() {
+            return self.images(manifests?).map(Archive::Images);
         }
+        let mut facts = LayerFacts { may_be_cut_off: !end.is_marked, ..Default::default() };
+        let mut tree = FileTree::default();
+        tree.add_layer(facts.add(None, self.files.finish()));
+        Ok(Archive::Export(tree, facts))
     }
 
-    /// What the manifest lists; `None` if there is none, and nothing looks as if there should be one.
-    pub(super) fn manifests(&self) -> Option<Result<Vec<Manifest>, Error>> {
-        let looks_so = || {
-            let is_layer = |name: &String| is_usual_for_a_layer(name);
-            self.layers.iter().any(|(name, layer)| is_layer(name) && is_unpacked(layer))
-                && self.files.paths().all(is_of_images)
+    /// Reads the manifest. `None` if there is none and the archive does not look like an image either.
+    pub(super) fn manifests(&self) -> Option<Result<Vec<Manifest>, ArchiveError>> {
+        let looks_like_an_image = || {
+            let is_layer = |(name, layer): (&String, &Result<ReadLayer, TarError>)| {
+                is_usual_for_a_layer(name)
+                    && layer.as_ref().is_ok_and(|layer| !layer.unpacked.is_unreadable())
+            };
+            self.layers.iter().any(is_layer) && self.files.paths().all(is_usual_for_an_image)
         };
         let found =
             match self.documents.get(MANIFEST).map(|bytes| image_documents::manifests(bytes)) {
-                None | Some(Err(Invalid::NoManifest)) if self.documents.contains_key(INDEX) => {
+                None | Some(Err(InvalidDocument::NoManifest))
+                    if self.documents.contains_key(INDEX) =>
+                {
                     Some(image_documents::manifests_of_layout(&self.documents))
                 }
                 found => found,
@@ -63,37 +65,31 @@ impl Pass {
         match found {
             Some(Ok(manifests)) => Some(Ok(manifests)),
             // A container may have files of these names.
-            Some(Err(Invalid::NoManifest)) if !looks_so() => None,
+            None | Some(Err(InvalidDocument::NoManifest)) if !looks_like_an_image() => None,
             Some(Err(error)) => Some(Err(error.into())),
-            None if looks_so() => Some(Err(
+            None => Some(Err(
                 match [MANIFEST, INDEX].iter().find(|name| self.too_long.contains(**name)) {
-                    Some(name) => Error::DocumentTooLong { name: (*name).to_owned() },
-                    None => Error::NoManifest,
+                    Some(name) => ArchiveError::DocumentTooLong { name: (*name).to_owned() },
+                    None => ArchiveError::NoManifest,
                 },
             )),
-            None => None,
         }
     }
 
-    pub(super) fn images(&mut self, manifests: Vec<Manifest>) -> Result<Vec<Image>, Error> {
+    pub(super) fn images(
+        &mut self,
+        manifests: Vec<Manifest>,
+    ) -> Result<Vec<ArchivedImage>, ArchiveError> {
         if manifests.len() > IMAGES_MAX {
-            return Err(Error::TooManyImages);
+            return Err(ArchiveError::TooManyImages);
         }
         let mut uses: BTreeMap<String, usize> = BTreeMap::new();
         for name in manifests.iter().flat_map(|manifest| &manifest.layers) {
             *uses.entry(self.real_name(name)).or_default() += 1;
         }
-        let mut images = Vec::new();
+        // A manifest of a few bytes can name the same large layer any number of times.
         let mut weight = 0;
-        for manifest in manifests {
-            let image = self.image(manifest, &mut uses)?;
-            weight += image.tree.weight();
-            if weight > WEIGHT_MAX {
-                return Err(Error::TooMuchTogether);
-            }
-            images.push(image);
-        }
-        Ok(images)
+        manifests.into_iter().map(|manifest| self.image(manifest, &mut uses, &mut weight)).collect()
     }
 
     /// The name under which a part was read.
@@ -112,58 +108,63 @@ impl Pass {
         &mut self,
         manifest: Manifest,
         uses: &mut BTreeMap<String, usize>,
-    ) -> Result<Image, Error> {
+        weight: &mut usize,
+    ) -> Result<ArchivedImage, ArchiveError> {
         let name = self.real_name(&manifest.config);
         let bytes = self.documents.get(&name).ok_or_else(|| self.missing(&manifest.config))?;
         let configuration = Configuration::parse(bytes, &manifest.config)?;
         let mut facts = LayerFacts::default();
         if manifest.is_by_digest && !is_named_by(&name, &Sha256::digest(bytes).into()) {
-            let why = format!("the configuration {name} is not the one of its digest");
+            let why = format!("the configuration {name} does not have the hash that names it");
             facts.refuse(None, None, why);
         }
         if let Some(why) = configuration.refusal(manifest.layers.len()) {
             facts.refuse(None, None, why);
         }
-        let mut tree = Tree::default();
+        let mut tree = FileTree::default();
         for (index, name) in manifest.layers.iter().enumerate() {
             let real = self.real_name(name);
             let read = self.take(&real, name, uses)?;
+            *weight = weight.saturating_add(read.unpacked.layer.weight());
+            if *weight > WEIGHT_MAX {
+                return Err(TooMuch.into());
+            }
             if read.is_zstd {
                 facts.zstd.push(name.clone());
             }
-            let is_whole =
-                !read.unpacked.faults.iter().any(|it| matches!(it.why, Why::Unreadable(_)));
+            let is_whole = !read.unpacked.is_unreadable();
             let diff_id = format!("sha256:{}", hex(&read.diff_id));
             let expected = configuration.diff_ids.get(index);
             if let Some(expected) = expected.filter(|expected| is_whole && **expected != diff_id) {
-                let why = format!("it is {diff_id}, and the configuration names {expected} there");
+                let why = format!("it is {diff_id}, but the configuration names {expected} there");
                 facts.refuse(Some(name), None, why);
             }
             if manifest.is_by_digest && is_whole && !is_named_by(&real, &read.digest) {
-                facts.refuse(Some(name), None, "its bytes are not those of its digest".to_owned());
+                let why = "it does not have the hash that names it".to_owned();
+                facts.refuse(Some(name), None, why);
             }
-            tree.add_layer(facts.add(Some(name), read.unpacked))?;
+            tree.add_layer(facts.add(Some(name), read.unpacked));
         }
-        Ok(Image { name: manifest.name, configuration, tree, layers: facts })
+        Ok(ArchivedImage { name: manifest.name, configuration, tree, layers: facts })
     }
 
-    /// The layer that was read as `real`. One that is not used again need not be there twice.
+    /// The layer that was read as `real`. It is copied only if it is used again.
     fn take(
         &mut self,
         real: &str,
         name: &str,
         uses: &mut BTreeMap<String, usize>,
-    ) -> Result<ReadLayer, Error> {
+    ) -> Result<ReadLayer, ArchiveError> {
         let is_last = uses.get_mut(real).is_none_or(|left| {
             *left = left.saturating_sub(1);
             *left == 0
         });
         let layer = match self.layers.remove(real) {
             Some(Ok(layer)) => layer,
-            Some(Err(source)) => return Err(Error::Layer { name: name.to_owned(), source }),
+            Some(Err(source)) => return Err(ArchiveError::Layer { name: name.to_owned(), source }),
             None if self.empty.contains(real) => ReadLayer::empty(),
             None if self.files.has_file(real) => ReadLayer {
-                unpacked: Unpacking::unreadable(tar_stream::Error::NotTar.to_string()),
+                unpacked: Unpacking::unreadable(TarError::NotTar.to_string()),
                 ..ReadLayer::empty()
             },
             None => return Err(self.missing(name)),
@@ -174,38 +175,22 @@ impl Pass {
         Ok(layer)
     }
 
-    /// Why a part of an image cannot be had.
-    fn missing(&self, name: &str) -> Error {
+    /// Why the part `name` of an image is not available.
+    fn missing(&self, name: &str) -> ArchiveError {
         let real = self.real_name(name);
         let name = name.to_owned();
-        if self.files.has_file(&real) && !self.too_long.contains(&real) {
-            Invalid::NotJson { name }.into()
-        } else if self.too_long.contains(&real) {
-            Error::DocumentTooLong { name }
+        if self.too_long.contains(&real) {
+            ArchiveError::DocumentTooLong { name }
+        } else if self.files.has_file(&real) {
+            InvalidDocument::NotJson { name }.into()
         } else {
-            Invalid::Missing { name }.into()
+            InvalidDocument::Missing { name }.into()
         }
     }
 }
 
-fn is_unpacked(layer: &Result<ReadLayer, tar_stream::Error>) -> bool {
-    let unreadable = |layer: &ReadLayer| {
-        layer.unpacked.faults.iter().any(|fault| matches!(fault.why, Why::Unreadable(_)))
-    };
-    layer.as_ref().is_ok_and(|layer| !unreadable(layer))
-}
-
-/// Whether a blob has the name that its hash gives it. Other hashes than sha256 are not compared.
+/// Whether the name of a blob is its hash. Hashes other than sha256 are not compared.
 fn is_named_by(name: &str, hash: &[u8; 32]) -> bool {
-    let (folder, file) = split(name);
-    folder.ends_with("sha512") || file == hex(hash)
-}
-
-fn hex(hash: &[u8; 32]) -> String {
-    let mut text = String::new();
-    for byte in hash {
-        // A formatter into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let (directory, file) = split(name);
+    directory.ends_with("sha512") || file == hex(hash)
 }

@@ -1,7 +1,7 @@
-//! Readers of what `check` is given: a folder, an archive, the root of a host. They list; what the
-//! listing means is decided in `check/rules`, and what an archive's documents say in `check/rules/image_documents.rs`.
+//! Reads the input of `check`: a directory, an archive, the root of a host. `check/rules` decides what a
+//! listing means and interprets the documents of an archive.
 
-pub(crate) mod folder;
+pub(crate) mod directory;
 pub(crate) mod archive;
 pub(crate) mod saved;
 pub(crate) mod tar_stream;
@@ -11,29 +11,86 @@ mod assemble;
 use crate::check::rules::content::{HEAD_LEN, ReleaseSearch, Wanted, wanted, wanted_by_any_name};
 use crate::check::rules::tree::Content;
 use sha2::{Digest as _, Sha256};
+use std::cell::Cell;
 use std::io::{self, Read};
 
-/// How many files one rootfs or archive may have. It bounds the memory that a check takes.
+/// Bounds the memory of a check: the files of one directory or archive.
 const ENTRIES_MAX: usize = 1_000_000;
-/// A larger file is not read whole: no kernel and no module is that large.
+/// Larger files are not hashed or searched: no kernel or module is that large.
 const WHOLE_MAX: u64 = 1024 * 1024 * 1024;
-/// How much is read, or unpacked, of one image: gzip makes a thousand bytes of one, an archive of
-/// archives a million, and holes in a file come for nothing.
+/// Bounds the time of a check: the bytes unpacked from one input. gzip packs 1000 bytes into one, and the
+/// holes of a sparse file cost nothing.
 const READ_MAX: u64 = 8 * WHOLE_MAX;
-/// How much is read at a time.
-const PIECE: usize = 64 * 1024;
 
-/// Which names a file may have.
+/// The bytes that may still be read from one input and the archives inside it.
+pub(crate) struct Budget(Cell<u64>);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self::of(READ_MAX)
+    }
+
+    pub(crate) fn of(bytes: u64) -> Self {
+        Self(Cell::new(bytes))
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    /// Passes on the bytes of `reader` until the budget is used up.
+    fn counted<R: Read>(&self, reader: R) -> Counted<'_, R> {
+        Counted { reader, left: &self.0 }
+    }
+}
+
+struct Counted<'a, R> {
+    reader: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.reader.read(buffer)?;
+        let left = self.left.get().checked_sub(u64::try_from(len).unwrap_or(u64::MAX));
+        self.left.set(left.unwrap_or_default());
+        left.map(|_| len).ok_or_else(|| io::Error::other("more than 8 GiB of data"))
+    }
+}
+
+/// Hashes the bytes that are read through it.
+struct Hashed<R> {
+    reader: R,
+    hash: Sha256,
+    is_empty: bool,
+}
+
+impl<R: Read> Hashed<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, hash: Sha256::new(), is_empty: true }
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.reader.read(buffer)?;
+        self.hash.update(buffer.get(..len).unwrap_or_default());
+        self.is_empty &= len == 0;
+        Ok(len)
+    }
+}
+
+/// The names that a file can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
-    /// The one it is read by; a folder has others as files of their own.
+    /// Only this one: a directory lists every name.
     One,
-    /// Also those of hard links that come later, when its bytes have gone by. All that a rule may ask
-    /// of it under such a name is looked for; that is bounded by what is unpacked.
+    /// A hard link further on in the archive may add names after the content has been read, so
+    /// everything that a rule may need under any name is computed now.
     Any,
 }
 
-/// Reads as much of the file at `path` as the rules need. What is left stays in `reader`.
+/// Reads as much of the file at `path` as the rules need and leaves the rest in `reader`.
 fn probe(path: &str, size: u64, names: Names, reader: &mut dyn Read) -> io::Result<Content> {
     let head = read_head(reader, HEAD_LEN)?;
     let mut content = Content { size, ..Content::of_head(&head) };
@@ -48,7 +105,7 @@ fn probe(path: &str, size: u64, names: Names, reader: &mut dyn Read) -> io::Resu
     let mut hash = wanted.sha256.then(Sha256::new);
     let mut search = wanted.module_release.then(ReleaseSearch::default);
     let mut rest = head.as_slice().chain(reader).take(WHOLE_MAX);
-    pieces(&mut rest, &mut |piece| {
+    read_to_end(&mut rest, &mut |piece| {
         if let Some(hash) = &mut hash {
             hash.update(piece);
         }
@@ -61,15 +118,15 @@ fn probe(path: &str, size: u64, names: Names, reader: &mut dyn Read) -> io::Resu
     Ok(content)
 }
 
-/// The first bytes, at most `len`.
+/// Reads the first bytes, at most `len`.
 fn read_head(reader: &mut dyn Read, len: usize) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     reader.take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut head)?;
     Ok(head)
 }
 
-fn pieces(reader: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE];
+fn read_to_end(reader: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return Ok(()),
@@ -78,6 +135,10 @@ fn pieces(reader: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> 
             Err(error) => return Err(error),
         }
     }
+}
+
+fn skip_to_end(reader: &mut dyn Read) -> io::Result<()> {
+    read_to_end(reader, &mut |_| ())
 }
 
 #[cfg(test)]

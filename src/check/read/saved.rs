@@ -1,21 +1,19 @@
-//! Reads a folder that holds a saved image: an OCI layout, a `docker save` that was unpacked, or what
-//! `skopeo copy … dir:` and `podman save --format docker-dir` make. Its files are those of an archive.
+//! Reads a directory that holds a saved image: an OCI layout, an unpacked `docker save`, or the output of
+//! `skopeo copy … dir:` and `podman save --format docker-dir`. Its files are those of an archive.
 
-use crate::check::read::archive::{DOCUMENT_MAX, Error, Image, Pass};
-use crate::check::read::folder::open;
-use crate::check::read::tar_stream::{self, Budget};
-use crate::check::rules::image_documents::{self, INDEX, Invalid, MANIFEST};
+use crate::check::read::Budget;
+use crate::check::read::archive::{ArchiveError, ArchivedImage, DOCUMENT_MAX, Pass};
+use crate::check::read::directory::open;
+use crate::check::read::tar_stream::TarError;
+use crate::check::rules::image_documents::{self, INDEX, InvalidDocument, MANIFEST};
 use crate::check::rules::tree::join;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// How deep a saved image lies in its folder at most: `blobs/sha256/…`.
+/// The depth at which a saved image has its last files: `blobs/sha256/…`.
 const DEPTH_MAX: usize = 4;
 
-/// Whether the folder at `path` holds a saved image, by its manifest.
-///
-/// # Errors
-/// A manifest is there that cannot be read.
+/// Whether the manifest in the directory at `path` is that of a saved image.
 pub(crate) fn is_saved_image(path: &Path) -> io::Result<bool> {
     if path.join("oci-layout").exists() && path.join(INDEX).exists() {
         return Ok(true);
@@ -28,37 +26,34 @@ pub(crate) fn is_saved_image(path: &Path) -> io::Result<bool> {
     }
     let mut bytes = Vec::new();
     open(&manifest)?.take(DOCUMENT_MAX).read_to_end(&mut bytes)?;
-    Ok(!matches!(image_documents::manifests(&bytes), Err(Invalid::NoManifest)))
+    Ok(!matches!(image_documents::manifests(&bytes), Err(InvalidDocument::NoManifest)))
 }
 
-/// Reads the images in the folder at `path`.
-///
-/// # Errors
-/// What is wrong with it; nothing of it is used then.
-pub(crate) fn read(path: &Path) -> Result<Vec<Image>, Error> {
+/// Reads the images in the directory at `path`.
+pub(crate) fn read(path: &Path) -> Result<Vec<ArchivedImage>, ArchiveError> {
     let budget = Budget::new();
     let mut pass = Pass::default();
     let mut ahead = vec![(String::new(), 0)];
-    while let Some((folder, depth)) = ahead.pop() {
-        for item in std::fs::read_dir(path.join(&folder)).map_err(tar_stream::Error::Read)? {
-            let item = item.map_err(tar_stream::Error::Read)?;
-            let name = join(&folder, &item.file_name().to_string_lossy());
-            let found = std::fs::symlink_metadata(item.path()).map_err(tar_stream::Error::Read)?;
+    while let Some((directory, depth)) = ahead.pop() {
+        for item in std::fs::read_dir(path.join(&directory)).map_err(TarError::Read)? {
+            let item = item.map_err(TarError::Read)?;
+            let name = join(&directory, &item.file_name().to_string_lossy());
+            let found = std::fs::symlink_metadata(item.path()).map_err(TarError::Read)?;
             pass.count(0)?;
             if found.is_dir() && depth < DEPTH_MAX {
                 ahead.push((name, depth + 1));
             } else if found.is_symlink() {
-                let target = std::fs::read_link(item.path()).map_err(tar_stream::Error::Read)?;
-                pass.link(&name, &target.to_string_lossy());
+                let target = std::fs::read_link(item.path()).map_err(TarError::Read)?;
+                pass.add_link(&name, &target.to_string_lossy());
             } else if found.is_file() {
-                let mut file = open(&item.path()).map_err(tar_stream::Error::Read)?;
-                pass.file_beside(&name, found.len(), &mut file, &budget)?;
+                let file = open(&item.path()).map_err(TarError::Read)?;
+                pass.add_file(&name, found.len(), file, &budget)?;
             }
         }
     }
     match pass.manifests() {
         Some(manifests) => pass.images(manifests?),
-        None => Err(Error::NoManifest),
+        None => Err(ArchiveError::NoManifest),
     }
 }
 
@@ -74,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_a_saved_image_by_its_manifest_and_not_by_a_file_of_that_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
+    fn a_directory_is_a_saved_image_by_its_manifest_and_not_by_a_file_of_that_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
         assert!(!is_saved_image(path).unwrap());
         for (text, expected) in [
             ("{}", false),

@@ -1,97 +1,76 @@
-//! One tar archive as a stream: decompressed, and read to its very end, so that its checksum is looked
-//! at. Archives come from anywhere; whatever one could ask for without a limit has its limit here.
+//! Reads one tar archive as a stream, decompressed, to its very end, so that the checksum of the
+//! compression is verified. Archives may be hostile: everything that one can ask for is limited.
 
-use crate::check::read::zstd;
-use crate::check::read::{READ_MAX, pieces, read_head};
-use crate::check::rules::layer::{Member, What};
+use crate::check::read::{Budget, Counted, Hashed, read_head, skip_to_end, zstd};
+use crate::check::rules::layer::{Member, MemberKind};
 use crate::check::rules::tar_header::{
-    BLOCK, Header, Invalid, in_utf_8, is_archive, records, text,
+    BLOCK, Header, InvalidHeader, in_utf_8, is_archive, records, text,
 };
 use crate::check::rules::tree::Content;
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest as _, Sha256};
-use std::cell::Cell;
+use sha2::Digest as _;
 use std::io::{self, Read};
 
-/// How many bytes one header about an entry may have: names and attributes, which are held in memory.
-/// Go reads no more either.
+/// The longest extension header: names and attributes of one entry, which are held in memory. Go has
+/// the same limit.
 const HEADER_MAX: u64 = 1024 * 1024;
 
 /// Why a tar archive cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("read it as a tar archive (is it damaged, or cut off?)")]
+pub(crate) enum TarError {
+    #[error("cannot read the tar archive (is it damaged, or cut off?)")]
     Read(#[source] io::Error),
-    #[error("it is no tar archive")]
+    #[error("not a tar archive")]
     NotTar,
-    #[error("a header in it is not valid, after {before:?}")]
-    Header { before: String, source: Invalid },
-    #[error("an empty block stands between its entries, after {before:?}")]
+    #[error("invalid tar header after {before:?}")]
+    Header { before: String, source: InvalidHeader },
+    #[error("an empty block between two entries, after {before:?}")]
     EmptyBlock { before: String },
     #[error(
-        "it is compressed with {0}, which is not supported: decompress it first, or save the image with docker save"
+        "the archive is compressed with {0}, which check cannot read: decompress it first, or save the \
+         image with docker save"
     )]
     Compressed(&'static str),
     #[error(
-        "{path:?} in it is a sparse file as tar --format=posix -S writes it, which is not supported: \
-         leave out -S"
+        "{path:?} is a sparse file as tar --format=posix -S writes it, which check cannot read: make \
+         the archive without -S"
     )]
     Sparse { path: String },
-    #[error("it unpacks to more than {READ_MAX} bytes")]
+    #[error("the archive unpacks to more than 8 GiB")]
     TooMuch,
-    #[error("there are more than {HEADER_MAX} bytes of headers before one file")]
+    #[error("more than {HEADER_MAX} bytes of names and attributes for one file")]
     Headers,
 }
 
-impl Error {
-    /// Whether an engine would not read it either.
+impl TarError {
+    /// Whether engines cannot read the archive either.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. } => true,
             Self::Compressed(_) | Self::Sparse { .. } | Self::TooMuch | Self::Headers => false,
         }
     }
-}
 
-/// How much may still be unpacked, over an archive and all that are in it.
-pub(crate) struct Budget(Cell<u64>);
-
-impl Budget {
-    pub(crate) fn new() -> Self {
-        Self::of(READ_MAX)
-    }
-
-    pub(crate) fn of(bytes: u64) -> Self {
-        Self(Cell::new(bytes))
-    }
-
-    /// The bytes of `reader`, which count as if they were unpacked.
-    pub(crate) fn counted<'a>(&'a self, reader: &'a mut dyn Read) -> impl Read + 'a {
-        Metered { inner: Box::new(reader), budget: &self.0, hash: Sha256::new(), len: 0 }
-    }
-
-    /// What went wrong, which may be that nothing is left.
-    fn error(&self, error: io::Error) -> Error {
-        if self.0.get() == 0 { Error::TooMuch } else { Error::Read(error) }
+    fn of(error: io::Error, budget: &Budget) -> Self {
+        if budget.is_used_up() { Self::TooMuch } else { Self::Read(error) }
     }
 }
 
-/// An entry of an archive.
-pub(crate) struct Item<'a> {
-    /// A file's content is still to be looked at.
+/// One entry of an archive.
+pub(crate) struct TarEntry<'a> {
+    /// The content of a file is empty here: the caller reads it.
     pub(crate) member: Member,
     pub(crate) size: u64,
-    /// The bytes of a file.
     pub(crate) content: &'a mut dyn Read,
 }
 
-/// What is known of an archive at its end.
+/// The facts that are known at the end of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// Of the bytes as they are without compression.
+pub(crate) struct ArchiveEnd {
+    /// Of the bytes without compression.
     pub(crate) sha256: [u8; 32],
-    pub(crate) len: u64,
-    /// Whether an empty block marks the end. Engines read archives without one.
+    pub(crate) is_empty: bool,
+    /// Whether an empty block marks the end. Engines also read archives without it.
     pub(crate) is_marked: bool,
     pub(crate) compression: Compression,
 }
@@ -104,37 +83,169 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// Counts and hashes what is read.
-struct Metered<'a> {
-    inner: Box<dyn Read + 'a>,
-    budget: &'a Cell<u64>,
-    hash: Sha256,
-    len: u64,
+/// Calls `each` for every entry of the archive in `reader`, which may be compressed.
+pub(crate) fn each_entry<E: From<TarError>>(
+    reader: &mut dyn Read,
+    budget: &Budget,
+    each: &mut dyn FnMut(TarEntry<'_>) -> Result<(), E>,
+) -> Result<ArchiveEnd, E> {
+    let (inner, compression) = decompress(Box::new(reader), budget)?;
+    // Headers are short, and decompressing so little at a time is slow.
+    let reader = io::BufReader::new(Hashed::new(budget.counted(inner)));
+    let is_plain = compression == Compression::None;
+    let mut archive = TarReader { reader, budget, last: String::new(), is_first: true, is_plain };
+    let mut extension = Extension::default();
+    let is_marked = loop {
+        let header = match archive.next()? {
+            Next::Header(header) => header,
+            Next::EndMark => break true,
+            Next::EndOfInput => break false,
+        };
+        match header.flag {
+            b'x' | b'L' | b'K' => archive.read_extension(&header, &mut extension)?,
+            b'g' => {
+                let member = archive.read_global(header)?;
+                extension = Extension::default();
+                each(TarEntry { member, size: 0, content: &mut io::empty() })?;
+            }
+            _ => archive.read_entry(header, std::mem::take(&mut extension), each)?,
+        }
+    };
+    let failed = |error| TarError::of(error, budget);
+    skip_to_end(&mut archive.reader).map_err(failed)?;
+    let Hashed { hash, is_empty, .. } = archive.reader.into_inner();
+    Ok(ArchiveEnd { sha256: hash.finalize().into(), is_empty, is_marked, compression })
 }
 
-impl Read for Metered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.inner.read(buffer)?;
-        let count = u64::try_from(len).unwrap_or(u64::MAX);
-        // What is used up stays so, whoever reads on.
-        let left = self.budget.get().checked_sub(count);
-        self.budget.set(left.unwrap_or_default());
-        if left.is_none() {
-            return Err(io::Error::other("more than may be unpacked"));
+/// Headers about the entry that follows them.
+#[derive(Default)]
+struct Extension {
+    records: Vec<u8>,
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+enum Next {
+    Header(Header),
+    EndMark,
+    EndOfInput,
+}
+
+struct TarReader<'a> {
+    reader: io::BufReader<Hashed<Counted<'a, Box<dyn Read + 'a>>>>,
+    budget: &'a Budget,
+    /// The name of the last entry, for errors.
+    last: String,
+    is_first: bool,
+    is_plain: bool,
+}
+
+impl TarReader<'_> {
+    fn next(&mut self) -> Result<Next, TarError> {
+        let block = match next_block(&mut self.reader) {
+            Ok(Some(block)) => block,
+            Ok(None) => return Ok(Next::EndOfInput),
+            Err(error) => {
+                let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
+                let is_other_file = is_short && self.is_first && self.is_plain;
+                return Err(if is_other_file { TarError::NotTar } else { self.failed(error) });
+            }
+        };
+        if is_zero(&block) {
+            let second = next_block(&mut self.reader).map_err(|error| self.failed(error))?;
+            return match second {
+                Some(block) if !is_zero(&block) => {
+                    Err(TarError::EmptyBlock { before: self.last.clone() })
+                }
+                Some(_) | None => Ok(Next::EndMark),
+            };
         }
-        self.hash.update(buffer.get(..len).unwrap_or_default());
-        self.len += count;
-        Ok(len)
+        let header = match Header::parse(&block) {
+            Err(_) if self.is_first => return Err(TarError::NotTar),
+            parsed => parsed.map_err(|source| self.invalid(source))?,
+        };
+        self.is_first = false;
+        Ok(Next::Header(header))
+    }
+
+    fn read_extension(
+        &mut self,
+        header: &Header,
+        extension: &mut Extension,
+    ) -> Result<(), TarError> {
+        let bytes = self.read_bytes(header.size)?;
+        match header.flag {
+            b'L' => extension.name = Some(text(&bytes).to_vec()),
+            b'K' => extension.link = Some(text(&bytes).to_vec()),
+            _ => {
+                records(&bytes).map_err(|source| self.invalid(source))?;
+                extension.records = bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// A header about the whole archive. Engines create no file for it, but check its name.
+    fn read_global(&mut self, mut header: Header) -> Result<Member, TarError> {
+        let bytes = self.read_bytes(header.size)?;
+        let extended = records(&bytes).and_then(|records| header.extend(&records));
+        extended.map_err(|source| self.invalid(source))?;
+        Ok(member(&header, Vec::new(), MemberKind::Global))
+    }
+
+    fn read_entry<E: From<TarError>>(
+        &mut self,
+        mut header: Header,
+        extension: Extension,
+        each: &mut dyn FnMut(TarEntry<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let extended = records(&extension.records).and_then(|records| header.extend(&records));
+        let extended = extended.map_err(|source| self.invalid(source))?;
+        header.name = extension.name.unwrap_or(header.name);
+        header.link = extension.link.unwrap_or(header.link);
+        if let Some(name) = extended.sparse {
+            let name = if name.is_empty() { &header.name } else { &name };
+            return Err(TarError::Sparse { path: in_utf_8(name) }.into());
+        }
+        if header.flag == b'S' {
+            skip_map(&header, &mut self.reader).map_err(|error| self.failed(error))?;
+        }
+        self.last = in_utf_8(&header.name);
+        let size = header.len_of_data();
+        let member = member(&header, extended.attributes, kind(&header));
+        let mut body = Body { reader: &mut self.reader, left: size };
+        each(TarEntry { member, size, content: &mut body })?;
+        let rest = skip_to_end(&mut body).and_then(|()| skip_padding(size, &mut self.reader));
+        Ok(rest.map_err(|error| self.failed(error))?)
+    }
+
+    fn read_bytes(&mut self, len: u64) -> Result<Vec<u8>, TarError> {
+        if len > HEADER_MAX {
+            return Err(TarError::Headers);
+        }
+        let mut bytes = Vec::new();
+        let read = Body { reader: &mut self.reader, left: len }.read_to_end(&mut bytes);
+        let read = read.and_then(|_| skip_padding(len, &mut self.reader));
+        read.map_err(|error| self.failed(error))?;
+        Ok(bytes)
+    }
+
+    fn failed(&self, error: io::Error) -> TarError {
+        TarError::of(error, self.budget)
+    }
+
+    fn invalid(&self, source: InvalidHeader) -> TarError {
+        TarError::Header { before: self.last.clone(), source }
     }
 }
 
-/// The bytes of one entry.
-struct Body<'a, 'r> {
-    reader: &'a mut io::BufReader<Metered<'r>>,
+/// The bytes of one entry. The end of the archive inside them is an error.
+struct Body<'a> {
+    reader: &'a mut dyn Read,
     left: u64,
 }
 
-impl Read for Body<'_, '_> {
+impl Read for Body<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let len = self.reader.read(buffer.get_mut(..most).unwrap_or_default())?;
@@ -146,97 +257,7 @@ impl Read for Body<'_, '_> {
     }
 }
 
-/// What stood before an entry, about it.
-#[derive(Default)]
-struct Before {
-    records: Vec<u8>,
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-}
-
-/// Calls `each` for every entry of the archive in `reader`, compressed as it may be.
-///
-/// # Errors
-/// The first that `each` returns, or what is wrong with the archive.
-pub(crate) fn each_entry<E: From<Error>>(
-    reader: &mut dyn Read,
-    budget: &Budget,
-    each: &mut dyn FnMut(Item<'_>) -> Result<(), E>,
-) -> Result<Ended, E> {
-    let (inner, compression) = unpacked(Box::new(reader), budget)?;
-    let metered = Metered { inner, budget: &budget.0, hash: Sha256::new(), len: 0 };
-    // Headers are short, and decompressing so little at a time is slow.
-    let mut reader = io::BufReader::new(metered);
-    let mut before = Before::default();
-    let mut last = String::new();
-    let mut is_first = true;
-    let is_marked = loop {
-        let failed = |error| budget.error(error);
-        let is_short = is_first && compression == Compression::None;
-        let block = next_block(&mut reader).map_err(|error| {
-            let is_cut = error.kind() == io::ErrorKind::UnexpectedEof;
-            if is_cut && is_short { Error::NotTar } else { budget.error(error) }
-        });
-        let Some(block) = block? else { break false };
-        if block.iter().all(|byte| *byte == 0) {
-            match next_block(&mut reader).map_err(failed)? {
-                Some(block) if block.iter().any(|byte| *byte != 0) => {
-                    return Err(Error::EmptyBlock { before: last }.into());
-                }
-                Some(_) | None => break true,
-            }
-        }
-        let invalid = |source| Error::Header { before: last.clone(), source };
-        let mut header = Header::parse(&block).map_err(|source| match is_first {
-            true => Error::NotTar,
-            false => invalid(source),
-        })?;
-        is_first = false;
-        if matches!(header.flag, b'x' | b'g' | b'L' | b'K') {
-            let bytes = about_the_next(&header, &mut reader, budget)?;
-            match header.flag {
-                b'L' => before.name = Some(text(&bytes).to_vec()),
-                b'K' => before.link = Some(text(&bytes).to_vec()),
-                b'x' => before.records = bytes,
-                _ => {
-                    records(&bytes).and_then(|records| header.extend(&records)).map_err(invalid)?;
-                    let member = member(&header, Vec::new(), What::Global);
-                    each(Item { member, size: 0, content: &mut io::empty() })?;
-                    before = Before::default();
-                    continue;
-                }
-            }
-            let bytes = std::mem::take(&mut before.records);
-            records(&bytes).map_err(invalid)?;
-            before.records = bytes;
-            continue;
-        }
-        let about = std::mem::take(&mut before);
-        let extended =
-            records(&about.records).and_then(|records| header.extend(&records)).map_err(invalid)?;
-        header.name = about.name.unwrap_or(header.name);
-        header.link = about.link.unwrap_or(header.link);
-        if let Some(name) = extended.sparse {
-            let name = if name.is_empty() { &header.name } else { &name };
-            return Err(Error::Sparse { path: in_utf_8(name) }.into());
-        }
-        if header.flag == b'S' {
-            skip_map(&header, &mut reader).map_err(failed)?;
-        }
-        last = in_utf_8(&header.name);
-        let (len, what) = (header.len_of_data(), what(&header));
-        let member = member(&header, extended.attributes, what);
-        let mut body = Body { reader: &mut reader, left: len };
-        each(Item { member, size: len, content: &mut body })?;
-        pieces(&mut body, &mut |_| ()).map_err(failed)?;
-        skip_padding(len, &mut reader).map_err(failed)?;
-    };
-    pieces(&mut reader, &mut |_| ()).map_err(|error| budget.error(error))?;
-    let Metered { hash, len, .. } = reader.into_inner();
-    Ok(Ended { sha256: hash.finalize().into(), len, is_marked, compression })
-}
-
-/// The next block; `None` at the end, which is between two blocks.
+/// Reads a block. `None` at the end of the archive, if it is between two blocks.
 fn next_block(reader: &mut dyn Read) -> io::Result<Option<[u8; BLOCK]>> {
     let bytes = read_head(reader, BLOCK)?;
     match <[u8; BLOCK]>::try_from(bytes) {
@@ -246,20 +267,8 @@ fn next_block(reader: &mut dyn Read) -> io::Result<Option<[u8; BLOCK]>> {
     }
 }
 
-/// The bytes of a header that is about the next entry.
-fn about_the_next(
-    header: &Header,
-    reader: &mut io::BufReader<Metered<'_>>,
-    budget: &Budget,
-) -> Result<Vec<u8>, Error> {
-    if header.size > HEADER_MAX {
-        return Err(Error::Headers);
-    }
-    let mut bytes = Vec::new();
-    let mut body = Body { reader, left: header.size };
-    body.read_to_end(&mut bytes).map_err(|error| budget.error(error))?;
-    skip_padding(header.size, reader).map_err(|error| budget.error(error))?;
-    Ok(bytes)
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|byte| *byte == 0)
 }
 
 /// At the very end of an archive the padding may be missing.
@@ -269,7 +278,7 @@ fn skip_padding(len: u64, reader: &mut dyn Read) -> io::Result<()> {
     Ok(())
 }
 
-/// The blocks that hold the map of a sparse file in GNU's old format.
+/// Skips the blocks that hold the map of a sparse file in GNU's old format.
 fn skip_map(header: &Header, reader: &mut dyn Read) -> io::Result<()> {
     let mut more = header.more_map;
     while more {
@@ -279,34 +288,28 @@ fn skip_map(header: &Header, reader: &mut dyn Read) -> io::Result<()> {
     Ok(())
 }
 
-fn member(header: &Header, attributes: Vec<(String, Vec<u8>)>, what: What) -> Member {
-    Member {
-        name: in_utf_8(&header.name),
-        what,
-        mode: header.mode,
-        uid: header.uid,
-        gid: header.gid,
-        attributes,
-    }
+fn member(header: &Header, attributes: Vec<(String, Vec<u8>)>, kind: MemberKind) -> Member {
+    let Header { mode, uid, gid, .. } = *header;
+    Member { name: in_utf_8(&header.name), kind, mode, uid, gid, attributes }
 }
 
-fn what(header: &Header) -> What {
+fn kind(header: &Header) -> MemberKind {
     let target = || in_utf_8(&header.link);
     match header.flag {
-        // As archives were before POSIX.
-        0 if header.name.ends_with(b"/") => What::Folder,
-        0 | b'0' => What::File(Content::default()),
-        b'1' => What::HardLink { target: target() },
-        b'2' => What::Link { target: target() },
-        b'3' => What::Device { whiteout: header.device == (0, 0) },
-        b'4' => What::Device { whiteout: false },
-        b'5' => What::Folder,
-        b'6' => What::Fifo,
-        flag => What::Unknown { flag },
+        // The format before POSIX.
+        0 if header.name.ends_with(b"/") => MemberKind::Directory,
+        0 | b'0' => MemberKind::File(Content::default()),
+        b'1' => MemberKind::HardLink { target: target() },
+        b'2' => MemberKind::Link { target: target() },
+        b'3' => MemberKind::Device { whiteout: header.device == (0, 0) },
+        b'4' => MemberKind::Device { whiteout: false },
+        b'5' => MemberKind::Directory,
+        b'6' => MemberKind::Fifo,
+        flag => MemberKind::Unknown { flag },
     }
 }
 
-/// Whether a file that begins with `head` may be a tar archive, compressed as it may be.
+/// Whether a file that begins with `head` may be a tar archive, compressed or not.
 pub(crate) fn may_be_archive(head: &[u8]) -> bool {
     let packed = [&GZIP[..], &ZSTD, &XZ, &BZIP2];
     packed.iter().any(|mark| head.starts_with(mark)) || is_archive(head)
@@ -317,31 +320,35 @@ const ZSTD: [u8; 4] = *b"\x28\xb5\x2f\xfd";
 const XZ: [u8; 6] = *b"\xfd7zXZ\0";
 const BZIP2: [u8; 3] = *b"BZh";
 
-/// The bytes of a tar archive, decompressed if they are compressed with what engines compress with.
-fn unpacked<'a>(
+/// Decompresses the formats that engines decompress.
+fn decompress<'a>(
     mut reader: Box<dyn Read + 'a>,
     budget: &Budget,
-) -> Result<(Box<dyn Read + 'a>, Compression), Error> {
-    let head = read_head(&mut reader, BLOCK).map_err(|error| budget.error(error))?;
-    let whole = |head: Vec<u8>| io::Cursor::new(head).chain(reader);
+) -> Result<(Box<dyn Read + 'a>, Compression), TarError> {
+    let head = read_head(&mut reader, BLOCK).map_err(|error| TarError::of(error, budget))?;
     if head.starts_with(&XZ) {
-        return Err(Error::Compressed("xz"));
+        return Err(TarError::Compressed("xz"));
     }
     if head.starts_with(&BZIP2) {
-        return Err(Error::Compressed("bzip2"));
+        return Err(TarError::Compressed("bzip2"));
     }
-    Ok(if head.starts_with(&GZIP) {
-        (Box::new(MultiGzDecoder::new(whole(head))), Compression::Gzip)
-    } else if head.starts_with(&ZSTD) {
-        (Box::new(zstd::Decoder::new(whole(head))), Compression::Zstd)
-    } else {
-        (Box::new(whole(head)), Compression::None)
-    })
+    let compression = match &head {
+        head if head.starts_with(&GZIP) => Compression::Gzip,
+        head if head.starts_with(&ZSTD) => Compression::Zstd,
+        _ => Compression::None,
+    };
+    let whole = io::Cursor::new(head).chain(reader);
+    let bytes: Box<dyn Read + 'a> = match compression {
+        Compression::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Compression::Zstd => Box::new(zstd::Decoder::new(whole)),
+        Compression::None => Box::new(whole),
+    };
+    Ok((bytes, compression))
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Error {
+    enum TarError {
         Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_),
         Sparse { path }, TooMuch, Headers,
     }

@@ -1,14 +1,14 @@
-//! Decompresses zstd (RFC 8878): any number of frames, among them such as are to be skipped, each with
-//! its checksum compared. What a frame may ask for in memory has the limit of the `zstd` program.
+//! Decompresses zstd (RFC 8878): any number of frames and skippable frames, with their checksums verified. The
+//! memory of a frame is limited as in the `zstd` program.
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, Read};
 
-/// The largest window, as `zstd -d` has it without `--long` or `--memory`.
+/// The largest window, as of `zstd -d` without `--long` or `--memory`.
 const WINDOW_MAX: u64 = 128 * 1024 * 1024;
 
-/// A stream of frames, as one stream of what is in them.
+/// The decompressed bytes of a stream of frames.
 pub(crate) struct Decoder<R> {
     source: R,
     frame: FrameDecoder,
@@ -22,7 +22,7 @@ impl<R: Read> Decoder<R> {
         Self { source, frame, is_in_frame: false }
     }
 
-    /// Whether there is another frame; its header is read.
+    /// Reads the header of the next frame. False at the end.
     fn next_frame(&mut self) -> io::Result<bool> {
         loop {
             let mut first = [0_u8; 1];
@@ -65,7 +65,7 @@ impl<R: Read> Read for Decoder<R> {
             }
             let written = self.frame.get_checksum_from_data();
             if written.is_some() && written != self.frame.get_calculated_checksum() {
-                return Err(io::Error::other("the checksum of a zstd frame is wrong"));
+                return Err(io::Error::other("wrong checksum of a zstd frame"));
             }
             self.is_in_frame = false;
         }

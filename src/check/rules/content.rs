@@ -1,12 +1,12 @@
-//! What a file's bytes say: which part of each file is worth reading, and what it means. The readers
-//! of `check/read` hand the bytes over, so that one pass over a stream is enough.
+//! The facts in a file's bytes: which part of each file is read, and its meaning. The readers of
+//! `check/read` pass the bytes in pieces, so that one pass over a stream is enough.
 
 use crate::check::rules::tree::{Content, LineEnds};
 use crate::model::container::exit::elf_machine;
 
-/// How many bytes of every file are looked at.
+/// The bytes that are read of every file.
 pub(crate) const HEAD_LEN: usize = 4096;
-/// How much of a script's first line is kept; the kernel reads 256 bytes of it.
+/// The kernel reads 256 bytes of a script, and the line must end there.
 const LINE_MAX: usize = 256;
 /// The part of an ELF header up to `e_version` (elf(5)): enough for type and machine.
 const ELF_KEPT: usize = 20;
@@ -15,40 +15,38 @@ const PT_INTERP: u64 = 3;
 /// The type of object files, which kernel modules are (elf(5), `ET_REL`).
 const ET_REL: u16 = 1;
 
-/// What else is wanted of a file beside its first bytes.
+/// The facts that the rules need of a file besides its first bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// It may be the kernel that the extension brings.
+    /// The file may be a kernel.
     pub(crate) sha256: bool,
-    /// It may be a kernel module, which names the release it was built for.
+    /// The file may be a kernel module, which names its release.
     pub(crate) module_release: bool,
 }
 
 impl Wanted {
-    /// Whether all of the file must be read.
+    /// Whether the whole file must be read.
     pub(crate) fn is_whole(self) -> bool {
         self != Self::default()
     }
 }
 
-/// What is wanted of the file at `path`, without a leading slash.
+/// The facts that are needed of the file at `path`, which has no leading slash.
 pub(crate) fn wanted(path: &str) -> Wanted {
-    let path = path.trim_start_matches("./");
     Wanted {
         sha256: path.strip_prefix("boot/").is_some_and(|name| !name.contains('/')),
         module_release: path.ends_with(".ko"),
     }
 }
 
-/// What is wanted of a file that may have more names than the one it is met by, as a file of an archive
-/// has when a hard link to it comes later.
+/// The facts that are needed of a file that may get more names: by a hard link further on in the archive.
 pub(crate) fn wanted_by_any_name(path: &str, head: &[u8]) -> Wanted {
     let module_release = wanted(path).module_release || elf_type(head) == Some(ET_REL);
     Wanted { sha256: true, module_release }
 }
 
 impl Content {
-    /// What the first bytes of a file say; size and the rest are the reader's to fill in.
+    /// Reads the first bytes of a file. The reader adds the size and the other facts.
     pub(crate) fn of_head(head: &[u8]) -> Self {
         let head = head.get(..HEAD_LEN).unwrap_or(head);
         if elf_machine(head).is_some() {
@@ -63,15 +61,15 @@ impl Content {
             true => LineEnds::Dos,
             false => LineEnds::Unix,
         };
-        // What stands behind an interpreter is cut off without a word (execve(2)).
+        // The kernel silently ignores the rest (execve(2)).
         let long_line = line.len() >= LINE_MAX;
         let kept = line.get(..LINE_MAX).unwrap_or(line).to_vec();
         Self { head: kept, line_ends, long_line, ..Self::default() }
     }
 }
 
-/// Whether an ELF file is a program or a library, not an object file: those may be for any machine,
-/// as programs for the kernel's own virtual machine (BPF) are.
+/// Whether an ELF file is a program or a library. Object files may be for any machine, such as programs for
+/// the kernel's virtual machine (BPF).
 pub(crate) fn is_linked(head: &[u8]) -> bool {
     matches!(elf_type(head), Some(2 | 3))
 }
@@ -83,8 +81,8 @@ fn elf_type(head: &[u8]) -> Option<u16> {
     Some(if order == 2 { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) })
 }
 
-/// The dynamic loader that an ELF program names, if it stands in the first bytes, as it does in
-/// whatever linkers make: the loader's name follows the headers.
+/// The dynamic loader that an ELF program names, if that is in the first bytes. Linkers put it right after
+/// the headers.
 fn loader(head: &[u8]) -> Option<String> {
     let wide = *head.get(4)? == 2;
     let big = *head.get(5)? == 2;
@@ -115,11 +113,11 @@ fn loader(head: &[u8]) -> Option<String> {
     None
 }
 
-/// Finds the release in a kernel module's bytes, which come in pieces. A module has a line
-/// `vermagic=RELEASE FLAGS`, ended by a NUL, among its other properties.
+/// Finds the release in a kernel module's bytes, which come in pieces. A module contains the text
+/// `vermagic=RELEASE FLAGS`, ended by a NUL.
 #[derive(Debug, Default)]
 pub(crate) struct ReleaseSearch {
-    /// The end of what was seen, in which the words may have begun.
+    /// The end of the bytes so far, in which the text may have begun.
     tail: Vec<u8>,
     found: Option<String>,
 }
@@ -129,7 +127,6 @@ const VERMAGIC: &[u8] = b"vermagic=";
 const RELEASE_MAX: usize = 65;
 
 impl ReleaseSearch {
-    /// Looks into the next piece.
     pub(crate) fn add(&mut self, piece: &[u8]) {
         if self.found.is_some() {
             return;
@@ -142,7 +139,7 @@ impl ReleaseSearch {
         }
     }
 
-    /// Looks at complete words only: at least `room` bytes must follow.
+    /// Finds only a text that at least `room` bytes follow.
     fn look(&mut self, room: usize) {
         let starts = self.tail.windows(VERMAGIC.len() + room);
         let place = starts.into_iter().position(|window| window.starts_with(VERMAGIC));
@@ -151,7 +148,6 @@ impl ReleaseSearch {
         self.found = Some(String::from_utf8_lossy(word).into_owned());
     }
 
-    /// What was found, all pieces seen.
     pub(crate) fn finish(mut self) -> Option<String> {
         if self.found.is_none() {
             self.look(0);
@@ -185,7 +181,6 @@ mod tests {
     fn only_files_that_may_be_a_kernel_or_a_module_are_read_whole() {
         let kernel = Wanted { sha256: true, module_release: false };
         assert_eq!(wanted("boot/bzImage"), kernel);
-        assert_eq!(wanted("./boot/bzImage"), kernel);
         assert!(!wanted("boot/grub/grubenv").is_whole());
         let module = Wanted { sha256: false, module_release: true };
         assert_eq!(wanted("lib/modules/6.1.0/a.ko"), module);

@@ -1,18 +1,18 @@
-//! Rules about the content: what must not be in an extension, or is rarely meant to be.
+//! Rules about the files: those that must not be in an extension, and those that are rarely intended.
 
-use crate::check::rules::Origin;
+use crate::check::rules::InputKind;
 use crate::check::rules::content::is_linked;
 use crate::check::rules::hooks;
-use crate::check::rules::labels::{Claims, Layering};
-use crate::check::rules::machine::Machine;
+use crate::check::rules::labels::{LabelFacts, Placement};
+use crate::check::rules::machine::TargetMachine;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{Entry, Kind, Resolved, Tree, Whiteout, climbs_out, split};
+use crate::check::rules::tree::{Entry, EntryKind, FileTree, Resolved, Whiteout, leads_out, split};
 use crate::model::container::exit::elf_machine;
 
-/// What every host mounts something over at boot.
+/// Every host mounts a filesystem over these at boot.
 const MOUNTED_OVER: [&str; 4] = ["run", "proc", "sys", "dev"];
-/// What makes a host that host.
+/// Files that belong to each host.
 const HOST_FILES: [&str; 9] = [
     "etc/passwd",
     "etc/group",
@@ -24,185 +24,185 @@ const HOST_FILES: [&str; 9] = [
     "etc/resolv.conf",
     "etc/os-release",
 ];
-/// What an engine puts into every container, so that an export has it whatever the image holds.
+/// Files that engines add to every container, so that every export has them.
 const ENGINE_FILES: [&str; 6] =
     [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
-/// The folders that it makes for them and for its mounts.
-const ENGINE_FOLDERS: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
-/// How many links are followed: each may lead through forty others.
+/// Directories that engines add for these files and for mounts.
+const ENGINE_DIRECTORIES: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
+/// The most links that are followed: each may lead through forty others.
 const LINKS_FOLLOWED: usize = 50_000;
-/// The first number of people's accounts on Linux distributions.
+/// The first user id of a person on Linux distributions.
 const FIRST_PERSON: u32 = 1000;
 
 /// Applies the rules.
 pub(crate) fn check(
-    tree: &Tree,
-    host: Option<&Tree>,
-    machine: Option<&Machine>,
-    origin: Origin,
-    claims: &Claims,
+    tree: &FileTree,
+    host: Option<&FileTree>,
+    machine: Option<&TargetMachine>,
+    input: InputKind,
+    claims: &LabelFacts,
     findings: &mut Findings,
 ) {
-    let shown = |path: &str, entry: &Entry| !is_the_engines(path, entry, tree, origin);
-    check_mounted_over(tree, origin, findings);
-    if !tree.iter().any(|(path, entry)| !entry.is_folder() && shown(path, entry)) {
-        let mend = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
-        findings.add(Rule::Empty, "there is no file in it", mend);
+    let shown = |path: &str, entry: &Entry| !is_the_engines(path, entry, tree, input);
+    check_mounted_over(tree, input, findings);
+    if !tree.iter().any(|(path, entry)| !entry.is_directory() && shown(path, entry)) {
+        let fix = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
+        findings.add(Rule::Empty, "the rootfs contains no file", fix);
     }
     let hooks = hooks::files(tree);
     let mut links_left = LINKS_FOLLOWED;
     for (path, entry) in tree.iter().filter(|(path, entry)| shown(path, entry)) {
-        if HOST_FILES.contains(&path) && !entry.is_folder() {
-            let mend = match claims.layering {
-                Layering::Above => "leave it out: it would replace every host's own",
-                Layering::Below => "leave it out: every host has its own, which wins",
+        if HOST_FILES.contains(&path) && !entry.is_directory() {
+            let fix = match claims.placement {
+                Placement::Above => "remove it: it would replace the file of every host",
+                Placement::Below => "remove it: every host has its own, which hides it",
             };
-            findings.add_at(Rule::HostFile, path, "a file that belongs to each host", mend);
+            findings.add_at(Rule::HostFile, path, "a file that belongs to each host", fix);
         }
-        check_permissions(path, entry, origin, findings);
+        check_permissions(path, entry, input, findings);
         check_link(path, entry, tree, host, &mut links_left, findings);
-        // Hooks have a rule of their own; what they call has not.
+        // Hooks have a rule of their own.
         if !hooks.contains(path) {
             check_machine(path, entry, machine, findings);
         }
     }
     for whiteout in tree.whiteouts() {
         let (path, message) = match whiteout {
-            Whiteout::Of(path) => (path, "a whiteout: a layer hides this file"),
-            Whiteout::Opaque(path) => (path, "an opaque folder: a layer hides all that is in it"),
+            Whiteout::Of(path) => (path, "a whiteout: a layer deletes this file"),
+            Whiteout::Opaque(path) => (path, "an opaque directory: a layer deletes its content"),
         };
-        let mend = match claims.layering {
-            Layering::Above => {
-                "make the image FROM scratch and never delete in a later layer: at \
-                                boot the layers lie above the host's, and would hide its files too"
+        let fix = match claims.placement {
+            Placement::Above => {
+                "build in one layer, FROM scratch: at boot the layers are mounted above the host's files, \
+                 and delete those too"
             }
-            Layering::Below => {
-                "make the image FROM scratch and never delete in a later layer: what \
-                                is deleted is still shipped"
+            Placement::Below => {
+                "build in one layer, FROM scratch: the deleted file is still in the layer below"
             }
         };
-        findings.add_at(Rule::Whiteout, path, message, mend);
+        findings.add_at(Rule::Whiteout, path, message, fix);
     }
 }
 
-/// Whether the image need not have brought it. A folder in which there is anything of the image may be
-/// the image's own.
-pub(super) fn is_the_engines(path: &str, entry: &Entry, tree: &Tree, origin: Origin) -> bool {
-    if origin != Origin::Export {
+/// Whether an engine added the file to the container. A directory is the engine's only if everything in it
+/// is.
+pub(super) fn is_the_engines(path: &str, entry: &Entry, tree: &FileTree, input: InputKind) -> bool {
+    if input != InputKind::Export {
         return false;
     }
     match &entry.kind {
-        Kind::File(content) => content.size == 0 && ENGINE_FILES.contains(&path),
-        Kind::Link { .. } => ENGINE_FILES.contains(&path),
-        Kind::Folder if ENGINE_FOLDERS.contains(&path) => {
-            tree.below(path).all(|(path, entry)| is_the_engines(path, entry, tree, origin))
+        EntryKind::File(content) => content.size == 0 && ENGINE_FILES.contains(&path),
+        EntryKind::Link { .. } => ENGINE_FILES.contains(&path),
+        EntryKind::Directory if ENGINE_DIRECTORIES.contains(&path) => {
+            tree.below(path).all(|(path, entry)| is_the_engines(path, entry, tree, input))
         }
-        Kind::Folder | Kind::Device | Kind::Fifo | Kind::Socket => false,
+        EntryKind::Directory | EntryKind::Device | EntryKind::Fifo | EntryKind::Socket => false,
     }
 }
 
-/// One finding a folder: it may have thousands of files.
-fn check_mounted_over(tree: &Tree, origin: Origin, findings: &mut Findings) {
-    for folder in MOUNTED_OVER {
-        let mut files = tree.below(folder).filter(|(path, entry)| {
-            !entry.is_folder() && !is_the_engines(path, entry, tree, origin)
+/// Reports one finding per directory, which may have thousands of files.
+fn check_mounted_over(tree: &FileTree, input: InputKind, findings: &mut Findings) {
+    for directory in MOUNTED_OVER {
+        let mut files = tree.below(directory).filter(|(path, entry)| {
+            !entry.is_directory() && !is_the_engines(path, entry, tree, input)
         });
         let Some((first, _)) = files.next() else { continue };
         let message = match files.count() {
-            0 => format!("{first}: the host mounts over /{folder} at boot"),
-            more => format!("{first} and {more} more: the host mounts over /{folder} at boot"),
+            0 => format!("{first}: at boot, the host mounts a filesystem over /{directory}"),
+            more => format!(
+                "{first} and {more} more: at boot, the host mounts a filesystem over /{directory}"
+            ),
         };
-        let mend = "nobody would see it; use tmpfiles.d or a hook for what has to be there";
-        findings.add_at(Rule::MountedOver, folder, message, mend);
+        let fix = "create the files with tmpfiles.d or a hook: those of the image are hidden";
+        findings.add_at(Rule::MountedOver, directory, message, fix);
     }
 }
 
-fn check_permissions(path: &str, entry: &Entry, origin: Origin, findings: &mut Findings) {
+fn check_permissions(path: &str, entry: &Entry, input: InputKind, findings: &mut Findings) {
     let mode = entry.mode;
     match &entry.kind {
-        Kind::File(_) => {
+        EntryKind::File(_) => {
             if mode & 0o6000 != 0 {
                 let what = if mode & 0o4000 != 0 { "setuid" } else { "setgid" };
-                let message = format!("it is {what} (mode {mode:04o}, owner {})", entry.uid);
-                let mend = "chmod ug-s, unless the host shall really run it with more rights";
-                findings.add_at(Rule::SetUid, path, message, mend);
+                let message = format!("{what} (mode {mode:04o}, owner {})", entry.uid);
+                let fix = "chmod ug-s, unless the host should run it with more rights";
+                findings.add_at(Rule::SetUid, path, message, fix);
             }
             if entry.content().is_some_and(|content| content.capable) {
-                let mend = "setcap -r, unless the host shall really run it with more rights";
-                findings.add_at(Rule::Capability, path, "it has file capabilities", mend);
+                let fix = "setcap -r, unless the host should run it with more rights";
+                findings.add_at(Rule::Capability, path, "a file with capabilities", fix);
             }
             if mode & 0o002 != 0 {
-                let message = format!("everybody may write to it (mode {mode:04o})");
+                let message = format!("everybody can change this file (mode {mode:04o})");
                 findings.add_at(Rule::WorldWritable, path, message, "chmod o-w");
             }
         }
-        Kind::Folder => {
+        EntryKind::Directory => {
             if mode & 0o1002 == 0o002 {
                 let message =
-                    format!("everybody may replace what is in it (mode {mode:04o}, not sticky)");
+                    format!("everybody can replace files in it (mode {mode:04o}, not sticky)");
                 findings.add_at(Rule::WorldWritable, path, message, "chmod o-w, or chmod +t");
             }
         }
-        Kind::Device | Kind::Fifo | Kind::Socket => {
-            let what = match entry.kind {
-                Kind::Device => "a device",
-                Kind::Fifo => "a FIFO",
-                Kind::Folder | Kind::File(_) | Kind::Link { .. } | Kind::Socket => "a socket",
-            };
-            let message = format!("it is {what}");
-            let mend = "leave it out: udev, tmpfiles.d or a service makes it where it is needed";
-            findings.add_at(Rule::SpecialFile, path, message, mend);
+        EntryKind::Device | EntryKind::Fifo | EntryKind::Socket => {
+            let message = entry.kind.noun();
+            let fix = "remove it: create it on the host with udev, tmpfiles.d or a service";
+            findings.add_at(Rule::SpecialFile, path, message, fix);
         }
-        Kind::Link { .. } => {}
+        EntryKind::Link { .. } => {}
     }
-    // A folder on the author's machine belongs to the author; the engine gives it to root.
-    if origin != Origin::Folder && (entry.uid >= FIRST_PERSON || entry.gid >= FIRST_PERSON) {
-        let message = format!("it belongs to user {} and group {}", entry.uid, entry.gid);
-        let mend =
-            "COPY --chown=0:0, or tar --owner=0 --group=0: on the host these are somebody else";
-        findings.add_at(Rule::Owner, path, message, mend);
+    // A rootfs on the author's machine belongs to the author; in the image it belongs to root.
+    if input != InputKind::Directory && (entry.uid >= FIRST_PERSON || entry.gid >= FIRST_PERSON) {
+        let message = format!("belongs to user {} and group {}", entry.uid, entry.gid);
+        let fix = "COPY --chown=0:0, or tar --owner=0 --group=0: on the host, somebody else has these ids";
+        findings.add_at(Rule::Owner, path, message, fix);
     }
 }
 
 fn check_link(
     path: &str,
     entry: &Entry,
-    tree: &Tree,
-    host: Option<&Tree>,
+    tree: &FileTree,
+    host: Option<&FileTree>,
     left: &mut usize,
     findings: &mut Findings,
 ) {
-    let Kind::Link { target } = &entry.kind else { return };
-    if climbs_out(path, target) {
-        let message = format!("its target {target:?} climbs out of the rootfs");
-        let mend = "count the dots again, or start the target with a slash";
-        findings.add_at(Rule::LinkOut, path, message, mend);
+    let EntryKind::Link { target } = &entry.kind else { return };
+    if leads_out(path, target) {
+        let message = format!("its target {target:?} is outside the rootfs");
+        let fix = "use an absolute target, or remove one ../";
+        findings.add_at(Rule::LinkOut, path, message, fix);
         return;
     }
     let Some(inner) = target.strip_prefix('/') else { return };
-    // These are there once the host runs; /dev/null is how systemd spells "masked".
+    // These exist on a running host; systemd masks a unit with a link to /dev/null.
     let first = inner.trim_start_matches('/').split('/').next().unwrap_or_default();
     *left = left.saturating_sub(1);
     if *left == 0 {
         return;
     }
     let leads =
-        |tree: &Tree| matches!(tree.resolve(target), Resolved::Found { .. } | Resolved::Root);
+        |tree: &FileTree| matches!(tree.resolve(target), Resolved::Found { .. } | Resolved::Root);
     if !MOUNTED_OVER.contains(&first) && !leads(tree) && !host.is_some_and(leads) {
         let where_else = if host.is_some() { ", nor on the host" } else { "" };
         let message = format!("its target {target:?} is not in the image{where_else}");
-        let mend = "ship the target too, or make sure of it with --against the root of the host; a \
-                    hook that follows the link reads the host's file";
-        findings.add_at(Rule::LinkOut, path, message, mend);
+        let fix = "add the target to the image, or check --against the root of the host; a hook that \
+                   follows the link reads the host's file";
+        findings.add_at(Rule::LinkOut, path, message, fix);
     }
 }
 
-/// Programs of another machine. Firmware is for other processors by its nature, and so may be what
-/// lies in /boot.
-fn check_machine(path: &str, entry: &Entry, machine: Option<&Machine>, findings: &mut Findings) {
+/// Finds programs for another machine. Firmware is for other processors by its nature, and files in /boot
+/// may be.
+fn check_machine(
+    path: &str,
+    entry: &Entry,
+    machine: Option<&TargetMachine>,
+    findings: &mut Findings,
+) {
     let (Some(machine), Some(content)) = (machine, entry.content()) else { return };
     let foreign = ["boot/", "lib/firmware/", "usr/lib/firmware/"];
-    if foreign.iter().any(|folder| path.starts_with(folder)) {
+    if foreign.iter().any(|directory| path.starts_with(directory)) {
         return;
     }
     let Some(found) = elf_machine(&content.head) else { return };
@@ -215,19 +215,19 @@ fn check_machine(path: &str, entry: &Entry, machine: Option<&Machine>, findings:
             true => Rule::Architecture,
             false => Rule::ForeignData,
         };
-        let message = format!("it is for {found}, but {machine}");
-        let mend = format!("build it for {}, or leave it out", machine.name);
-        findings.add_at(rule, path, message, mend);
+        let message = format!("the file is for {found}, but {machine}");
+        let fix = format!("build it for {}, or remove it", machine.name);
+        findings.add_at(rule, path, message, fix);
     }
 }
 
-/// Whether the dynamic loader finds a library there by its name alone (ld.so(8)). Such need no x bit.
+/// Whether the dynamic loader searches this place (ld.so(8)). Libraries there need no x bit.
 fn is_library(path: &str) -> bool {
-    let (folder, name) = split(path);
-    let folder = folder.strip_prefix("usr/").unwrap_or(folder);
-    let folder = folder.strip_prefix("local/").unwrap_or(folder);
-    // lib, lib64, and as Debian has them lib/x86_64-linux-gnu.
-    let (lib, rest) = folder.split_once('/').unwrap_or((folder, ""));
+    let (directory, name) = split(path);
+    let directory = directory.strip_prefix("usr/").unwrap_or(directory);
+    let directory = directory.strip_prefix("local/").unwrap_or(directory);
+    // lib, lib64, and on Debian lib/x86_64-linux-gnu.
+    let (lib, rest) = directory.split_once('/').unwrap_or((directory, ""));
     let is_searched = lib.starts_with("lib") && (rest.is_empty() || rest.contains("-linux-"));
     is_searched && !rest.contains('/') && name.contains(".so")
 }
@@ -239,15 +239,15 @@ mod tests {
     use crate::check::rules::tree::tests::{file, link, tree};
     use crate::check::rules::tree::{Content, Layer};
 
-    fn apply(tree: &Tree, origin: Origin) -> Vec<&'static str> {
-        let machine = Machine::new("x86_64", "this machine is x86_64");
+    fn apply(tree: &FileTree, input: InputKind) -> Vec<&'static str> {
+        let machine = TargetMachine::new("x86_64", "this machine is x86_64");
         let mut findings = Findings::default();
-        check(tree, None, Some(&machine), origin, &Claims::default(), &mut findings);
+        check(tree, None, Some(&machine), input, &LabelFacts::default(), &mut findings);
         rules(findings)
     }
 
     fn one(path: &str, entry: Entry) -> Vec<&'static str> {
-        apply(&tree(&[("usr/share/x", file(0o644, b"")), (path, entry)]), Origin::Image)
+        apply(&tree(&[("usr/share/x", file(0o644, b"")), (path, entry)]), InputKind::Image)
     }
 
     fn elf(kind: u8, machine: u8) -> Vec<u8> {
@@ -260,23 +260,23 @@ mod tests {
     #[test]
     fn each_kind_of_unwanted_file_has_its_rule() {
         let special = |kind| Entry { kind, mode: 0o644, uid: 0, gid: 0 };
-        let folder = |mode| Entry { kind: Kind::Folder, mode, uid: 0, gid: 0 };
+        let directory = |mode| Entry { kind: EntryKind::Directory, mode, uid: 0, gid: 0 };
         let capable = Content { capable: true, ..Content::default() };
-        let capable = Entry { kind: Kind::File(capable), mode: 0o755, uid: 0, gid: 0 };
+        let capable = Entry { kind: EntryKind::File(capable), mode: 0o755, uid: 0, gid: 0 };
         let owned = Entry { uid: 1000, ..file(0o644, b"") };
         for (path, entry, expected) in [
             ("a", file(0o644, b""), vec![]),
             ("a", file(0o4755, b""), vec!["setuid"]),
             ("a", file(0o2755, b""), vec!["setuid"]),
             ("a", file(0o666, b""), vec!["world-writable"]),
-            ("a", folder(0o777), vec!["world-writable"]),
-            ("a", folder(0o1777), vec![]),
-            ("a", special(Kind::Fifo), vec!["special-file"]),
-            ("a", special(Kind::Socket), vec!["special-file"]),
-            ("a", special(Kind::Device), vec!["special-file"]),
+            ("a", directory(0o777), vec!["world-writable"]),
+            ("a", directory(0o1777), vec![]),
+            ("a", special(EntryKind::Fifo), vec!["special-file"]),
+            ("a", special(EntryKind::Socket), vec!["special-file"]),
+            ("a", special(EntryKind::Device), vec!["special-file"]),
             ("a", owned, vec!["owner"]),
             ("run/x/y", file(0o644, b""), vec!["mounted-over"]),
-            ("run/x", folder(0o755), vec![]),
+            ("run/x", directory(0o755), vec![]),
             ("etc/passwd", file(0o644, b""), vec!["host-file"]),
             ("usr/bin/x", file(0o755, &elf(2, 183)), vec!["architecture"]),
             ("usr/bin/x", file(0o755, &elf(2, 62)), vec![]),
@@ -315,35 +315,35 @@ mod tests {
             ("hooks/create", link("own")),
             ("hooks/own", file(0o755, &elf(2, 183))),
         ]);
-        assert!(apply(&linked, Origin::Image).is_empty());
+        assert!(apply(&linked, InputKind::Image).is_empty());
     }
 
     #[test]
-    fn a_folder_of_the_author_may_belong_to_the_author() {
+    fn a_directory_of_the_author_may_belong_to_the_author() {
         let tree = tree(&[("a", Entry { uid: 1000, gid: 1000, ..file(0o644, b"") })]);
-        assert!(apply(&tree, Origin::Folder).is_empty());
+        assert!(apply(&tree, InputKind::Directory).is_empty());
     }
 
     #[test]
     fn what_an_engine_adds_to_every_container_is_not_the_images() {
         let added = [(".dockerenv", file(0o755, b"")), ("etc/hosts", file(0o644, b""))];
         let exported = tree(&[&added[..], &[("a", file(0o644, b""))]].concat());
-        assert!(apply(&exported, Origin::Export).is_empty());
-        assert_eq!(apply(&exported, Origin::Image), ["host-file"]);
-        assert_eq!(apply(&tree(&added), Origin::Export), ["empty"]);
-        assert_eq!(apply(&Tree::default(), Origin::Image), ["empty"]);
+        assert!(apply(&exported, InputKind::Export).is_empty());
+        assert_eq!(apply(&exported, InputKind::Image), ["host-file"]);
+        assert_eq!(apply(&tree(&added), InputKind::Export), ["empty"]);
+        assert_eq!(apply(&FileTree::default(), InputKind::Image), ["empty"]);
         let own = Content { size: 9, ..Content::default() };
-        let own = Entry { kind: Kind::File(own), mode: 0o644, uid: 0, gid: 0 };
-        assert_eq!(apply(&tree(&[("etc/hosts", own)]), Origin::Export), ["host-file"]);
+        let own = Entry { kind: EntryKind::File(own), mode: 0o644, uid: 0, gid: 0 };
+        assert_eq!(apply(&tree(&[("etc/hosts", own)]), InputKind::Export), ["host-file"]);
     }
 
     #[test]
-    fn whiteouts_are_told_also_those_that_have_done_their_work() {
+    fn whiteouts_are_reported_also_those_that_deleted_a_file_of_the_image() {
         let mut tree = tree(&[("a", file(0o644, b"")), ("b", file(0o644, b""))]);
         let mut layer = Layer::default();
-        layer.add(".wh.a", file(0o644, b"")).unwrap();
-        layer.add_opaque("c").unwrap();
-        tree.add_layer(layer).unwrap();
-        assert_eq!(apply(&tree, Origin::Image), ["whiteout"; 2]);
+        layer.add(".wh.a", file(0o644, b""));
+        layer.add_opaque("c");
+        tree.add_layer(layer);
+        assert_eq!(apply(&tree, InputKind::Image), ["whiteout"; 2]);
     }
 }

@@ -1,24 +1,27 @@
-//! Rules about the hooks. What makes a file a hook is the runtime's own decision (`model/extension/hook.rs`),
-//! and so are the words for why the kernel would not run it (`model/container/exit.rs`).
+//! Rules about the hooks. `model/extension/hook.rs` decides for the runtime which file is a hook, and
+//! `model/container/exit.rs` says why the kernel cannot run a file; both are used here.
 
-use crate::check::rules::machine::Machine;
+use crate::check::rules::machine::TargetMachine;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{Content, Entry, Kind, LineEnds, Resolved, Tree, join, split};
+use crate::check::rules::tree::{
+    Content, Entry, EntryKind, FileTree, LineEnds, Resolved, join, split,
+};
 use crate::model::container::exit::{ENOENT, ENOEXEC, Unrunnable, elf_machine, interpreter};
 use crate::model::extension::hook::{self, FileKind, Verb};
 use std::collections::BTreeSet;
 
 const VERBS: [Verb; 3] = [Verb::Create, Verb::Start, Verb::Delete];
-/// What every host has that runs extensions.
+/// The interpreters that every host of extensions has.
 const EVERYWHERE: [&str; 2] = ["/bin/sh", "/usr/bin/env"];
-const SHELL: &str = "#!/bin/sh, which every host has; hooks run on the host, not in the image";
+const USE_SHELL: &str =
+    "use #!/bin/sh, which every host has; hooks run on the host, not in the image";
 
-/// Applies the rules. `host` is the root that the extension is meant for, if given.
+/// Applies the rules. `host` is the root filesystem of `--against`.
 pub(crate) fn check(
-    tree: &Tree,
-    host: Option<&Tree>,
-    machine: Option<&Machine>,
+    tree: &FileTree,
+    host: Option<&FileTree>,
+    machine: Option<&TargetMachine>,
     findings: &mut Findings,
 ) {
     for verb in VERBS {
@@ -28,12 +31,13 @@ pub(crate) fn check(
             Resolved::Missing => (FileKind::LinkToNothing, None),
             Resolved::Loop => (FileKind::LinkLoop, None),
             Resolved::Root => (FileKind::Folder, None),
-            Resolved::Found { entry, .. } => (kind(entry), Some(entry)),
+            Resolved::Found { entry, .. } => (file_kind(entry), Some(entry)),
         };
         let mode = found.map(|entry| entry.mode).unwrap_or_default();
         if let Err(unfit) = hook::fitness(verb, kind, mode) {
-            let mend = "an executable file, or none: the runtime refuses the container";
-            findings.add_at(Rule::Hook, hook, unfit.to_string(), mend);
+            let fix = "make it an executable file (chmod +x), or remove it: the runtime would refuse the \
+                       container";
+            findings.add_at(Rule::Hook, hook, unfit.to_string(), fix);
         }
         if let Some(content) = found.and_then(Entry::content) {
             check_content(hook, content, host, machine, findings);
@@ -42,8 +46,8 @@ pub(crate) fn check(
     check_names(tree, findings);
 }
 
-/// The files that are run as hooks, wherever they lie.
-pub(crate) fn files(tree: &Tree) -> BTreeSet<String> {
+/// The files that run as hooks, after following links.
+pub(crate) fn files(tree: &FileTree) -> BTreeSet<String> {
     let found = VERBS.iter().filter_map(|verb| match tree.resolve(verb.path()) {
         Resolved::Found { path, .. } => Some(path),
         Resolved::Root | Resolved::Missing | Resolved::Loop => None,
@@ -51,58 +55,58 @@ pub(crate) fn files(tree: &Tree) -> BTreeSet<String> {
     found.collect()
 }
 
-/// Whether there is nothing at all, not even a link, in the folder where links lead.
-fn is_absent(tree: &Tree, hook: &str) -> bool {
-    let (folder, name) = split(hook);
-    match tree.resolve(folder) {
+/// Whether nothing has this name, not even a link that leads nowhere.
+fn is_absent(tree: &FileTree, hook: &str) -> bool {
+    let (directory, name) = split(hook);
+    match tree.resolve(directory) {
         Resolved::Found { path, .. } => tree.at(&join(&path, name)).is_none(),
         Resolved::Root => tree.at(name).is_none(),
         Resolved::Missing | Resolved::Loop => true,
     }
 }
 
-fn kind(entry: &Entry) -> FileKind {
+fn file_kind(entry: &Entry) -> FileKind {
     match entry.kind {
-        Kind::File(_) => FileKind::File,
-        Kind::Folder => FileKind::Folder,
-        Kind::Fifo => FileKind::Fifo,
-        Kind::Socket => FileKind::Socket,
-        Kind::Device => FileKind::Device,
-        Kind::Link { .. } => FileKind::LinkLoop,
+        EntryKind::File(_) => FileKind::File,
+        EntryKind::Directory => FileKind::Folder,
+        EntryKind::Fifo => FileKind::Fifo,
+        EntryKind::Socket => FileKind::Socket,
+        EntryKind::Device => FileKind::Device,
+        EntryKind::Link { .. } => FileKind::LinkLoop,
     }
 }
 
 fn check_content(
     hook: &str,
     content: &Content,
-    host: Option<&Tree>,
-    machine: Option<&Machine>,
+    host: Option<&FileTree>,
+    machine: Option<&TargetMachine>,
     findings: &mut Findings,
 ) {
-    let this = machine.map_or("", |machine| machine.name.as_str());
-    let unrunnable = |errno| Unrunnable { head: &content.head, errno, machine: this }.to_string();
+    let unrunnable = |errno| Unrunnable { head: &content.head, errno, machine: "" }.to_string();
     if content.long_line {
-        let message = "its first line has more than the 255 bytes that the kernel reads of it";
-        let mend =
-            "shorten it, and have the script set what stands behind the interpreter (set -e)";
-        findings.add_at(Rule::HookFirstLine, hook, message, mend);
+        let message = "its first line is longer than the 255 bytes that the kernel reads";
+        let fix = "shorten the line; move options of the interpreter into the script (set -e)";
+        findings.add_at(Rule::HookFirstLine, hook, message, fix);
     }
     if let Some(interpreter) = interpreter(&content.head) {
         if content.line_ends == LineEnds::Dos {
             let message = match interpreter.ends_with('\r') {
                 true => unrunnable(ENOENT),
-                false => "its lines end in CR LF, which a shell takes for part of the words".into(),
+                false => {
+                    "its lines end in CR LF, and a shell takes the CR as part of a word".into()
+                }
             };
-            let mend = "save it with LF line ends: sed -i 's/\\r$//'";
-            findings.add_at(Rule::HookLineEnds, hook, message, mend);
+            let fix = format!("save it with LF line ends: sed -i 's/\\r$//' {hook}");
+            findings.add_at(Rule::HookLineEnds, hook, message, fix);
         } else {
             check_interpreter(hook, &interpreter, &content.head, host, findings);
         }
     } else if let Some(found) = elf_machine(&content.head) {
         if let Some(machine) = machine.filter(|machine| !machine.runs(found)) {
-            let message = format!("it is a program for {found}, but {machine}");
-            let mend = format!("build it for {}", machine.name);
-            findings.add_at(Rule::HookArchitecture, hook, message, mend);
+            let message = format!("the program is for {found}, but {machine}");
+            let fix = format!("build it for {}", machine.name);
+            findings.add_at(Rule::HookArchitecture, hook, message, fix);
         }
         match (&content.loader, host) {
             (Some(loader), Some(host)) if !is_executable(host, loader) => {
@@ -110,198 +114,158 @@ fn check_content(
                 findings.add_at(Rule::HookInterpreter, hook, message, "link it statically");
             }
             (Some(loader), None) => {
-                let message = format!("it needs the dynamic loader {loader} of the host");
-                let mend = "link it statically, or check --against the root of the host";
-                findings.add_at(Rule::HookHost, hook, message, mend);
+                let message = format!("the program needs the dynamic loader {loader} on the host");
+                let fix = "link it statically, or check --against the root of the host";
+                findings.add_at(Rule::HookHost, hook, message, fix);
             }
             (Some(_) | None, _) => {}
         }
     } else {
-        let mend = "a script starts with #!/bin/sh as its very first bytes";
-        findings.add_at(Rule::HookFormat, hook, unrunnable(ENOEXEC), mend);
+        let fix = "begin the script with #!/bin/sh as its very first bytes";
+        findings.add_at(Rule::HookFormat, hook, unrunnable(ENOEXEC), fix);
     }
 }
 
-/// The program that runs a script, and where `env` stands there, the program that it looks up.
+/// Checks the interpreter of a script, and if that is `env`, the program that `env` looks up.
 fn check_interpreter(
     hook: &str,
     interpreter: &str,
     head: &[u8],
-    host: Option<&Tree>,
+    host: Option<&FileTree>,
     findings: &mut Findings,
 ) {
     if !interpreter.starts_with('/') {
         let message = format!("its interpreter {interpreter:?} is not an absolute path");
-        findings.add_at(Rule::HookInterpreter, hook, message, SHELL);
+        findings.add_at(Rule::HookInterpreter, hook, message, USE_SHELL);
         return;
     }
-    let looked_up = match env_program(interpreter, head) {
-        None => None,
-        Some(Ok(name)) => Some(name),
-        Some(Err(misused)) => {
-            let message = format!("{interpreter} cannot run it: {misused}");
-            let mend = "name the interpreter itself (#!/bin/sh -e), or have env take the line apart, \
-                        which not every env can: #!/usr/bin/env -S sh -e";
-            findings.add_at(Rule::HookInterpreter, hook, message, mend);
-            return;
-        }
+    let Ok(program) = env_program(interpreter, head) else {
+        let message = format!(
+            "{interpreter} finds no program to run: the kernel passes the rest of the line as one argument"
+        );
+        let fix = "name the interpreter itself (#!/bin/sh -e), or let env split the line, which not every \
+                   env can do: #!/usr/bin/env -S sh -e";
+        findings.add_at(Rule::HookInterpreter, hook, message, fix);
+        return;
     };
-    match host {
-        Some(host) => {
-            if !is_executable(host, interpreter) {
-                let head = format!("#!{interpreter}\n").into_bytes();
-                let message = Unrunnable { head: &head, errno: ENOENT, machine: "" }.to_string();
-                findings.add_at(Rule::HookInterpreter, hook, message, SHELL);
-            }
-            if let Some(name) = looked_up.filter(|name| !is_on_path(host, name)) {
-                let message = format!(
-                    "it looks for {name:?}, which is not on this host in {}",
-                    hook::PATH.trim_start_matches("PATH=")
-                );
-                findings.add_at(Rule::HookInterpreter, hook, message, SHELL);
-            }
+    let Some(host) = host else {
+        let needed = match program.as_deref() {
+            Some("sh") => None,
+            Some(name) => Some(name),
+            None => Some(interpreter).filter(|path| !EVERYWHERE.contains(path)),
+        };
+        if let Some(name) = needed {
+            let message = format!("it needs {name:?} on the host, which not every host has");
+            let fix = format!("{USE_SHELL}; or check --against the root of the host");
+            findings.add_at(Rule::HookHost, hook, message, fix);
         }
-        None => {
-            let strange = match looked_up.as_deref() {
-                Some("sh") => None,
-                Some(name) => Some(name),
-                None => Some(interpreter).filter(|path| !EVERYWHERE.contains(path)),
-            };
-            if let Some(name) = strange {
-                let message = format!("it needs {name:?} on the host, which not every host has");
-                let mend = format!("{SHELL}; or check --against the root of the host");
-                findings.add_at(Rule::HookHost, hook, message, mend);
-            }
-        }
+        return;
+    };
+    if !is_executable(host, interpreter) {
+        let head = format!("#!{interpreter}\n").into_bytes();
+        let message = Unrunnable { head: &head, errno: ENOENT, machine: "" }.to_string();
+        findings.add_at(Rule::HookInterpreter, hook, message, USE_SHELL);
+    }
+    if let Some(name) = program.filter(|name| !is_on_path(host, name)) {
+        let path = hook::PATH.trim_start_matches("PATH=");
+        let message = format!("it runs {name:?}, which this host does not have in {path}");
+        findings.add_at(Rule::HookInterpreter, hook, message, USE_SHELL);
     }
 }
 
-/// Why `env` runs nothing that the first line of a script names.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Misused {
-    #[error(
-        "the kernel hands over the rest of the line as one word, and no program is called {0:?}"
-    )]
-    OneWord(String),
-    #[error(
-        "the kernel hands over the rest of the line as one word, and {0:?} is no option that names a \
-         program"
-    )]
-    Option(String),
-    #[error("{0:?} names no program, so that env would run the script itself, over and over")]
-    NoProgram(String),
-}
+/// `env` has no program to run.
+#[derive(Debug)]
+struct NoProgram;
 
-/// The program that `#!/usr/bin/env …` looks up; `None` if the interpreter is not `env`. Whatever
-/// stands behind an interpreter reaches it as one word (execve(2)), which `env` takes apart only if it
-/// begins with `-S` (coreutils, 8.30 and later).
-fn env_program(interpreter: &str, head: &[u8]) -> Option<Result<String, Misused>> {
+/// The program that `#!/usr/bin/env …` looks up. `None` if the interpreter is not `env`, or if the program
+/// is unknown. The kernel passes the rest of the line as one argument (execve(2)), which `env` splits
+/// only after `-S` (coreutils 8.30).
+fn env_program(interpreter: &str, head: &[u8]) -> Result<Option<String>, NoProgram> {
     if split(interpreter).1 != "env" {
-        return None;
+        return Ok(None);
     }
-    let line = String::from_utf8_lossy(head).into_owned();
+    let line = String::from_utf8_lossy(head);
     let rest = line.split_once(interpreter).map_or("", |(_, rest)| rest).trim_matches([' ', '\t']);
-    let whole = || rest.to_owned();
-    if let Some(words) = to_take_apart(rest) {
-        let program = program_among(words.split([' ', '\t']).filter(|word| !word.is_empty()));
-        return Some(program.map(str::to_owned).ok_or_else(|| Misused::NoProgram(whole())));
+    let is_program =
+        |word: &&str| !word.is_empty() && !word.starts_with('-') && !word.contains('=');
+    if let Some(words) = rest.strip_prefix("-S") {
+        let program = words.split([' ', '\t']).find(is_program).ok_or(NoProgram)?;
+        return Ok(Some(program.to_owned()));
     }
-    Some(if rest.starts_with('-') && rest.contains([' ', '\t']) {
-        Err(Misused::Option(whole()))
-    } else if rest.is_empty() || rest.starts_with('-') || rest.contains('=') {
-        Err(Misused::NoProgram(whole()))
-    } else if rest.contains([' ', '\t']) {
-        Err(Misused::OneWord(whole()))
-    } else {
-        Ok(whole())
-    })
+    // Another spelling of -S, or -S among other options: env splits the line, the program is unknown.
+    let option = rest.split([' ', '\t', '=']).next().unwrap_or_default();
+    let letters = option.strip_prefix('-').filter(|letters| !letters.starts_with('-'));
+    if option == "--split-string" || letters.is_some_and(|letters| letters.contains('S')) {
+        return Ok(None);
+    }
+    let is_one_word = !rest.contains([' ', '\t']) && is_program(&rest);
+    if is_one_word { Ok(Some(rest.to_owned())) } else { Err(NoProgram) }
 }
 
-/// What follows `-S`, which may stand with others of `env`'s options that take no word of their own.
-fn to_take_apart(rest: &str) -> Option<&str> {
-    if let Some(words) = rest.strip_prefix("--split-string") {
-        return words.strip_prefix('=');
-    }
-    let (options, words) = rest.strip_prefix('-')?.split_once('S')?;
-    options.chars().all(|option| "i0v".contains(option)).then_some(words)
-}
-
-/// The first word that is neither an option, nor what belongs to one, nor a variable.
-fn program_among<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    loop {
-        let word = words.next()?;
-        if ["-u", "-C", "--unset", "--chdir"].contains(&word) {
-            words.next();
-        } else if !word.starts_with('-') && !word.contains('=') {
-            return Some(word);
-        }
-    }
-}
-
-fn is_executable(host: &Tree, path: &str) -> bool {
+fn is_executable(host: &FileTree, path: &str) -> bool {
     match host.resolve(path) {
-        Resolved::Found { entry, .. } => kind(entry) == FileKind::File && entry.mode & 0o111 != 0,
+        Resolved::Found { entry, .. } => entry.content().is_some() && entry.mode & 0o111 != 0,
         Resolved::Root | Resolved::Missing | Resolved::Loop => false,
     }
 }
 
-fn is_on_path(host: &Tree, name: &str) -> bool {
+fn is_on_path(host: &FileTree, name: &str) -> bool {
     name.starts_with('/') && is_executable(host, name)
         || search_path(name).any(|path| is_executable(host, &path))
 }
 
-/// Where a hook finds the program `name`.
+/// The paths at which a hook finds the program `name`.
 fn search_path(name: &str) -> impl Iterator<Item = String> {
-    let folders = hook::PATH.trim_start_matches("PATH=").split(':');
-    folders.map(move |folder| format!("{folder}/{name}"))
+    let directories = hook::PATH.trim_start_matches("PATH=").split(':');
+    directories.map(move |directory| format!("{directory}/{name}"))
 }
 
-/// The files of the host that decide whether the hooks of `tree` run, for the reader of the host.
-pub(crate) fn wanted_of_host(tree: &Tree) -> Vec<String> {
-    let mut wanted = Vec::new();
+/// The files of the host that decide whether the hooks of `tree` run.
+pub(crate) fn paths_on_host(tree: &FileTree) -> Vec<String> {
+    let mut paths = Vec::new();
     for verb in VERBS {
         let Resolved::Found { entry, .. } = tree.resolve(verb.path()) else { continue };
         let Some(content) = entry.content() else { continue };
-        wanted.extend(content.loader.clone());
+        paths.extend(content.loader.clone());
         if let Some(interpreter) = interpreter(&content.head) {
-            if let Some(Ok(name)) = env_program(&interpreter, &content.head) {
-                wanted.extend(search_path(&name));
-                wanted.push(name);
+            if let Ok(Some(name)) = env_program(&interpreter, &content.head) {
+                paths.extend(search_path(&name));
+                paths.push(name);
             }
-            wanted.push(interpreter);
+            paths.push(interpreter);
         }
     }
-    wanted.retain(|path| path.starts_with('/'));
-    wanted
+    paths.retain(|path| path.starts_with('/'));
+    paths
 }
 
-/// What is not run because its name is not quite right.
-fn check_names(tree: &Tree, findings: &mut Findings) {
+/// Finds files that are named almost like a hook.
+fn check_names(tree: &FileTree, findings: &mut Findings) {
     for (path, entry) in tree.below("hooks") {
         let Some(name) = path.strip_prefix("hooks/").filter(|name| !name.contains('/')) else {
             continue;
         };
         let stem = name.split('.').next().unwrap_or_default().to_lowercase();
         let meant = VERBS.iter().map(|verb| verb.path()).find(|hook| {
-            let wanted = split(hook).1;
-            stem == wanted || stem.strip_prefix("on-") == Some(wanted)
+            let verb = split(hook).1;
+            stem == verb || stem.strip_prefix("on-") == Some(verb)
         });
-        if let Some(meant) = meant.filter(|meant| *meant != path && !entry.is_folder()) {
-            let message = format!("nothing runs it: only {meant} is a hook");
+        if let Some(meant) = meant.filter(|meant| *meant != path && !entry.is_directory()) {
+            let message = format!("nothing runs this file: only {meant} is a hook");
             findings.add_at(Rule::HookName, path, message, format!("rename it to {meant}"));
         }
     }
     for near in ["hook/create", "hook/start", "hook/delete"] {
         if tree.at(near).is_some() {
-            let message = "nothing runs it: hooks are in the folder hooks";
-            findings.add_at(Rule::HookName, near, message, "rename the folder hook to hooks");
+            let message = "nothing runs this file: hooks are in the directory hooks";
+            findings.add_at(Rule::HookName, near, message, "rename the directory hook to hooks");
         }
     }
 }
 
 /// The hooks that the runtime would refuse.
 #[cfg(test)]
-pub(crate) fn broken(tree: &Tree) -> Vec<&'static str> {
+pub(crate) fn broken(tree: &FileTree) -> Vec<&'static str> {
     let mut findings = Findings::default();
     check(tree, None, None, &mut findings);
     let paths = findings.of(Rule::Hook).map(|path| path.unwrap_or_default().to_owned());
@@ -313,7 +277,7 @@ pub(crate) fn broken(tree: &Tree) -> Vec<&'static str> {
 mod tests {
     use super::*;
     use crate::check::rules::tests::rules;
-    use crate::check::rules::tree::tests::{file, folder, link, tree};
+    use crate::check::rules::tree::tests::{directory, file, link, tree};
 
     fn elf(machine: u16) -> Vec<u8> {
         let mut head = b"\x7fELF\x02\x01\x01".to_vec();
@@ -323,8 +287,8 @@ mod tests {
         head
     }
 
-    fn with(hook: Entry, host: Option<&Tree>) -> Vec<&'static str> {
-        let machine = Machine::new("x86_64", "this machine is x86_64");
+    fn with(hook: Entry, host: Option<&FileTree>) -> Vec<&'static str> {
+        let machine = TargetMachine::new("x86_64", "this machine is x86_64");
         let mut findings = Findings::default();
         check(&tree(&[("hooks/start", hook)]), host, Some(&machine), &mut findings);
         rules(findings)
@@ -337,7 +301,7 @@ mod tests {
             (script("#!/bin/sh\n"), vec![]),
             (script("#!/usr/bin/env sh\n"), vec![]),
             (file(0o755, &elf(62)), vec![]),
-            (folder(), vec!["hook"]),
+            (directory(), vec!["hook"]),
             (file(0o644, b"#!/bin/sh\n"), vec!["hook"]),
             (link("../missing"), vec!["hook"]),
             (link("start"), vec!["hook"]),
@@ -392,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_named_almost_like_hooks_are_told() {
+    fn files_that_are_named_almost_like_hooks_are_reported() {
         let plain = file(0o755, b"#!/bin/sh\n");
         let mut findings = Findings::default();
         let tree = tree(&[
@@ -404,12 +368,5 @@ mod tests {
         ]);
         check(&tree, None, None, &mut findings);
         assert_eq!(rules(findings), ["hook-name"; 3]);
-    }
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum Misused {
-        OneWord(_), Option(_), NoProgram(_),
     }
 }

@@ -1,23 +1,21 @@
-//! The documents of an image archive: `manifest.json` of `docker save`, the index and the manifests
-//! of an OCI layout, and an image's configuration (OCI image-spec, config.md). All are read as engines
-//! read them.
+//! The documents of an image archive: `manifest.json` of `docker save`, the index and the manifests of an OCI
+//! layout, and an image's configuration (OCI image-spec, config.md). All are read as engines read them.
 
 use crate::model::text::go_json::{Json, WrongType};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What describes one image: its configuration and its layers, as names in the archive, the lowest
-/// layer first.
+/// The parts of one image, as names in the archive. The lowest layer comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// The first of its names, if it has one.
+    /// The first of its names.
     pub(crate) name: Option<String>,
     pub(crate) config: String,
     pub(crate) layers: Vec<String>,
-    /// Whether the names are those of the parts' hashes, which engines compare.
+    /// Whether the names are the hashes of the parts, which engines verify.
     pub(crate) is_by_digest: bool,
 }
 
-/// What is read of an image's configuration.
+/// The fields of an image's configuration that are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Configuration {
     pub(crate) labels: BTreeMap<String, String>,
@@ -28,56 +26,53 @@ pub(crate) struct Configuration {
     pub(crate) diff_ids: Vec<String>,
     os: String,
     has_rootfs: bool,
-    /// The first time in it that is none.
+    /// The first time in it that is malformed.
     odd_time: Option<String>,
-    /// How many layers its history counts.
+    /// The number of layers in its history.
     history: usize,
 }
 
-/// Why an archive is no image.
+/// Why an archive is not an image.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("{name} is not what it should be")]
+pub(crate) enum InvalidDocument {
+    #[error("{name} is not valid JSON")]
     Document { name: String, source: serde_json::Error },
-    #[error("{name} is not what it should be")]
+    #[error("{name} is not a valid image document")]
     Type { name: String, source: WrongType },
-    #[error("{name}, which its manifest names, is no JSON document")]
+    #[error("{name}, which the manifest names, is not a JSON document")]
     NotJson { name: String },
-    #[error("it has no image in it ({name} lists none whose parts are there)")]
+    #[error("no image found ({name} lists no image whose parts are in the archive)")]
     NoImage { name: &'static str },
-    #[error("it has no image in it ({MANIFEST} is another program's)")]
+    #[error("no image found ({MANIFEST} belongs to another program)")]
     NoManifest,
-    #[error("{name}, which its manifest names, is not in it")]
+    #[error("the archive does not contain {name}, which the manifest names")]
     Missing { name: String },
 }
 
-/// What `docker save` writes beside the layers, and `skopeo copy … dir:` as well.
+/// Written by `docker save` and by `skopeo copy … dir:`.
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// The entry point of an OCI layout.
 pub(crate) const INDEX: &str = "index.json";
-/// How deep indexes may refer to indexes; engines write two.
+/// The most indexes that refer to each other; engines write two.
 const DEPTH_MAX: usize = 4;
-/// How many layers Moby puts on top of each other.
+/// The most layers that Moby accepts.
 const LAYERS_MAX: usize = 125;
 
 /// Reads `manifest.json`: the list of `docker save`, or the one manifest of a `dir:`.
-///
-/// # Errors
-/// It is neither, or something in it is of another type.
-pub(crate) fn manifests(bytes: &[u8]) -> Result<Vec<Manifest>, Invalid> {
-    let in_document = |source| Invalid::Type { name: MANIFEST.to_owned(), source };
+pub(crate) fn manifests(bytes: &[u8]) -> Result<Vec<Manifest>, InvalidDocument> {
+    let in_document = |source| InvalidDocument::Type { name: MANIFEST.to_owned(), source };
     match Json::parse(bytes) {
         Ok(Json::List(items)) => {
             let is_ours = |item: &Json| item.field("Config").is_ok_and(|found| !found.is_empty());
             if !items.iter().any(is_ours) {
-                return Err(Invalid::NoManifest);
+                return Err(InvalidDocument::NoManifest);
             }
             items.iter().map(listed).collect::<Result<_, _>>().map_err(in_document)
         }
         Ok(document) => {
-            let parts = parts(&document).map_err(|_| Invalid::NoManifest)?;
-            let (config, layers) = parts.ok_or(Invalid::NoManifest)?;
-            let file = |part: &Descriptor| part.hash().to_owned();
+            let parts = parts(&document).map_err(|_| InvalidDocument::NoManifest)?;
+            let (config, layers) = parts.ok_or(InvalidDocument::NoManifest)?;
+            let file = |part: &BlobDescriptor| part.hash().to_owned();
             let layers = layers.iter().map(file).collect();
             let config = file(&config);
             Ok(vec![Manifest { name: None, config, layers, is_by_digest: true }])
@@ -85,8 +80,8 @@ pub(crate) fn manifests(bytes: &[u8]) -> Result<Vec<Manifest>, Invalid> {
         Err(source) => {
             let starts = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
             match starts {
-                Some(b'[') => Err(Invalid::Document { name: MANIFEST.to_owned(), source }),
-                Some(_) | None => Err(Invalid::NoManifest),
+                Some(b'[') => Err(InvalidDocument::Document { name: MANIFEST.to_owned(), source }),
+                Some(_) | None => Err(InvalidDocument::NoManifest),
             }
         }
     }
@@ -101,15 +96,15 @@ fn listed(item: &Json) -> Result<Manifest, WrongType> {
     })
 }
 
-/// What refers to a blob.
-struct Descriptor {
+/// A reference to a blob.
+struct BlobDescriptor {
     digest: String,
     media_type: String,
     is_artifact: bool,
     name: Option<String>,
 }
 
-impl Descriptor {
+impl BlobDescriptor {
     fn of(json: &Json) -> Result<Self, WrongType> {
         let platform = json.last("platform")?;
         let unknown = |name| Ok(platform.text_of(name)? == Some("unknown"));
@@ -120,7 +115,7 @@ impl Descriptor {
         Ok(Self {
             digest: json.text_of("digest")?.unwrap_or_default().to_owned(),
             media_type: json.text_of("mediaType")?.unwrap_or_default().to_owned(),
-            // Statements about another image, which builders put beside it.
+            // Builders add attestations about another image.
             is_artifact: annotation("vnd.docker.reference.type").is_some()
                 || is_artifact_type(json)?
                 || unknown("architecture")? && unknown("os")?,
@@ -151,41 +146,38 @@ impl Descriptor {
 const CONFIGURATIONS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
-/// Whether a manifest, or what refers to one, says that it is no image (image-spec, manifest.md,
+/// Whether a manifest, or a reference to one, is that of an artifact, not of an image (image-spec, manifest.md,
 /// "Guidelines for Artifact Usage"). An image may name the type of its configuration there.
 fn is_artifact_type(json: &Json) -> Result<bool, WrongType> {
     let kind = json.text_of("artifactType")?.unwrap_or_default();
     Ok(!kind.is_empty() && !CONFIGURATIONS.contains(&kind))
 }
 
-/// The configuration and the layers of a manifest; `None` if it is that of no image.
-fn parts(manifest: &Json) -> Result<Option<(Descriptor, Vec<Descriptor>)>, WrongType> {
+/// The configuration and the layers of a manifest. `None` if it is not that of an image.
+fn parts(manifest: &Json) -> Result<Option<(BlobDescriptor, Vec<BlobDescriptor>)>, WrongType> {
     let config = manifest.last("config")?;
     let is_referrer = !matches!(manifest.last("subject")?, Json::Null);
     if matches!(config, Json::Null) || is_referrer || is_artifact_type(manifest)? {
         return Ok(None);
     }
-    let config = Descriptor::of(config)?;
-    let layers = manifest.last("layers")?.list("layers")?.iter().map(Descriptor::of);
-    let layers: Vec<Descriptor> = layers.collect::<Result<_, _>>()?;
+    let config = BlobDescriptor::of(config)?;
+    let layers = manifest.last("layers")?.list("layers")?.iter().map(BlobDescriptor::of);
+    let layers: Vec<BlobDescriptor> = layers.collect::<Result<_, _>>()?;
     let is_image = !config.digest.is_empty()
         && config.is_configuration()
-        && layers.iter().all(Descriptor::is_layer);
+        && layers.iter().all(BlobDescriptor::is_layer);
     Ok(is_image.then_some((config, layers)))
 }
 
-/// Finds the images of an OCI layout, whose small documents are in `documents`. Of an image for
-/// several machines those that are there; what is no image is left out.
-///
-/// # Errors
-/// A document is not what it should be, or there is no whole image.
+/// Finds the images of an OCI layout among its `documents`. Of an image for several machines, returns those
+/// that the layout contains.
 pub(crate) fn manifests_of_layout(
     documents: &BTreeMap<String, Vec<u8>>,
-) -> Result<Vec<Manifest>, Invalid> {
+) -> Result<Vec<Manifest>, InvalidDocument> {
     let mut found = Vec::new();
     let index = documents.get(INDEX).map(Vec::as_slice).unwrap_or_default();
     descend(index, INDEX, None, documents, DEPTH_MAX, &mut BTreeSet::new(), &mut found)?;
-    if found.is_empty() { Err(Invalid::NoImage { name: INDEX }) } else { Ok(found) }
+    if found.is_empty() { Err(InvalidDocument::NoImage { name: INDEX }) } else { Ok(found) }
 }
 
 fn descend(
@@ -196,14 +188,14 @@ fn descend(
     depth: usize,
     seen: &mut BTreeSet<String>,
     found: &mut Vec<Manifest>,
-) -> Result<(), Invalid> {
-    let typed = |source| Invalid::Type { name: name.to_owned(), source };
+) -> Result<(), InvalidDocument> {
+    let typed = |source| InvalidDocument::Type { name: name.to_owned(), source };
     let document = parse(bytes, name)?;
     let children = document.last("manifests").and_then(|list| list.list("manifests"));
     for child in children.map_err(typed)? {
-        let child = Descriptor::of(child).map_err(typed)?;
+        let child = BlobDescriptor::of(child).map_err(typed)?;
         let path = child.path();
-        // Each is read once: indexes that name each other many times would take for ever.
+        // Each is read once, because indexes may name each other.
         if child.is_artifact || !seen.insert(path.clone()) {
             continue;
         }
@@ -213,9 +205,9 @@ fn descend(
         }
     }
     let parts = parts(&document).map_err(typed)?;
-    let has_config = |(config, _): &(_, _)| documents.contains_key(&Descriptor::path(config));
+    let has_config = |(config, _): &(_, _)| documents.contains_key(&BlobDescriptor::path(config));
     if let Some((config, layers)) = parts.filter(has_config) {
-        let layers = layers.iter().map(Descriptor::path).collect();
+        let layers = layers.iter().map(BlobDescriptor::path).collect();
         let config = config.path();
         found.push(Manifest { name: image, config, layers, is_by_digest: true });
     }
@@ -223,19 +215,15 @@ fn descend(
 }
 
 impl Configuration {
-    /// Reads an image's configuration, in the spelling of the image-spec or in any other that engines
-    /// read.
-    ///
-    /// # Errors
-    /// It is none.
-    pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Self, Invalid> {
+    pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Self, InvalidDocument> {
         let document = parse(bytes, name)?;
-        Self::of(&document).map_err(|source| Invalid::Type { name: name.to_owned(), source })
+        Self::of(&document)
+            .map_err(|source| InvalidDocument::Type { name: name.to_owned(), source })
     }
 
     fn of(document: &Json) -> Result<Self, WrongType> {
         let mut config = RunConfig::default();
-        // A field that stands twice is set twice: `null` empties it, an object adds to it.
+        // A repeated field is set twice: `null` clears it, an object adds to it.
         for value in document.field("config")? {
             if matches!(value, Json::Null) {
                 config = RunConfig::default();
@@ -262,13 +250,13 @@ impl Configuration {
         for step in document.last("history")?.list("history")? {
             let is_empty = step.last("empty_layer")?.is_true("empty_layer")?;
             found.history += usize::from(!is_empty);
-            found.look_at_time(step)?;
+            found.check_time(step)?;
         }
-        found.look_at_time(document)?;
+        found.check_time(document)?;
         Ok(found)
     }
 
-    fn look_at_time(&mut self, document: &Json) -> Result<(), WrongType> {
+    fn check_time(&mut self, document: &Json) -> Result<(), WrongType> {
         for time in document.field("created")? {
             let time = time.text("created")?;
             let odd = time.filter(|time| !is_time(time)).map(str::to_owned);
@@ -277,27 +265,25 @@ impl Configuration {
         Ok(())
     }
 
-    /// Why an engine would not load it along with so many layers.
+    /// Why an engine would not load it with this number of layers.
     pub(crate) fn refusal(&self, layers: usize) -> Option<String> {
         let ids = self.diff_ids.len();
         if !self.has_rootfs {
             Some("the configuration has no rootfs".to_owned())
         } else if layers != ids {
             Some(format!(
-                "the manifest names {layers} layers, and the configuration {ids} diff_ids"
+                "the manifest names {layers} layers, but the configuration {ids} diff_ids"
             ))
         } else if self.history > ids {
             let count = self.history;
-            Some(format!("the history counts {count} layers, and the configuration {ids} diff_ids"))
+            Some(format!("the history has {count} layers, but the configuration {ids} diff_ids"))
         } else if layers > LAYERS_MAX {
-            Some(format!("it has {layers} layers, and engines take no more than {LAYERS_MAX}"))
+            Some(format!("the image has {layers} layers, but engines accept at most {LAYERS_MAX}"))
         } else if !["", "linux"].contains(&self.os.as_str()) {
-            Some(format!("the configuration says that it is for {:?}, not for linux", self.os))
+            Some(format!("the configuration is for the os {:?}, not for linux", self.os))
         } else {
             let odd = self.odd_time.as_ref();
-            odd.map(|time| {
-                format!("the configuration says that it was created {time:?}, which is no time")
-            })
+            odd.map(|time| format!("the configuration has an invalid time: {time:?}"))
         }
     }
 }
@@ -320,7 +306,7 @@ fn is_time(text: &str) -> bool {
         && (zone == "Z" || has_form(zone, "+00:00") || has_form(zone, "-00:00"))
 }
 
-/// What containers of the image are given.
+/// The defaults for containers of the image.
 #[derive(Default)]
 struct RunConfig {
     labels: BTreeMap<String, String>,
@@ -358,13 +344,13 @@ impl RunConfig {
     }
 }
 
-/// Whether a command has words. One that is a text is one word.
+/// Whether a command has words. A string is one word.
 fn has_words(command: &Json, name: &str) -> Result<bool, WrongType> {
     Ok(matches!(command, Json::Text(_)) || !command.texts(name)?.is_empty())
 }
 
-fn parse(bytes: &[u8], name: &str) -> Result<Json, Invalid> {
-    Json::parse(bytes).map_err(|source| Invalid::Document { name: name.to_owned(), source })
+fn parse(bytes: &[u8], name: &str) -> Result<Json, InvalidDocument> {
+    Json::parse(bytes).map_err(|source| InvalidDocument::Document { name: name.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -379,9 +365,9 @@ mod tests {
         assert_eq!(found[0].name.as_deref(), Some("a:1"));
         assert_eq!(found[0].layers, ["1/layer.tar"]);
         assert_eq!((&found[1].name, found[1].layers.len()), (&None, 0));
-        assert!(manifests(b"[]").unwrap_err().to_string().contains("no image"));
-        assert!(matches!(manifests(b"{}"), Err(Invalid::NoManifest)));
-        assert!(matches!(manifests(br#"[{"Config":5}]"#), Err(Invalid::Type { .. })));
+        assert!(manifests(b"[]").unwrap_err().to_string().contains("no image found"));
+        assert!(matches!(manifests(b"{}"), Err(InvalidDocument::NoManifest)));
+        assert!(matches!(manifests(br#"[{"Config":5}]"#), Err(InvalidDocument::Type { .. })));
         // Layers as a `dir:` has them.
         let text = br#"{"config":{"digest":"sha256:c"},"layers":[{"digest":"sha256:l"}]}"#;
         let found = manifests(text).unwrap();
@@ -433,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_says_labels_command_and_machine() {
+    fn a_configuration_has_labels_a_command_and_a_machine() {
         let text = br#"{"architecture":"arm64","config":{"Labels":{"a":"1","b":null},"Cmd":["x"],
             "Healthcheck":{"Test":["NONE"]},"Env":["A=1"]},"rootfs":{}}"#;
         let found = Configuration::parse(text, "c").unwrap();
@@ -445,13 +431,13 @@ mod tests {
         let found = Configuration::parse(text, "c").unwrap();
         assert!(!found.has_command && found.has_health_check && found.labels.is_empty());
         let error = Configuration::parse(b"[]", "c").unwrap_err().to_string();
-        assert_eq!(error, "c is not what it should be");
+        assert_eq!(error, "c is not a valid image document");
     }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidDocument {
         Document { name, source }, Type { name, source }, NotJson { name }, NoImage { name },
         NoManifest, Missing { name },
     }

@@ -1,19 +1,19 @@
 //! Rules about kernels and their modules.
 
-use crate::check::rules::labels::{Claims, Layering};
+use crate::check::rules::hex;
+use crate::check::rules::labels::{LabelFacts, Placement};
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{Content, Entry, Kind, Tree, join, split};
+use crate::check::rules::tree::{Content, Entry, FileTree, join, split};
 use crate::model::container::exit::elf_machine;
 use crate::model::extension::claim::version_of;
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
-/// Where modules are.
-const FOLDERS: [&str; 2] = ["lib/modules", "usr/lib/modules"];
-/// While a volume is being filled it has a file of this name, which an image must not bring.
+/// The directories of modules.
+const DIRECTORIES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
+/// Marks a volume that is being filled.
 const MARKER: &str = "boot/.fabricating";
-/// Indexes with a fixed place that cover what all of a host's packages brought.
+/// Indexes of the files of all packages of a host.
 const INDEXES: [&str; 7] = [
     "etc/ld.so.cache",
     "etc/udev/hwdb.bin",
@@ -25,25 +25,25 @@ const INDEXES: [&str; 7] = [
 ];
 
 /// Applies the rules.
-pub(crate) fn check(tree: &Tree, claims: &Claims, findings: &mut Findings) {
+pub(crate) fn check(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) {
     check_modules(tree, claims, findings);
     check_indexes(tree, claims, findings);
     if let Some(abi) = &claims.kernel_abi {
         check_kernel(tree, abi, findings);
     }
     if tree.at(MARKER).is_some() {
-        let message = "a volume has a file of this name while it is being filled";
+        let message = "this file marks a volume that is being filled";
         findings.add_at(Rule::BootMarker, MARKER, message, "remove it from the image");
     }
 }
 
-/// The folders `lib/modules/RELEASE` with their release.
-fn releases(tree: &Tree) -> Vec<(String, &str)> {
+/// The directories `lib/modules/RELEASE`, each with its release.
+fn releases(tree: &FileTree) -> Vec<(String, &str)> {
     let mut found = Vec::new();
-    for modules in FOLDERS {
+    for modules in DIRECTORIES {
         for (path, entry) in tree.below(modules) {
-            let (folder, release) = split(path);
-            if folder == modules && entry.is_folder() {
+            let (directory, release) = split(path);
+            if directory == modules && entry.is_directory() {
                 found.push((path.to_owned(), release));
             }
         }
@@ -55,12 +55,13 @@ fn is_module(path: &str) -> bool {
     [".ko", ".ko.gz", ".ko.xz", ".ko.zst"].iter().any(|end| path.ends_with(end))
 }
 
-/// The modules that lie in no folder of a release, where modprobe finds none: hooks load such with
-/// insmod. A text in Korean may have such a name too.
-fn elsewhere(tree: &Tree) -> impl Iterator<Item = (&str, &Content)> {
+/// The modules outside the directory of a release, which hooks load with insmod. A text in Korean may have
+/// such a name too.
+fn elsewhere(tree: &FileTree) -> impl Iterator<Item = (&str, &Content)> {
     let has_release = |path: &str| {
-        let inside = |folder: &&str| path.strip_prefix(folder)?.strip_prefix('/')?.split_once('/');
-        FOLDERS.iter().find_map(inside).is_some()
+        let inside =
+            |directory: &&str| path.strip_prefix(directory)?.strip_prefix('/')?.split_once('/');
+        DIRECTORIES.iter().find_map(inside).is_some()
     };
     let contents = tree.iter().filter_map(|(path, entry)| Some((path, entry.content()?)));
     contents.filter(move |(path, content)| {
@@ -72,30 +73,30 @@ fn elsewhere(tree: &Tree) -> impl Iterator<Item = (&str, &Content)> {
     })
 }
 
-fn check_modules(tree: &Tree, claims: &Claims, findings: &mut Findings) {
+fn check_modules(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) {
     let mut unclaimed = None;
-    for (folder, release) in releases(tree) {
+    for (directory, release) in releases(tree) {
         let modules: Vec<(&str, &Entry)> =
-            tree.below(&folder).filter(|(path, _)| is_module(path)).collect();
+            tree.below(&directory).filter(|(path, _)| is_module(path)).collect();
         if modules.is_empty() {
             continue;
         }
-        unclaimed = unclaimed.or(Some(folder.clone()));
+        unclaimed = unclaimed.or(Some(directory.clone()));
         if let Some(claimed) =
             claims.kernel_version.as_ref().filter(|&it| it != version_of(release))
         {
-            let message = format!("modules for {release}, but kernel-version claims {claimed}");
-            let mend = "build them for the claimed kernel, or claim the one they are for";
-            findings.add_at(Rule::ModuleRelease, &folder, message, mend);
+            let message = format!("modules for {release}, but kernel-version is {claimed}");
+            let fix = "build them for that kernel, or change the label";
+            findings.add_at(Rule::ModuleRelease, &directory, message, fix);
         }
-        let strangers = modules.iter().filter_map(|(path, entry)| {
+        let misplaced = modules.iter().filter_map(|(path, entry)| {
             let own = entry.content()?.module_release.as_deref()?;
             (own != release).then_some((path, own))
         });
-        for (path, own) in strangers {
-            let message = format!("it was built for {own} and lies in the folder of {release}");
-            let mend = "the kernel refuses it there; build it for the kernel it is meant for";
-            findings.add_at(Rule::ModuleRelease, path, message, mend);
+        for (path, own) in misplaced {
+            let message = format!("built for {own}, but in the directory of {release}");
+            let fix = "build it for the kernel of its directory: the kernel refuses to load it";
+            findings.add_at(Rule::ModuleRelease, path, message, fix);
         }
     }
     for (path, content) in elsewhere(tree) {
@@ -104,98 +105,85 @@ fn check_modules(tree: &Tree, claims: &Claims, findings: &mut Findings) {
             continue;
         };
         if version_of(own) != claimed {
-            let message = format!("it was built for {own}, but kernel-version claims {claimed}");
-            let mend = "build it for the claimed kernel, or claim the one that it is for";
-            findings.add_at(Rule::ModuleRelease, path, message, mend);
+            let message = format!("built for {own}, but kernel-version is {claimed}");
+            let fix = "build it for that kernel, or change the label";
+            findings.add_at(Rule::ModuleRelease, path, message, fix);
         }
     }
     if let Some(place) = unclaimed.filter(|_| claims.known && !claims.claims_kernel) {
-        let message = "kernel modules, but no claim on the kernel";
-        let mend = "label the image io.balena.image.kernel-version=M.m.p, so that it is cleaned up \
-                    when an OS update brings another kernel";
-        findings.add_at(Rule::ModuleClaim, &place, message, mend);
+        let message = "kernel modules, but no label kernel-version or kernel-abi-id";
+        let fix = "add the label io.balena.image.kernel-version=M.m.p: without it, the extension is kept \
+                   after an update to another kernel, which does not load the modules";
+        findings.add_at(Rule::ModuleClaim, &place, message, fix);
     }
 }
 
-/// What the runtime asks of an extension that claims a kernel, before it arms it.
-fn check_kernel(tree: &Tree, abi: &str, findings: &mut Findings) {
-    let mut hashes = BTreeSet::new();
-    let mut unread = false;
-    for (path, entry) in tree.below("boot") {
-        if split(path).0 != "boot" {
-            continue;
-        }
-        if let Kind::File(content) = &entry.kind {
-            unread |= content.sha256.is_none();
-            hashes.extend(content.sha256.as_ref().map(hex));
-        }
+/// Checks what the runtime requires of an extension that brings a kernel.
+fn check_kernel(tree: &FileTree, abi: &str, findings: &mut Findings) {
+    let in_boot = || tree.below("boot").filter(|(path, _)| split(path).0 == "boot");
+    let kernels: Vec<&Content> = in_boot().filter_map(|(_, entry)| entry.content()).collect();
+    if !kernels.is_empty() {
+        let message =
+            "the image brings a kernel, but this version of the runtime does not install kernels";
+        let fix = "remove it from /boot: the runtime refuses to start a container of the image";
+        findings.add_at(Rule::KernelOverride, "boot", message, fix);
     }
-    if tree.below("boot").any(|(path, entry)| split(path).0 == "boot" && entry.content().is_some())
-    {
-        let message = "the image brings a kernel, and this version of the runtime installs none";
-        let mend =
-            "the start of such a container is refused until the runtime has kernel overrides";
-        findings.add_at(Rule::KernelOverride, "boot", message, mend);
-    }
+    let hashes: BTreeSet<String> =
+        kernels.iter().filter_map(|content| content.sha256.as_ref()).map(hex).collect();
     if !hashes.contains(abi) {
-        let count = hashes.len();
-        let message = match unread {
+        let message = match kernels.iter().any(|content| content.sha256.is_none()) {
             true => {
-                "a file in /boot is larger than any kernel, and was not hashed; none of the others is it"
+                "no file in /boot that was hashed has the hash of kernel-abi-id; files above 1 GiB are \
+                 not hashed"
                     .to_owned()
             }
-            false => {
-                format!("none of the {count} regular file(s) directly in /boot hashes to {abi}")
-            }
+            false => format!("none of the {} regular file(s) in /boot hashes to {abi}", hashes.len()),
         };
-        let mend = "put the kernel image itself (no symbolic link to it) into /boot, and label the image with \
-                    the output of sha256sum for it";
-        findings.add_at(Rule::KernelAbiFile, "boot", message, mend);
+        let fix = "put the kernel image itself, not a link, directly into /boot, and set kernel-abi-id to \
+                   the output of sha256sum for it";
+        findings.add_at(Rule::KernelAbiFile, "boot", message, fix);
     }
-    let has_symvers =
-        releases(tree).iter().any(|(folder, _)| tree.at(&join(folder, "Module.symvers")).is_some());
+    let has_symvers = releases(tree)
+        .iter()
+        .any(|(directory, _)| tree.at(&join(directory, "Module.symvers")).is_some());
     if !has_symvers {
-        let message = "there is no lib/modules/RELEASE/Module.symvers";
-        let mend =
-            "ship the one that the kernel build left: the runtime refuses the kernel without";
-        findings.add(Rule::ModuleSymvers, message, mend);
+        let message = "no lib/modules/RELEASE/Module.symvers";
+        let fix = "add the file from the kernel build: the runtime refuses a kernel without it";
+        findings.add(Rule::ModuleSymvers, message, fix);
     }
 }
 
-/// As sha256sum writes it.
-fn hex(hash: &[u8; 32]) -> String {
-    let mut text = String::new();
-    for byte in hash {
-        // A formatter into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// An index lists what was there when it was made. That of an image knows nothing of the host's.
-fn check_indexes(tree: &Tree, claims: &Claims, findings: &mut Findings) {
-    let mend = match claims.layering {
-        Layering::Above => "leave it out: it replaces the host's, which then finds only yours",
-        Layering::Below => {
-            "leave it out: the host's own wins, which knows nothing of your files; \
-                            have a hook make the index (depmod, ldconfig)"
+/// An index lists the files that existed when it was made: one from an image does not know the host's.
+fn check_indexes(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) {
+    let fix = match claims.placement {
+        Placement::Above => {
+            "remove it: it replaces the host's index, so that the host finds only your files"
+        }
+        Placement::Below => {
+            "remove it: the host's index hides it and does not list your files; update the index in a \
+             hook (depmod, ldconfig)"
         }
     };
     for path in INDEXES {
-        if tree.at(path).is_some_and(|entry| !entry.is_folder()) {
-            findings.add_at(Rule::IndexFile, path, "an index of all the host's files", mend);
+        if tree.at(path).is_some_and(|entry| !entry.is_directory()) {
+            findings.add_at(
+                Rule::IndexFile,
+                path,
+                "an index that should list all files of the host",
+                fix,
+            );
         }
     }
-    // An own kernel has modules of its own, all of which come with it.
+    // A kernel in the image comes with all of its modules.
     if claims.kernel_abi.is_some() {
         return;
     }
-    for (folder, _) in releases(tree) {
-        for (path, entry) in tree.below(&folder) {
+    for (directory, _) in releases(tree) {
+        for (path, entry) in tree.below(&directory) {
             let (parent, name) = split(path);
-            if parent == folder && name.starts_with("modules.") && !entry.is_folder() {
-                let message = "an index of all modules of this kernel";
-                findings.add_at(Rule::IndexFile, path, message, mend);
+            if parent == directory && name.starts_with("modules.") && !entry.is_directory() {
+                let message = "an index that should list all modules of this kernel";
+                findings.add_at(Rule::IndexFile, path, message, fix);
             }
         }
     }
@@ -205,19 +193,20 @@ fn check_indexes(tree: &Tree, claims: &Claims, findings: &mut Findings) {
 mod tests {
     use super::*;
     use crate::check::rules::tests::rules;
+    use crate::check::rules::tree::EntryKind;
     use crate::check::rules::tree::tests::{file, link, tree};
 
     fn hashed(byte: u8) -> Entry {
         let content = Content { sha256: Some([byte; 32]), ..Content::default() };
-        Entry { kind: Kind::File(content), mode: 0o644, uid: 0, gid: 0 }
+        Entry { kind: EntryKind::File(content), mode: 0o644, uid: 0, gid: 0 }
     }
 
     fn module(release: &str) -> Entry {
         let content = Content { module_release: Some(release.to_owned()), ..Content::default() };
-        Entry { kind: Kind::File(content), mode: 0o644, uid: 0, gid: 0 }
+        Entry { kind: EntryKind::File(content), mode: 0o644, uid: 0, gid: 0 }
     }
 
-    fn apply(tree: &Tree, claims: &Claims) -> Vec<&'static str> {
+    fn apply(tree: &FileTree, claims: &LabelFacts) -> Vec<&'static str> {
         let mut findings = Findings::default();
         check(tree, claims, &mut findings);
         rules(findings)
@@ -225,17 +214,20 @@ mod tests {
 
     #[test]
     fn modules_must_be_for_the_kernel_that_is_claimed() {
-        let claims = |version: &str| Claims {
+        let claims = |version: &str| LabelFacts {
             kernel_version: Some(version.to_owned()),
             claims_kernel: true,
             known: true,
-            ..Claims::default()
+            ..LabelFacts::default()
         };
         let good = tree(&[("lib/modules/6.1.83-yocto/a.ko", module("6.1.83-yocto"))]);
         assert!(apply(&good, &claims("6.1.83")).is_empty());
         assert_eq!(apply(&good, &claims("6.1.8")), ["module-release"]);
-        assert_eq!(apply(&good, &Claims { known: true, ..Claims::default() }), ["module-claim"]);
-        assert!(apply(&good, &Claims::default()).is_empty(), "labels that are not known");
+        assert_eq!(
+            apply(&good, &LabelFacts { known: true, ..LabelFacts::default() }),
+            ["module-claim"]
+        );
+        assert!(apply(&good, &LabelFacts::default()).is_empty(), "labels that are not known");
         let moved = tree(&[("usr/lib/modules/6.1.83/x/a.ko", module("6.1.83-yocto"))]);
         assert_eq!(apply(&moved, &claims("6.1.83")), ["module-release"]);
         let packed = tree(&[("usr/lib/modules/5.10.1/x/a.ko.xz", file(0o644, b""))]);
@@ -247,11 +239,11 @@ mod tests {
     /// A hook loads such modules with insmod.
     #[test]
     fn modules_anywhere_must_be_for_the_kernel_that_is_claimed() {
-        let labels = |version: Option<&str>| Claims {
+        let labels = |version: Option<&str>| LabelFacts {
             kernel_version: version.map(str::to_owned),
             claims_kernel: version.is_some(),
             known: true,
-            ..Claims::default()
+            ..LabelFacts::default()
         };
         let claimed = || labels(Some("6.1.83"));
         for path in ["usr/lib/drv/foo.ko", "lib/modules/foo.ko", "foo.ko"] {
@@ -260,7 +252,7 @@ mod tests {
             let good = tree(&[(path, module("6.1.83-yocto"))]);
             assert!(apply(&good, &claimed()).is_empty(), "{path}");
             assert_eq!(apply(&good, &labels(None)), ["module-claim"], "{path}");
-            assert!(apply(&good, &Claims::default()).is_empty(), "labels that are not known");
+            assert!(apply(&good, &LabelFacts::default()).is_empty(), "labels that are not known");
         }
         // What cannot be read: it counts, and what it is for is not known.
         let mut object = b"\x7fELF\x02\x01\x01".to_vec();
@@ -283,11 +275,11 @@ mod tests {
     #[test]
     fn a_claimed_kernel_is_a_file_directly_in_boot_with_its_symbol_versions() {
         let abi = "a".repeat(64);
-        let claims = Claims {
+        let claims = LabelFacts {
             kernel_abi: Some(abi.clone()),
             claims_kernel: true,
             known: true,
-            ..Claims::default()
+            ..LabelFacts::default()
         };
         let symvers = ("lib/modules/6.1.0/Module.symvers", file(0o644, b""));
         let kernel = |path| (path, hashed(0xaa));
@@ -302,18 +294,18 @@ mod tests {
         let no = tree(&[("boot/bzImage", hashed(0xbb)), symvers]);
         assert_eq!(apply(&no, &claims), ["kernel-abi-file", "kernel-override"]);
         let marker = tree(&[(MARKER, file(0o644, b""))]);
-        assert_eq!(apply(&marker, &Claims::default()), ["boot-marker"]);
+        assert_eq!(apply(&marker, &LabelFacts::default()), ["boot-marker"]);
     }
 
     #[test]
-    fn an_index_of_the_host_is_told_but_not_that_of_an_own_kernel() {
+    fn an_index_of_the_host_is_reported_but_not_that_of_an_own_kernel() {
         let tree = tree(&[
             ("lib/modules/6.1.0/modules.dep", file(0o644, b"")),
             ("lib/modules/6.1.0/modules.alias.bin", file(0o644, b"")),
             ("etc/ld.so.cache", file(0o644, b"")),
         ]);
-        assert_eq!(apply(&tree, &Claims::default()), ["index-file"; 3]);
-        let own = Claims { kernel_abi: Some("x".to_owned()), ..Claims::default() };
+        assert_eq!(apply(&tree, &LabelFacts::default()), ["index-file"; 3]);
+        let own = LabelFacts { kernel_abi: Some("x".to_owned()), ..LabelFacts::default() };
         let found = apply(&tree, &own);
         assert_eq!(found.iter().filter(|rule| **rule == "index-file").count(), 1, "{found:?}");
     }

@@ -1,4 +1,4 @@
-//! Rules about the labels: their grammar, and what the runtime makes of them.
+//! Rules about the labels: their syntax, and what the runtime does with them.
 
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
@@ -8,13 +8,12 @@ use crate::model::extension::claim;
 use crate::model::extension::glob::Glob;
 use crate::model::extension::label_sources::{Lookup, Store};
 use crate::model::extension::labels::{
-    ABI, CLASS, KERNEL_VERSION, OS_VERSION, OVERRIDE, REQUIRES_REBOOT,
+    ABI, CLASS, IMAGE_PREFIX, KERNEL_VERSION, OS_VERSION, OVERRIDE, REQUIRES_REBOOT,
 };
 use crate::model::extension::role::{self, NotAnExtension};
 use std::collections::BTreeMap;
 
-const PREFIX: &str = "io.balena.image.";
-/// The labels below [`PREFIX`] that something reads.
+/// The labels below [`IMAGE_PREFIX`] that something reads.
 const KNOWN: [&str; 7] = [
     "class",
     "requires-reboot",
@@ -24,183 +23,167 @@ const KNOWN: [&str; 7] = [
     "override",
     "store",
 ];
-/// The longest rootfs path that an engine hands over is far below this.
+/// The rules that cannot be applied without labels.
+pub(super) const NEED_LABELS: [Rule; 14] = [
+    Rule::Class,
+    Rule::LabelUnknown,
+    Rule::LabelEnvironment,
+    Rule::LabelCollision,
+    Rule::Override,
+    Rule::RequiresReboot,
+    Rule::OsVersion,
+    Rule::OsVersionPattern,
+    Rule::KernelVersion,
+    Rule::KernelAbi,
+    Rule::KernelAbiFile,
+    Rule::KernelOverride,
+    Rule::ModuleSymvers,
+    Rule::ModuleClaim,
+];
+/// Much shorter than the longest rootfs path of an engine, so that no label is called too long by mistake.
 const SOME_ROOTFS: &str = "/var/lib/docker/overlay2/0/merged";
 
-/// What the labels say, as far as other rules need it.
+/// The facts about the labels that other rules need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Claims {
-    pub(crate) layering: Layering,
+pub(crate) struct LabelFacts {
+    pub(crate) placement: Placement,
     /// M.m.p, if well-formed.
     pub(crate) kernel_version: Option<String>,
     /// Lower-case hex, if well-formed.
     pub(crate) kernel_abi: Option<String>,
-    /// Whether there is any claim on the kernel, well-formed or not.
+    /// Whether there is a claim on the kernel, well-formed or not.
     pub(crate) claims_kernel: bool,
-    /// Whether there were labels to look at.
+    /// Whether the labels are known at all.
     pub(crate) known: bool,
 }
 
 /// Where the boot-time overlay puts the extension.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Layering {
+pub(crate) enum Placement {
     /// Below the root filesystem: it adds files.
     #[default]
     Below,
-    /// Above it: its files win.
+    /// Above the root filesystem: its files replace the host's.
     Above,
 }
 
-/// Applies the rules. `None`: what was given has no labels, as a folder has none.
+/// Applies the rules. `None`: the input cannot have labels, such as a rootfs.
 pub(crate) fn check(
     labels: Option<&BTreeMap<String, String>>,
     mounts: &[Mount],
     findings: &mut Findings,
-) -> Claims {
+) -> LabelFacts {
     let Some(labels) = labels else {
-        let mend = "check the image instead, or give the labels: --label NAME=VALUE";
-        findings.add(Rule::NoLabels, "the labels are unknown and were not checked", mend);
-        return Claims::default();
+        let names: Vec<&str> = NEED_LABELS.iter().map(|rule| rule.name()).collect();
+        let message = format!(
+            "the input has no labels, so these rules were not applied: {}",
+            names.join(", ")
+        );
+        let fix = format!(
+            "check the image, or pass each label that the image will have: --label {CLASS}=overlay"
+        );
+        findings.add(Rule::NoLabels, message, fix);
+        return LabelFacts::default();
     };
     check_class(labels, findings);
     check_names(labels, findings);
     check_environment(labels, mounts, findings);
     let value = |name: &str| labels.get(name).map(String::as_str);
-    let mut claims = Claims { known: true, ..Claims::default() };
+    let mut facts = LabelFacts { known: true, ..LabelFacts::default() };
     if let Some(text) = value(OVERRIDE) {
-        claims.layering = Layering::Above;
+        facts.placement = Placement::Above;
         if text.parse::<i64>().is_err() {
             let message = format!("{OVERRIDE}={text:?} is not an integer");
-            findings.add(Rule::Override, message, "give a number such as 100; the lower one wins");
+            let fix = "use a number such as 100; the extension with the lower number wins";
+            findings.add(Rule::Override, message, fix);
         }
     }
     for name in REQUIRES_REBOOT {
         let known = ["", "0", "1", "false", "true", "no", "yes"];
         if let Some(text) = value(name).filter(|text| !known.contains(text)) {
             let message = format!("{name}={text:?} is neither true nor false, and counts as true");
-            findings.add(Rule::RequiresReboot, message, "say true or false, or leave it out");
+            findings.add(Rule::RequiresReboot, message, "set it to true or false, or remove it");
         }
     }
     if let Some(Err(error)) = value(OS_VERSION).map(claim::globs) {
-        let mend = "as it is, no OS update ever makes the extension stale; write patterns such as \
-                    5.*,6.0.[0-3]";
-        findings.add(Rule::OsVersion, format!("{OS_VERSION}: {error}"), mend);
+        let fix = "write patterns such as 5.*,6.0.[0-3]; with a malformed one, the extension would be \
+                   kept on every OS";
+        findings.add(Rule::OsVersion, format!("{OS_VERSION}: {error}"), fix);
     }
     for pattern in value(OS_VERSION).into_iter().flat_map(|text| text.split(',')) {
         check_pattern(pattern.trim(), findings);
     }
-    claims.claims_kernel = value(KERNEL_VERSION).is_some() || value(ABI).is_some();
-    claims.kernel_version = value(KERNEL_VERSION).and_then(|text| kernel_version(text, findings));
-    claims.kernel_abi = value(ABI).and_then(|text| kernel_abi(text, findings));
-    claims
+    facts.claims_kernel = value(KERNEL_VERSION).is_some() || value(ABI).is_some();
+    facts.kernel_version = value(KERNEL_VERSION).and_then(|text| kernel_version(text, findings));
+    facts.kernel_abi = value(ABI).and_then(|text| kernel_abi(text, findings));
+    facts
 }
 
-/// The decision of the runtime itself; for an image the words are others, since it names the
-/// annotations and the store of a container.
+/// The runtime's own decision. The message differs, because the runtime's names the annotations of a
+/// container and the engine's data directory.
 fn check_class(labels: &BTreeMap<String, String>, findings: &mut Findings) {
-    let mend = format!("LABEL {CLASS}=overlay");
     let nowhere = || Lookup::Absent { path: String::new(), store: Store::Unknown };
-    match role::role(labels, nowhere) {
-        Ok(_) => {}
-        Err(NotAnExtension::ClassMissing { .. }) => {
-            let message = match labels.len() {
-                0 => format!("missing required label {CLASS}: there are no labels"),
-                count => format!("missing required label {CLASS} among {count} other(s)"),
-            };
-            findings.add(Rule::Class, message, mend);
-        }
-        Err(error @ NotAnExtension::ClassUnsupported { .. }) => {
-            findings.add(Rule::Class, error.to_string(), mend);
-        }
-    }
+    let message = match role::role(labels, nowhere) {
+        Ok(_) => return,
+        Err(NotAnExtension::ClassMissing { .. }) => match labels.len() {
+            0 => format!("missing required label {CLASS}: there are no labels"),
+            count => format!("missing required label {CLASS} among {count} other(s)"),
+        },
+        Err(error @ NotAnExtension::ClassUnsupported { .. }) => error.to_string(),
+    };
+    findings.add(Rule::Class, message, format!("LABEL {CLASS}=overlay"));
 }
 
 fn check_names(labels: &BTreeMap<String, String>, findings: &mut Findings) {
     for name in labels.keys() {
-        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
-        if KNOWN.contains(&rest) {
-            continue;
-        }
-        let plain = |text: &str| text.to_lowercase().replace(['_', '.', ' '], "-");
-        let meant = KNOWN.iter().find(|known| distance(&plain(rest), known) <= 2);
-        let message = format!("nothing reads the label {name:?}");
-        match meant {
-            Some(meant) => findings.add(
-                Rule::LabelUnknown,
-                format!("{message}; {PREFIX}{meant} is a label"),
-                format!("rename it to {PREFIX}{meant}, unless a hook of yours reads it"),
-            ),
-            None => findings.add(
-                Rule::LabelUnknown,
-                message,
-                "if a hook of yours reads it, --allow label-unknown; otherwise remove it",
-            ),
+        if name.strip_prefix(IMAGE_PREFIX).is_some_and(|rest| !KNOWN.contains(&rest)) {
+            let fix = format!(
+                "rename it if it should be one of {}; if one of your hooks reads it, pass --allow \
+                 label-unknown; otherwise remove it",
+                KNOWN.join(", ")
+            );
+            findings.add(Rule::LabelUnknown, format!("nothing reads the label {name:?}"), fix);
         }
     }
 }
 
-/// How many letters must be changed, added or removed to make one word of the other.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut diagonal = index;
-        let mut before = index + 1;
-        let mut next = vec![before];
-        for (other, above) in right.iter().zip(row.iter().skip(1)) {
-            let replaced = diagonal + usize::from(letter != *other);
-            before = replaced.min(above + 1).min(before + 1);
-            diagonal = *above;
-            next.push(before);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-/// The environment that the runtime would build.
+/// Builds the environment that the runtime would build.
 fn check_environment(labels: &BTreeMap<String, String>, mounts: &[Mount], findings: &mut Findings) {
     match environment(SOME_ROOTFS, labels, mounts) {
         Ok(environment) => {
             for name in environment.collisions {
                 let message = format!("more than one label or mount sets {name} for the hooks");
-                findings.add(Rule::LabelCollision, message, "rename one: the last one wins");
+                findings.add(
+                    Rule::LabelCollision,
+                    message,
+                    "rename one of them: the last one wins",
+                );
             }
         }
         Err(error) => {
-            let mend = "rename or shorten it: the runtime refuses the container";
-            findings.add(Rule::LabelEnvironment, error.to_string(), mend);
+            let fix = "rename or shorten the label: the runtime would refuse the container";
+            findings.add(Rule::LabelEnvironment, error.to_string(), fix);
         }
     }
 }
 
-/// A pattern that is well-formed and matches no version, as ranges do.
+/// Finds a pattern that is well-formed but matches no version, such as a range.
 fn check_pattern(pattern: &str, findings: &mut Findings) {
     let Ok(glob) = Glob::parse(pattern) else { return };
     let odd = |letter: &char| letter.is_whitespace() || "<>=^~|{}();\"'/&!@#$%".contains(*letter);
     let is_x = |part: &str| part.eq_ignore_ascii_case("x");
     let why = match glob.literals().find(odd) {
-        Some(letter) => format!("no version has the character {letter:?}"),
-        None if pattern.split('.').any(is_x) => {
-            "x stands for itself, not for any number".to_owned()
-        }
+        Some(letter) => format!("no version contains {letter:?}"),
+        None if pattern.split('.').any(is_x) => "x matches only itself, not any number".to_owned(),
         None => return,
     };
-    let meant: Vec<&str> =
-        pattern.split('.').map(|part| if is_x(part) { "*" } else { part }).collect();
-    let mend = match pattern.contains(|letter| odd(&letter)) {
-        false => format!("write {}", meant.join(".")),
-        true => {
-            "these are globs, with commas between: 2.119.*,2.12[0-9].*; a range has no other way"
-                .to_owned()
-        }
-    };
     let message = format!("{OS_VERSION}: the pattern {pattern:?} matches no version: {why}");
-    findings.add(Rule::OsVersionPattern, message, mend);
+    let fix = "write globs, separated by commas: 2.119.*,2.12[0-9].*; ranges are not supported";
+    findings.add(Rule::OsVersionPattern, message, fix);
 }
 
 fn kernel_version(text: &str, findings: &mut Findings) -> Option<String> {
-    // What follows the third number, up to the first dash, is compared too: 6.12.47+rpt.
+    // Everything up to the first dash is compared, also what follows the third number: 6.12.47+rpt.
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let mut parts = text.splitn(3, '.');
     let number =
@@ -211,15 +194,15 @@ fn kernel_version(text: &str, findings: &mut Findings) -> Option<String> {
     if begins && third && !text.contains(odd) {
         return Some(text.to_owned());
     }
-    let mend = match text.split_once('-') {
-        Some((release, _)) => format!("{release:?}: it is compared up to the first dash"),
-        None => "what uname -r says up to its first dash: 6.1.83, or 6.12.47+rpt".to_owned(),
+    let fix = match text.split_once('-') {
+        Some((release, _)) => format!("use {release:?}: only the part before the first dash"),
+        None => {
+            "use the output of uname -r up to its first dash: 6.1.83, or 6.12.47+rpt".to_owned()
+        }
     };
-    findings.add(
-        Rule::KernelVersion,
-        format!("{KERNEL_VERSION}={text:?} is not what stands before the first dash of a release"),
-        mend,
-    );
+    let message =
+        format!("{KERNEL_VERSION}={text:?} is not the part of a release before its first dash");
+    findings.add(Rule::KernelVersion, message, fix);
     None
 }
 
@@ -233,27 +216,28 @@ fn kernel_abi(text: &str, findings: &mut Findings) -> Option<String> {
         true => format!("it has {} digits", text.len()),
         false => "it has other characters".to_owned(),
     };
-    let shown: String = text.chars().take(80).collect();
-    let message = format!("{ABI}={shown:?} is not 64 lower-case hex digits: {why}");
-    findings.add(Rule::KernelAbi, message, "the output of sha256sum for the kernel image");
+    let start: String = text.chars().take(80).collect();
+    let message = format!("{ABI}={start:?} is not 64 lower-case hex digits: {why}");
+    findings.add(Rule::KernelAbi, message, "use the output of sha256sum for the kernel image");
     None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::rules::report::CheckReport;
     use crate::check::rules::tests::rules;
     use std::collections::BTreeMap;
 
-    fn apply(pairs: &[(&str, &str)]) -> (Claims, Vec<&'static str>) {
+    fn apply(pairs: &[(&str, &str)]) -> (LabelFacts, Vec<&'static str>) {
         let mut labels: BTreeMap<String, String> = pairs
             .iter()
             .map(|(name, text)| (format!("io.balena.{name}"), (*text).to_owned()))
             .collect();
         labels.entry(CLASS.to_owned()).or_insert_with(|| "overlay".to_owned());
         let mut findings = Findings::default();
-        let claims = check(Some(&labels), &[], &mut findings);
-        (claims, rules(findings))
+        let facts = check(Some(&labels), &[], &mut findings);
+        (facts, rules(findings))
     }
 
     #[test]
@@ -306,17 +290,17 @@ mod tests {
 
     #[test]
     fn what_is_well_formed_is_a_claim() {
-        let (claims, _) = apply(&[("image.kernel-version", "6.1"), ("image.override", "1")]);
-        assert_eq!(claims.layering, Layering::Above);
-        assert!(claims.claims_kernel && claims.kernel_version.is_none() && claims.known);
-        let (claims, _) = apply(&[("image.kernel-version", "6.1.83")]);
-        assert_eq!(claims.kernel_version.as_deref(), Some("6.1.83"));
+        let (facts, _) = apply(&[("image.kernel-version", "6.1"), ("image.override", "1")]);
+        assert_eq!(facts.placement, Placement::Above);
+        assert!(facts.claims_kernel && facts.kernel_version.is_none() && facts.known);
+        let (facts, _) = apply(&[("image.kernel-version", "6.1.83")]);
+        assert_eq!(facts.kernel_version.as_deref(), Some("6.1.83"));
     }
 
     #[test]
     fn without_labels_there_is_a_note_and_with_others_an_error() {
         let mut findings = Findings::default();
-        assert_eq!(check(None, &[], &mut findings), Claims::default());
+        assert_eq!(check(None, &[], &mut findings), LabelFacts::default());
         let none = BTreeMap::new();
         check(Some(&none), &[], &mut findings);
         let other = BTreeMap::from([("maintainer".to_owned(), "x".to_owned())]);
@@ -325,10 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn a_typing_error_is_a_few_letters_away() {
-        assert_eq!(distance("kernel-abi", "kernel-abi-id"), 3);
-        assert_eq!(distance("overide", "override"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
+    fn without_labels_every_rule_that_needs_them_is_named() {
+        let mut findings = Findings::default();
+        check(None, &[], &mut findings);
+        let report = CheckReport::new(String::new(), "", findings);
+        let note = &report.findings[0];
+        assert!(note.fix.contains("--label io.balena.image.class=overlay"), "{note:?}");
+        for rule in NEED_LABELS {
+            assert!(note.message.contains(rule.name()), "{note:?}");
+        }
+        let of_labels = Rule::Class..=Rule::KernelAbi;
+        for rule in Rule::ALL.iter().filter(|rule| of_labels.contains(rule)) {
+            assert!(NEED_LABELS.contains(rule), "{rule:?}");
+        }
     }
 }

@@ -1,46 +1,46 @@
-//! What a layer is made of, and what engines refuse of it: the words between `check/read`, which reads
-//! layers, `unpack.rs` beside this file, which unpacks them, and the rules in `layers.rs`.
+//! The entries of a layer, and the reasons for which engines refuse one. `check/read` reads layers,
+//! `unpack.rs` unpacks them, and `layers.rs` reports the findings.
 
 use crate::check::rules::tree::{Content, Layer};
 
 /// The longest name of a file (`NAME_MAX`).
 pub(super) const NAME_MAX: usize = 255;
-/// The longest path and the longest target of a link that the kernel takes, less its NUL.
+/// The longest path, and the longest target of a link, without the NUL (`PATH_MAX`).
 pub(super) const PATH_MAX: usize = 4095;
-/// How many faults of one layer are kept.
+/// The most faults of one layer that are kept.
 pub(super) const FAULTS_MAX: usize = 1000;
 
-/// An entry of the archive.
+/// An entry of a layer.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// As it stands in the archive, what is not UTF-8 escaped.
+    /// The name in the archive. Bytes that are not UTF-8 are escaped.
     pub(crate) name: String,
-    pub(crate) what: What,
+    pub(crate) kind: MemberKind,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) attributes: Vec<(String, Vec<u8>)>,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum MemberKind {
     File(Content),
-    Folder,
+    Directory,
     Link {
         target: String,
     },
     HardLink {
         target: String,
     },
-    /// A device, or the whiteout of overlayfs, which has the numbers 0/0.
+    /// A device, or the whiteout of overlayfs, which is the device 0/0.
     Device {
         whiteout: bool,
     },
     Fifo,
-    /// A header about the whole archive, which no file comes from.
+    /// A header about the whole archive; it creates no file.
     Global,
-    /// A kind that engines do not unpack.
+    /// A type that engines do not unpack.
     Unknown {
         flag: u8,
     },
@@ -48,84 +48,83 @@ pub(crate) enum What {
 
 /// Why an engine cannot unpack a layer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Why {
-    #[error("the same path stands in the layer twice")]
+pub(crate) enum FaultKind {
+    #[error("the layer contains this path twice")]
     Twice,
-    #[error("it lies below {at:?}, which is {what} in the same layer")]
+    #[error("the path is below {at:?}, which is {what} in this layer")]
     Below { at: String, what: &'static str },
-    #[error("it lies behind the link {at:?}, which leads to nothing in the same layer")]
+    #[error("the path is below the link {at:?}, whose target is not in this layer")]
     Behind { at: String },
-    #[error("too many links lead there")]
+    #[error("the path leads through too many links")]
     Loop,
-    #[error("a name in it is longer than {NAME_MAX} bytes, or all of it too long for an engine")]
+    #[error("a name is longer than {NAME_MAX} bytes, or the path is too long for an engine")]
     TooLong,
-    #[error("only a folder can stand in the place of the rootfs itself")]
+    #[error("only a directory can replace the rootfs itself")]
     Root,
-    #[error("it is a hard link to {target:?}, which the same layer does not have before it")]
+    #[error("a hard link to {target:?}, which does not come before it in this layer")]
     HardLink { target: String },
-    #[error("it is a hard link to {target:?}, which is a folder")]
-    HardLinkToFolder { target: String },
-    #[error("it is a link without a target, or with one of more than {PATH_MAX} bytes")]
+    #[error("a hard link to {target:?}, which names a directory")]
+    HardLinkToDirectory { target: String },
+    #[error("a link without a target, or with a target of more than {PATH_MAX} bytes")]
     Target,
-    #[error("it is a whiteout of something that the same layer has")]
+    #[error("a whiteout of a path of this layer")]
     OwnWhiteout,
-    #[error("a later entry of the layer takes this folder away")]
-    FolderGone,
-    #[error("its type {} is not one that engines unpack", char::from(*flag).escape_default())]
+    #[error("a later entry of this layer removes this directory")]
+    DirectoryGone,
+    #[error("engines do not unpack entries of type {}", char::from(*flag).escape_default())]
     Unknown { flag: u8 },
-    #[error("it is a sparse file as tar --format=gnu -S writes it, which engines do not unpack")]
+    #[error("a sparse file as tar --format=gnu -S writes it, which engines do not unpack")]
     Sparse,
-    #[error("the kernel does not take its extended attribute {name}")]
+    #[error("the kernel does not accept the extended attribute {name}")]
     Attribute { name: String },
-    /// The bytes themselves are not a layer.
+    /// The file is not a layer.
     #[error("{0}")]
     Unreadable(String),
 }
 
-/// What is wrong with a layer, and where in it.
+/// A fault of a layer, and the path that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) path: Option<String>,
-    pub(crate) why: Why,
+    pub(crate) kind: FaultKind,
 }
 
-/// What engines would refuse of an image's layers, and what else is to be said of them.
+/// The facts about the layers of an image that the rules need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LayerFacts {
-    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<LayerRefusal>,
     /// Paths that lead out of the rootfs.
-    pub(crate) climbing: Vec<String>,
+    pub(crate) leading_out: Vec<String>,
     /// Layers that are compressed with zstd.
     pub(crate) zstd: Vec<String>,
-    /// Whether the files of a layer are not known whole.
+    /// Whether the files of a layer are not completely known.
     pub(crate) is_unread: bool,
-    /// Whether the end of the archive is not marked as such, and nothing else tells where it is.
+    /// Whether the archive has no end mark, and nothing else shows that it is complete.
     pub(crate) may_be_cut_off: bool,
 }
 
 /// Why an engine would not load an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct LayerRefusal {
     pub(crate) layer: Option<String>,
     pub(crate) path: Option<String>,
     pub(crate) why: String,
 }
 
 impl LayerFacts {
-    /// Takes over what is known of one layer, and hands out the layer itself.
+    /// Adds the facts about one layer, and returns the layer itself.
     pub(crate) fn add(&mut self, name: Option<&str>, unpacked: Unpacked) -> Layer {
-        for Fault { path, why } in unpacked.faults {
-            self.is_unread |= matches!(why, Why::Unreadable(_));
-            self.refuse(name, path, why.to_string());
+        self.is_unread |= unpacked.is_unreadable();
+        for Fault { path, kind } in unpacked.faults {
+            self.refuse(name, path, kind.to_string());
         }
-        self.climbing.extend(unpacked.climbs);
+        self.leading_out.extend(unpacked.leads_out);
         unpacked.layer
     }
 
-    /// Keeps a refusal.
     pub(crate) fn refuse(&mut self, layer: Option<&str>, path: Option<String>, why: String) {
         if self.refusals.len() < FAULTS_MAX {
-            self.refusals.push(Refusal { layer: layer.map(str::to_owned), path, why });
+            self.refusals.push(LayerRefusal { layer: layer.map(str::to_owned), path, why });
         }
     }
 }
@@ -136,14 +135,21 @@ pub(crate) struct Unpacked {
     pub(crate) layer: Layer,
     pub(crate) faults: Vec<Fault>,
     /// The first path that leads out of the rootfs; engines stop at its root.
-    pub(crate) climbs: Option<String>,
+    pub(crate) leads_out: Option<String>,
+}
+
+impl Unpacked {
+    /// Whether its files are not completely known.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Unreadable(_)))
+    }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Why {
+    enum FaultKind {
         Twice, Below { at, what }, Behind { at }, Loop, TooLong, Root, HardLink { target },
-        HardLinkToFolder { target }, Target, OwnWhiteout, FolderGone, Unknown { flag }, Sparse,
+        HardLinkToDirectory { target }, Target, OwnWhiteout, DirectoryGone, Unknown { flag }, Sparse,
         Attribute { name }, Unreadable(_),
     }
 }

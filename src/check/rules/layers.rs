@@ -1,40 +1,36 @@
-//! Rules about the layers: what engines refuse to load.
+//! Rules about the layers: images that engines refuse to load.
 
-use crate::check::rules::layer::{LayerFacts, Refusal};
+use crate::check::rules::layer::{LayerFacts, LayerRefusal};
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
 
 /// Applies the rules.
 pub(crate) fn check(layers: &LayerFacts, findings: &mut Findings) {
-    for Refusal { layer, path, why } in &layers.refusals {
+    for LayerRefusal { layer, path, why } in &layers.refusals {
         let message = match layer {
-            Some(layer) => format!("the layer {layer}: {why}"),
+            Some(layer) => format!("in the layer {layer}: {why}"),
             None => why.clone(),
         };
-        let mend = "build the image again: docker load and docker pull refuse this one";
+        let fix = "build the image again: engines refuse to load or pull this one";
         match path {
-            Some(path) => findings.add_at(Rule::Layer, path, message, mend),
-            None => findings.add(Rule::Layer, message, mend),
+            Some(path) => findings.add_at(Rule::Layer, path, message, fix),
+            None => findings.add(Rule::Layer, message, fix),
         }
     }
     for layer in &layers.zstd {
         let message = format!("the layer {layer} is compressed with zstd");
-        let mend =
+        let fix =
             "compress it with gzip: balenaEngine, and Docker before version 23, cannot unpack it";
-        findings.add(Rule::LayerZstd, message, mend);
+        findings.add(Rule::LayerZstd, message, fix);
     }
-    for path in &layers.climbing {
+    for path in &layers.leading_out {
         let message =
-            "this path in a layer leads out of the rootfs; engines put the file below its root";
+            "this path in a layer leads out of the rootfs; engines put the file below the root";
         findings.add_at(Rule::PathOut, path, message, "write the path without ..");
     }
     if layers.may_be_cut_off {
-        let message = "the archive has no end mark, so files at its end may be missing";
-        findings.add(
-            Rule::CutOff,
-            message,
-            "make the archive again if it was copied or downloaded",
-        );
+        let message = "the archive has no end mark: files at its end may be missing";
+        findings.add(Rule::CutOff, message, "export it again if it was copied or downloaded");
     }
 }
 
@@ -44,9 +40,9 @@ mod tests {
     use crate::check::rules::tests::rules;
 
     #[test]
-    fn what_is_known_of_the_layers_is_told() {
+    fn every_fact_about_the_layers_is_reported() {
         let mut layers = LayerFacts {
-            climbing: vec!["../x".to_owned()],
+            leading_out: vec!["../x".to_owned()],
             zstd: vec!["a.tar".to_owned()],
             may_be_cut_off: true,
             ..LayerFacts::default()

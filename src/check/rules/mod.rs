@@ -1,8 +1,8 @@
-//! What would go wrong with an extension, found before it is shipped: pure rules over a listing of
-//! its files and over its labels. `check/read` reads both; `manager/check.rs` brings them together.
+//! Finds before an extension ships what would go wrong with it: pure rules over a listing of its files and
+//! over its labels. `check/read` reads both; `manager/check.rs` connects them.
 //!
-//! A rule has one name and one severity for ever, because people put names into their build scripts
-//! (`--allow NAME`). docs/check.md explains each; a test holds it to this list.
+//! A rule keeps its name and severity for ever, because people write names into build scripts
+//! (`--allow NAME`). docs/check.md explains each rule; a test compares it with `rule.rs`.
 
 pub(crate) mod image_documents;
 pub(crate) mod tar_header;
@@ -21,38 +21,37 @@ pub(crate) mod against;
 pub(crate) mod report;
 
 use crate::check::rules::layer::LayerFacts;
-use crate::check::rules::machine::Machine;
-use crate::check::rules::report::{Findings, Report};
+use crate::check::rules::machine::TargetMachine;
+use crate::check::rules::report::{CheckReport, Findings};
 use crate::check::rules::rule::{Allowed, Rule};
-use crate::check::rules::tree::Tree;
+use crate::check::rules::tree::FileTree;
 use crate::model::container::spec::Mount;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-/// What is checked.
+/// The extension that is checked.
 #[derive(Debug, Default)]
 pub(crate) struct Subject {
-    /// As it was named, with the image's own name where one archive holds several.
+    /// The argument, with the image's own name if that differs.
     pub(crate) name: String,
-    pub(crate) origin: Origin,
-    pub(crate) tree: Tree,
-    /// `None` where there is nothing that could have labels.
+    pub(crate) input: InputKind,
+    pub(crate) tree: FileTree,
+    /// `None` if the input cannot have labels.
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) mounts: Vec<Mount>,
-    /// Of the layers that the tree was made of.
     pub(crate) layers: LayerFacts,
-    /// Of an image's configuration.
-    pub(crate) image: Option<Image>,
+    pub(crate) image: Option<ImageConfig>,
     /// Why the runtime would refuse the bundle's configuration.
     pub(crate) refusal: Option<String>,
 }
 
-/// What a check was given.
+/// The kind of the input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// A rootfs as a folder.
+pub(crate) enum InputKind {
+    /// A rootfs.
     #[default]
-    Folder,
-    /// A folder with `config.json`.
+    Directory,
+    /// A directory with `config.json`.
     Bundle,
     /// An image: an archive, or from an engine.
     Image,
@@ -60,10 +59,10 @@ pub(crate) enum Origin {
     Export,
 }
 
-impl Origin {
+impl InputKind {
     fn noun(self) -> &'static str {
         match self {
-            Self::Folder => "folder",
+            Self::Directory => "directory",
             Self::Bundle => "bundle",
             Self::Image => "image",
             Self::Export => "export",
@@ -71,54 +70,64 @@ impl Origin {
     }
 }
 
-/// What an image's configuration says beside the labels.
+/// The fields of an image's configuration that rules read, besides the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Image {
+pub(crate) struct ImageConfig {
     /// Whether there is a `Cmd` or an `Entrypoint`.
     pub(crate) has_command: bool,
     pub(crate) has_health_check: bool,
 }
 
-/// Applies every rule. `host` holds what [`against::wanted_of_host`] asked for.
+/// Applies every rule. `host` has the paths of [`against::paths_on_host`].
 pub(crate) fn check(
     subject: &Subject,
-    host: Option<&Tree>,
-    machine: Option<&Machine>,
+    host: Option<&FileTree>,
+    machine: Option<&TargetMachine>,
     allowed: &[Allowed],
-) -> Report {
+) -> CheckReport {
     let mut findings = Findings::new(allowed);
     let tree = &subject.tree;
     if let Some(why) = &subject.refusal {
-        let mend = "what an engine writes is always accepted; correct what was changed by hand";
-        findings.add(Rule::Configuration, why.clone(), mend);
+        let fix = "undo the manual changes to config.json: the runtime accepts what engines write";
+        findings.add(Rule::Configuration, why.clone(), fix);
     }
     if let Some(image) = &subject.image {
         check_image(image, &mut findings);
     }
     let claims = labels::check(subject.labels.as_ref(), &subject.mounts, &mut findings);
     layers::check(&subject.layers, &mut findings);
-    // Of files that are not known whole nothing is said: each of them could be the one that is missed.
+    // A rule about files proves nothing if some files are unknown.
     if !subject.layers.is_unread {
         hooks::check(tree, host, machine, &mut findings);
         kernel::check(tree, &claims, &mut findings);
-        files::check(tree, host, machine, subject.origin, &claims, &mut findings);
+        files::check(tree, host, machine, subject.input, &claims, &mut findings);
         if let Some(host) = host {
-            against::check(tree, host, subject.origin, &claims, &mut findings);
+            against::check(tree, host, subject.input, &claims, &mut findings);
         }
     }
-    Report::new(subject.name.clone(), subject.origin.noun(), findings)
+    CheckReport::new(subject.name.clone(), subject.input.noun(), findings)
 }
 
-fn check_image(image: &Image, findings: &mut Findings) {
+fn check_image(image: &ImageConfig, findings: &mut Findings) {
     if !image.has_command {
-        let message = "the image has no command, and engines refuse to make a container of it";
-        findings.add(Rule::Command, message, "add a dummy: CMD [\"none\"]; it never runs");
+        let message = "the image has no command, and engines refuse to create a container from it";
+        findings.add(Rule::Command, message, "add a dummy: CMD [\"/none\"]; it never runs");
     }
     if image.has_health_check {
-        let message = "the image has a health check, but an extension has no process to ask";
-        let mend = "HEALTHCHECK NONE: every container of it would be shown as unhealthy";
-        findings.add(Rule::HealthCheck, message, mend);
+        let message = "the image has a health check, but an extension has no process to check";
+        let fix = "HEALTHCHECK NONE; otherwise every container of the image is shown as unhealthy";
+        findings.add(Rule::HealthCheck, message, fix);
     }
+}
+
+/// A hash as sha256sum prints it.
+pub(crate) fn hex(hash: &[u8; 32]) -> String {
+    let mut text = String::new();
+    for byte in hash {
+        // A formatter into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -127,16 +136,16 @@ pub(crate) mod tests {
 
     /// The names of the rules that are broken, in the order of a report.
     pub(crate) fn rules(findings: Findings) -> Vec<&'static str> {
-        let report = Report::new(String::new(), "", findings);
+        let report = CheckReport::new(String::new(), "", findings);
         report.findings.iter().map(|finding| finding.rule.name()).collect()
     }
 
     #[test]
-    fn an_image_without_a_command_or_with_a_health_check_is_told() {
-        let image = Image { has_command: false, has_health_check: true };
+    fn an_image_without_a_command_or_with_a_health_check_is_reported() {
+        let image = ImageConfig { has_command: false, has_health_check: true };
         let labels = BTreeMap::from([("io.balena.image.class".to_owned(), "overlay".to_owned())]);
         let subject = Subject {
-            origin: Origin::Image,
+            input: InputKind::Image,
             tree: tree::tests::tree(&[("a", tree::tests::file(0o644, b""))]),
             labels: Some(labels),
             image: Some(image),

@@ -1,4 +1,4 @@
-//! What a check found, and how it is told: to people, and to programs as JSON.
+//! The findings of a check, and the report: for people as text, for programs as JSON.
 
 use crate::check::rules::rule::{Allowed, Rule, Severity};
 use crate::model::text::cause::on_one_line;
@@ -6,70 +6,65 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The version of the JSON. It grows when a field changes its meaning or goes; fields may be added.
+/// The version of the JSON. It increases when a field is removed or changes its meaning.
 const SCHEMA: u32 = 1;
-/// How many findings of one rule people are shown.
+/// The most findings of one rule in the text.
 const SHOWN: usize = 10;
-/// How many findings of one rule are kept, and how long their texts may be: an image may have a
-/// million files and megabytes of labels.
+/// The most findings of one rule that are kept, and the length of their texts: an image may have a million
+/// files and megabytes of labels.
 const KEPT: usize = 10_000;
 const TEXT_MAX: usize = 2000;
 
-/// A rule that is broken.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct CheckFinding {
     pub(crate) rule: Rule,
     pub(crate) severity: Severity,
-    /// Inside the rootfs, without a leading slash; absent where no file is meant.
+    /// Inside the rootfs, without a leading slash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
-    /// What is wrong.
     pub(crate) message: String,
-    /// What to do about it.
-    pub(crate) mend: String,
-    /// Whether `--allow` names the rule.
+    pub(crate) fix: String,
+    /// Whether `--allow` accepts it.
     pub(crate) allowed: bool,
 }
 
 /// Collects findings while the rules are applied.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    kept: Vec<Finding>,
-    /// How many there are of each rule, those apart that are allowed.
+    kept: Vec<CheckFinding>,
+    /// The number of findings by rule and whether they are allowed.
     counts: BTreeMap<(Rule, bool), usize>,
     allowed: Vec<Allowed>,
 }
 
 impl Findings {
-    /// None yet, and what will be accepted.
     pub(crate) fn new(allowed: &[Allowed]) -> Self {
         Self { allowed: allowed.to_vec(), ..Self::default() }
     }
 
-    /// A finding about no file in particular.
-    pub(crate) fn add(&mut self, rule: Rule, message: impl Into<String>, mend: impl Into<String>) {
-        self.push(rule, None, message.into(), mend.into());
+    pub(crate) fn add(&mut self, rule: Rule, message: impl Into<String>, fix: impl Into<String>) {
+        self.push(rule, None, message.into(), fix.into());
     }
 
-    /// A finding about the file at `path`.
     pub(crate) fn add_at(
         &mut self,
         rule: Rule,
         path: &str,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) {
-        self.push(rule, Some(path.to_owned()), message.into(), mend.into());
+        self.push(rule, Some(path.to_owned()), message.into(), fix.into());
     }
 
-    fn push(&mut self, rule: Rule, path: Option<String>, message: String, mend: String) {
+    fn push(&mut self, rule: Rule, path: Option<String>, message: String, fix: String) {
         let severity = rule.severity();
         let allowed = self.allowed.iter().any(|allowed| allowed.accepts(rule, path.as_deref()));
         let count = self.counts.entry((rule, allowed)).or_default();
         *count += 1;
         if *count <= KEPT {
-            let (message, mend) = (brief(message), brief(mend));
-            self.kept.push(Finding { rule, severity, path, message, mend, allowed });
+            let (message, fix) = (cut(message), cut(fix));
+            self.kept.push(CheckFinding { rule, severity, path, message, fix, allowed });
         }
     }
 
@@ -80,7 +75,7 @@ impl Findings {
     }
 }
 
-fn brief(mut text: String) -> String {
+fn cut(mut text: String) -> String {
     if text.len() > TEXT_MAX {
         let is_boundary = |end: &usize| text.is_char_boundary(*end);
         text.truncate((0..=TEXT_MAX).rev().find(is_boundary).unwrap_or_default());
@@ -89,30 +84,29 @@ fn brief(mut text: String) -> String {
     text
 }
 
-/// What was checked and what was found.
+/// The result of checking one input.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Report {
-    /// What was given, as its reader calls it.
+pub(crate) struct CheckReport {
     pub(crate) subject: String,
     pub(crate) kind: &'static str,
     pub(crate) errors: usize,
     pub(crate) warnings: usize,
     pub(crate) notes: usize,
     pub(crate) allowed: usize,
-    /// How many findings are counted and not listed: 10,000 of a rule are.
+    /// The number of findings that are counted, but not listed.
     pub(crate) unlisted: usize,
     /// The worst first, then by rule and path.
-    pub(crate) findings: Vec<Finding>,
+    pub(crate) findings: Vec<CheckFinding>,
     #[serde(skip)]
     counts: BTreeMap<(Rule, bool), usize>,
 }
 
-impl Report {
-    /// Sorts the findings and counts them.
+impl CheckReport {
     pub(crate) fn new(subject: String, kind: &'static str, findings: Findings) -> Self {
         let Findings { kept: mut findings, counts, .. } = findings;
         findings.sort_by(|left, right| {
-            let key = |finding: &Finding| (finding.allowed, std::cmp::Reverse(finding.severity));
+            let key =
+                |finding: &CheckFinding| (finding.allowed, std::cmp::Reverse(finding.severity));
             (key(left), left.rule, &left.path).cmp(&(key(right), right.rule, &right.path))
         });
         let sum = |counted: &dyn Fn(Rule, bool) -> bool| {
@@ -134,13 +128,17 @@ impl Report {
         }
     }
 
-    /// The worst that was found and not allowed.
+    /// The highest severity of the findings that are not allowed.
     pub(crate) fn worst(&self) -> Option<Severity> {
         let open = self.findings.iter().filter(|finding| !finding.allowed);
         open.map(|finding| finding.severity).max()
     }
 
-    /// The report for people. Of many findings of one rule the first are shown.
+    fn has(&self, rule: Rule) -> bool {
+        self.findings.iter().any(|finding| finding.rule == rule)
+    }
+
+    /// The report for people, with the first findings of each rule.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let mut shown = 0;
@@ -148,16 +146,19 @@ impl Report {
         while let Some(finding) = open.next() {
             shown += 1;
             if shown <= SHOWN {
-                finding.tell(&mut text);
+                finding.write(&mut text);
             }
             if open.peek().is_none_or(|next| next.rule != finding.rule) {
-                self.more(finding.rule, &mut text);
+                self.write_hidden(finding.rule, &mut text);
                 shown = 0;
             }
         }
         let verdict = match self.worst() {
             Some(Severity::Error) => "would fail",
             Some(Severity::Warning) => "may not do what you mean",
+            Some(Severity::Note) | None if self.has(Rule::NoLabels) => {
+                "no errors, but the labels were not checked"
+            }
             Some(Severity::Note) | None => "fine",
         };
         let allowed = match self.allowed {
@@ -177,8 +178,7 @@ impl Report {
         text
     }
 
-    /// How many findings of `rule` were not shown.
-    fn more(&self, rule: Rule, text: &mut String) {
+    fn write_hidden(&self, rule: Rule, text: &mut String) {
         let hidden =
             self.counts.get(&(rule, false)).copied().unwrap_or_default().saturating_sub(SHOWN);
         if hidden > 0 {
@@ -190,8 +190,8 @@ impl Report {
     }
 }
 
-impl Finding {
-    fn tell(&self, text: &mut String) {
+impl CheckFinding {
+    fn write(&self, text: &mut String) {
         let severity = self.severity.name();
         let place = match &self.path {
             Some(path) => format!("{}: ", on_one_line(path.as_str())),
@@ -203,7 +203,7 @@ impl Finding {
             self.rule.name(),
             on_one_line(self.message.as_str())
         );
-        let _ = writeln!(text, "    {}", on_one_line(self.mend.as_str()));
+        let _ = writeln!(text, "    fix: {}", on_one_line(self.fix.as_str()));
     }
 }
 
@@ -211,17 +211,14 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The reports as JSON, one document.
-///
-/// # Errors
-/// None that is known: there is no map with other keys than strings in it.
-pub(crate) fn json(reports: &[Report]) -> Result<String, serde_json::Error> {
+/// The reports as one JSON document.
+pub(crate) fn json(reports: &[CheckReport]) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
-    struct Document<'a> {
+    struct CheckDocument<'a> {
         schema: u32,
-        reports: &'a [Report],
+        reports: &'a [CheckReport],
     }
-    let mut text = serde_json::to_string_pretty(&Document { schema: SCHEMA, reports })?;
+    let mut text = serde_json::to_string_pretty(&CheckDocument { schema: SCHEMA, reports })?;
     text.push('\n');
     Ok(text)
 }
@@ -234,43 +231,55 @@ mod tests {
         Allowed::parse(text).unwrap()
     }
 
-    fn report(count: usize, allowed: &[Allowed]) -> Report {
+    fn report(count: usize, allowed: &[Allowed]) -> CheckReport {
         let mut findings = Findings::new(allowed);
-        findings.add(Rule::NoLabels, "it has no labels", "give some");
+        findings.add(Rule::NoLabels, "it has no labels", "pass some");
         for index in 0..count {
             findings.add_at(Rule::SetUid, &format!("f{index:03}"), "is setuid", "chmod u-s it");
         }
-        findings.add_at(Rule::Hook, "hooks/start", "bad\x1b[2J", "mend it");
-        Report::new("./x".to_owned(), "folder", findings)
+        findings.add_at(Rule::Hook, "hooks/start", "bad\x1b[2J", "remove it");
+        CheckReport::new("./x".to_owned(), "directory", findings)
     }
 
     #[test]
     fn people_see_the_worst_first_and_a_sum() {
         assert_eq!(
             report(1, &[]).text(),
-            "error [hook] hooks/start: bad\\u{1b}[2J\n    mend it\n\
-             warning [setuid] f000: is setuid\n    chmod u-s it\n\
-             note [no-labels] it has no labels\n    give some\n\
-             ./x (folder): would fail: 1 error, 1 warning, 1 note\n"
+            "error [hook] hooks/start: bad\\u{1b}[2J\n    fix: remove it\n\
+             warning [setuid] f000: is setuid\n    fix: chmod u-s it\n\
+             note [no-labels] it has no labels\n    fix: pass some\n\
+             ./x (directory): would fail: 1 error, 1 warning, 1 note\n"
         );
         let text = report(12, &[allowed("hook")]).text();
         assert!(text.contains("f009") && !text.contains("f010"), "{text}");
         assert!(text.contains("and 2 more of [setuid]: --format json has all\n"), "{text}");
         assert!(text.ends_with(
-            "./x (folder): may not do what you mean: 0 errors, 12 warnings, 1 note, 1 allowed\n"
+            "./x (directory): may not do what you mean: 0 errors, 12 warnings, 1 note, 1 allowed\n"
         ));
     }
 
     #[test]
-    fn a_million_findings_are_counted_and_not_kept() {
+    fn a_million_findings_are_counted_but_not_kept() {
         let report = report(KEPT + 5, &[]);
         assert_eq!((report.warnings, report.unlisted), (KEPT + 5, 5));
         assert_eq!(report.findings.len(), KEPT + 2);
         assert!(report.text().contains("and 9995 more of [setuid]: --format json has most\n"));
         let mut findings = Findings::default();
-        findings.add(Rule::Class, "ü".repeat(5000), "mend it");
-        let report = Report::new(String::new(), "", findings);
+        findings.add(Rule::Class, "ü".repeat(5000), "remove it");
+        let report = CheckReport::new(String::new(), "", findings);
         assert_eq!(report.findings[0].message.chars().count(), TEXT_MAX / 2 + 1);
+    }
+
+    /// Also if the note is allowed: it is about what was checked, not a fault of the extension.
+    #[test]
+    fn an_input_without_labels_is_never_fine() {
+        for allow in [&[][..], &[allowed("no-labels")]] {
+            let mut findings = Findings::new(allow);
+            findings.add(Rule::NoLabels, "it has no labels", "pass some");
+            let text = CheckReport::new("x".to_owned(), "directory", findings).text();
+            assert!(text.contains("x (directory): no errors, but the labels were not checked:"));
+            assert!(!text.contains("fine"), "{text}");
+        }
     }
 
     #[test]
@@ -284,13 +293,13 @@ mod tests {
             findings.add_at(Rule::SetUid, &format!("a/{index}"), "is setuid", "chmod u-s it");
         }
         findings.add_at(Rule::SetUid, "b", "is setuid", "chmod u-s it");
-        let report = Report::new(String::new(), "", findings);
+        let report = CheckReport::new(String::new(), "", findings);
         assert_eq!(report.findings[0].path.as_deref(), Some("b"));
         assert_eq!((report.warnings, report.allowed, report.unlisted), (1, KEPT + 5, 5));
     }
 
     #[test]
-    fn what_is_allowed_is_kept_and_does_not_count() {
+    fn an_allowed_finding_is_kept_but_does_not_count() {
         let report = report(3, &[allowed("hook"), allowed("setuid")]);
         assert_eq!(report.worst(), Some(Severity::Note));
         assert_eq!((report.errors, report.warnings, report.allowed), (0, 0, 4));

@@ -1,24 +1,24 @@
-//! The headers of tar archives (tar(5), POSIX pax), read as Go's `archive/tar` reads them: that is what
-//! decides whether an engine can unpack a layer. `check/read/tar_stream.rs` hands the blocks over.
+//! The headers of tar archives (tar(5), POSIX pax), read as Go's `archive/tar` reads them, which decides whether
+//! an engine can unpack a layer. `check/read/tar_stream.rs` reads the blocks.
 
-/// The length of a header, and of what everything is padded to.
+/// The length of a header in bytes. Everything is padded to a multiple of it.
 pub(crate) const BLOCK: usize = 512;
 
 /// Why a header is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("its checksum is wrong")]
+pub(crate) enum InvalidHeader {
+    #[error("wrong checksum")]
     Checksum,
-    #[error("its field {field} is not a number")]
+    #[error("the field {field} is not a number")]
     Number { field: &'static str },
-    #[error("an extended header has a record that is not LENGTH KEY=VALUE")]
+    #[error("an extended header has a record other than LENGTH KEY=VALUE")]
     Record,
 }
 
-/// One header, as it stands in the archive.
+/// One header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The type flag: `0` is a file, `5` a folder.
+    /// The type: `0` is a file, `5` a directory.
     pub(crate) flag: u8,
     pub(crate) name: Vec<u8>,
     pub(crate) link: Vec<u8>,
@@ -29,25 +29,23 @@ pub(crate) struct Header {
     pub(crate) gid: u32,
     /// The major and the minor number of a device.
     pub(crate) device: (i64, i64),
-    /// Whether more blocks with the map of a sparse file of GNU's old format follow.
+    /// Whether blocks with the map of a sparse file (GNU's old format) follow.
     pub(crate) more_map: bool,
 }
 
-/// The kinds that have no bytes of their own, whatever their size field says.
+/// The types that have no content, whatever their size field says.
 const HEADER_ONLY: &[u8] = b"123456";
 
 impl Header {
-    /// Reads one block.
-    ///
-    /// # Errors
-    /// It is not a header that engines accept.
-    pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Self, Invalid> {
+    /// Reads one block as engines do.
+    pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Self, InvalidHeader> {
         let field = |from: usize, to: usize| block.get(from..to).unwrap_or_default();
         let number =
-            |name, from, to| number(field(from, to)).ok_or(Invalid::Number { field: name });
+            |name, from, to| number(field(from, to)).ok_or(InvalidHeader::Number { field: name });
         let size_of = |name, from, to| {
-            number(name, from, to)
-                .and_then(|size| u64::try_from(size).map_err(|_| Invalid::Number { field: name }))
+            number(name, from, to).and_then(|size| {
+                u64::try_from(size).map_err(|_| InvalidHeader::Number { field: name })
+            })
         };
         // Some old programs sum signed characters.
         let sum = number("checksum", 148, 156)?;
@@ -60,7 +58,7 @@ impl Header {
         };
         let signed = |byte: u8| i64::from(i8::from_ne_bytes([byte]));
         if sum != with(&|byte| i64::from(byte)) && sum != with(&signed) {
-            return Err(Invalid::Checksum);
+            return Err(InvalidHeader::Checksum);
         }
         let mut header = Self {
             flag: block.get(156).copied().unwrap_or_default(),
@@ -94,28 +92,25 @@ impl Header {
         }
     }
 
-    /// How many bytes follow in the archive, without the padding.
+    /// The length of the content in the archive, without the padding.
     pub(crate) fn len_of_data(&self) -> u64 {
         if HEADER_ONLY.contains(&self.flag) { 0 } else { self.size }
     }
 }
 
-/// What an extended header says of the entry that follows it.
+/// The fields of an extended header, which is about the entry that follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extended {
-    /// Extended attributes, by their names in the filesystem.
+    /// Extended attributes, with their names in the filesystem.
     pub(crate) attributes: Vec<(String, Vec<u8>)>,
-    /// The name of a file whose holes are left out, as GNU tar writes it in POSIX archives; empty if the
-    /// entry has its own.
+    /// The name of a sparse file, as GNU tar writes it in POSIX archives. Empty if the entry itself has the
+    /// name.
     pub(crate) sparse: Option<Vec<u8>>,
 }
 
 impl Header {
-    /// Applies the records of an extended header. An empty value leaves what is there.
-    ///
-    /// # Errors
-    /// A record has a value of another type.
-    pub(crate) fn extend(&mut self, records: &[Record<'_>]) -> Result<Extended, Invalid> {
+    /// Applies the records of an extended header. An empty value changes nothing.
+    pub(crate) fn extend(&mut self, records: &[PaxRecord<'_>]) -> Result<Extended, InvalidHeader> {
         let mut extended = Extended::default();
         for (key, value) in records {
             if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -133,10 +128,10 @@ impl Header {
         Ok(extended)
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), InvalidHeader> {
         let integer = |field| {
             let text = std::str::from_utf8(value).ok();
-            text.and_then(|text| text.parse::<i64>().ok()).ok_or(Invalid::Number { field })
+            text.and_then(|text| text.parse::<i64>().ok()).ok_or(InvalidHeader::Number { field })
         };
         match key {
             b"path" => self.name = value.to_vec(),
@@ -145,10 +140,11 @@ impl Header {
             b"gid" => self.gid = low_bits(integer("gid")?),
             b"size" => {
                 let size = integer("size")?;
-                self.size = u64::try_from(size).map_err(|_| Invalid::Number { field: "size" })?;
+                self.size =
+                    u64::try_from(size).map_err(|_| InvalidHeader::Number { field: "size" })?;
             }
             b"mtime" | b"atime" | b"ctime" if !is_time(value) => {
-                return Err(Invalid::Number { field: "time" });
+                return Err(InvalidHeader::Number { field: "time" });
             }
             _ => {}
         }
@@ -156,7 +152,7 @@ impl Header {
     }
 }
 
-/// Seconds, with a fraction or without.
+/// Seconds, with or without a fraction.
 fn is_time(value: &[u8]) -> bool {
     let mut parts = value.splitn(2, |byte| *byte == b'.');
     let seconds = parts.next().and_then(|part| std::str::from_utf8(part).ok());
@@ -165,7 +161,7 @@ fn is_time(value: &[u8]) -> bool {
         && fraction.iter().all(u8::is_ascii_digit)
 }
 
-/// A name as text. Bytes that are not UTF-8 are escaped, so that different names stay different.
+/// Escapes bytes that are not UTF-8, so that different names remain different.
 pub(crate) fn in_utf_8(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -177,22 +173,22 @@ pub(crate) fn in_utf_8(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a file that begins so may be a tar archive: one that is not compressed.
+/// Whether a file that begins with `head` may be an uncompressed tar archive.
 pub(crate) fn is_archive(head: &[u8]) -> bool {
     let first = head.get(..BLOCK).and_then(|block| <&[u8; BLOCK]>::try_from(block).ok());
     first.is_some_and(|block| block.iter().all(|byte| *byte == 0) || Header::parse(block).is_ok())
 }
 
-/// A text up to its NUL.
+/// The bytes before the first NUL.
 pub(crate) fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number in octal digits, or in base 256 where its first bit is set.
+/// A number in octal digits, or in base 256 if its first bit is set.
 fn number(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
-        // Two's complement; the first bit only marks the encoding.
+        // Two's complement. The first bit marks the encoding.
         let inverted = if first & 0x40 != 0 { 0xff } else { 0 };
         let start = i64::from((first ^ inverted) & 0x7f);
         let value = rest.iter().try_fold(start, |sum, byte| {
@@ -204,7 +200,7 @@ fn number(field: &[u8]) -> Option<i64> {
     let start = field.iter().position(|byte| !blank(byte)).unwrap_or(field.len());
     let digits = field.get(start..)?;
     let end = digits.iter().rposition(|byte| !blank(byte)).map_or(0, |last| last + 1);
-    // What follows a NUL does not count.
+    // Everything after a NUL is ignored.
     let digits = text(digits.get(..end)?);
     digits.iter().try_fold(0_i64, |sum, byte| match byte {
         b'0'..=b'7' => sum.checked_mul(8)?.checked_add(i64::from(byte - b'0')),
@@ -212,29 +208,26 @@ fn number(field: &[u8]) -> Option<i64> {
     })
 }
 
-/// What the system calls take of a number, whose upper half is lost on the way.
+/// The lower half of a number, which is all that engines pass to system calls.
 pub(crate) fn low_bits(value: i64) -> u32 {
     u32::try_from(value.rem_euclid(1 << 32)).unwrap_or(u32::MAX)
 }
 
 /// A key and its value.
-pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
+pub(crate) type PaxRecord<'a> = (&'a [u8], &'a [u8]);
 
-/// The records of an extended header: keys and values, which may have any bytes in them.
-///
-/// # Errors
-/// One of them is not valid.
-pub(crate) fn records(mut rest: &[u8]) -> Result<Vec<Record<'_>>, Invalid> {
+/// The records of an extended header. Values may contain any bytes.
+pub(crate) fn records(mut rest: &[u8]) -> Result<Vec<PaxRecord<'_>>, InvalidHeader> {
     let mut found = Vec::new();
     while !rest.is_empty() {
-        let (key, value, next) = record(rest).ok_or(Invalid::Record)?;
+        let (key, value, next) = record(rest).ok_or(InvalidHeader::Record)?;
         found.push((key, value));
         rest = next;
     }
     Ok(found)
 }
 
-/// The first record, and what follows it.
+/// The key and the value of the first record, and the bytes after it.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = bytes.iter().position(|byte| *byte == b' ')?;
     let digits = std::str::from_utf8(bytes.get(..space)?).ok()?;
@@ -253,7 +246,7 @@ mod tests;
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidHeader {
         Checksum, Number { field }, Record,
     }
 }

@@ -27,8 +27,8 @@ fn a_header_is_read_as_it_was_written() {
     let header = Header::parse(&block(|_| {})).unwrap();
     assert_eq!((header.name.as_slice(), header.mode, header.uid), (&b"a/b"[..], 0o4755, 7));
     assert_eq!((header.size, header.len_of_data()), (10, 10));
-    let folder = Header::parse(&summed(|block| block[156] = b'5')).unwrap();
-    assert_eq!((folder.size, folder.len_of_data()), (10, 0));
+    let directory = Header::parse(&summed(|block| block[156] = b'5')).unwrap();
+    assert_eq!((directory.size, directory.len_of_data()), (10, 0));
     let far = Header::parse(&summed(|block| block[345..348].copy_from_slice(b"x/y"))).unwrap();
     assert_eq!(far.name, b"x/y/a/b");
     // Older archives have no mark at all.
@@ -38,11 +38,11 @@ fn a_header_is_read_as_it_was_written() {
 
 #[test]
 fn a_header_that_engines_refuse_is_not_valid() {
-    assert_eq!(Header::parse(&block(|block| block[0] = b'z')), Err(Invalid::Checksum));
+    assert_eq!(Header::parse(&block(|block| block[0] = b'z')), Err(InvalidHeader::Checksum));
     let bad = summed(|block| block[124..128].copy_from_slice(b"12x4"));
-    assert_eq!(Header::parse(&bad), Err(Invalid::Number { field: "size" }));
+    assert_eq!(Header::parse(&bad), Err(InvalidHeader::Number { field: "size" }));
     let negative = summed(|block| block[124..136].fill(0xff));
-    assert_eq!(Header::parse(&negative), Err(Invalid::Number { field: "size" }));
+    assert_eq!(Header::parse(&negative), Err(InvalidHeader::Number { field: "size" }));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn records_have_a_length_and_any_bytes() {
         b"10 path=a\0\n",
         b"path",
     ] {
-        assert_eq!(records(bad), Err(Invalid::Record), "{bad:?}");
+        assert_eq!(records(bad), Err(InvalidHeader::Record), "{bad:?}");
     }
 }
 

@@ -1,170 +1,169 @@
-//! Unpacks a layer as engines do, without a disk: what they would refuse is found here, and where each
-//! file would end up. The steps are those of Moby's `pkg/archive` (`Unpack`, `createTarFile`, and the
-//! conversion of whiteouts for overlayfs) in an empty folder that is its root, together with the check
-//! of names in `tar-split`, through which it reads every layer. `tests/engines` compares with dockerd.
+//! Unpacks a layer as engines do, in memory: finds what they would refuse, and where each file would end
+//! up. The steps are those of Moby's `pkg/archive` (`Unpack`, `createTarFile`, and the conversion of
+//! whiteouts for overlayfs) in an empty directory as root, and the check of names in `tar-split`, through
+//! which Moby reads every layer. `tests/engines` compares the result with dockerd.
 
 use crate::check::rules::layer::{
-    FAULTS_MAX, Fault, Member, NAME_MAX, PATH_MAX, Unpacked, What, Why,
+    FAULTS_MAX, Fault, FaultKind, Member, MemberKind, NAME_MAX, PATH_MAX, Unpacked,
 };
-use crate::check::rules::tree::{Entry, Kind, Layer, STEPS_MAX, Whiteout, join, split};
+use crate::check::rules::tree::{Entry, EntryKind, Layer, STEPS_MAX, Whiteout, join, split};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// What an engine puts before each path: its data root, `overlay2`, the name of the layer, `diff`.
+/// The length of what an engine puts before each path.
 const DATA_ROOT_LEN: usize = "/var/lib/docker/overlay2/".len() + 64 + "/diff/".len();
-/// How many links the kernel follows on one way.
+/// The most links on one path, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 /// The longest name, and the longest value, of an attribute (xattr(7)).
 const ATTRIBUTE_NAME_MAX: usize = 255;
 const ATTRIBUTE_MAX: usize = 65_536;
 const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
-/// How far links are followed in all; in an image that is no trap, some megabytes.
-const WALKED_MAX: usize = 1 << 30;
+
 /// A layer while it is unpacked.
 #[derive(Debug, Default)]
 pub(crate) struct Unpacking {
     entries: BTreeMap<String, Entry>,
-    /// Where there is a whiteout of overlayfs instead of an entry.
+    /// The places of overlayfs whiteouts.
     hidden: BTreeSet<String>,
     opaque: BTreeSet<String>,
-    /// The paths that have stood in the archive, in the spelling that `tar-split` compares.
+    /// The paths in the archive so far, in the spelling that `tar-split` compares.
     seen: BTreeSet<String>,
-    /// Their times are set when all is unpacked.
-    folders: Vec<String>,
-    climbs: Option<String>,
+    /// The directories whose times are set at the end.
+    directories: Vec<String>,
+    leads_out: Option<String>,
     faults: Vec<Fault>,
-    weight: usize,
-    /// How many bytes of names were followed through links, to bound the time that takes.
-    walked: Cell<usize>,
+    /// The bytes of all paths that were stored or followed through links: bounds memory and time.
+    weight: Cell<usize>,
 }
 
-/// What stands at a path.
+/// What exists at a path.
 enum Node<'a> {
     Root,
     Entry(&'a Entry),
     Whiteout,
 }
 
-/// Why a way ends before its last name.
+/// Why a path cannot be followed to its end.
 enum Blocked {
     Missing { last_link: Option<String> },
-    Why(Why),
+    Fault(FaultKind),
 }
 
 impl Unpacking {
-    /// How much memory it takes, about, to bound that.
+    /// Its memory, about. Grows also while links are followed.
     pub(crate) fn weight(&self) -> usize {
-        if self.walked.get() > WALKED_MAX { usize::MAX / 2 } else { self.weight }
+        self.weight.get()
     }
 
-    /// Whether there is a file at `path`.
+    fn add_weight(&self, bytes: usize) {
+        self.weight.set(self.weight.get().saturating_add(bytes));
+    }
+
     pub(crate) fn has_file(&self, path: &str) -> bool {
         self.entries.get(path).is_some_and(|entry| entry.content().is_some())
     }
 
-    /// Where there is something that is not a folder.
+    /// The paths of everything but directories.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        let files = self.entries.iter().filter(|(_, entry)| !entry.is_folder());
+        let files = self.entries.iter().filter(|(_, entry)| !entry.is_directory());
         files.map(|(path, _)| path.as_str())
     }
 
-    /// Unpacks the next entry. What goes wrong is kept, and the rest goes on without it.
+    /// Unpacks the next entry. A fault is kept, and the entry is skipped.
     pub(crate) fn add(&mut self, member: Member) {
         let name = clean(&member.name);
         let given = name.trim_start_matches('/').to_owned();
-        self.weight += 2 * name.len() + 64;
+        self.add_weight(2 * name.len());
         if !self.seen.insert(name.clone()) {
-            self.fault(&given, Why::Twice);
+            self.add_fault(&given, FaultKind::Twice);
         }
-        if matches!(member.what, What::Global) {
+        if matches!(member.kind, MemberKind::Global) {
             return;
         }
-        if name.starts_with("..") && self.climbs.is_none() && leaves(&name) {
-            self.climbs = Some(name.clone());
+        if self.leads_out.is_none() && (name == ".." || name.starts_with("../")) {
+            self.leads_out = Some(name.clone());
         }
-        if let Err(why) = self.unpack(&name, member) {
-            self.fault(&given, why);
+        if let Err(kind) = self.unpack(&name, member) {
+            self.add_fault(&given, kind);
         }
     }
 
-    /// What is no layer at all.
+    /// The result for a file that is not a layer.
     pub(crate) fn unreadable(why: String) -> Unpacked {
         let mut unpacking = Self::default();
-        unpacking.fault("", Why::Unreadable(why));
+        unpacking.add_fault("", FaultKind::Unreadable(why));
         unpacking.finish()
     }
 
-    /// Keeps a fault, if it is not one too many.
-    pub(crate) fn fault(&mut self, path: &str, why: Why) {
+    /// Keeps a fault, up to the limit.
+    pub(crate) fn add_fault(&mut self, path: &str, kind: FaultKind) {
         if self.faults.len() < FAULTS_MAX {
             let path = Some(path.to_owned()).filter(|path| !path.is_empty());
-            self.faults.push(Fault { path, why });
+            self.faults.push(Fault { path, kind });
         }
     }
 
-    /// What it has become.
     pub(crate) fn finish(mut self) -> Unpacked {
-        for folder in std::mem::take(&mut self.folders) {
-            if self.resolve(&folder).is_err() {
-                self.fault(&folder, Why::FolderGone);
+        for directory in std::mem::take(&mut self.directories) {
+            if self.resolve(&directory).is_err() {
+                self.add_fault(&directory, FaultKind::DirectoryGone);
             }
         }
-        // Names like `.wh..wh.plnk` are the book-keeping of an old storage driver.
+        // Names like `.wh..wh.plnk` belong to an old storage driver (aufs).
         let of_image = |path: &String| !split(path).1.starts_with(WHITEOUT);
         let whiteouts = self.hidden.into_iter().filter(of_image).map(Whiteout::Of);
         let whiteouts = whiteouts.chain(self.opaque.into_iter().map(Whiteout::Opaque)).collect();
-        let layer = Layer::of(self.entries, whiteouts, self.weight);
-        Unpacked { layer, faults: self.faults, climbs: self.climbs }
+        let layer = Layer::of(self.entries, whiteouts, self.weight.get());
+        Unpacked { layer, faults: self.faults, leads_out: self.leads_out }
     }
 
-    fn unpack(&mut self, name: &str, member: Member) -> Result<(), Why> {
+    fn unpack(&mut self, name: &str, member: Member) -> Result<(), FaultKind> {
         let path = from_root(name);
         self.make_parents(split(&path).0)?;
         let place = self.place(&path);
         if let Ok(place) = &place {
-            let is_folder = match self.node(place) {
+            let is_directory = match self.node(place) {
                 Some(Node::Root) => true,
-                Some(Node::Entry(entry)) => entry.is_folder(),
+                Some(Node::Entry(entry)) => entry.is_directory(),
                 Some(Node::Whiteout) | None => false,
             };
-            if is_folder && name == "." {
+            if is_directory && name == "." {
                 return Ok(());
             }
-            if !(is_folder && matches!(member.what, What::Folder)) {
+            if !(is_directory && matches!(member.kind, MemberKind::Directory)) {
                 self.remove(place)?;
             }
         }
-        let (folder, base) = split(&path);
+        let (directory, base) = split(&path);
         if base == OPAQUE {
-            return self.make_opaque(folder);
+            return self.make_opaque(directory);
         }
         if let Some(hidden) = base.strip_prefix(WHITEOUT) {
-            return self.make_whiteout(&from_root(&join(folder, hidden)));
+            return self.make_whiteout(&from_root(&join(directory, hidden)));
         }
         self.create(&path, place?, member)
     }
 
-    fn create(&mut self, path: &str, place: String, member: Member) -> Result<(), Why> {
+    fn create(&mut self, path: &str, place: String, member: Member) -> Result<(), FaultKind> {
         let Member { mode, uid, gid, .. } = member;
         let entry = |kind| Entry { kind, mode, uid, gid };
-        let mut made = match member.what {
-            What::File(content) => entry(Kind::File(content)),
-            What::Folder => {
-                self.weight += path.len();
-                self.folders.push(path.to_owned());
-                entry(Kind::Folder)
+        let mut made = match member.kind {
+            MemberKind::File(content) => entry(EntryKind::File(content)),
+            MemberKind::Directory => {
+                self.directories.push(path.to_owned());
+                entry(EntryKind::Directory)
             }
-            What::Link { target } if target.is_empty() || target.len() > PATH_MAX => {
-                return Err(Why::Target);
+            MemberKind::Link { target } if target.is_empty() || target.len() > PATH_MAX => {
+                return Err(FaultKind::Target);
             }
-            What::Link { target } => entry(Kind::Link { target }),
-            What::HardLink { target } => {
+            MemberKind::Link { target } => entry(EntryKind::Link { target }),
+            MemberKind::HardLink { target } => {
                 let source = self.source(&target)?;
                 match self.entries.get_mut(&source) {
-                    // Both names have the permissions that stand with the second.
+                    // The permissions of the second name apply to both.
                     Some(shared) => {
-                        if !matches!(shared.kind, Kind::Link { .. }) {
+                        if !matches!(shared.kind, EntryKind::Link { .. }) {
                             (shared.mode, shared.uid, shared.gid) = (mode, uid, gid);
                         }
                         shared.clone()
@@ -175,136 +174,138 @@ impl Unpacking {
                     }
                 }
             }
-            What::Device { whiteout: true } => {
-                self.weight += place.len();
+            MemberKind::Device { whiteout: true } => {
                 self.hidden.insert(place);
                 return Ok(());
             }
-            What::Device { whiteout: false } => entry(Kind::Device),
-            What::Fifo => entry(Kind::Fifo),
-            What::Global => return Ok(()),
-            What::Unknown { flag: b'S' } => return Err(Why::Sparse),
-            What::Unknown { flag } => return Err(Why::Unknown { flag }),
+            MemberKind::Device { whiteout: false } => entry(EntryKind::Device),
+            MemberKind::Fifo => entry(EntryKind::Fifo),
+            MemberKind::Global => return Ok(()),
+            MemberKind::Unknown { flag: b'S' } => return Err(FaultKind::Sparse),
+            MemberKind::Unknown { flag } => return Err(FaultKind::Unknown { flag }),
         };
-        let is_folder = made.is_folder();
+        let is_directory = made.is_directory();
         let mut refused = None;
         for (name, value) in &member.attributes {
-            if !is_taken(name, value) {
-                refused.get_or_insert_with(|| Why::Attribute { name: name.clone() });
+            if !is_accepted(name, value) {
+                refused.get_or_insert_with(|| FaultKind::Attribute { name: name.clone() });
             }
-            if let Kind::File(content) = &mut made.kind {
+            if let EntryKind::File(content) = &mut made.kind {
                 content.capable |= name == "security.capability";
             }
-            if is_folder && name.ends_with(".overlay.opaque") && value == b"y" {
+            if is_directory && name.ends_with(".overlay.opaque") && value == b"y" {
                 self.opaque.insert(place.clone());
             }
         }
-        self.weight += place.len() + made.weight();
+        self.add_weight(made.weight());
         if !place.is_empty() {
             self.entries.insert(place, made);
         }
         refused.map_or(Ok(()), Err)
     }
 
-    /// The file that a hard link is to.
-    fn source(&self, target: &str) -> Result<String, Why> {
-        let missing = || Why::HardLink { target: target.to_owned() };
+    /// The target of a hard link.
+    fn source(&self, target: &str) -> Result<String, FaultKind> {
+        let missing = || FaultKind::HardLink { target: target.to_owned() };
         let source = self.place(&from_root(target)).map_err(|_| missing())?;
         match self.node(&source) {
             None => Err(missing()),
-            Some(Node::Root) => Err(Why::HardLinkToFolder { target: target.to_owned() }),
-            Some(Node::Entry(entry)) if entry.is_folder() => {
-                Err(Why::HardLinkToFolder { target: target.to_owned() })
+            Some(Node::Root) => Err(FaultKind::HardLinkToDirectory { target: target.to_owned() }),
+            Some(Node::Entry(entry)) if entry.is_directory() => {
+                Err(FaultKind::HardLinkToDirectory { target: target.to_owned() })
             }
             Some(Node::Entry(_) | Node::Whiteout) => Ok(source),
         }
     }
 
-    /// The folder may be reached through links, and may be a file, which then is marked in vain.
-    fn make_opaque(&mut self, folder: &str) -> Result<(), Why> {
-        let place = self.resolve(folder).map_err(why)?;
-        let is_folder = match self.node(&place) {
-            Some(Node::Entry(entry)) => entry.is_folder(),
+    /// Marks a directory, which may be reached through links. Marking a file has no effect.
+    fn make_opaque(&mut self, directory: &str) -> Result<(), FaultKind> {
+        let place = self.resolve(directory).map_err(fault)?;
+        let is_directory = match self.node(&place) {
+            Some(Node::Entry(entry)) => entry.is_directory(),
             Some(Node::Root) => true,
             Some(Node::Whiteout) | None => false,
         };
-        if is_folder {
-            self.weight += place.len() + 64;
+        if is_directory {
             self.opaque.insert(place);
         }
         Ok(())
     }
 
-    fn make_whiteout(&mut self, path: &str) -> Result<(), Why> {
+    fn make_whiteout(&mut self, path: &str) -> Result<(), FaultKind> {
         let place = self.place(path)?;
         if self.node(&place).is_some() {
-            return Err(Why::OwnWhiteout);
+            return Err(FaultKind::OwnWhiteout);
         }
-        self.weight += place.len() + 64;
         self.hidden.insert(place);
         Ok(())
     }
 
-    /// Makes the folder that something is to lie in, if it is not there. What hinders it is found again
-    /// when the file itself is made, with the exception of links to nothing.
-    fn make_parents(&mut self, folder: &str) -> Result<(), Why> {
-        if !self.is_missing(folder) {
+    /// Makes the parent directories of an entry that are missing. Other obstacles than links to nothing are
+    /// found when the entry itself is made.
+    fn make_parents(&mut self, directory: &str) -> Result<(), FaultKind> {
+        if !self.is_missing(directory) {
             return Ok(());
         }
         let mut path = String::new();
-        for name in folder.split('/').filter(|name| !name.is_empty()) {
+        for name in directory.split('/').filter(|name| !name.is_empty()) {
             path = join(&path, name);
             match self.resolve(&path) {
                 Ok(_) => {}
                 Err(Blocked::Missing { last_link: None }) => {
                     let place = self.place(&path)?;
-                    self.weight += place.len() + Entry::implied().weight();
+                    self.add_weight(Entry::implied().weight());
                     self.entries.insert(place, Entry::implied());
                 }
-                Err(blocked) => return Err(why(blocked)),
+                Err(blocked) => return Err(fault(blocked)),
             }
         }
         Ok(())
     }
 
-    /// Whether nothing stands at `path`, a link at its end not followed. Of a way that ends at something
-    /// else that is not known.
+    /// Whether nothing exists at `path`; a link at its end is not followed. False if something on the way is
+    /// not a directory.
     fn is_missing(&self, path: &str) -> bool {
-        let (folder, name) = split(path);
+        let (directory, name) = split(path);
         if name.is_empty() {
             return false;
         }
-        match self.folder(folder) {
-            Ok(folder) => checked(name, path).is_ok() && self.node(&join(&folder, name)).is_none(),
+        match self.directory(directory) {
+            Ok(directory) => {
+                checked(name, path).is_ok() && self.node(&join(&directory, name)).is_none()
+            }
             Err(Blocked::Missing { .. }) => true,
-            Err(Blocked::Why(_)) => false,
+            Err(Blocked::Fault(_)) => false,
         }
     }
 
-    /// Where a file of this path would be made, the links on the way followed.
-    fn place(&self, path: &str) -> Result<String, Why> {
-        let (folder, name) = split(path);
+    /// The place where a file with this path would be made: follows the links on the way.
+    fn place(&self, path: &str) -> Result<String, FaultKind> {
+        let (directory, name) = split(path);
         if name.is_empty() {
             return Ok(String::new());
         }
-        Ok(join(&self.folder(folder).map_err(why)?, checked(name, path)?))
+        Ok(join(&self.directory(directory).map_err(fault)?, checked(name, path)?))
     }
 
-    /// The folder at `path`, and nothing else.
-    fn folder(&self, path: &str) -> Result<String, Blocked> {
+    /// The place of the directory at `path`. Fails if something else exists there.
+    fn directory(&self, path: &str) -> Result<String, Blocked> {
         let place = self.resolve(path)?;
         match self.node(&place) {
             Some(Node::Root) => Ok(place),
-            Some(Node::Entry(entry)) if entry.is_folder() => Ok(place),
-            found => Err(Blocked::Why(Why::Below { at: place, what: noun(found.as_ref()) })),
+            Some(Node::Entry(entry)) if entry.is_directory() => Ok(place),
+            found => {
+                Err(Blocked::Fault(FaultKind::Below { at: place, what: noun(found.as_ref()) }))
+            }
         }
     }
 
     /// Follows `path` as the kernel does.
     fn resolve(&self, path: &str) -> Result<String, Blocked> {
-        // What has an entry of its own is reached through no link.
+        self.add_weight(path.len());
+        // A path that is an entry leads through no link.
         match self.node(path) {
-            Some(Node::Entry(entry)) if matches!(entry.kind, Kind::Link { .. }) => {}
+            Some(Node::Entry(entry)) if matches!(entry.kind, EntryKind::Link { .. }) => {}
             Some(_) => return Ok(path.to_owned()),
             None => {}
         }
@@ -314,32 +315,32 @@ impl Unpacking {
         let mut last_link = None;
         while let Some(name) = ahead.pop_front() {
             steps += 1;
-            self.walked.set(self.walked.get().saturating_add(here.len() + name.len()));
+            self.add_weight(here.len() + name.len());
             if steps > STEPS_MAX {
-                return Err(Blocked::Why(Why::Loop));
+                return Err(Blocked::Fault(FaultKind::Loop));
             }
             if name.is_empty() || name == "." {
                 continue;
             }
             match self.node(&here) {
                 Some(Node::Root) => {}
-                Some(Node::Entry(entry)) if entry.is_folder() => {}
+                Some(Node::Entry(entry)) if entry.is_directory() => {}
                 found => {
                     let what = noun(found.as_ref());
-                    return Err(Blocked::Why(Why::Below { at: here, what }));
+                    return Err(Blocked::Fault(FaultKind::Below { at: here, what }));
                 }
             }
             if name == ".." {
                 here = split(&here).0.to_owned();
                 continue;
             }
-            let next = join(&here, checked(&name, "").map_err(Blocked::Why)?);
+            let next = join(&here, checked(&name, "").map_err(Blocked::Fault)?);
             match self.node(&next) {
                 None => return Err(Blocked::Missing { last_link }),
-                Some(Node::Entry(Entry { kind: Kind::Link { target }, .. })) => {
+                Some(Node::Entry(Entry { kind: EntryKind::Link { target }, .. })) => {
                     links += 1;
                     if links > LINKS_MAX {
-                        return Err(Blocked::Why(Why::Loop));
+                        return Err(Blocked::Fault(FaultKind::Loop));
                     }
                     last_link = Some(next);
                     if target.starts_with('/') {
@@ -365,20 +366,20 @@ impl Unpacking {
         }
     }
 
-    fn remove(&mut self, place: &str) -> Result<(), Why> {
+    fn remove(&mut self, place: &str) -> Result<(), FaultKind> {
         if place.is_empty() {
-            return Err(Why::Root);
+            return Err(FaultKind::Root);
         }
         self.hidden.remove(place);
         self.opaque.remove(place);
-        if self.entries.remove(place).is_some_and(|entry| entry.is_folder()) {
+        if self.entries.remove(place).is_some_and(|entry| entry.is_directory()) {
             let prefix = format!("{place}/");
-            for gone in below(self.entries.range(prefix.clone()..).map(|(path, _)| path), &prefix) {
-                self.entries.remove(&gone);
+            for path in below(self.entries.range(prefix.clone()..).map(|(path, _)| path), &prefix) {
+                self.entries.remove(&path);
             }
             for set in [&mut self.hidden, &mut self.opaque] {
-                for gone in below(set.range(prefix.clone()..), &prefix) {
-                    set.remove(&gone);
+                for path in below(set.range(prefix.clone()..), &prefix) {
+                    set.remove(&path);
                 }
             }
         }
@@ -390,12 +391,12 @@ fn below<'a>(paths: impl Iterator<Item = &'a String>, prefix: &str) -> Vec<Strin
     paths.take_while(|path| path.starts_with(prefix)).cloned().collect()
 }
 
-fn why(blocked: Blocked) -> Why {
+fn fault(blocked: Blocked) -> FaultKind {
     match blocked {
-        Blocked::Why(why) => why,
-        Blocked::Missing { last_link: Some(at) } => Why::Behind { at },
-        // Folders that nobody listed are made.
-        Blocked::Missing { last_link: None } => Why::FolderGone,
+        Blocked::Fault(kind) => kind,
+        Blocked::Missing { last_link: Some(at) } => FaultKind::Behind { at },
+        // Missing directories are made.
+        Blocked::Missing { last_link: None } => FaultKind::DirectoryGone,
     }
 }
 
@@ -404,27 +405,20 @@ fn noun(node: Option<&Node<'_>>) -> &'static str {
         Some(Node::Root) => "the rootfs",
         Some(Node::Whiteout) => "a whiteout",
         None => "nothing",
-        Some(Node::Entry(entry)) => match entry.kind {
-            Kind::Folder => "a folder",
-            Kind::File(_) => "a file",
-            Kind::Link { .. } => "a link",
-            Kind::Device => "a device",
-            Kind::Fifo => "a FIFO",
-            Kind::Socket => "a socket",
-        },
+        Some(Node::Entry(entry)) => entry.kind.noun(),
     }
 }
 
-/// `name` as the last of `path`, if the kernel takes both.
-fn checked<'a>(name: &'a str, path: &str) -> Result<&'a str, Why> {
+/// `name`, the last of `path`, if the kernel accepts both.
+fn checked<'a>(name: &'a str, path: &str) -> Result<&'a str, FaultKind> {
     if name.len() > NAME_MAX || path.len() + DATA_ROOT_LEN > PATH_MAX {
-        return Err(Why::TooLong);
+        return Err(FaultKind::TooLong);
     }
     Ok(name)
 }
 
-/// The path in the one spelling that Go's `filepath.Clean` gives it: a leading slash stays, and so does
-/// `..` at the start of a path without one.
+/// Spells a path as Go's `filepath.Clean` does: keeps a leading slash, and `..` at the start of a relative
+/// path.
 fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
@@ -445,18 +439,14 @@ fn clean(path: &str) -> String {
     }
 }
 
-/// The path below the root of the rootfs, which `..` does not leave.
+/// The path inside the rootfs, which `..` does not leave.
 pub(crate) fn from_root(path: &str) -> String {
     clean(&format!("/{path}")).trim_start_matches('/').to_owned()
 }
 
-fn leaves(clean: &str) -> bool {
-    clean == ".." || clean.starts_with("../")
-}
-
-/// Whether the kernel takes an extended attribute (xattr(7)). What a filesystem does not permit, engines
-/// leave out.
-fn is_taken(name: &str, value: &[u8]) -> bool {
+/// Whether the kernel accepts an extended attribute (xattr(7)). Engines skip attributes that the filesystem
+/// does not support.
+fn is_accepted(name: &str, value: &[u8]) -> bool {
     let spaces = ["user.", "trusted.", "security.", "system."];
     let known =
         spaces.iter().any(|space| name.strip_prefix(space).is_some_and(|rest| !rest.is_empty()));
@@ -469,7 +459,7 @@ fn is_taken(name: &str, value: &[u8]) -> bool {
     known && fits && valid
 }
 
-/// The two revisions of `struct vfs_cap_data` that setxattr(2) takes (linux/capability.h).
+/// The two revisions of `struct vfs_cap_data` that setxattr(2) accepts (linux/capability.h).
 fn is_capability(value: &[u8]) -> bool {
     let revision = value.get(..4).and_then(|word| <[u8; 4]>::try_from(word).ok());
     match revision.map(|word| u32::from_le_bytes(word) & 0xff00_0000) {

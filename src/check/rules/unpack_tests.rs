@@ -1,31 +1,31 @@
 //! Tests of `unpack.rs`: what dockerd 20.10 and 26.1 were seen to load and to refuse.
 
 use super::*;
-use crate::check::rules::tree::{Content, Tree};
+use crate::check::rules::tree::{Content, FileTree};
 
-fn member(name: &str, what: What) -> Member {
+fn member(name: &str, kind: MemberKind) -> Member {
     let (name, attributes) = (name.to_owned(), Vec::new());
-    Member { name, what, mode: 0o755, uid: 0, gid: 0, attributes }
+    Member { name, kind, mode: 0o755, uid: 0, gid: 0, attributes }
 }
 
 fn file(name: &str) -> Member {
-    member(name, What::File(Content::default()))
+    member(name, MemberKind::File(Content::default()))
 }
 
-fn folder(name: &str) -> Member {
-    member(name, What::Folder)
+fn directory(name: &str) -> Member {
+    member(name, MemberKind::Directory)
 }
 
 fn link(name: &str, target: &str) -> Member {
-    member(name, What::Link { target: target.to_owned() })
+    member(name, MemberKind::Link { target: target.to_owned() })
 }
 
 fn hard(name: &str, target: &str) -> Member {
-    member(name, What::HardLink { target: target.to_owned() })
+    member(name, MemberKind::HardLink { target: target.to_owned() })
 }
 
 fn device(name: &str) -> Member {
-    member(name, What::Device { whiteout: true })
+    member(name, MemberKind::Device { whiteout: true })
 }
 
 fn unpack(members: Vec<Member>) -> Unpacked {
@@ -36,10 +36,10 @@ fn unpack(members: Vec<Member>) -> Unpacked {
     unpacking.finish()
 }
 
-fn tree(members: Vec<Member>) -> (Tree, Vec<Fault>) {
+fn tree(members: Vec<Member>) -> (FileTree, Vec<Fault>) {
     let unpacked = unpack(members);
-    let mut tree = Tree::default();
-    tree.add_layer(unpacked.layer).unwrap();
+    let mut tree = FileTree::default();
+    tree.add_layer(unpacked.layer);
     (tree, unpacked.faults)
 }
 
@@ -49,14 +49,14 @@ fn what_engines_refuse_is_a_fault_at_its_path() {
     for (members, path, expected) in [
         (vec![file("a"), file("./a")], "a", "twice"),
         (vec![file("/a"), file("//a")], "a", "twice"),
-        (vec![folder("a"), file("a/b"), folder("./a/")], "a", "twice"),
+        (vec![directory("a"), file("a/b"), directory("./a/")], "a", "twice"),
         (vec![file("b/../a"), file("a")], "a", "twice"),
         (vec![file("f"), file("f/y")], "f/y", "below \"f\", which is a file"),
         (vec![file("f"), file("f/y/z")], "f/y/z", "below \"f\", which is a file"),
-        (vec![device("f"), folder("f/y")], "f/y", "which is a whiteout"),
+        (vec![device("f"), directory("f/y")], "f/y", "which is a whiteout"),
         (vec![file(".wh.f"), file("f/y")], "f/y", "which is a whiteout"),
-        (vec![link("l", "u"), file("l/y")], "l/y", "behind the link \"l\""),
-        (vec![link("l", "u"), file("l/z/y")], "l/z/y", "behind the link \"l\""),
+        (vec![link("l", "u"), file("l/y")], "l/y", "below the link \"l\""),
+        (vec![link("l", "u"), file("l/z/y")], "l/z/y", "below the link \"l\""),
         (vec![link("l", "l"), file("l/y")], "l/y", "too many links"),
         (vec![file("f"), link("l", "f"), file("l/y")], "l/y", "below \"f\", which is a file"),
         (vec![hard("a", "b")], "a", "hard link to \"b\""),
@@ -64,28 +64,28 @@ fn what_engines_refuse_is_a_fault_at_its_path() {
         (vec![hard("a", "a")], "a", "hard link to \"a\""),
         (vec![file("a"), hard("/a", "a")], "a", "hard link to \"a\""),
         (vec![file("f"), hard("a", "f/x")], "a", "hard link to \"f/x\""),
-        (vec![folder("b"), hard("a", "b")], "a", "which is a folder"),
-        (vec![hard("a", "")], "a", "which is a folder"),
-        (vec![file("/")], "", "in the place of the rootfs"),
-        (vec![folder("."), hard("/", ".")], "", "in the place of the rootfs"),
-        (vec![file("..")], "..", "in the place of the rootfs"),
-        (vec![file("a"), file(".wh.a")], ".wh.a", "whiteout of something that the same layer has"),
-        (vec![device("a"), file(".wh.a")], ".wh.a", "the same layer has"),
-        (vec![file("q/.wh.")], "q/.wh.", "the same layer has"),
-        (vec![file("q/.wh...")], "q/.wh...", "the same layer has"),
+        (vec![directory("b"), hard("a", "b")], "a", "which names a directory"),
+        (vec![hard("a", "")], "a", "which names a directory"),
+        (vec![file("/")], "", "replace the rootfs"),
+        (vec![directory("."), hard("/", ".")], "", "replace the rootfs"),
+        (vec![file("..")], "..", "replace the rootfs"),
+        (vec![file("a"), file(".wh.a")], ".wh.a", "whiteout of a path of this layer"),
+        (vec![device("a"), file(".wh.a")], ".wh.a", "path of this layer"),
+        (vec![file("q/.wh.")], "q/.wh.", "path of this layer"),
+        (vec![file("q/.wh...")], "q/.wh...", "path of this layer"),
         (vec![file("f"), file("f/.wh.b")], "f/.wh.b", "which is a file"),
-        (vec![link("l", "u"), file("l/.wh..wh..opq")], "l/.wh..wh..opq", "behind the link"),
+        (vec![link("l", "u"), file("l/.wh..wh..opq")], "l/.wh..wh..opq", "below the link"),
         (vec![link("l", "")], "l", "without a target"),
         (vec![link("l", &"d/".repeat(2048))], "l", "without a target"),
         (vec![file(&long)], &long, "longer than 255 bytes"),
-        (vec![folder("a/b"), file("/a")], "a/b", "takes this folder away"),
-        (vec![folder("a"), link("/a", "nowhere")], "a", "takes this folder away"),
-        (vec![member("a", What::Unknown { flag: b'7' })], "a", "its type 7"),
-        (vec![member("a", What::Unknown { flag: b'S' })], "a", "sparse file"),
-        (vec![member("g", What::Global), member("g", What::Global)], "g", "twice"),
+        (vec![directory("a/b"), file("/a")], "a/b", "removes this directory"),
+        (vec![directory("a"), link("/a", "nowhere")], "a", "removes this directory"),
+        (vec![member("a", MemberKind::Unknown { flag: b'7' })], "a", "of type 7"),
+        (vec![member("a", MemberKind::Unknown { flag: b'S' })], "a", "sparse file"),
+        (vec![member("g", MemberKind::Global), member("g", MemberKind::Global)], "g", "twice"),
     ] {
         let faults = unpack(members).faults;
-        let found: Vec<_> = faults.iter().map(|fault| fault.why.to_string()).collect();
+        let found: Vec<_> = faults.iter().map(|fault| fault.kind.to_string()).collect();
         assert_eq!(faults.len(), 1, "{path}: {found:?}");
         assert!(found[0].contains(expected), "{path}: {found:?} does not say {expected}");
         assert_eq!(faults[0].path.as_deref().unwrap_or_default(), path);
@@ -96,22 +96,22 @@ fn what_engines_refuse_is_a_fault_at_its_path() {
 fn what_engines_load_is_no_fault() {
     for members in [
         vec![file("a"), file("/a")],
-        vec![folder("a"), folder("/a")],
-        vec![folder("/"), folder("."), file("hooks/start")],
+        vec![directory("a"), directory("/a")],
+        vec![directory("/"), directory("."), file("hooks/start")],
         vec![file(".")],
-        vec![folder("..")],
+        vec![directory("..")],
         vec![file("a/b"), file("a")],
         vec![file("b"), hard("a", "/b"), hard("x/c", "../../b")],
         vec![link("b", "t"), hard("a", "b")],
         vec![file("u/f"), link("l", "u"), hard("a", "l/f")],
         vec![file(".wh.a"), file("a")],
         vec![file(".wh.x/y"), file("m/.wh..wh..opq/x")],
-        vec![folder(".wh..wh.plnk"), file(".wh..wh.plnk/1.2"), hard("a", ".wh..wh.plnk/1.2")],
+        vec![directory(".wh..wh.plnk"), file(".wh..wh.plnk/1.2"), hard("a", ".wh..wh.plnk/1.2")],
         vec![file("l"), file("l/.wh..wh..opq")],
-        vec![folder("a/b"), folder("u/b"), link("/a", "u")],
+        vec![directory("a/b"), directory("u/b"), link("/a", "u")],
         vec![file(&"n".repeat(255)), file(&format!(".wh.{}", "n".repeat(252)))],
         vec![link("l", "new"), file("/l")],
-        vec![folder("u"), link("l", "../../.."), file("l/u/a")],
+        vec![directory("u"), link("l", "../../.."), file("l/u/a")],
     ] {
         let names: Vec<String> = members.iter().map(|member| member.name.clone()).collect();
         assert_eq!(unpack(members).faults, [], "{names:?}");
@@ -120,7 +120,7 @@ fn what_engines_load_is_no_fault() {
 
 #[test]
 fn a_file_behind_a_link_of_its_layer_lies_where_the_link_leads() {
-    let (found, faults) = tree(vec![folder("usr/lib"), link("lib", "usr/lib"), file("lib/y")]);
+    let (found, faults) = tree(vec![directory("usr/lib"), link("lib", "usr/lib"), file("lib/y")]);
     assert_eq!(faults, []);
     let paths: Vec<_> = found.iter().map(|(path, _)| path).collect();
     assert_eq!(paths, ["lib", "usr", "usr/lib", "usr/lib/y"]);
@@ -145,9 +145,9 @@ fn whiteouts_hide_and_the_book_keeping_of_aufs_does_not() {
 }
 
 #[test]
-fn a_path_that_leads_out_lies_below_the_root_and_is_told() {
+fn a_path_that_leads_out_lies_below_the_root_and_is_reported() {
     let unpacked = unpack(vec![file("../../etc/x")]);
-    assert_eq!(unpacked.climbs.as_deref(), Some("../../etc/x"));
+    assert_eq!(unpacked.leads_out.as_deref(), Some("../../etc/x"));
     let (found, faults) = tree(vec![file("../../etc/x")]);
     assert!(found.at("etc/x").is_some() && faults.is_empty());
 }
@@ -183,7 +183,7 @@ fn the_kernel_decides_about_attributes() {
 fn links_are_not_followed_without_end() {
     let deep = vec!["d"; 1000].join("/");
     let mut unpacking = Unpacking::default();
-    unpacking.add(folder(&deep));
+    unpacking.add(directory(&deep));
     unpacking.add(link("l", &deep));
     let mut count = 0;
     while unpacking.weight() < crate::check::rules::tree::WEIGHT_MAX {

@@ -2,7 +2,7 @@
 //! level, its text and the fix. `manager/doctor.rs` reads the facts.
 
 use crate::model::container::mount_namespace::Relation;
-use crate::model::text::bytes;
+use crate::model::text::cut;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -298,7 +298,7 @@ fn disk(facts: &Facts) -> DoctorCheck {
         Ok(space) => space,
         Err(why) => return warning("disk", why, "name the data root with --docker-root DIR"),
     };
-    let text = format!("{} of {} are free in {path}", bytes::shown(*free), bytes::shown(*all));
+    let text = format!("{} of {} are free in {path}", cut::size(*free), cut::size(*all));
     match *free < FREE_BYTES {
         true => warning("disk", text, "docker image prune (or remove images in another way)"),
         false => ok("disk", text),

@@ -184,10 +184,37 @@ fn escape_len(behind: &str) -> usize {
     }
 }
 
+/// A size in decimal units, rounded down, as engines print it.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1_000_000_000_000, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            let tenths = bytes / (unit / 10);
+            return format!("{}.{} {name}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{bytes} B")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_rounded_down_to_a_tenth() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (1_999_999, "1.9 MB"),
+            (5_250_000_000, "5.2 GB"),
+            (u64::MAX, "18446744.0 TB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
 
     fn mark_in(text: &str) -> usize {
         let (_, behind) = text.split_once("…[").unwrap();

@@ -36,7 +36,7 @@ fn findings(finished: &Finished) -> BTreeSet<String> {
     let reports = document["reports"].as_array().unwrap();
     let all = reports.iter().flat_map(|report| report["findings"].as_array().unwrap());
     all.map(|finding| {
-        for field in ["message", "mend"] {
+        for field in ["message", "fix"] {
             assert!(!finding[field].as_str().unwrap().is_empty(), "{finding}");
         }
         let path = finding["path"].as_str().unwrap_or_default();
@@ -203,12 +203,13 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
         let has = |severity: &str| rules.iter().any(|rule| severities[*rule] == severity);
         let status = if has("error") { 4 } else { 3 };
         assert_eq!(finished.code(), status, "{finished}");
-        // An allowed finding is printed and does not count.
+        // An allowed finding is reported, but does not count.
         let allowed = manager(&["check", "--format", "json", "--allow", &rules.join(","), path]);
         assert_eq!(findings(&allowed.ok()), expected);
         // For people, the rule and its fix.
         let text = manager(&["check", path]);
         assert_eq!((text.code(), text.err.as_str()), (status, ""));
+        assert!(text.out.contains("\n    fix: "), "{text}");
         for rule in rules {
             assert!(text.out.contains(&format!("[{rule}]")), "{text}");
         }
@@ -217,9 +218,15 @@ fn every_rule_finds_its_bad_image_and_nothing_else_in_it() {
 
 #[test]
 fn every_rule_has_a_bad_image() {
-    // These rules need another input than an image: a directory, a bundle, a host.
-    let elsewhere =
-        ["no-labels", "configuration", "cut-off", "hidden-by-host", "type-conflict", "folder-mode"];
+    // These need another input than an image: a directory, a bundle, a host.
+    let elsewhere = [
+        "no-labels",
+        "configuration",
+        "cut-off",
+        "hidden-by-host",
+        "type-conflict",
+        "directory-mode",
+    ];
     let mut shown: BTreeSet<String> = elsewhere.map(str::to_owned).into();
     for (_, expected) in bad_images() {
         let rules = expected.split(", ").map(|found| found.split(' ').next().unwrap().to_owned());
@@ -252,7 +259,7 @@ fn an_image_is_compared_with_the_root_of_a_host() {
     let folder = Image::good().file("lib/firmware/x", 0o644, "");
     assert_eq!(against(folder), ["type-conflict lib"]);
     let open = || Image::good().with(Item::Folder("srv", 0o755));
-    assert_eq!(against(open().label("override", "10")), ["folder-mode srv"]);
+    assert_eq!(against(open().label("override", "10")), ["directory-mode srv"]);
     assert!(against(open()).is_empty());
     let python = Image { items: Vec::new(), ..Image::good() };
     let python = python.file("hooks/start", 0o755, "#!/usr/bin/python3\n");
@@ -316,7 +323,30 @@ fn an_export_and_a_directory_have_the_labels_that_are_given() {
     }
 }
 
-/// The files that `docker export` adds to those of the image.
+/// Most rules need labels, so without them nothing is fine: the report names the rules that were not
+/// applied, and what to pass.
+#[test]
+fn without_labels_the_report_says_which_rules_were_not_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "usr/share/x", "");
+    let path = folder.path().to_str().unwrap();
+    for options in [&[][..], &["--allow", "no-labels"]] {
+        let finished = manager(&[&["check", path], options].concat()).ok();
+        assert!(!finished.out.contains("fine"), "{finished}");
+        assert!(finished.out.contains("no errors, but the labels were not checked"), "{finished}");
+    }
+    let finished = manager(&["check", path]).ok();
+    assert!(finished.out.contains("--label io.balena.image.class=overlay"), "{finished}");
+    let note = finished.out.lines().next().unwrap();
+    for rule in ["class", "os-version", "kernel-abi-file", "module-claim"] {
+        assert!(note.contains(&format!(" {rule}")), "{finished}");
+    }
+    let class = format!("{CLASS}=overlay");
+    let finished = manager(&["check", "--label", &class, path]).ok();
+    assert!(finished.out.ends_with("(directory): fine: 0 errors, 0 warnings, 0 notes\n"));
+}
+
+/// What `docker export` has of every container, beside the files of the image.
 #[test]
 fn an_export_is_compared_with_a_host_without_what_the_engine_added() {
     let folder = tempfile::tempdir().unwrap();
@@ -368,7 +398,7 @@ fn a_machine_has_the_name_that_uname_or_images_have_for_it_and_no_other() {
     for machine in ["amd64", "x86_64", "arm64", "aarch64", "arm", "386"] {
         let finished = check(machine);
         assert_eq!(findings(&finished).into_iter().collect::<Vec<_>>(), ["architecture usr/x"]);
-        let said = format!("--machine says {machine}");
+        let said = format!("--machine is {machine}");
         assert!(finished.out.contains(&said), "{finished}");
     }
     for machine in ["amd46", "arm64x", "AMD64", ""] {
@@ -401,8 +431,8 @@ fn an_input_that_cannot_be_read_is_an_error_and_not_a_finding() {
     std::fs::write(at("half.tar"), &whole[..whole.len() / 3]).unwrap();
     for (path, expected) in [
         (at("missing.tar"), ": missing"),
-        (at("text.tar"), "it is no tar archive"),
-        (at("half.tar"), "read it as a tar archive"),
+        (at("text.tar"), "not a tar archive"),
+        (at("half.tar"), "cannot read the tar archive"),
     ] {
         let finished = manager(&["check", &path]);
         assert_eq!((finished.code(), finished.out.as_str()), (1, ""), "{finished}");
@@ -414,7 +444,7 @@ fn an_input_that_cannot_be_read_is_an_error_and_not_a_finding() {
     finished.fails(&["--against", ": missing"]);
     let finished = manager(&["check", "--allow", "everything", path]);
     assert_eq!(finished.code(), 2);
-    assert!(finished.err.contains("there is no rule \"everything\""), "{finished}");
+    assert!(finished.err.contains("unknown rule \"everything\""), "{finished}");
     let socket = format!("unix://{}", at("engine.sock"));
     let finished = manager(&["--host", &socket, "check", "no/such-image"]);
     assert_eq!(finished.code(), 1, "{finished}");

@@ -1,9 +1,8 @@
-//! Lists a folder: the rootfs of an extension whole, the root of a host only where it is asked about.
+//! Lists a directory: the whole rootfs of an extension, or of a host only the paths that are asked for.
 
-use crate::check::read::{ENTRIES_MAX, Names, READ_MAX, WHOLE_MAX, probe};
-use crate::check::rules::content::wanted;
+use crate::check::read::{Budget, ENTRIES_MAX, Names, probe};
 use crate::check::rules::tree::{
-    Content, Entry, Kind, Layer, Outside, Resolved, TooMuch, Tree, WEIGHT_MAX, join,
+    Content, Entry, EntryKind, FileTree, Layer, Resolved, TooMuch, WEIGHT_MAX, join,
 };
 use crate::model::container::exit::elf_machine;
 use rustix::fs::{Mode, OFlags};
@@ -13,81 +12,61 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Why a folder cannot be listed.
+/// Why a directory cannot be listed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("list {path:?}")]
+pub(crate) enum DirectoryError {
+    #[error("cannot list {path:?}")]
     List { path: PathBuf, source: io::Error },
-    #[error("read {path:?}")]
+    #[error("cannot read {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path:?} has more than {ENTRIES_MAX} files: is it the rootfs of an extension?")]
     TooMany { path: PathBuf },
-    #[error(
-        "{path:?} has more than {READ_MAX} bytes of kernels and modules: is it the rootfs of an \
-         extension?"
-    )]
-    TooLong { path: PathBuf },
-    #[error(transparent)]
-    Outside(#[from] Outside),
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
 }
 
-/// Lists all that is in `root`, links not followed.
-///
-/// # Errors
-/// Names the first file that cannot be read: a check that left something out would prove nothing.
-pub(crate) fn load(root: &Path) -> Result<Tree, Error> {
-    load_within(root, READ_MAX)
+/// Lists everything in `root` without following links. Fails at the first file that cannot be read: a
+/// check that skipped a file would prove nothing.
+pub(crate) fn load(root: &Path) -> Result<FileTree, DirectoryError> {
+    load_within(root, &Budget::new())
 }
 
-fn load_within(root: &Path, most: u64) -> Result<Tree, Error> {
+fn load_within(root: &Path, budget: &Budget) -> Result<FileTree, DirectoryError> {
     let mut layer = Layer::default();
-    let mut read_whole = 0_u64;
-    // The name is for people, the path is what the kernel calls it: it need not be UTF-8.
+    // The name is for people; the path need not be UTF-8.
     let mut ahead = vec![(String::new(), root.to_owned())];
-    while let Some((folder, path)) = ahead.pop() {
-        let listing = |source: io::Error| Error::List { path: path.clone(), source };
+    while let Some((directory, path)) = ahead.pop() {
+        let listing = |source: io::Error| DirectoryError::List { path: path.clone(), source };
         if is_opaque(&path) {
-            layer.add_opaque(&folder)?;
+            layer.add_opaque(&directory);
         }
         for item in std::fs::read_dir(&path).map_err(listing)? {
             let item = item.map_err(listing)?;
-            let name = join(&folder, &item.file_name().to_string_lossy());
+            let name = join(&directory, &item.file_name().to_string_lossy());
             let path = item.path();
-            let metadata = std::fs::symlink_metadata(&path)
-                .map_err(|source| Error::Read { path: path.clone(), source })?;
+            let reading = |source: io::Error| DirectoryError::Read { path: path.clone(), source };
+            let metadata = std::fs::symlink_metadata(&path).map_err(reading)?;
             if metadata.file_type().is_char_device() && metadata.rdev() == 0 {
-                layer.add_overlay_whiteout(&name)?;
+                layer.add_overlay_whiteout(&name);
                 continue;
             }
-            let size = metadata.len();
-            if metadata.is_file() && size <= WHOLE_MAX && wanted(&name).is_whole() {
-                // Holes take no space, and time all the same.
-                read_whole += size;
-                if read_whole > most {
-                    return Err(Error::TooLong { path: root.to_owned() });
-                }
-            }
-            let reading = |source: io::Error| Error::Read { path: path.clone(), source };
-            let entry =
-                entry(&metadata, &path, |mut file| probe(&name, size, Names::One, &mut file))
-                    .map_err(reading)?;
-            let is_folder = entry.is_folder();
-            layer.add(&name, entry)?;
-            if is_folder {
+            let read = |file| probe(&name, metadata.len(), Names::One, &mut budget.counted(file));
+            let entry = entry(&metadata, &path, read).map_err(reading)?;
+            let is_directory = entry.is_directory();
+            layer.add(&name, entry);
+            if is_directory {
                 ahead.push((name, path));
             }
             if layer.len() > ENTRIES_MAX {
-                return Err(Error::TooMany { path: root.to_owned() });
+                return Err(DirectoryError::TooMany { path: root.to_owned() });
             }
             if layer.weight() > WEIGHT_MAX {
                 return Err(TooMuch.into());
             }
         }
     }
-    let mut tree = Tree::default();
-    tree.add_layer(layer)?;
+    let mut tree = FileTree::default();
+    tree.add_layer(layer);
     Ok(tree)
 }
 
@@ -98,24 +77,25 @@ fn entry(
 ) -> io::Result<Entry> {
     let file_type = metadata.file_type();
     let kind = if file_type.is_dir() {
-        Kind::Folder
+        EntryKind::Directory
     } else if file_type.is_symlink() {
-        Kind::Link { target: std::fs::read_link(path)?.to_string_lossy().into_owned() }
+        EntryKind::Link { target: std::fs::read_link(path)?.to_string_lossy().into_owned() }
     } else if file_type.is_fifo() {
-        Kind::Fifo
+        EntryKind::Fifo
     } else if file_type.is_socket() {
-        Kind::Socket
+        EntryKind::Socket
     } else if file_type.is_file() {
         let mut content = content(open(path)?)?;
         content.capable = has_capabilities(path);
-        Kind::File(content)
+        EntryKind::File(content)
     } else {
-        Kind::Device
+        EntryKind::Device
     };
     Ok(Entry { kind, mode: metadata.mode() & 0o7777, uid: metadata.uid(), gid: metadata.gid() })
 }
 
-/// Neither through a link nor waiting for the other end of a FIFO, whatever the file has become.
+/// Opens a file that may have been replaced by a link or a FIFO in the meantime: follows no link, and does
+/// not wait for the other end of a FIFO.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
@@ -125,8 +105,8 @@ fn has_capabilities(path: &Path) -> bool {
     rustix::fs::lgetxattr(path, "security.capability", &mut [0_u8; 64]).is_ok()
 }
 
-/// Whether overlayfs takes the folder for one that hides what lies below it (kernel documentation,
-/// filesystems/overlayfs). Only root sees the first attribute.
+/// Whether the directory is opaque to overlayfs (kernel documentation, filesystems/overlayfs). Only root
+/// can read the first attribute.
 fn is_opaque(path: &Path) -> bool {
     let mut value = [0_u8; 1];
     ["trusted.overlay.opaque", "user.overlay.opaque"].iter().any(|name| {
@@ -134,20 +114,18 @@ fn is_opaque(path: &Path) -> bool {
     })
 }
 
-/// Lists of the host below `root` what stands at the paths `wanted` and on the way there, links
-/// followed inside.
-///
-/// # Errors
-/// `root` is no folder.
-pub(crate) fn look(root: &Path, wanted: &BTreeSet<String>) -> Result<Tree, Error> {
-    std::fs::read_dir(root).map_err(|source| Error::List { path: root.to_owned(), source })?;
+/// Lists what the host below `root` has at the paths `wanted` and on the way there. Links are followed
+/// inside `root`.
+pub(crate) fn look(root: &Path, wanted: &BTreeSet<String>) -> Result<FileTree, DirectoryError> {
+    std::fs::read_dir(root)
+        .map_err(|source| DirectoryError::List { path: root.to_owned(), source })?;
     let mut layer = Layer::default();
     let mut seen = BTreeSet::new();
     for path in wanted {
         look_along(root, path, &mut layer, &mut seen)?;
     }
-    let mut tree = Tree::default();
-    tree.add_layer(layer)?;
+    let mut tree = FileTree::default();
+    tree.add_layer(layer);
     Ok(tree)
 }
 
@@ -156,7 +134,7 @@ fn look_along(
     path: &str,
     layer: &mut Layer,
     seen: &mut BTreeSet<String>,
-) -> Result<(), Error> {
+) -> Result<(), DirectoryError> {
     let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
     let mut here = String::new();
     let mut links = 0;
@@ -164,18 +142,20 @@ fn look_along(
         match name.as_str() {
             "" | "." => continue,
             ".." => {
-                here = here.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+                here = here.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
                 continue;
             }
             _ => {}
         }
         let next = join(&here, &name);
         let full = root.join(&next);
-        // What is missing, or in the way, is just not there for the rules.
-        let Ok(metadata) = std::fs::symlink_metadata(&full) else { return Ok(()) };
-        let reading = |source: io::Error| Error::Read { path: full.clone(), source };
+        let reading = |source: io::Error| DirectoryError::Read { path: full.clone(), source };
+        let metadata = match std::fs::symlink_metadata(&full) {
+            Err(error) if is_missing(&error) => return Ok(()),
+            found => found.map_err(reading)?,
+        };
         let found = entry(&metadata, &full, |_| Ok(Content::default())).map_err(reading)?;
-        if let Kind::Link { target } = &found.kind {
+        if let EntryKind::Link { target } = &found.kind {
             links += 1;
             if links > 40 {
                 return Ok(());
@@ -190,13 +170,21 @@ fn look_along(
             here = next.clone();
         }
         if seen.insert(next.clone()) {
-            layer.add(&next, found)?;
+            layer.add(&next, found);
         }
     }
     Ok(())
 }
 
-/// The processor of the host below `root`, as its shell says it. `None` if there is none to ask.
+/// Whether there cannot be such a file. Any other error leaves that open.
+fn is_missing(error: &io::Error) -> bool {
+    let too_long = error.raw_os_error() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error());
+    let kinds =
+        [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::InvalidInput];
+    too_long || kinds.contains(&error.kind())
+}
+
+/// The processor that the programs of the host below `root` are for. `None` if it has none of them.
 pub(crate) fn machine(root: &Path) -> Option<&'static str> {
     let programs = ["bin/sh", "usr/bin/env", "sbin/init", "usr/lib/systemd/systemd"];
     let wanted = programs.iter().map(|&path| path.to_owned()).collect();
@@ -209,7 +197,7 @@ pub(crate) fn machine(root: &Path) -> Option<&'static str> {
     })
 }
 
-/// The processor of this machine, as `uname -m` says it.
+/// The processor of this machine, as `uname -m` shows it.
 pub(crate) fn own_machine() -> String {
     rustix::system::uname().machine().to_string_lossy().into_owned()
 }
@@ -217,6 +205,7 @@ pub(crate) fn own_machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::text::cause::chain;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     struct Root(tempfile::TempDir);
@@ -231,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_listed_as_it_is() {
+    fn a_directory_is_listed_as_it_is() {
         let root = Root(tempfile::tempdir().unwrap());
         root.file("hooks/start", b"#!/bin/sh\necho\n", 0o4755);
         root.file("boot/kernel", b"", 0o644);
@@ -251,19 +240,22 @@ mod tests {
         assert_eq!(hook.mode, 0o4755);
         assert_eq!(hook.content().unwrap().head, b"#!/bin/sh");
         assert!(tree.at("boot/kernel").unwrap().content().unwrap().sha256.is_some());
-        assert_eq!(tree.at("link").unwrap().kind, Kind::Link { target: "/etc/passwd".to_owned() });
-        assert_eq!(tree.at("fifo").unwrap().kind, Kind::Fifo);
+        assert_eq!(
+            tree.at("link").unwrap().kind,
+            EntryKind::Link { target: "/etc/passwd".to_owned() }
+        );
+        assert_eq!(tree.at("fifo").unwrap().kind, EntryKind::Fifo);
         assert_eq!(tree.whiteouts().len(), 1);
-        assert!(matches!(load(&root.0.path().join("nowhere")), Err(Error::List { .. })));
+        assert!(matches!(load(&root.0.path().join("nowhere")), Err(DirectoryError::List { .. })));
     }
 
     #[test]
     fn names_need_not_be_utf_8() {
         use std::os::unix::ffi::OsStrExt as _;
         let root = Root(tempfile::tempdir().unwrap());
-        let folder = root.0.path().join(std::ffi::OsStr::from_bytes(b"f\xff"));
-        std::fs::create_dir(&folder).unwrap();
-        File::create(folder.join("x")).unwrap();
+        let directory = root.0.path().join(std::ffi::OsStr::from_bytes(b"f\xff"));
+        std::fs::create_dir(&directory).unwrap();
+        File::create(directory.join("x")).unwrap();
         assert!(load(root.0.path()).unwrap().at("f\u{fffd}/x").is_some());
     }
 
@@ -277,8 +269,9 @@ mod tests {
         assert_eq!(tree.at("boot/huge").unwrap().content().unwrap().sha256, None);
         root.file("lib/modules/1/a.ko", b"vermagic=1 \0", 0o644);
         root.file("lib/modules/1/b.ko", b"vermagic=1 \0", 0o644);
-        assert!(load_within(root.0.path(), 24).is_ok());
-        assert!(matches!(load_within(root.0.path(), 23), Err(Error::TooLong { .. })));
+        assert!(load_within(root.0.path(), &Budget::of(4096 + 24)).is_ok());
+        let error = load_within(root.0.path(), &Budget::of(4096 + 23)).unwrap_err();
+        assert!(chain(&error).contains(": more than 8 GiB of data"), "{}", chain(&error));
     }
 
     #[test]
@@ -330,7 +323,7 @@ mod tests {
             }
             std::fs::remove_file(&hook).unwrap();
         }
-        // The folder itself a link, and in it what the runtime finds or misses.
+        // The directory itself a link, and in it what the runtime finds or misses.
         root.file("other/start", b"#!/bin/sh\n", 0o755);
         symlink("/nowhere", root.0.path().join("other/create")).unwrap();
         for target in ["/other", "nowhere", "/bin/tool", "hooks", "../.."] {
@@ -351,8 +344,7 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Error {
-        List { path, source }, Read { path, source }, TooMany { path }, TooLong { path },
-        Outside(..), TooMuch(..),
+    enum DirectoryError {
+        List { path, source }, Read { path, source }, TooMany { path }, TooMuch(..),
     }
 }
