@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Create(Create),
     Start { id: ContainerId },
     Kill { id: ContainerId, signal: Signal, audience: Audience },
-    Delete { id: ContainerId, insistence: Insistence, whose: Whose },
+    Delete { id: ContainerId, insistence: Insistence },
     State { id: ContainerId },
     List { format: ListFormat },
     Ps { id: ContainerId, format: PsFormat },
@@ -46,8 +46,6 @@ pub(crate) struct Create {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) terminals: Terminals,
-    /// The mark of the `run` that makes the container (`--of-run MARK`, which only `run` passes).
-    pub(crate) run: Option<String>,
 }
 
 /// What `process.terminal` means where no console socket is given.
@@ -57,16 +55,6 @@ pub(crate) enum Terminals {
     ToConsoleSocket,
     /// The terminal that `run` is typed at.
     Inherited,
-}
-
-/// Which container of the id a `delete` is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    Anybodys,
-    /// Only one with this mark (`--of-run MARK`, which only `run` passes); any other is left alone.
-    OfRun {
-        mark: String,
-    },
 }
 
 /// How `list` prints.
@@ -194,9 +182,6 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
             ("create" | "run", Long("console-socket")) => {
                 flags.console_socket = Some(path(&mut parser, "--console-socket")?);
             }
-            ("create" | "delete", Long("of-run")) => {
-                flags.of_run = Some(text(&mut parser, "--of-run")?);
-            }
             ("create" | "run", Long("no-pivot" | "no-new-keyring")) => {}
             // go-runc passes it to `create`, too, which never waits for the container anyway.
             ("create", Long("detach")) => {}
@@ -238,7 +223,6 @@ struct Flags {
     pid_file: Option<PathBuf>,
     console_socket: Option<PathBuf>,
     format: Option<String>,
-    of_run: Option<String>,
     keep: bool,
     all: bool,
     force: bool,
@@ -260,10 +244,10 @@ impl Flags {
         let id = words.next().ok_or_else(|| UsageError::NoId { command: name.to_owned() })?;
         let id = ContainerId::parse(&id)?;
         let command = match name {
-            "create" => Command::Create(self.into_create(id)),
+            "create" => Command::Create(self.into_create(id, Terminals::ToConsoleSocket)),
             "run" => {
                 let afterwards = if self.keep { Afterwards::Keep } else { Afterwards::Delete };
-                Command::Run { create: self.into_create(id), afterwards }
+                Command::Run { create: self.into_create(id, Terminals::Inherited), afterwards }
             }
             "start" => Command::Start { id },
             "kill" => {
@@ -276,8 +260,7 @@ impl Flags {
             }
             "delete" => {
                 let insistence = if self.force { Insistence::Force } else { Insistence::Plain };
-                let whose = self.of_run.map_or(Whose::Anybodys, |mark| Whose::OfRun { mark });
-                Command::Delete { id, insistence, whose }
+                Command::Delete { id, insistence }
             }
             "ps" => Command::Ps { id, format: self.ps_format()? },
             _ => Command::State { id },
@@ -285,11 +268,9 @@ impl Flags {
         no_more(name, words).map(|()| command)
     }
 
-    fn into_create(self, id: ContainerId) -> Create {
-        let Self { bundle, pid_file, console_socket, of_run: run, .. } = self;
-        let terminals =
-            if run.is_some() { Terminals::Inherited } else { Terminals::ToConsoleSocket };
-        Create { id, bundle, pid_file, console_socket, terminals, run }
+    fn into_create(self, id: ContainerId, terminals: Terminals) -> Create {
+        let Self { bundle, pid_file, console_socket, .. } = self;
+        Create { id, bundle, pid_file, console_socket, terminals }
     }
 
     fn list_format(&self) -> Result<ListFormat, UsageError> {

@@ -109,10 +109,9 @@ fn run_at(
     let Some(hook) = image_hook::find(Verb::Deactivate, &image, lock.as_fd())? else {
         return Ok(());
     };
-    let mut heard = hook::Heard::new();
     *ran = true;
     // The container has no bundle any more.
-    hook.call("/", |call| hook::run(call, lock.as_fd(), &mut ContainerLog::nowhere(), &mut heard))?;
+    hook.run("/", lock.as_fd(), None, &mut ContainerLog::nowhere()).result?;
     hook.doubt.map_or(Ok(()), |why| Err(Error::Elsewhere { why }))
 }
 

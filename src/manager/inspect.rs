@@ -5,7 +5,7 @@ use super::status::{ExtensionView, HostView};
 use super::surroundings::Surroundings;
 use super::{Failure, ManagerExit, Session, print_json, resolve};
 use crate::cli::manager::InspectArguments;
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::engine::inventory::{Container, Detail};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ struct InspectDocument<'a> {
     layers: Option<&'a [String]>,
     runtime: Option<&'a str>,
     host: HostDocument<'a>,
-    deploy: Read<Option<Record>>,
+    deploy: Read<Option<DeployRecord>>,
 }
 
 /// The facts that claims are compared with; `{"unreadable": why}` for a fact that cannot be read.

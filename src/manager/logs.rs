@@ -6,7 +6,7 @@ use super::records::Records;
 use super::{Failure, ManagerExit, Session, print, resolve};
 use crate::cli::manager::LogsArguments;
 use crate::host::container::deploy_record;
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::text::cause::{chain, on_one_line};
 use std::fmt::Write as _;
 
@@ -49,7 +49,7 @@ fn candidates(session: &Session, recorded: Vec<String>) -> Result<Vec<(String, S
     Ok(all)
 }
 
-fn text(record: &Record) -> String {
+fn text(record: &DeployRecord) -> String {
     let mut text = String::new();
     for step in &record.steps {
         let result = match (&step.error, &step.refused) {

@@ -2,7 +2,7 @@
 
 use crate::host::container::deploy_record;
 use crate::host::os::host_root::{HostRoot, is_absence};
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::container::id::ContainerId;
 use crate::model::text::cause::{chain, in_words};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ impl Records {
     }
 
     /// The record of a container.
-    pub(super) fn of(&self, id: &str) -> Result<Option<Record>, String> {
+    pub(super) fn of(&self, id: &str) -> Result<Option<DeployRecord>, String> {
         match (self.directory()?, ContainerId::parse(id)) {
             (Some(directory), Ok(id)) => {
                 deploy_record::load(directory, &id).map_err(|error| chain(&error))
@@ -40,7 +40,7 @@ impl Records {
     /// The error of a recorded deploy that failed.
     pub(super) fn failure(&self, id: &str) -> Result<Option<String>, String> {
         let record = self.of(id)?;
-        let failed = record.as_ref().and_then(Record::last_error);
+        let failed = record.as_ref().and_then(DeployRecord::last_error);
         Ok(failed.map(|(verb, error)| format!("{verb}: {error}")))
     }
 

@@ -8,7 +8,7 @@ use crate::cli::manager::{OutputFormat, StatusArguments};
 use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
 use crate::host::os::clock;
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::engine::inventory::{Container, Detail, EngineState, Mounted};
 use crate::model::engine::runtimes::{RanBy, Runtimes};
 use crate::model::engine::verdict::{self, ClaimView, Evidence, Explanation, HostFacts, Verdict};
@@ -124,7 +124,7 @@ impl HostView {
     }
 
     /// The record of the container's last deploy.
-    pub(super) fn record(&self, container: &Container) -> Result<Option<Record>, String> {
+    pub(super) fn record(&self, container: &Container) -> Result<Option<DeployRecord>, String> {
         self.records.of(&container.id)
     }
 

@@ -1,418 +1,272 @@
-//! `create ID`: check the extension, run its hook, start the proxy. What fails leaves nothing.
+//! `create ID`: request → bundle → rootfs → role (`prepare.rs`) → reserve (`reserve.rs`) → hooks → proxy → cgroup →
+//! spec hooks → complete. If a step fails, `undo` reverts those before it.
 
-use super::hooks::{self, Ran, run_image_hook, run_poststop, run_spec_hooks, sweep};
-use super::{Context, listed, observe};
+use super::container::Container;
+use super::error::Error;
+use super::hooks::{ImageHooks, Ran, remove_left_mounts, run_poststop, run_spec_hooks};
+use super::journal::{Journal, Outcome};
+use super::prepare::{Prepared, prepare};
+use super::reserve::{Reserved, reserve};
+use super::shown_paths;
 use crate::cli::runtime::{Create, Terminals};
-use crate::host::container::bundle::{self, Bundle};
 use crate::host::container::cgroup;
 use crate::host::container::console;
 use crate::host::container::log::{ContainerLog, Reader};
-use crate::host::container::net_namespace;
+use crate::host::container::net_namespace::{self, OpenNamespace};
 use crate::host::container::proxy::{self, Spawned, Stdio};
-use crate::host::container::rootfs::{self, Rootfs};
-use crate::host::container::state_dir::{self, Held};
-use crate::host::engine::containers_storage::Hints;
-use crate::host::engine::label_sources;
+use crate::host::container::rootfs::Rootfs;
+use crate::host::container::state_dir::{LockedContainer, StateRoot};
 use crate::host::os::atomic_file;
-use crate::host::os::clock;
 use crate::host::os::descriptor;
-use crate::model::container::cgroup::{self as cgroup_path};
-use crate::model::container::environment::{self, Unpassable};
 use crate::model::container::id::ContainerId;
 use crate::model::container::lifecycle::{Phase, Status};
+use crate::model::container::proxy::Identity;
 use crate::model::container::spec::{Network, Spec, SpecHooks, Terminal};
 use crate::model::container::state::{RecordedRole, StartOutput, State};
 use crate::model::extension::hook::Verb;
-use crate::model::extension::role::{self, NotAnExtension, Role};
 use crate::model::text::cause::chain;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Why a container was not created.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Bundle(#[from] bundle::Error),
-    #[error(transparent)]
-    Rootfs(#[from] rootfs::Error),
-    #[error(transparent)]
-    NotAnExtension(#[from] NotAnExtension),
-    #[error(transparent)]
-    Unpassable(#[from] Unpassable),
-    #[error(transparent)]
-    CgroupPath(#[from] cgroup_path::Invalid),
-    #[error("process.terminal is true, but no --console-socket was given to send the pty to")]
-    NoConsole,
-    #[error(
-        "--console-socket was given, but process.terminal is not true: there is no pty to send"
-    )]
-    NoTerminal,
-    #[error("the path of the pid file is not UTF-8: {path:?}")]
-    PidFilePath { path: PathBuf },
-    #[error(transparent)]
-    State(#[from] state_dir::Error),
-    #[error(transparent)]
-    Console(#[from] console::Error),
-    #[error(transparent)]
-    Hooks(#[from] hooks::Error),
-    #[error(transparent)]
-    Proxy(#[from] proxy::Error),
-    #[error(transparent)]
-    Namespace(#[from] net_namespace::Error),
-    #[error(transparent)]
-    Cgroup(#[from] cgroup::Error),
-    #[error("cannot open /dev/null for the proxy")]
-    Null { source: io::Error },
-    #[error("write the pid file {path:?} (--pid-file)")]
-    PidFile { path: PathBuf, source: io::Error },
-}
-
-/// The first error, and what could not be undone after it.
-#[derive(Debug, thiserror::Error)]
-#[error("{first}; and cleaning up: {then}")]
-struct NotUndone {
-    first: String,
-    then: String,
-}
-
-/// A create that failed, and whether it had the id.
-#[derive(Debug)]
-pub(super) enum Failed {
-    /// Nothing was touched. The id may be that of a container which is there.
-    WithoutTheId(Error),
-    /// What it did was taken back.
-    WithTheId(Box<dyn std::error::Error>),
-}
-
-impl Failed {
-    pub(super) fn cause(&self) -> &(dyn std::error::Error + 'static) {
-        match self {
-            Self::WithoutTheId(error) => error,
-            Self::WithTheId(error) => &**error,
-        }
+pub(super) fn create(
+    journal: &mut Journal,
+    root: &StateRoot,
+    docker_root: Option<&Path>,
+    request: &Create,
+) -> Result<Outcome, Error> {
+    let not_reserved = |error| not_reserved(root, &request.id, error);
+    let prepared = prepare(journal, docker_root, request).map_err(not_reserved)?;
+    let Reserved { locked, leftover } = reserve(root, &request.id).map_err(not_reserved)?;
+    if let Some(leftover) = &leftover {
+        take_over(journal, leftover, &locked)?;
     }
-
-    /// Whether another container may have the id: of that one the failure says nothing.
-    pub(super) fn may_be_of_another(&self, context: &Context<'_>, id: &ContainerId) -> bool {
-        match self {
-            Self::WithoutTheId(Error::State(error)) if error.is_of_another() => true,
-            // What cannot be seen may be there.
-            Self::WithoutTheId(_) => context.root.has_folder(id).unwrap_or(true),
-            Self::WithTheId(_) => false,
-        }
-    }
-}
-
-impl From<Failed> for Box<dyn std::error::Error> {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::WithoutTheId(error) => error.into(),
-            Failed::WithTheId(error) => error,
-        }
-    }
-}
-
-pub(super) fn create(context: &Context<'_>, request: &Create) -> Result<Option<String>, Failed> {
-    let (plan, spec) = prepare(context, request).map_err(Failed::WithoutTheId)?;
-    let reserved = context.root.reserve(&request.id);
-    let (held, leftover) = reserved.map_err(|error| Failed::WithoutTheId(Error::State(error)))?;
+    journal.debug(|| format!("the state is kept in {}", root.path_of(&request.id).display()));
+    let Prepared { spec, rootfs, state } = prepared;
     let mut making = Making {
-        context,
-        held,
-        state: plan.state,
-        rootfs: plan.rootfs,
+        locked,
+        state,
+        rootfs,
         proxy: None,
         created_hook: Ran::Nothing,
         spec_hooks: Ran::Nothing,
         pid_file: None,
-        leftover: None,
     };
-    if let Some(leftover) = leftover {
-        context
-            .log
-            .warn("an earlier create or delete of this container did not finish; taking over");
-        clear(context, &leftover).map_err(Failed::WithTheId)?;
-        sweep(context, request.id.as_str(), making.held.lock());
-        making.leftover = Some(leftover);
-    }
-    context.log.debug(|| {
-        let folder = context.root.folder_path(&request.id);
-        format!("the state is kept in {}", folder.display())
-    });
-    match making.make(&spec, request) {
-        Ok(pid) => Ok(Some(format!("created with proxy {pid}, rootfs {}", making.state.rootfs))),
-        Err(first) => Err(Failed::WithTheId(making.undo(first))),
+    match making.make(journal, &spec, request, leftover) {
+        Ok(proxy) => {
+            let rootfs = &making.state.rootfs;
+            Ok(Outcome::Did(format!("created with proxy {}, rootfs {rootfs}", proxy.pid)))
+        }
+        Err(first) => Err(making.undo(journal, first)),
     }
 }
 
-/// Ends and removes what an unfinished create or delete has left beside the state.
-fn clear(context: &Context<'_>, leftover: &State) -> Result<(), Box<dyn std::error::Error>> {
-    if let (Some(proxy), _) = observe(leftover)? {
-        context.log.debug(|| format!("killing its proxy {}", proxy.pid()));
-        proxy::kill(&proxy).map_err(Error::Proxy)?;
+/// The error of a create that has done nothing. If another container may have the id, the error is none of that one's.
+fn not_reserved(root: &StateRoot, id: &ContainerId, error: Error) -> Error {
+    let is_another = matches!(&error, Error::State(error) if error.is_of_another())
+        // If that cannot be seen, there may be one.
+        || root.has_directory(id).unwrap_or(true);
+    if is_another { Error::NotReserved(Box::new(error)) } else { error }
+}
+
+/// Ends and removes what an unfinished create or delete left, apart from the state.
+fn take_over(
+    journal: &mut Journal,
+    leftover: &Container,
+    locked: &LockedContainer,
+) -> Result<(), Error> {
+    journal.warn("an earlier create or delete of this container did not finish; taking over");
+    if let Some(proxy) = &leftover.proxy {
+        journal.debug(|| format!("killing its proxy {}", proxy.pid()));
+        proxy::kill(proxy)?;
     }
-    if let Some(leaf) = &leftover.cgroup {
-        // A process of somebody else's may be in it by now. The new container removes it then.
-        match cgroup::remove(leaf, &leftover.foreign_cgroups) {
+    let State { id, cgroup, foreign_cgroups, .. } = &leftover.state;
+    if let Some(leaf) = cgroup {
+        // Another program's process may be in it by now. The delete of the new container removes it then.
+        match cgroup::remove(leaf, foreign_cgroups) {
             Ok(removed) => {
-                context.log.debug(|| format!("removed its cgroups: {}", listed(&removed)));
+                journal.debug(|| format!("removed its cgroups: {}", shown_paths(&removed)));
             }
-            Err(error) => context.log.warn(&format!("{}; going on", chain(&error))),
+            Err(error) => journal.warn(&format!("{}; continuing", chain(&error))),
         }
     }
+    remove_left_mounts(journal, id, locked.lock());
     Ok(())
 }
 
-/// What is known before anything is touched.
-struct Plan {
-    state: State,
-    rootfs: Rootfs,
-}
-
-fn prepare(context: &Context<'_>, request: &Create) -> Result<(Plan, Spec), Error> {
-    let Bundle { path: bundle, spec } = bundle::load(request.bundle.as_deref())?;
-    let rootfs = Rootfs::open(&bundle, &spec.root_path)?;
-    rootfs.check_mounted()?;
-    let id = request.id.as_str();
-    context.log.debug(|| {
-        let (annotations, mounts) = (spec.annotations.len(), spec.mounts.len());
-        let rootfs = rootfs.path();
-        format!("bundle {bundle}: rootfs {rootfs}, {annotations} annotations, {mounts} mounts")
-    });
-    let mut source = "the annotations of config.json".to_owned();
-    let role = role::role(&spec.annotations, || {
-        let sources = spec.mounts.iter().map(|mount| Path::new(&mount.source));
-        let hints = Hints {
-            id,
-            rootfs: Path::new(rootfs.path()),
-            bundle: Path::new(&bundle),
-            files: request.pid_file.as_deref().into_iter().chain(sources).collect(),
-        };
-        let lookup = label_sources::look_up(context.docker_root.as_deref(), &hints);
-        source = lookup.path().to_owned();
-        lookup
-    })?;
-    tell_role(context, &role, &source);
-    let (role, labels, image) = match role {
-        Role::Extension { labels, image } => {
-            // Refused here, before the state is touched, for the hooks of all verbs.
-            environment::environment(rootfs.path(), &labels, &spec.mounts)?;
-            (RecordedRole::Extension, labels, image)
-        }
-        Role::Sandbox => (RecordedRole::Sandbox, Default::default(), None),
-    };
-    match (spec.terminal, &request.console_socket, request.terminals) {
-        (Terminal::Pty { .. }, None, Terminals::ToConsoleSocket) => return Err(Error::NoConsole),
-        (Terminal::None, Some(_), _) => return Err(Error::NoTerminal),
-        (Terminal::Pty { .. } | Terminal::None, _, _) => {}
-    }
-    let pid_file = match &request.pid_file {
-        Some(path) => {
-            let path = bundle::absolute(path).unwrap_or_else(|_| path.clone());
-            let text = path.into_os_string().into_string();
-            Some(text.map_err(|path| Error::PidFilePath { path: path.into() })?)
-        }
-        None => None,
-    };
-    let cgroup = spec.cgroups_path.as_deref().map(cgroup_path::leaf).transpose()?;
-    let state = State {
-        oci_version: crate::model::container::spec::OCI_VERSION.to_owned(),
-        id: id.to_owned(),
-        pid: 0,
-        status: Status::Creating,
-        bundle,
-        rootfs: rootfs.path().to_owned(),
-        created: clock::now(),
-        annotations: spec.annotations.clone(),
-        pid_start_time: 0,
-        role,
-        labels,
-        image,
-        mounts: spec.mounts.clone(),
-        hooks: SpecHooks {
-            start_container: spec.hooks.start_container.clone(),
-            poststart: spec.hooks.poststart.clone(),
-            poststop: spec.hooks.poststop.clone(),
-            ..SpecHooks::default()
-        },
-        cgroup,
-        foreign_cgroups: Vec::new(),
-        pid_file,
-        phase: Phase::InUse,
-        start_output: StartOutput::Proxy,
-        refused: None,
-        run: request.run.clone(),
-        seen: None,
-    };
-    Ok((Plan { state, rootfs }, spec))
-}
-
-fn tell_role(context: &Context<'_>, role: &Role, source: &str) {
-    context.log.debug(|| match role {
-        Role::Extension { labels, .. } => {
-            let labels: Vec<_> =
-                labels.iter().map(|(name, text)| format!("{name}={text:?}")).collect();
-            format!("labels from {source}: {}", labels.join(", "))
-        }
-        Role::Sandbox => {
-            "a sandbox of Kubernetes by its annotations: no labels and no hooks".to_owned()
-        }
-    });
-}
-
-/// A container in the making, with what has to be undone if it fails.
-struct Making<'a> {
-    context: &'a Context<'a>,
-    held: Held,
+/// A container in the making: what `undo` has to revert.
+struct Making {
+    locked: LockedContainer,
     state: State,
     rootfs: Rootfs,
     proxy: Option<Spawned>,
     created_hook: Ran,
     spec_hooks: Ran,
     pid_file: Option<PathBuf>,
-    /// What was taken over.
-    leftover: Option<Box<State>>,
 }
 
-impl Making<'_> {
-    fn make(&mut self, spec: &Spec, request: &Create) -> Result<i32, Error> {
-        self.find_foreign_cgroups()?;
-        self.held.save(&self.state)?;
-        let slave = self.open_terminal(spec, request)?;
-        if self.state.role == RecordedRole::Extension {
-            let pty = slave.as_ref().map(|slave| slave.as_fd());
-            let reader = match (request.terminals, pty) {
-                // Whoever typed `run`.
-                (Terminals::Inherited, None) => Reader::Now,
-                (Terminals::Inherited, Some(_)) | (Terminals::ToConsoleSocket, _) => Reader::Later,
-            };
-            let log = || ContainerLog::of_this_process(pty, reader);
-            let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
-            let lock = self.held.lock();
-            self.created_hook = run_image_hook(context, Verb::Create, state, rootfs, lock, log)?;
-            // Only now: it may make the other hooks.
-            self.state.seen = Some(self.rootfs.seen()?);
-        }
-        let null = self.open_null(slave.as_ref(), request)?;
-        let stdio = match (&slave, &null) {
-            (Some(slave), _) => Stdio::Pty(slave.as_fd()),
-            (None, Some(null)) => Stdio::Silent(null.as_fd()),
-            (None, None) => Stdio::Inherited,
-        };
-        let id = self.state.id.clone();
-        let spawned =
-            net_namespace::within(&spec.network, || proxy::spawn(&id, stdio, self.held.lock()))??;
-        let identity = spawned.identity();
-        self.state.pid = identity.pid;
-        self.state.pid_start_time = identity.start_time;
-        self.proxy = Some(spawned);
-        self.tell_namespace(&spec.network);
-        match &self.state.cgroup {
-            Some(leaf) => {
-                let entered = cgroup::enter(leaf, identity.pid)?;
-                let told = || format!("moved the proxy into the cgroups {}", listed(&entered));
-                self.context.log.debug(told);
-            }
-            None => self.context.log.debug(|| {
-                "config.json names no cgroup: the proxy stays in this process's".to_owned()
-            }),
-        }
-        self.run_create_hooks(&spec.hooks)?;
-        self.state.status = Status::Created;
-        self.state.phase = Phase::Completing;
-        self.held.save(&self.state)?;
-        self.publish_pid(identity.pid)?;
-        // Awaited last, since it starts up meanwhile: signals wait from its first instant on, and its
-        // namespace was entered before it was born.
-        match &self.proxy {
-            Some(proxy) => proxy.complete()?,
-            None => return Err(proxy::Error::NotReady.into()),
-        }
-        // Until here the proxy goes with this process, and the id is free again if it dies.
-        self.state.phase = Phase::InUse;
-        self.held.save(&self.state)?;
-        Ok(identity.pid)
+/// The terminal of the container, or what stands in for it.
+enum Streams {
+    /// Those of this process.
+    Own,
+    Pty(OwnedFd),
+    /// Output goes to `/dev/null`.
+    Silent(File),
+}
+
+impl Making {
+    fn make(
+        &mut self,
+        journal: &mut Journal,
+        spec: &Spec,
+        request: &Create,
+        leftover: Option<Container>,
+    ) -> Result<Identity, Error> {
+        self.find_foreign_cgroups(journal, leftover)?;
+        self.locked.save(&self.state)?;
+        let streams = self.open_streams(journal, spec, request)?;
+        self.run_create_hook(journal, &streams, request.terminals)?;
+        let proxy = self.spawn_proxy(journal, &streams, &spec.network)?;
+        self.enter_cgroup(journal, proxy)?;
+        self.run_spec_hooks(journal, &spec.hooks)?;
+        self.complete(journal, proxy)?;
+        Ok(proxy)
     }
 
-    /// Recorded before any is made, so that what a kill leaves is known to be this program's or not.
-    fn find_foreign_cgroups(&mut self) -> Result<(), Error> {
-        // Unless it is known whose it is, undoing must not touch it.
+    /// Finds the cgroups that are there before any is made, so that neither `undo` nor a later delete removes them.
+    fn find_foreign_cgroups(
+        &mut self,
+        journal: &Journal,
+        leftover: Option<Container>,
+    ) -> Result<(), Error> {
+        // Until it is known which of them are foreign, undo must not touch any.
         let Some(leaf) = self.state.cgroup.take() else { return Ok(()) };
         let mut found = cgroup::find(&leaf)?;
         self.state.cgroup = Some(leaf);
-        // One that a create has made and nobody could remove yet is still this program's.
-        if let Some(leftover) = self.leftover.take().filter(|it| it.cgroup == self.state.cgroup) {
-            found.retain(|path| leftover.foreign_cgroups.contains(path));
+        // A cgroup that an earlier create made, and that could not be removed yet, is not foreign.
+        if let Some(Container { state, .. }) =
+            leftover.filter(|it| it.state.cgroup == self.state.cgroup)
+        {
+            found.retain(|path| state.foreign_cgroups.contains(path));
         }
         if !found.is_empty() {
-            let told =
-                || format!("cgroups that stay, as they were there before: {}", listed(&found));
-            self.context.log.debug(told);
+            journal.debug(|| {
+                format!(
+                    "cgroups that are kept, since they were there before: {}",
+                    shown_paths(&found)
+                )
+            });
         }
         self.state.foreign_cgroups = found;
         Ok(())
     }
 
-    fn tell_namespace(&self, network: &Network) {
-        self.context.log.debug(|| {
-            let pid = self.state.pid;
-            let why = match network {
-                Network::Inherited => "this process's, as config.json names none".to_owned(),
-                Network::New => "a new one".to_owned(),
-                Network::Joined(path) => format!("joined at {path}"),
-            };
-            let name = net_namespace::name_of(pid);
-            format!("proxy {pid} was born into the network namespace {name}, {why}")
-        });
-    }
-
-    fn open_terminal(&self, spec: &Spec, request: &Create) -> Result<Option<OwnedFd>, Error> {
-        match (spec.terminal, &request.console_socket) {
-            (Terminal::Pty { rows, columns }, Some(socket)) => {
-                let slave = console::open(socket, rows, columns)?;
-                self.context.log.debug(|| {
-                    let socket = socket.display();
-                    format!("sent the master of a pty ({columns}x{rows}) to {socket}")
-                });
-                Ok(Some(slave))
-            }
-            (Terminal::Pty { .. } | Terminal::None, _) => {
-                let told = "no pty: the proxy has this process's standard streams";
-                self.context.log.debug(|| told.to_owned());
-                Ok(None)
-            }
-        }
-    }
-
-    /// `/dev/null` for a proxy that would keep the pipe open whose end the caller awaits.
-    fn open_null(
+    fn open_streams(
         &mut self,
-        slave: Option<&OwnedFd>,
+        journal: &Journal,
+        spec: &Spec,
         request: &Create,
-    ) -> Result<Option<File>, Error> {
-        match (slave, request.terminals) {
-            (None, Terminals::ToConsoleSocket) if descriptor::output_is_one_pipe() => {}
-            (Some(_), _) | (None, Terminals::ToConsoleSocket | Terminals::Inherited) => {
-                return Ok(None);
-            }
+    ) -> Result<Streams, Error> {
+        if let (Terminal::Pty { rows, columns }, Some(socket)) =
+            (spec.terminal, &request.console_socket)
+        {
+            let slave = console::open(socket, rows, columns)?;
+            journal.debug(|| {
+                let socket = socket.display();
+                format!("sent the master of a pty ({columns}x{rows}) to {socket}")
+            });
+            return Ok(Streams::Pty(slave));
         }
-        self.context.log.debug(|| {
+        journal.debug(|| "no pty: the proxy has this process's standard streams".to_owned());
+        if request.terminals == Terminals::Inherited || !descriptor::output_is_one_pipe() {
+            return Ok(Streams::Own);
+        }
+        // The caller reads the pipe to its end, which the proxy must not keep open.
+        journal.debug(|| {
             "standard output and error are one pipe: the proxy has /dev/null, and what hooks/start prints \
              is the output of start"
                 .to_owned()
         });
         self.state.start_output = StartOutput::Caller;
         let null = File::options().write(true).open("/dev/null");
-        null.map(Some).map_err(|source| Error::Null { source })
+        null.map(Streams::Silent).map_err(|source| Error::Null { source })
     }
 
-    fn run_create_hooks(&mut self, hooks: &SpecHooks) -> Result<(), Error> {
+    fn run_create_hook(
+        &mut self,
+        journal: &mut Journal,
+        streams: &Streams,
+        terminals: Terminals,
+    ) -> Result<(), Error> {
+        if self.state.role == RecordedRole::Sandbox {
+            return Ok(());
+        }
+        let (pty, reader) = match (streams, terminals) {
+            (Streams::Pty(slave), _) => (Some(slave.as_fd()), Reader::Later),
+            // The person who typed `run`.
+            (Streams::Own | Streams::Silent(_), Terminals::Inherited) => (None, Reader::Now),
+            (Streams::Own | Streams::Silent(_), Terminals::ToConsoleSocket) => {
+                (None, Reader::Later)
+            }
+        };
+        let hooks = self.image_hooks();
+        let log = |_: &mut Journal| ContainerLog::of_this_process(pty, reader);
+        self.created_hook = hooks.run(journal, Verb::Create, log)?;
+        // Only now: the hook may make the other hooks.
+        self.state.seen = Some(self.rootfs.seen()?);
+        Ok(())
+    }
+
+    fn image_hooks(&self) -> ImageHooks<'_> {
+        ImageHooks { state: &self.state, rootfs: &self.rootfs, lock: self.locked.lock() }
+    }
+
+    fn spawn_proxy(
+        &mut self,
+        journal: &Journal,
+        streams: &Streams,
+        network: &Network,
+    ) -> Result<Identity, Error> {
+        let stdio = match streams {
+            Streams::Own => Stdio::Inherited,
+            Streams::Pty(slave) => Stdio::Pty(slave.as_fd()),
+            Streams::Silent(null) => Stdio::Silent(null.as_fd()),
+        };
+        let spawn = || proxy::spawn(&self.state.id, stdio, self.locked.lock());
+        let spawned = net_namespace::within(network, spawn)??;
+        let identity = spawned.identity();
+        self.state.pid = identity.pid;
+        self.state.pid_start_time = identity.start_time;
+        self.proxy = Some(spawned);
+        journal.debug(|| {
+            let why = match network {
+                Network::Inherited => "this process's, as config.json names none".to_owned(),
+                Network::New => "a new one".to_owned(),
+                Network::Joined(path) => format!("joined at {path}"),
+            };
+            let (pid, name) = (identity.pid, net_namespace::name_of(identity.pid));
+            format!("proxy {pid} was born into the network namespace {name}, {why}")
+        });
+        Ok(identity)
+    }
+
+    fn enter_cgroup(&self, journal: &Journal, proxy: Identity) -> Result<(), Error> {
+        let Some(leaf) = &self.state.cgroup else {
+            journal.debug(|| {
+                "config.json names no cgroup: the proxy remains in this process's".to_owned()
+            });
+            return Ok(());
+        };
+        let entered = cgroup::enter(leaf, proxy.pid)?;
+        journal.debug(|| format!("moved the proxy into the cgroups {}", shown_paths(&entered)));
+        Ok(())
+    }
+
+    fn run_spec_hooks(&mut self, journal: &mut Journal, hooks: &SpecHooks) -> Result<(), Error> {
         let container = match &self.proxy {
             Some(proxy) if !hooks.create_container.is_empty() => {
-                let held = net_namespace::Held::of(proxy.process())?;
-                Some(held.ok_or(proxy::Error::NotReady)?)
+                let opened = OpenNamespace::of(proxy.process())?;
+                Some(opened.ok_or(proxy::Error::NotReady)?)
             }
             Some(_) | None => None,
         };
@@ -425,67 +279,70 @@ impl Making<'_> {
                 self.spec_hooks = Ran::Hook;
             }
             let state = (&self.state, Status::Creating);
-            run_spec_hooks(self.context, list, hooks, state, namespace, self.held.lock())?;
+            run_spec_hooks(journal, list, hooks, state, namespace, self.locked.lock())?;
         }
         Ok(())
     }
 
-    fn publish_pid(&mut self, pid: i32) -> Result<(), Error> {
+    /// Lets the proxy live on without this process. Until it has that word, it ends with this process, and the id is
+    /// free again: `Phase::Completing` says so.
+    fn complete(&mut self, journal: &Journal, proxy: Identity) -> Result<(), Error> {
+        self.state.status = Status::Created;
+        self.state.phase = Phase::Completing;
+        self.locked.save(&self.state)?;
+        self.publish_pid(journal, proxy.pid)?;
+        // Last, because the proxy starts up meanwhile: signals wait from its first instant on, and it was born into
+        // its namespace.
+        match &self.proxy {
+            Some(proxy) => proxy.complete()?,
+            None => return Err(proxy::Error::NotReady.into()),
+        }
+        self.state.phase = Phase::InUse;
+        Ok(self.locked.save(&self.state)?)
+    }
+
+    fn publish_pid(&mut self, journal: &Journal, pid: i32) -> Result<(), Error> {
         let Some(path) = self.state.pid_file.as_ref().map(PathBuf::from) else { return Ok(()) };
         // No newline: containerd's shim parses the bytes as they are.
         atomic_file::publish(&path, pid.to_string().as_bytes())
             .map_err(|source| Error::PidFile { path: path.clone(), source })?;
-        self.context.log.debug(|| format!("wrote the pid {pid} to {}", path.display()));
+        journal.debug(|| format!("wrote the pid {pid} to {}", path.display()));
         self.pid_file = Some(path);
         Ok(())
     }
 
-    /// Takes back what was done, the newest first. Each step is tried.
-    fn undo(mut self, first: Error) -> Box<dyn std::error::Error> {
-        let mut failures = Vec::new();
+    /// Reverts the steps that were done, the newest first. Each is tried.
+    fn undo(mut self, journal: &mut Journal, first: Error) -> Error {
+        journal.debug(|| "create failed: undoing its steps".to_owned());
+        // A signal that ended a hook must not keep others from cleaning up.
+        journal.stop = None;
         let refusal = self.proxy.as_ref().and_then(Spawned::refusal);
         let first = refusal.map_or(first, Error::Proxy);
-        self.context.log.debug(|| "it fails: taking back what was done".to_owned());
+        let mut failures: Vec<Error> = Vec::new();
         if let Some(path) = self.pid_file.take() {
             let removed = std::fs::remove_file(&path);
-            failures
-                .extend(removed.err().map(|error| format!("remove {path:?}: {}", chain(&error))));
+            failures.extend(removed.err().map(|source| Error::RemovePidFile { path, source }));
         }
         if let Some(proxy) = self.proxy.take() {
-            failures.extend(proxy.kill().err().map(|error| chain(&error)));
+            failures.extend(proxy.kill().err().map(Error::from));
         }
         self.state.pid = 0;
         if self.created_hook == Ran::Hook {
-            let (context, state, rootfs) = (self.context, &self.state, &self.rootfs);
-            let lock = self.held.lock();
-            if let Err(error) =
-                run_image_hook(context, Verb::Delete, state, rootfs, lock, ContainerLog::nowhere)
-            {
-                context.log.warn(&chain(&error));
+            let nowhere = |_: &mut Journal| ContainerLog::nowhere();
+            if let Err(error) = self.image_hooks().run(journal, Verb::Delete, nowhere) {
+                journal.warn(&chain(&error));
             }
         }
         if self.spec_hooks == Ran::Hook {
-            let warn = |error: &hooks::Error| self.context.log.warn(&chain(error));
-            run_poststop(self.context, &self.state, self.held.lock(), warn);
+            for error in run_poststop(journal, &self.state, self.locked.lock()) {
+                journal.warn(&chain(&error));
+            }
         }
         if let Some(leaf) = &self.state.cgroup {
             let removed = cgroup::remove(leaf, &self.state.foreign_cgroups);
-            failures.extend(removed.err().map(|error| chain(&error)));
+            failures.extend(removed.err().map(Error::from));
         }
-        failures.extend(self.held.remove().err().map(|error| chain(&error)));
-        if failures.is_empty() {
-            return first.into();
-        }
-        NotUndone { first: chain(&first), then: failures.join("; ") }.into()
+        failures.extend(self.locked.remove().err().map(Error::from));
+        first.and("cleaning up", failures)
     }
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum Error {
-        Bundle(..), Rootfs(..), NotAnExtension(..), Unpassable(..), CgroupPath(..), NoConsole,
-        NoTerminal, PidFilePath { path }, State(..), Console(..), Hooks(..), Proxy(..),
-        Namespace(..), Cgroup(..), Null { source }, PidFile { path, source },
-    }
-    struct NotUndone { first, then };
 }

@@ -1,15 +1,17 @@
 //! `features`: what is supported, honestly (runtime-spec features.md and features-linux.md).
 
-use super::{Outcome, print_json};
+use super::error::Error;
+use super::journal::Outcome;
+use super::print_json;
 use crate::model::container::spec::OCI_VERSION;
 use serde_json::json;
 
 /// The oldest `ociVersion` that is accepted.
 const OLDEST: &str = "1.0.0";
 
-pub(super) fn features() -> Outcome {
+pub(super) fn features() -> Result<Outcome, Error> {
     let off = json!({ "enabled": false });
-    Ok(print_json(&json!({
+    print_json(&json!({
         "ociVersionMin": OLDEST,
         "ociVersionMax": OCI_VERSION,
         "hooks": [
@@ -36,5 +38,5 @@ pub(super) fn features() -> Outcome {
         },
         // They make a container an extension, whose hooks run on the host as root.
         "potentiallyUnsafeConfigAnnotations": ["io.balena.image."]
-    }))?)
+    }))
 }

@@ -1,33 +1,33 @@
 //! `kill ID SIGNAL`: a signal to the proxy, through a pidfd. It takes no lock, so a hook that hangs
-//! does not hold it up.
+//! does not delay it.
 
-use super::{Context, Error, Outcome, observe, state};
+use super::container::Container;
+use super::error::Error;
+use super::journal::{Journal, Outcome};
+use crate::host::container::state_dir::StateRoot;
 use crate::model::container::id::ContainerId;
-use crate::model::container::lifecycle::{Audience, Delivery, can_kill};
+use crate::model::container::lifecycle::{Audience, Delivery};
 use crate::model::container::signal::Signal;
 
 pub(super) fn kill(
-    context: &Context<'_>,
+    journal: &Journal,
+    root: &StateRoot,
     id: &ContainerId,
     signal: Signal,
     audience: Audience,
-) -> Outcome {
-    let state = state::load(context, id)?;
-    let (proxy, status) = observe(&state)?;
-    context.log.debug(|| match &proxy {
-        Some(proxy) => format!("the container is {status}, its proxy is {}", proxy.pid()),
-        None => format!("the container is {status}, its proxy has ended"),
-    });
+) -> Result<Outcome, Error> {
+    let container = Container::open(root, id)?;
+    journal.debug(|| container.describe());
     let number = signal.number();
-    let told = match (can_kill(id.as_str(), status, audience)?, proxy) {
+    let did = match (container.may_kill(audience)?, &container.proxy) {
         (Delivery::Signal, Some(proxy)) => {
-            let failed = |source| Error::Proxy { id: id.to_string(), source };
-            proxy.signal(signal).map_err(failed)?;
-            format!("sent signal {number} to the proxy {}", proxy.pid())
+            let pid = proxy.pid();
+            proxy.signal(signal).map_err(|source| Error::SignalProxy { pid, source })?;
+            format!("sent signal {number} to the proxy {pid}")
         }
         (Delivery::Signal | Delivery::Nothing, _) => {
-            format!("signal {number} had nobody left to go to: the container is {status}")
+            format!("signal {number} was not sent: the container is {}", container.status)
         }
     };
-    Ok(Some(told))
+    Ok(Outcome::Did(did))
 }

@@ -1,101 +1,48 @@
-//! The runtime: from a command line to one verb and its report. One file a verb.
+//! The runtime: from a command line to one verb, its log and its record. One file per verb.
 
-mod create;
-mod delete;
-mod features;
-mod hooks;
-mod kill;
-mod list;
-mod ps;
+mod error;
+mod journal;
 mod record;
 mod roots;
-mod run;
+mod container;
+mod prepare;
+mod reserve;
+mod hooks;
+mod create;
 mod start;
+mod kill;
+mod delete;
+mod run;
 mod state;
+mod list;
+mod ps;
+mod features;
 
 use crate::cli::commands;
 use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
-use crate::cli::runtime::{Command, UsageError, parse};
+use crate::cli::runtime::{Command, parse};
 use crate::host::container::guard;
 use crate::host::container::proxy;
-use crate::host::container::state_dir::{self, StateRoot};
 use crate::host::os::descriptor;
-use crate::host::os::log::{Log, Told};
-use crate::host::os::privilege;
-use crate::host::os::process;
+use crate::host::os::log::{Log, Unusable};
 use crate::host::os::reaper;
 use crate::host::os::stdio;
-use crate::model::container::deploy_record;
-use crate::model::container::id::ContainerId;
-use crate::model::container::lifecycle::Status;
-use crate::model::container::state::{ProxyIs, State};
 use crate::model::text::cause::chain;
-use crate::model::text::log::{Fact, Format, Level};
+use crate::model::text::log::{Format, Level};
+use error::Error;
+use journal::{Journal, Outcome, WarningPolicy};
+use record::recorded;
 use roots::Roots;
-use std::cell::RefCell;
-use std::error::Error as StdError;
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the reader of an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const NAME: &str = "balena-extension-runtime";
-/// The other program. It was once this file under a second name, and links from then may be left.
+/// The other program. It was once this file under a second name, so links by that name may be left.
 const MANAGER: &str = "balena-extension-manager";
-
-/// What every verb works with.
-struct Context<'a> {
-    log: &'a Log,
-    root: StateRoot,
-    docker_root: Option<PathBuf>,
-    /// The hooks that have run, with the milliseconds each took.
-    ran: &'a RefCell<Vec<(String, f64)>>,
-    /// What they printed.
-    heard: RefCell<Vec<deploy_record::Heard>>,
-}
-
-/// What a verb did, in one sentence for the log; `None` where there is nothing to tell.
-type Outcome = Result<Option<String>, Box<dyn StdError>>;
-
-/// Errors that several verbs share.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("container does not exist: {id}")]
-    Unknown { id: String },
-    #[error(
-        "the state of container {id} is damaged ({path:?}: {why}); remove it with delete --force {id}"
-    )]
-    Damaged { id: String, path: PathBuf, why: String },
-    #[error("container {id} is busy: another command works on it (delete --force {id} ends that)")]
-    Busy { id: String },
-    #[error("look for the proxy process of container {id}")]
-    Proxy { id: String, source: io::Error },
-    #[error("keep the engine's descriptors from the hooks")]
-    Descriptors { source: io::Error },
-    #[error("keep the exit statuses of child processes (SIGCHLD)")]
-    Statuses { source: io::Error },
-    #[error("write the answer to standard output")]
-    Print { source: io::Error },
-    #[error(
-        "this is {NAME}, and {MANAGER} is a separate program: install it in place of this link"
-    )]
-    CalledAsManager,
-    #[error("{verb} is not supported: {why}")]
-    Unsupported { verb: &'static str, why: &'static str },
-    #[error("there is no command {topic:?}: see {NAME} --help")]
-    NoTopic { topic: String },
-    #[error("write JSON")]
-    Json { source: serde_json::Error },
-    #[error(transparent)]
-    Unprivileged(#[from] privilege::Unprivileged),
-    #[error(transparent)]
-    State(#[from] state_dir::Error),
-    #[error(transparent)]
-    Usage(#[from] UsageError),
-}
 
 /// The main of `balena-extension-runtime`. `command_line` begins with the name by which the program was
 /// called; `runtime_dir` is the value of `XDG_RUNTIME_DIR`.
@@ -116,163 +63,117 @@ pub fn main(
         stdio::complain(&chain(&Error::CalledAsManager));
         return ExitCode::FAILURE;
     }
-    let started = Instant::now();
-    let log = match open_log(&log_options(&words)) {
-        Ok(log) => log,
+    let mut journal = match open_log(&log_options(&words)) {
+        Ok((log, policy)) => Journal::new(log, policy),
         Err(error) => {
             stdio::complain(&chain(&error));
             return ExitCode::FAILURE;
         }
     };
-    let ran = RefCell::default();
-    let told = dispatch(&words, runtime_dir, &log, &ran);
-    let times = || {
-        let took = Fact::Millis(millis(started.elapsed()));
-        [("durationMs", took), ("hooksMs", Fact::Steps(ran.take()))]
-    };
-    match told {
-        Ok(told) => {
-            log.succeed(told.as_deref(), &times());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            log.fail(&chain(&*error), &times());
-            ExitCode::FAILURE
-        }
-    }
+    let result = dispatch(&words, runtime_dir, &mut journal);
+    journal.finish(&result);
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Without a file, what is logged lands on standard error: warnings and errors, and at `create`, where
-/// that is the container's own log, errors alone, unless somebody asks for more. So it does where the file
-/// cannot be used and the verb can do without.
-fn open_log(options: &LogOptions) -> Result<Log, crate::host::os::log::Unusable> {
+/// Opens the log file. Without one the log is standard error: warnings and errors, or at `create`, where that is the
+/// container's own log, only errors, unless a level was given. The same happens if the file cannot be used, for verbs
+/// that do not need it.
+fn open_log(options: &LogOptions) -> Result<(Log, WarningPolicy), Unusable> {
     let format = options.format.unwrap_or(Format::Text);
-    match &options.file {
-        Some(path) => {
-            let level = options.level.unwrap_or(Level::Info);
-            let told = match (options.stderr, format, level) {
-                (Stderr::Container, Format::Json, Level::Info | Level::Warn | Level::Error) => {
-                    Told::AtTheEnd
-                }
-                (Stderr::Container | Stderr::Caller, Format::Json | Format::Text, _) => {
-                    Told::AtOnce
-                }
-            };
-            match (Log::to_file(path, format, level, told), options.need) {
-                (Err(error), Need::Wanted) => {
-                    stdio::complain(&format!("{}; going on without it", chain(&error)));
-                    // Text: nobody expects JSON here.
-                    Ok(Log::to_stderr(Format::Text, options.level.unwrap_or(Level::Warn)))
-                }
-                (opened, Need::Wanted | Need::Demanded) => opened,
-            }
+    let Some(path) = &options.file else {
+        let level = match options.stderr {
+            Stderr::Caller => Level::Warn,
+            Stderr::Container => Level::Error,
+        };
+        let log = Log::to_stderr(format, options.level.unwrap_or(level));
+        return Ok((log, WarningPolicy::AtOnce));
+    };
+    let level = options.level.unwrap_or(Level::Info);
+    let policy = match (options.stderr, format, level) {
+        (Stderr::Container, Format::Json, Level::Info | Level::Warn | Level::Error) => {
+            WarningPolicy::AtTheEnd
         }
-        None => {
-            let level = match options.stderr {
-                Stderr::Caller => Level::Warn,
-                Stderr::Container => Level::Error,
-            };
-            Ok(Log::to_stderr(format, options.level.unwrap_or(level)))
+        (Stderr::Container | Stderr::Caller, Format::Json | Format::Text, _) => {
+            WarningPolicy::AtOnce
         }
+    };
+    match (Log::to_file(path, format, level), options.need) {
+        (Err(error), Need::Wanted) => {
+            stdio::complain(&format!("{}; continuing without it", chain(&error)));
+            // Text: nobody expects JSON here.
+            let log = Log::to_stderr(Format::Text, options.level.unwrap_or(Level::Warn));
+            Ok((log, WarningPolicy::AtOnce))
+        }
+        (opened, Need::Wanted | Need::Demanded) => Ok((opened?, policy)),
     }
 }
 
 fn dispatch(
     words: &[OsString],
     runtime_dir: Option<OsString>,
-    log: &Log,
-    ran: &RefCell<Vec<(String, f64)>>,
-) -> Outcome {
-    let (globals, command) = parse(words).map_err(Error::Usage)?;
+    journal: &mut Journal,
+) -> Result<Outcome, Error> {
+    let (globals, command) = parse(words)?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     reaper::keep_statuses().map_err(|source| Error::Statuses { source })?;
-    let roots = Roots { given: globals.root, runtime_dir: runtime_dir.clone() };
-    let docker_root = globals.docker_root;
-    let with = |root| Context { log, root, docker_root, ran, heard: RefCell::default() };
-    let told = match command {
+    let roots = Roots { given: globals.root, runtime_dir };
+    let docker_root = globals.docker_root.as_deref();
+    match command {
         Command::Create(request) => {
-            begin(log, "create", &request.id)?;
-            let context = with(roots.of_new(log)?);
-            let told = create::create(&context, &request);
-            if !told.as_ref().is_err_and(|error| error.may_be_of_another(&context, &request.id)) {
-                let told = told.as_ref().map(drop).map_err(|error| error.cause());
-                record::step(&context, "create", &request.id, told, None);
-            }
-            told?
+            journal.begin("create", &request.id)?;
+            let root = roots.of_new(journal)?;
+            let created = create::create(journal, &root, docker_root, &request);
+            recorded(journal, "create", &request.id, created)
         }
         Command::Start { id } => {
-            begin(log, "start", &id)?;
-            let context = with(roots.of_existing(log, &id)?);
-            let started = start::start(&context, &id);
-            let refusal = started.as_ref().ok().and_then(start::Started::refusal).cloned();
-            let told = started.map(|started| Some(started.sentence()));
-            record::step(&context, "start", &id, record::outcome(&told), refusal.as_ref());
-            told?
+            journal.begin("start", &id)?;
+            let root = roots.of_existing(journal, &id)?;
+            let started = start::start(journal, &root, &id);
+            recorded(journal, "start", &id, started)
         }
         Command::Kill { id, signal, audience } => {
-            begin(log, "kill", &id)?;
-            let context = with(roots.of_existing(log, &id)?);
-            kill::kill(&context, &id, signal, audience)?
+            journal.begin("kill", &id)?;
+            let root = roots.of_existing(journal, &id)?;
+            kill::kill(journal, &root, &id, signal, audience)
         }
-        Command::Delete { id, insistence, whose } => {
-            begin(log, "delete", &id)?;
-            let context = with(roots.of_existing(log, &id)?);
-            let told = delete::delete(&context, &id, insistence, &whose);
-            record::step(&context, "delete", &id, record::outcome(&told), None);
-            told?
+        Command::Delete { id, insistence } => {
+            journal.begin("delete", &id)?;
+            let root = roots.of_existing(journal, &id)?;
+            let deleted = delete::delete(journal, &root, &id, insistence);
+            recorded(journal, "delete", &id, deleted)
         }
         Command::Run { create, afterwards } => {
-            begin(log, "run", &create.id)?;
-            let context = with(roots.of_new(log)?);
-            run::run(&context, words, runtime_dir.as_deref(), &create, afterwards)?
+            journal.begin("run", &create.id)?;
+            let root = roots.of_new(journal)?;
+            run::run(journal, &root, docker_root, &create, afterwards)
         }
         Command::State { id } => {
-            name(log, "state", Some(&id));
-            state::state(&with(roots.of_existing(log, &id)?), &id)?
+            journal.name("state", Some(&id));
+            state::state(&roots.of_existing(journal, &id)?, &id)
         }
         Command::List { format } => {
-            name(log, "list", None);
-            let (first, second) = roots.all(log)?;
-            list::list(&with(first), second.as_ref(), format)?
+            journal.name("list", None);
+            let (first, second) = roots.all(journal)?;
+            list::list(journal, &first, second.as_ref(), format)
         }
         Command::Ps { id, format } => {
-            name(log, "ps", Some(&id));
-            ps::ps(&with(roots.of_existing(log, &id)?), &id, format)?
+            journal.name("ps", Some(&id));
+            ps::ps(&roots.of_existing(journal, &id)?, &id, format)
         }
-        Command::Features => features::features()?,
-        Command::Update => None,
+        Command::Features => features::features(),
+        Command::Update => Ok(Outcome::Answered),
         Command::Unsupported { verb, why, id } => {
-            name(log, verb, id.as_ref());
-            return Err(Error::Unsupported { verb, why }.into());
+            journal.name(verb, id.as_ref());
+            Err(Error::Unsupported { verb, why })
         }
-        Command::Help { topic } => print(help_text(topic)?)?,
-        Command::Version => print(crate::version::RUNTIME)?,
-    };
-    Ok(told)
-}
-
-/// Paths in a line of the log.
-fn listed(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// Milliseconds with three decimals.
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Names the command and the container in every line of the log.
-fn name(log: &Log, verb: &str, id: Option<&ContainerId>) {
-    log.with("command", verb);
-    if let Some(id) = id {
-        log.with("id", id.as_str());
+        Command::Help { topic } => print(help_text(topic)?),
+        Command::Version => print(crate::version::RUNTIME),
     }
 }
 
-/// The same for a verb that changes something, which it refuses to whoever may not.
-fn begin(log: &Log, verb: &str, id: &ContainerId) -> Result<(), Error> {
-    name(log, verb, Some(id));
-    Ok(privilege::check()?)
+/// Paths in a line of the log.
+fn shown_paths(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
@@ -283,35 +184,14 @@ fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
 }
 
 /// Prints the answer of a command that only asks.
-fn print(text: &str) -> Result<Option<String>, Error> {
-    stdio::print(text, ANSWER_LIMIT).map(|()| None).map_err(|source| Error::Print { source })
+fn print(text: &str) -> Result<Outcome, Error> {
+    let printed = stdio::print(text, ANSWER_LIMIT);
+    printed.map(|()| Outcome::Answered).map_err(|source| Error::Print { source })
 }
 
 /// Prints indented JSON, as runc does.
-fn print_json(value: &impl serde::Serialize) -> Result<Option<String>, Error> {
+fn print_json(value: &impl serde::Serialize) -> Result<Outcome, Error> {
     let mut text = serde_json::to_string_pretty(value).map_err(|source| Error::Json { source })?;
     text.push('\n');
     print(&text)
-}
-
-/// The proxy that `state` records, if it is there, and the status as it truly is.
-fn observe(state: &State) -> Result<(Option<process::Process>, Status), Error> {
-    let found = match state.proxy() {
-        Some(identity) => process::find_proxy(&state.id, identity)
-            .map_err(|source| Error::Proxy { id: state.id.clone(), source })?,
-        None => None,
-    };
-    let proxy_is = if found.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
-    let status = state.true_status(proxy_is);
-    Ok((found, status))
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum Error {
-        Unknown { id }, Damaged { id, path, why }, Busy { id }, Proxy { id, source },
-        Descriptors { source }, Statuses { source }, Print { source }, CalledAsManager,
-        Unsupported { verb, why }, NoTopic { topic }, Json { source }, Unprivileged(..), State(..),
-        Usage(..),
-    }
 }

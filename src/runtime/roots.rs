@@ -1,9 +1,9 @@
 //! Which state root a call works in. A root login has an `XDG_RUNTIME_DIR`, and an engine's calls have none: so
-//! what is not found below that directory is looked for below `/run` too.
+//! a container that is not below that directory is looked for below `/run` too.
 
-use super::Error;
+use super::error::Error;
+use super::journal::Journal;
 use crate::host::container::state_dir::{Loaded, StateRoot};
-use crate::host::os::log::Log;
 use crate::model::container::id::ContainerId;
 use crate::model::text::cause::chain;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 const DEFAULT: &str = "/run";
 const NAME: &str = "balena-extension-runtime";
 
-/// What the caller says about the state root.
+/// The caller's words about the state root.
 pub(super) struct Roots {
     /// `--root`.
     pub(super) given: Option<PathBuf>,
@@ -22,33 +22,34 @@ pub(super) struct Roots {
 
 impl Roots {
     /// The root of a new container.
-    ///
-    /// # Errors
-    /// An `XDG_RUNTIME_DIR` cannot be looked at.
-    pub(super) fn of_new(&self, log: &Log) -> Result<StateRoot, Error> {
-        self.all(log).map(|(first, _)| first)
+    pub(super) fn of_new(&self, journal: &mut Journal) -> Result<StateRoot, Error> {
+        self.all(journal).map(|(first, _)| first)
     }
 
     /// The root that has the container; the first one if none has it.
     ///
     /// # Errors
-    /// One that may have it cannot be read, or is not trusted.
-    pub(super) fn of_existing(&self, log: &Log, id: &ContainerId) -> Result<StateRoot, Error> {
-        let (first, second) = self.all(log)?;
+    /// A root that may have it cannot be read, or is not trusted.
+    pub(super) fn of_existing(
+        &self,
+        journal: &mut Journal,
+        id: &ContainerId,
+    ) -> Result<StateRoot, Error> {
+        let (first, second) = self.all(journal)?;
         let Some(second) = second else { return Ok(first) };
         if !matches!(first.load(id)?, Loaded::Unknown) {
             return Ok(first);
         }
-        // A folder without a state may be that of a create that has just begun.
-        let is_first = first.has_folder(id)? && matches!(second.load(id)?, Loaded::Unknown);
+        // A directory without a state may be that of a create that has just begun.
+        let is_first = first.has_directory(id)? && matches!(second.load(id)?, Loaded::Unknown);
         Ok(if is_first { first } else { second })
     }
 
     /// All roots, the one for new containers first.
-    ///
-    /// # Errors
-    /// An `XDG_RUNTIME_DIR` cannot be looked at.
-    pub(super) fn all(&self, log: &Log) -> Result<(StateRoot, Option<StateRoot>), Error> {
+    pub(super) fn all(
+        &self,
+        journal: &mut Journal,
+    ) -> Result<(StateRoot, Option<StateRoot>), Error> {
         if let Some(given) = &self.given {
             return Ok((StateRoot::new(given.clone()), None));
         }
@@ -57,7 +58,7 @@ impl Roots {
             return Ok((StateRoot::new(default), None));
         };
         let below = PathBuf::from(base).join(NAME);
-        let ignore = |why: &str| log.warn(&format!("XDG_RUNTIME_DIR is ignored: {why}"));
+        let mut ignore = |why: &str| journal.warn(&format!("XDG_RUNTIME_DIR is ignored: {why}"));
         if !below.is_absolute() {
             ignore(&format!("{base:?} is not an absolute path"));
         } else if below != default {

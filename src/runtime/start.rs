@@ -1,15 +1,17 @@
 //! `start ID`: run the extension's hook, or refuse the extension, and let the proxy end.
 
-use super::hooks::{self, rootfs_of, run_image_hook, run_spec_hooks, sweep};
-use super::{Context, Error as Common, observe, state as state_verb};
+use super::container::Container;
+use super::error::Error;
+use super::hooks::{ImageHooks, open_rootfs_again, remove_left_mounts, run_spec_hooks};
+use super::journal::{Journal, Outcome};
 use crate::host::container::log::ContainerLog;
-use crate::host::container::net_namespace;
+use crate::host::container::net_namespace::OpenNamespace;
 use crate::host::container::proxy;
-use crate::host::container::rootfs::{self, Rootfs};
-use crate::host::container::state_dir::{self, Held, Locked};
+use crate::host::container::rootfs::Rootfs;
+use crate::host::container::state_dir::{LockedContainer, Locking, StateRoot};
 use crate::host::os::process::{Process, Waited};
 use crate::model::container::id::ContainerId;
-use crate::model::container::lifecycle::{Duty, Phase, Refused, Status, can_start};
+use crate::model::container::lifecycle::{Duty, Phase, Refused, Status};
 use crate::model::container::refusal::Refusal;
 use crate::model::container::state::{RecordedRole, StartOutput, State};
 use crate::model::extension::claim::Claims;
@@ -18,182 +20,114 @@ use crate::model::text::cause::chain;
 use std::io;
 use std::time::Duration;
 
-/// How long another command may hold the container: `create` lets go a moment after it has said so.
+/// How long another command may hold the lock: `create` keeps it for a moment after the engine knows the pid.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the proxy may take to end, so that `state` says `stopped` when start has returned.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why a container was not started. It is stopped then.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Rootfs(#[from] rootfs::Error),
-    #[error(transparent)]
-    Hooks(#[from] hooks::Error),
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error(transparent)]
-    Namespace(#[from] net_namespace::Error),
-    #[error(transparent)]
-    State(#[from] state_dir::Error),
-    #[error("tell the proxy process {pid} to end")]
-    Tell { pid: i32, source: io::Error },
-}
-
-/// The first error, and what could not be stopped after it.
-#[derive(Debug, thiserror::Error)]
-#[error("{first}; and stopping the container: {then}")]
-struct NotStopped {
-    first: String,
-    then: String,
-}
-
-/// What a start has come to that did not fail.
-#[derive(Debug)]
-pub(super) enum Started {
-    Applied,
-    Refused(Refusal),
-    /// A sandbox, with the pid of its proxy.
-    Runs(i32),
-}
-
-impl Started {
-    /// Why the extension was refused, if it was.
-    pub(super) fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            Self::Refused(refusal) => Some(refusal),
-            Self::Applied | Self::Runs(_) => None,
-        }
-    }
-
-    /// The sentence for the log.
-    pub(super) fn sentence(&self) -> String {
-        match self {
-            Self::Applied => "applied; the container has stopped, as it should".to_owned(),
-            Self::Refused(_) => {
-                "refused; the container has stopped, and its proxy ends with status 1".to_owned()
-            }
-            Self::Runs(pid) => format!("the sandbox runs as proxy {pid}"),
-        }
-    }
-}
-
 pub(super) fn start(
-    context: &Context<'_>,
+    journal: &mut Journal,
+    root: &StateRoot,
     id: &ContainerId,
-) -> Result<Started, Box<dyn std::error::Error>> {
-    let held = match context.root.lock(id, PATIENCE).map_err(Common::State)? {
-        Locked::Held(held) => held,
-        Locked::Busy => return Err(Common::Busy { id: id.to_string() }.into()),
-        Locked::Unknown => return Err(Common::Unknown { id: id.to_string() }.into()),
+) -> Result<Outcome, Error> {
+    let locked = match root.lock(id, PATIENCE)? {
+        Locking::Locked(locked) => locked,
+        Locking::Busy => return Err(Error::Busy { id: id.to_string() }),
+        Locking::Unknown => return Err(Error::Unknown { id: id.to_string() }),
     };
-    let mut state = state_verb::known(id, held.load().map_err(Common::State)?)?;
-    let (proxy, status) = observe(&state)?;
-    can_start(id.as_str(), status, state.phase)?;
-    sweep(context, id.as_str(), held.lock());
+    let container = Container::open_locked(&locked, id)?;
+    container.may_start()?;
+    remove_left_mounts(journal, id.as_str(), locked.lock());
+    journal.debug(|| container.describe());
+    let Container { mut state, proxy, .. } = container;
+    // Only a container whose proxy is alive is `created`.
+    let Some(proxy) = proxy else { return Err(Error::Unknown { id: id.to_string() }) };
     state.phase = Phase::InUse;
-    // `created` is only true of a container whose proxy is there.
-    let Some(proxy) = proxy else { return Err(Common::Unknown { id: id.to_string() }.into()) };
-    context.log.debug(|| format!("the container is {status}, its proxy is {}", proxy.pid()));
-    match go(context, &held, &mut state, &proxy) {
-        Ok(started) => {
-            // The proxy is needed no more, so a delete need not wait for this.
-            drop(held);
+    match run_hooks_and_stop(journal, &locked, &mut state, &proxy) {
+        Ok(outcome) => {
+            // The rest does not touch the state, so a delete need not wait for it.
+            drop(locked);
             if state.duty() == Duty::End {
-                await_end(context, &proxy);
+                await_end(journal, &proxy);
             }
-            Ok(started)
+            Ok(outcome)
         }
         Err(first) => {
-            let told = || format!("it fails: killing the proxy {}", proxy.pid());
-            context.log.debug(told);
-            Err(stop(&held, &mut state, &proxy, first))
+            journal.debug(|| format!("start failed: killing the proxy {}", proxy.pid()));
+            Err(stop(&locked, &mut state, &proxy, first))
         }
     }
 }
 
-fn go(
-    context: &Context<'_>,
-    held: &Held,
+/// Runs the hooks, records that the container has stopped, and then tells the proxy to end. A sandbox is recorded as
+/// running, and its proxy remains.
+fn run_hooks_and_stop(
+    journal: &mut Journal,
+    locked: &LockedContainer,
     state: &mut State,
     proxy: &Process,
-) -> Result<Started, Error> {
-    let hooks = state.hooks.clone();
-    let before = (&*state, Status::Created);
-    let list = &hooks.start_container;
-    // Opened before any of them runs: a proxy that dies under way is not an error.
-    let namespace = match list.as_slice() {
-        [] => None,
-        [..] => {
-            let gone = || Refused::StartStopped { id: state.id.clone() };
-            Some(net_namespace::Held::of(proxy)?.ok_or_else(gone)?)
+) -> Result<Outcome, Error> {
+    let (before, lock) = ((&*state, Status::Created), locked.lock());
+    let hooks = &state.hooks.start_container;
+    // Opened before any of them runs: it is not an error if the proxy ends meanwhile.
+    let namespace = match hooks.is_empty() {
+        true => None,
+        false => {
+            let ended = Refused::StartStopped { id: state.id.clone() };
+            Some(OpenNamespace::of(proxy)?.ok_or(Error::StoppedInStart(ended))?)
         }
     };
-    run_spec_hooks(context, "startContainer", list, before, namespace.as_ref(), held.lock())?;
-    let started = match state.role {
-        RecordedRole::Extension => apply(context, held, state, proxy)?,
-        RecordedRole::Sandbox => Started::Runs(proxy.pid()),
+    run_spec_hooks(journal, "startContainer", hooks, before, namespace.as_ref(), lock)?;
+    let (outcome, status) = match state.role {
+        RecordedRole::Extension => (apply(journal, locked, state, proxy)?, Status::Stopped),
+        RecordedRole::Sandbox => {
+            let did = format!("the sandbox runs as proxy {}", proxy.pid());
+            (Outcome::Did(did), Status::Running)
+        }
     };
-    state.refused = started.refusal().map(ToString::to_string);
-    // Written before the proxy is told: a crash in between leaves a process that delete ends; the
+    if let Outcome::Refused(refusal) = &outcome {
+        state.refused = Some(refusal.to_string());
+    }
+    // Written before the proxy is told to end: a crash in between leaves a process that delete ends; the
     // other order would leave a container that says `created` with nothing behind it.
-    state.status = match state.role {
-        RecordedRole::Extension => Status::Stopped,
-        RecordedRole::Sandbox => Status::Running,
-    };
-    held.save(state)?;
-    context.log.debug(|| format!("recorded as {}", state.status));
-    if started.refusal().is_none() {
-        // While the proxy is there: these hooks are given its pid.
+    state.status = status;
+    locked.save(state)?;
+    journal.debug(|| format!("recorded as {status}"));
+    if state.refused.is_none() {
+        // While the proxy is alive: these hooks are given its pid.
         let after = (&*state, Status::Running);
-        let list = &hooks.poststart;
-        run_spec_hooks(context, "poststart", list, after, None, held.lock())?;
+        run_spec_hooks(journal, "poststart", &state.hooks.poststart, after, None, lock)?;
     }
     if state.duty() == Duty::End {
         let (pid, status) = (proxy.pid(), u8::from(state.refused.is_some()));
-        proxy.signal(state.last_signal()).map_err(|source| Error::Tell { pid, source })?;
-        context.log.debug(|| format!("told the proxy {pid} to end with status {status}"));
+        proxy.signal(state.last_signal()).map_err(|source| Error::SignalProxy { pid, source })?;
+        journal.debug(|| format!("told the proxy {pid} to end with status {status}"));
     }
-    Ok(started)
+    Ok(outcome)
 }
 
-/// The container's log, which is the proxy's streams: whoever may not look into it cannot have them.
-fn log_of(context: &Context<'_>, proxy: &Process) -> ContainerLog {
-    let (log, lost) = ContainerLog::of_proxy(proxy);
-    if let Some(error) = lost {
-        let refused = error.kind() == io::ErrorKind::PermissionDenied;
-        let why = if refused { " (the engine has no CAP_SYS_PTRACE)" } else { "" };
-        let pid = proxy.pid();
-        context.log.warn(&format!(
-            "what hooks/start prints is missing in the container's log: cannot open the output of the proxy \
-             {pid}{why}: {}",
-            chain(&error)
-        ));
-    }
-    log
-}
-
-/// Runs the image's hook, unless the extension is refused: the reason is in the container's log then, and in
-/// the runtime's.
+/// Runs the image's hook, unless the extension is refused; then the container's log has the reason, as does the
+/// runtime's.
 fn apply(
-    context: &Context<'_>,
-    held: &Held,
+    journal: &mut Journal,
+    locked: &LockedContainer,
     state: &State,
     proxy: &Process,
-) -> Result<Started, Error> {
-    let rootfs = rootfs_of(state, Some(proxy))?;
-    let log = || match state.start_output {
-        StartOutput::Proxy => log_of(context, proxy),
+) -> Result<Outcome, Error> {
+    let rootfs = open_rootfs_again(state, Some(proxy))?;
+    let log = |journal: &mut Journal| match state.start_output {
+        StartOutput::Proxy => log_of_proxy(journal, proxy),
         StartOutput::Caller => ContainerLog::of_caller(),
     };
     if let Some(refusal) = refusal(state, &rootfs)? {
         let reason = format!("refused: {refusal}");
-        context.log.warn(&reason);
-        log().say(&format!("balena-extension-runtime: {reason}"));
-        return Ok(Started::Refused(refusal));
+        journal.warn(&reason);
+        log(journal).say(&format!("balena-extension-runtime: {reason}"));
+        return Ok(Outcome::Refused(refusal));
     }
-    run_image_hook(context, Verb::Start, state, &rootfs, held.lock(), log)?;
-    Ok(Started::Applied)
+    let hooks = ImageHooks { state, rootfs: &rootfs, lock: locked.lock() };
+    hooks.run(journal, Verb::Start, log)?;
+    Ok(Outcome::Did("applied; the container has stopped, as it should".to_owned()))
 }
 
 /// Why the extension must not be applied.
@@ -205,8 +139,24 @@ fn refusal(state: &State, rootfs: &Rootfs) -> Result<Option<Refusal>, Error> {
     Ok(rootfs.file_in_boot()?.map(|file| Refusal::BringsKernel { file }))
 }
 
-/// Waits until the proxy, which was sent its signal, has ended. What start has to do is done in any case.
-fn await_end(context: &Context<'_>, proxy: &Process) {
+/// The container's log, which is the proxy's streams. An engine that may not inspect the proxy does not get them.
+fn log_of_proxy(journal: &mut Journal, proxy: &Process) -> ContainerLog {
+    let (log, lost) = ContainerLog::of_proxy(proxy);
+    if let Some(error) = lost {
+        let refused = error.kind() == io::ErrorKind::PermissionDenied;
+        let why = if refused { " (the engine has no CAP_SYS_PTRACE)" } else { "" };
+        let pid = proxy.pid();
+        journal.warn(&format!(
+            "the output of hooks/start is missing in the container's log: cannot open the output of the proxy \
+             {pid}{why}: {}",
+            chain(&error)
+        ));
+    }
+    log
+}
+
+/// Waits until the proxy, which was sent its signal, has ended. The start has succeeded in any case.
+fn await_end(journal: &mut Journal, proxy: &Process) {
     let pid = proxy.pid();
     let why = match proxy.wait_end(END_LIMIT) {
         Ok(Waited::Ended) => return,
@@ -218,33 +168,16 @@ fn await_end(context: &Context<'_>, proxy: &Process) {
         }
         Err(error) => format!("cannot wait for its end: {}", chain(&error)),
     };
-    context.log.warn(&format!(
+    journal.warn(&format!(
         "the proxy {pid} was sent its signal to end, but {why}; the container is running until the proxy ends"
     ));
 }
 
-/// Engines leak a proxy that outlives a failed start, so it is killed and gone before that returns.
-fn stop(
-    held: &Held,
-    state: &mut State,
-    proxy: &Process,
-    first: Error,
-) -> Box<dyn std::error::Error> {
-    let killed = proxy::kill(proxy).err().map(|error| chain(&error));
+/// Engines leak a proxy that outlives a failed start, so this kills it before start returns.
+fn stop(locked: &LockedContainer, state: &mut State, proxy: &Process, first: Error) -> Error {
+    let killed = proxy::kill(proxy).err().map(Error::from);
     state.status = Status::Stopped;
-    // Without a proxy it counts as stopped in any case.
-    let saved = held.save(state).err().map(|error| chain(&error));
-    let failures: Vec<String> = killed.into_iter().chain(saved).collect();
-    if failures.is_empty() {
-        return first.into();
-    }
-    NotStopped { first: chain(&first), then: failures.join("; ") }.into()
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum Error {
-        Rootfs(..), Hooks(..), Refused(..), Namespace(..), State(..), Tell { pid, source },
-    }
-    struct NotStopped { first, then };
+    // Without a proxy the container counts as stopped even if this fails.
+    let saved = locked.save(state).err().map(Error::from);
+    first.and("stopping the container", killed.into_iter().chain(saved).collect())
 }

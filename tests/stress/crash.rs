@@ -140,13 +140,10 @@ fn resume(container: &Container, verb: Verb, status: &str) -> Result<(), String>
             }
             if ending { container.stop_and_delete() } else { container.start_and_delete() }
         }
-        "stopped" if matches!(verb, Verb::Delete | Verb::ForceDelete) => {
-            // The next create may finish a delete that had begun.
-            if container.run(Call::Create).succeeded() {
-                return container.start_and_delete();
-            }
-            container.run(Call::Delete).success()?;
-            container.nothing_is_left()
+        // The next create may finish a delete that had begun.
+        "stopped" if ["ending", "deleting"].contains(&phase(container).as_str()) => {
+            container.run(Call::Create).success()?;
+            container.start_and_delete()
         }
         "running" if container.kind != Kind::Sandbox => {
             refused(&container.run(Call::Create), "already exists")?;

@@ -123,7 +123,8 @@ pub(crate) fn check(
 /// container and the engine's data directory.
 fn check_class(labels: &BTreeMap<String, String>, findings: &mut Findings) {
     let nowhere = || Lookup::Absent { path: String::new(), store: Store::Unknown };
-    let message = match role::role(labels, nowhere) {
+    let role = role::of_annotations(labels);
+    let message = match role.unwrap_or_else(|| role::of_store(labels.len(), nowhere())) {
         Ok(_) => return,
         Err(NotAnExtension::ClassMissing { .. }) => match labels.len() {
             0 => format!("missing required label {CLASS}: there are no labels"),

@@ -6,7 +6,7 @@ use crate::host::os::listing;
 use crate::host::os::process;
 use crate::host::os::read::read_bounded_from;
 use crate::host::os::trusted;
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::container::id::ContainerId;
 use crate::model::container::ownership::Distrust;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -41,7 +41,7 @@ pub(crate) enum Error {
 ///
 /// # Errors
 /// It is there and cannot be read, or others may have written it.
-pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<Record>, Error> {
+pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<DeployRecord>, Error> {
     let path = folder.join(name(id));
     let failed = |error: Errno| Error::Read { path: path.clone(), source: error.into() };
     let Some(opened) = open(folder)? else { return Ok(None) };
@@ -54,7 +54,7 @@ pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<Record>, Er
     check(&file, &path)?;
     let bytes =
         read_bounded_from(&file).map_err(|source| Error::Read { path: path.clone(), source })?;
-    Record::parse(&bytes).map(Some).map_err(|source| Error::Parse { path, source })
+    DeployRecord::parse(&bytes).map(Some).map_err(|source| Error::Parse { path, source })
 }
 
 /// The ids of all containers that have a record, sorted.
@@ -78,7 +78,7 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// The record is as it was.
-pub(crate) fn save(folder: &Path, id: &ContainerId, record: &Record) -> Result<(), Error> {
+pub(crate) fn save(folder: &Path, id: &ContainerId, record: &DeployRecord) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
     make(folder).map_err(failed)?;
@@ -198,14 +198,14 @@ fn prune(folder: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::container::deploy_record::Step;
+    use crate::model::container::deploy_record::RecordedCall;
 
     fn id(text: &str) -> ContainerId {
         ContainerId::parse(text).unwrap()
     }
 
-    fn record(text: &str) -> Record {
-        let step = Step {
+    fn record(text: &str) -> DeployRecord {
+        let step = RecordedCall {
             verb: "create".to_owned(),
             time: String::new(),
             error: Some("no".to_owned()),
@@ -213,7 +213,7 @@ mod tests {
             warnings: Vec::new(),
             hooks: Vec::new(),
         };
-        Record::after(None, text, step)
+        DeployRecord::after(None, text, step)
     }
 
     #[test]

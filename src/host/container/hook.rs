@@ -1,5 +1,5 @@
-//! Running one hook: with exactly its environment, within its limit, its output drained. What it may
-//! be called and what its failure means is decided in `model/extension/hook.rs` and `model/container/exit.rs`.
+//! Runs one hook: with exactly its environment, within its limit, its output drained. `model/extension/hook.rs`
+//! decides which file is a hook, `model/container/exit.rs` how its failure is worded.
 
 use crate::host::container::attached;
 use crate::host::container::guard::{self, Entering, Report};
@@ -22,18 +22,18 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How much longer than the hook's limit its guard may take to kill everything and report.
+/// How much longer than the hook's limit its guard may take to kill everything and to report.
 const GUARD_GRACE: Duration = Duration::from_secs(10);
 /// How long a guard that has closed its end of the socket pair may take to be gone.
 const DEATH_LIMIT: Duration = Duration::from_millis(100);
-/// How much of the output's end is kept for an error.
+/// How many bytes of the output's end are kept for an error and for the record.
 const KEPT: usize = 8 * 1024;
 /// How much is still read when the hook has ended: a child it left behind may print for ever.
 const DRAIN_MAX: usize = 4 * 1024 * 1024;
 
 /// A hook to run.
 pub(crate) struct Call<'a> {
-    /// What messages call it: `hooks/start`, `hooks.prestart[0]`.
+    /// Its name in messages: `hooks/start`, `hooks.prestart[0]`.
     pub(crate) name: &'a str,
     /// The program, absolute.
     pub(crate) path: &'a str,
@@ -41,11 +41,13 @@ pub(crate) struct Call<'a> {
     pub(crate) arguments: &'a [&'a str],
     /// The whole environment.
     pub(crate) environment: &'a [String],
-    pub(crate) folder: &'a str,
+    pub(crate) working_directory: &'a str,
     pub(crate) limit: Duration,
-    /// What it reads; `/dev/null` if there is nothing.
+    /// Its standard input; `/dev/null` if there is none.
     pub(crate) input: Option<&'a [u8]>,
     pub(crate) place: Place<'a>,
+    /// The hook is killed when this can be read.
+    pub(crate) interrupt: Option<BorrowedFd<'a>>,
 }
 
 /// The mount namespace in which a hook runs.
@@ -57,7 +59,7 @@ pub(crate) enum Place<'a> {
     Host(Guest<'a>),
 }
 
-/// What a hook brings along into the mount namespace of process 1, beside its volumes.
+/// The mounts that a hook needs in the mount namespace of process 1, in addition to its volumes.
 #[derive(Clone, Copy)]
 pub(crate) struct Guest<'a> {
     /// The name of its mount point, if it needs one.
@@ -67,10 +69,24 @@ pub(crate) struct Guest<'a> {
     pub(crate) home: Option<BorrowedFd<'a>>,
 }
 
-/// The end of what a hook printed, as it printed it.
-pub(crate) type Heard = Vec<u8>;
+/// A hook that has run, or could not be run.
+#[derive(Debug)]
+pub(crate) struct HookRun {
+    pub(crate) name: String,
+    pub(crate) took: Duration,
+    /// The end of what it printed, unchanged.
+    pub(crate) output: Vec<u8>,
+    pub(crate) result: Result<(), Error>,
+}
 
-/// A hook that has not.
+impl HookRun {
+    /// The last lines of the output, on one line.
+    pub(crate) fn last_lines(&self) -> Option<String> {
+        quote(&self.output)
+    }
+}
+
+/// Why a hook did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("hook {name} {exit}{}", said.as_deref().map(|said| format!(": {said}")).unwrap_or_default())]
@@ -85,6 +101,8 @@ pub(crate) enum Error {
     Guard { name: String, source: io::Error },
     #[error("hook {name} was killed: cannot watch its guard process")]
     Watch { name: String, source: io::Error },
+    #[error("hook {name} was killed: interrupted by a signal")]
+    Interrupted { name: String },
     #[error("hook {name} was killed, because its guard process {how}")]
     GuardLost { name: String, how: String },
     #[error(
@@ -93,52 +111,68 @@ pub(crate) enum Error {
     Unseen { name: String, how: String, source: io::Error },
 }
 
-/// Runs a hook, waits for it, and returns the last lines it printed, on one line. `log` takes all that it
-/// prints; `heard` the end of that.
-///
-/// # Errors
-/// The hook has not done its work; nothing that it started is left, unless its guard was lost.
-pub(crate) fn run(
+/// Runs a hook and waits for it. `log` takes everything that it prints. If the hook does not succeed, no process
+/// that it started is left, unless its guard was lost.
+pub(crate) fn run(call: &Call<'_>, lock: BorrowedFd<'_>, log: &mut ContainerLog) -> HookRun {
+    let (begun, mut output) = (Instant::now(), Vec::new());
+    let result = run_guarded(call, lock, log, &mut output);
+    HookRun { name: call.name.to_owned(), took: begun.elapsed(), output, result }
+}
+
+fn run_guarded(
     call: &Call<'_>,
     lock: BorrowedFd<'_>,
     log: &mut ContainerLog,
-    heard: &mut Heard,
-) -> Result<Option<String>, Error> {
+    output: &mut Vec<u8>,
+) -> Result<(), Error> {
     let name = || call.name.to_owned();
-    // Should the guard be killed, what it guards comes to this process.
     let failed = |source| Error::Guard { name: name(), source };
+    // If the guard is killed, the processes that it guards become children of this one.
     reaper::adopt_orphans().map_err(named("prctl")).map_err(failed)?;
     let mine = reaper::children().map_err(failed)?;
-    let mut running =
-        Running::start(call, lock).map_err(|source| Error::Guard { name: name(), source })?;
-    let report = running.attend(call.limit + GUARD_GRACE, log);
+    let mut running = Running::start(call, lock).map_err(failed)?;
+    let seen = running.attend(call, log);
     let (mut how, mut left) = (String::new(), Ok(()));
-    if !matches!(report, Ok(Some(_))) {
+    if !matches!(seen, Ok(Attended::Report(_))) {
         how = running.how_the_guard_ended();
         left = reaper::end_children(&mine);
         if let Place::Host(guest) = call.place {
-            // What fails here is tried again by the next command on the container.
+            // If this fails, the next command on the container tries again.
             let _ = attached::sweep(guest.mount_point);
         }
     }
     running.drain(log);
     log.finish();
-    let said = quote(&running.kept);
-    *heard = std::mem::take(&mut running.kept);
-    match report {
-        Ok(Some(Report::Ended(exit))) if exit.is_success() => Ok(said),
-        Ok(Some(Report::Ended(exit))) => {
-            Err(Error::Failed { name: name(), exit, said: said.as_deref().map(respell) })
+    *output = std::mem::take(&mut running.kept);
+    match (seen, left) {
+        (Ok(Attended::Report(Report::Ended(exit))), _) if exit.is_success() => Ok(()),
+        (Ok(Attended::Report(Report::Ended(exit))), _) => {
+            Err(Error::Failed { name: name(), exit, said: quote(output).as_deref().map(respell) })
         }
-        Ok(Some(Report::NotStarted(why))) => Err(Error::Unrunnable { name: name(), why }),
-        Ok(Some(Report::Refused(refusal))) => Err(Error::Refused { name: name(), refusal }),
-        Ok(Some(Report::Unwatched(refusal))) => Err(Error::Unwatched { name: name(), refusal }),
-        Ok(None) => Err(match left {
-            Ok(()) => Error::GuardLost { name: name(), how },
-            Err(source) => Error::Unseen { name: name(), how, source },
-        }),
-        Err(source) => Err(Error::Watch { name: name(), source }),
+        (Ok(Attended::Report(Report::NotStarted(why))), _) => {
+            Err(Error::Unrunnable { name: name(), why })
+        }
+        (Ok(Attended::Report(Report::Refused(refusal))), _) => {
+            Err(Error::Refused { name: name(), refusal })
+        }
+        (Ok(Attended::Report(Report::Unwatched(refusal))), _) => {
+            Err(Error::Unwatched { name: name(), refusal })
+        }
+        (Ok(Attended::Interrupt), Ok(())) => Err(Error::Interrupted { name: name() }),
+        (Ok(Attended::NoReport), Ok(())) => Err(Error::GuardLost { name: name(), how }),
+        (Ok(Attended::Interrupt | Attended::NoReport), Err(source)) => {
+            Err(Error::Unseen { name: name(), how, source })
+        }
+        (Err(source), _) => Err(Error::Watch { name: name(), source }),
     }
+}
+
+/// How waiting for a guard came to its end.
+enum Attended {
+    Report(Report),
+    /// The guard has ended, or takes too long.
+    NoReport,
+    Interrupt,
 }
 
 /// The error of `call` in the words of [`explained`].
@@ -201,8 +235,15 @@ impl Running {
             }
         };
         let entering = entering.word();
-        let mut arguments =
-            vec![PROGRAM, guard::COMMAND, &limit, entering, name, call.folder, call.path];
+        let mut arguments = vec![
+            PROGRAM,
+            guard::COMMAND,
+            &limit,
+            entering,
+            name,
+            call.working_directory,
+            call.path,
+        ];
         arguments.extend(call.arguments);
         // Called by the runtime's name by the manager too, so that `ps` shows all guards alike.
         let guard = spawn(&Program {
@@ -216,27 +257,37 @@ impl Running {
         Ok(Self { control, guard, out: Some(out), err: Some(err), kept: Vec::new() })
     }
 
-    /// Moves output until the guard reports; `None` if it never will.
-    fn attend(&mut self, limit: Duration, log: &mut ContainerLog) -> io::Result<Option<Report>> {
-        let deadline = Instant::now() + limit;
+    /// Moves output until the guard reports, or something else ends the wait.
+    fn attend(&mut self, call: &Call<'_>, log: &mut ContainerLog) -> io::Result<Attended> {
+        let deadline = Instant::now() + call.limit + GUARD_GRACE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let reported = self.wait(left, log)?;
+            let (reported, interrupted) = self.wait(deadline, call.interrupt, log)?;
             self.read(log);
             log.out.pump();
             log.err.pump();
             if reported {
-                return self.report();
+                return Ok(self.report()?.map_or(Attended::NoReport, Attended::Report));
+            }
+            if interrupted {
+                return Ok(Attended::Interrupt);
             }
             if Instant::now() >= deadline {
-                return Ok(None);
+                return Ok(Attended::NoReport);
             }
         }
     }
 
-    /// Waits for anything to do; whether the guard has something to say.
-    fn wait(&self, limit: Duration, log: &ContainerLog) -> io::Result<bool> {
+    /// Waits until there is something to do; whether the guard has reported, and whether it is an interrupt.
+    fn wait(
+        &self,
+        deadline: Instant,
+        interrupt: Option<BorrowedFd<'_>>,
+        log: &ContainerLog,
+    ) -> io::Result<(bool, bool)> {
         let mut descriptors = vec![PollFd::new(&self.control, PollFlags::IN)];
+        let interrupt = interrupt.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
+        let interrupt_at = interrupt.is_some().then_some(descriptors.len());
+        descriptors.extend(interrupt);
         for read in [&self.out, &self.err].into_iter().flatten() {
             descriptors.push(PollFd::new(read, PollFlags::IN));
         }
@@ -245,11 +296,12 @@ impl Running {
                 descriptors.push(PollFd::from_borrowed_fd(write, PollFlags::OUT));
             }
         }
-        process::poll(&mut descriptors, limit)?;
-        Ok(descriptors.first().is_some_and(|control| !control.revents().is_empty()))
+        process::poll(&mut descriptors, deadline.saturating_duration_since(Instant::now()))?;
+        let has_come = |at: usize| descriptors.get(at).is_some_and(|it| !it.revents().is_empty());
+        Ok((has_come(0), interrupt_at.is_some_and(has_come)))
     }
 
-    /// Reads once from each stream that has something; whether there was anything.
+    /// Reads once from each stream that has something; how many bytes that were.
     fn read(&mut self, log: &mut ContainerLog) -> usize {
         read_one(&mut self.out, &mut log.out, &mut self.kept)
             + read_one(&mut self.err, &mut log.err, &mut self.kept)
@@ -264,7 +316,7 @@ impl Running {
         }
     }
 
-    /// How a guard ended that has not reported, as far as that can be told.
+    /// How a guard without a report ended, as far as that can be determined.
     fn how_the_guard_ended(&self) -> String {
         let deadline = Instant::now() + DEATH_LIMIT;
         loop {
@@ -288,7 +340,7 @@ impl Running {
         }
     }
 
-    /// Reads what the hook left in the pipes. Whoever still holds their other end finds them closed.
+    /// Reads what the hook left in the pipes. A process that still holds their other end finds them closed.
     fn drain(&mut self, log: &mut ContainerLog) {
         let mut total = 0;
         while total < DRAIN_MAX {
@@ -321,7 +373,7 @@ fn read_one(read: &mut Option<OwnedFd>, stream: &mut Stream, kept: &mut Vec<u8>)
     }
 }
 
-/// A file without a name that holds `bytes`: a hook that does not read its input cannot block on it.
+/// A file in memory that holds `bytes`: unlike a pipe, it does not block the writer if a hook never reads it.
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)
         .map_err(|error| named("memfd_create")(error.into()))?;
@@ -334,9 +386,9 @@ fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// `folder`, or `/` when it is gone, as the bundle may be at delete.
-pub(crate) fn folder_or_root(folder: &str) -> &str {
-    if Path::new(folder).is_dir() { folder } else { "/" }
+/// `directory`, or `/` if it is missing, as the bundle may be at delete.
+pub(crate) fn directory_or_root(directory: &str) -> &str {
+    if Path::new(directory).is_dir() { directory } else { "/" }
 }
 
 #[cfg(test)]
@@ -344,7 +396,7 @@ crate::golden_tests::errors! {
     enum Error {
         Failed { name, exit = Exit::Status(7), said }, Unrunnable { name, why },
         Refused { name, refusal = a_refusal() }, Unwatched { name, refusal = a_refusal() },
-        Guard { name, source }, Watch { name, source }, GuardLost { name, how },
+        Guard { name, source }, Watch { name, source }, Interrupted { name }, GuardLost { name, how },
         Unseen { name, how, source },
     }
 }

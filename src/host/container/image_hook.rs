@@ -1,26 +1,27 @@
-//! A hook of an image, found in its rootfs and ready to be run in the mount namespace of process 1
-//! (docs/engines.md, "Mount namespaces"): what `hooks/create`, `hooks/start`, `hooks/delete` and `deactivate` share.
+//! A hook of an image: found in its rootfs, and run in the mount namespace of process 1 (docs/engines.md, "Mount
+//! namespaces"). `hooks/create`, `hooks/start`, `hooks/delete` and `deactivate` all run here.
 
 use crate::host::container::attached;
-use crate::host::container::hook::{Call, Guest, Place};
+use crate::host::container::hook::{self, Call, Guest, HookRun, Place};
+use crate::host::container::log::ContainerLog;
 use crate::host::container::mount_namespace;
 use crate::host::container::rootfs::{self, Rootfs};
 use crate::model::container::environment::{Environment, Unpassable, environment};
 use crate::model::container::mount_namespace::Relation;
 use crate::model::container::spec::Mount;
-use crate::model::extension::hook::{self, Verb};
+use crate::model::extension::hook::{LIMIT, Verb};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Why a hook cannot be made ready.
+/// Why a hook cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Rootfs(#[from] rootfs::Error),
     #[error(transparent)]
     Unpassable(#[from] Unpassable),
-    #[error("name a mount point for the rootfs")]
+    #[error("cannot name a mount point for the rootfs")]
     Name { source: io::Error },
 }
 
@@ -29,7 +30,7 @@ pub(crate) struct Image<'a> {
     pub(crate) rootfs: &'a Rootfs,
     pub(crate) labels: &'a BTreeMap<String, String>,
     pub(crate) mounts: &'a [Mount],
-    /// What is unique together with the lock.
+    /// Unique together with the lock.
     pub(crate) id: &'a str,
     pub(crate) bring: Bring,
 }
@@ -45,20 +46,21 @@ pub(crate) enum Bring {
 /// A hook that can be run.
 pub(crate) struct ImageHook<'a> {
     verb: Verb,
-    path: String,
+    /// Where its mount namespace has it.
+    pub(crate) path: String,
     pub(crate) environment: Environment,
     /// The name of the mount point, if the hook's mount namespace is not this process's.
     mount_point: Option<String>,
-    /// What is brought along there.
+    /// The rootfs that is attached there.
     brought: Option<&'a Rootfs>,
-    /// Why it cannot be told whether this process is in the mount namespace of process 1.
+    /// Why it is not known whether this process is in the mount namespace of process 1.
     pub(crate) doubt: Option<String>,
 }
 
 /// Finds the hook for `verb`; `None` if the image has none. The caller holds `lock`.
 ///
 /// # Errors
-/// There is something that cannot be run.
+/// There is a file that cannot be run.
 pub(crate) fn find<'a>(
     verb: Verb,
     image: &Image<'a>,
@@ -67,7 +69,7 @@ pub(crate) fn find<'a>(
     let rootfs = image.rootfs;
     let Some(path) = rootfs.hook(verb)? else { return Ok(None) };
     let (is_here, doubt) = match mount_namespace::relation("self") {
-        // What another namespace has can only be run from process 1's.
+        // A rootfs of another namespace can only be attached in process 1's.
         _ if rootfs.home().is_some() => (false, None),
         Relation::Same => (true, None),
         Relation::Other => (false, None),
@@ -92,25 +94,34 @@ pub(crate) fn find<'a>(
 }
 
 impl ImageHook<'_> {
-    /// Hands the call that runs it in the working directory `folder` to `run`.
-    pub(crate) fn call<T>(&self, folder: &str, run: impl FnOnce(&Call<'_>) -> T) -> T {
-        run(&Call {
+    /// Runs the hook; `log` takes its output, and `interrupt` ends it when it can be read.
+    pub(crate) fn run(
+        &self,
+        working_directory: &str,
+        lock: BorrowedFd<'_>,
+        interrupt: Option<BorrowedFd<'_>>,
+        log: &mut ContainerLog,
+    ) -> HookRun {
+        let place = match &self.mount_point {
+            None => Place::Here,
+            Some(mount_point) => Place::Host(Guest {
+                mount_point,
+                rootfs: self.brought.map(Rootfs::folder),
+                home: self.brought.and_then(Rootfs::home),
+            }),
+        };
+        let call = Call {
             name: self.verb.path(),
             path: &self.path,
             arguments: &[&self.path],
             environment: &self.environment.variables,
-            folder,
-            limit: hook::LIMIT,
+            working_directory,
+            limit: LIMIT,
             input: None,
-            place: match &self.mount_point {
-                None => Place::Here,
-                Some(name) => Place::Host(Guest {
-                    mount_point: name,
-                    rootfs: self.brought.map(Rootfs::folder),
-                    home: self.brought.and_then(Rootfs::home),
-                }),
-            },
-        })
+            place,
+            interrupt,
+        };
+        hook::run(&call, lock, log)
     }
 }
 

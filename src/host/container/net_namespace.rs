@@ -13,33 +13,30 @@ const OWN: &str = "/proc/self/ns/net";
 /// A failure around namespaces.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("open the network namespace {path:?}")]
+    #[error("cannot open the network namespace {path:?}")]
     Open { path: String, source: io::Error },
-    #[error("open the network namespace {path:?} of the proxy (is CAP_SYS_PTRACE missing?)")]
-    Look { path: String, source: io::Error },
-    #[error("join the network namespace {path:?}")]
+    #[error("cannot open the network namespace {path:?} of the proxy (is CAP_SYS_PTRACE missing?)")]
+    OpenOfProxy { path: String, source: io::Error },
+    #[error("cannot join the network namespace {path:?}")]
     Join { path: String, source: io::Error },
-    #[error("create a network namespace (the proxy must not stay in the host's)")]
+    #[error("cannot create a network namespace (the proxy must not run in the host's)")]
     Create { source: io::Error },
-    #[error("return to the runtime's own network namespace")]
+    #[error("cannot return to the runtime's own network namespace")]
     Return { source: io::Error },
 }
 
-/// A namespace that is held open: it is the same one still when the process it was opened by has ended.
-pub(crate) struct Held {
+/// A namespace that is open: it exists even after the process through which it was opened has ended.
+pub(crate) struct OpenNamespace {
     path: String,
     file: File,
 }
 
-impl Held {
+impl OpenNamespace {
     /// The namespace of `process`; `None` if it has ended.
-    ///
-    /// # Errors
-    /// It cannot be opened.
     pub(crate) fn of(process: &Process) -> Result<Option<Self>, Error> {
         let path = format!("/proc/{}/ns/net", process.pid());
         let opened = open(&path);
-        // A pid may be another's by now; what was opened is this process's only if it is still there.
+        // The pid may be another process's by now, unless this one is still there.
         let looked = process.wait_end(Duration::ZERO);
         match looked.map_err(|source| Error::Open { path: path.clone(), source })? {
             Waited::Ended => Ok(None),
@@ -48,24 +45,21 @@ impl Held {
                 Err(Error::Open { path, source })
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {
-                    Err(Error::Look { path, source })
+                    Err(Error::OpenOfProxy { path, source })
                 }
                 Err(error) => Err(error),
             },
         }
     }
 
-    /// Where it was opened.
+    /// The path through which it was opened.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Runs `action` in it and returns to the own one.
-    ///
-    /// # Errors
-    /// Those of [`within`].
+    /// Runs `action` in it and returns to this process's own; see [`within`] for errors.
     pub(crate) fn within<T>(&self, action: impl FnOnce() -> T) -> Result<T, Error> {
-        away(|| self.join(), action)
+        in_namespace(|| self.join(), action)
     }
 
     fn join(&self) -> Result<(), Error> {
@@ -74,23 +68,25 @@ impl Held {
     }
 }
 
-/// Runs `action` in the namespace that `network` names and returns to the own one.
+/// Runs `action` in the namespace that `network` names and returns to this process's own.
 ///
 /// # Errors
-/// `action` did not run, unless the way back failed: then what it did stands, and the caller must
-/// not go on in this process but to clean up.
+/// `action` did not run, unless the error is [`Error::Return`]: then its effects remain, and the caller may only
+/// clean up in this process.
 pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result<T, Error> {
     match network {
         Network::Inherited => Ok(action()),
         Network::New => {
             let enter = || unshare(CloneFlags::CLONE_NEWNET);
-            away(|| enter().map_err(|error| Error::Create { source: error.into() }), action)
+            in_namespace(|| enter().map_err(|error| Error::Create { source: error.into() }), action)
         }
-        Network::Joined(path) => Held { path: path.clone(), file: open(path)? }.within(action),
+        Network::Joined(path) => {
+            OpenNamespace { path: path.clone(), file: open(path)? }.within(action)
+        }
     }
 }
 
-fn away<T>(
+fn in_namespace<T>(
     enter: impl FnOnce() -> Result<(), Error>,
     action: impl FnOnce() -> T,
 ) -> Result<T, Error> {
@@ -108,7 +104,7 @@ pub(crate) fn name_of(pid: i32) -> String {
     link.map_or_else(|_| "unknown".to_owned(), |name| name.display().to_string())
 }
 
-/// A path that is no namespace must not hang the call, as a FIFO would.
+/// Does not block if the path names a FIFO instead of a namespace.
 fn open(path: &str) -> Result<File, Error> {
     use std::os::unix::fs::OpenOptionsExt as _;
     File::options()
@@ -121,7 +117,7 @@ fn open(path: &str) -> Result<File, Error> {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Error {
-        Open { path, source }, Look { path, source }, Join { path, source }, Create { source },
+        Open { path, source }, OpenOfProxy { path, source }, Join { path, source }, Create { source },
         Return { source },
     }
 }

@@ -1,15 +1,14 @@
-//! `<root>/<id>/state.json` and its lock. The lock is an flock(2) on the folder itself: it goes with
-//! the process, is shared with the proxy and the guard that a verb starts, and leaves no file behind.
+//! `<root>/<id>/state.json` and its lock. The lock is an flock(2) on the directory itself: it ends with
+//! the processes that share it (a verb, its proxy and its guard) and leaves no file behind.
 
 use crate::host::container::lock_holder;
 use crate::host::os::atomic_file::{self, PREPARED};
+use crate::host::os::flock;
 use crate::host::os::listing;
-use crate::host::os::process;
 use crate::host::os::trusted;
 use crate::model::container::id::ContainerId;
-use crate::model::container::lifecycle::Status;
 use crate::model::container::proxy::Identity;
-use crate::model::container::state::{Parsed, ProxyIs, State};
+use crate::model::container::state::{Parsed, State};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -22,36 +21,45 @@ use std::time::{Duration, Instant};
 const FILE: &str = "state.json";
 /// The largest state that is read: that of a config.json of 16 MiB, whose parts it repeats.
 const MAX_LEN: u64 = 64 * 1024 * 1024;
-/// How often a folder may vanish between two steps before something is wrong.
+/// How many times a directory may disappear between two steps before something is wrong.
 const ATTEMPTS: usize = 100;
-/// How long what a dead command has started may take to end.
+/// How long the processes that a dead command started may take to end.
 const DEATH_LIMIT: Duration = Duration::from_secs(2);
-const FOLDER: OFlags =
+const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The folder that holds one folder a container. Engines give it to several runtimes. It is used only if nobody
-/// but root and this user can change it or put something else in its place.
+/// The directory that holds one directory per container. Engines share it between several runtimes. It is used
+/// only if nobody but root and this user can change it or replace it.
 pub(crate) struct StateRoot {
     path: PathBuf,
     /// Opened and checked when it is first needed.
-    folder: Mutex<Option<Arc<OwnedFd>>>,
+    directory: Mutex<Option<Arc<OwnedFd>>>,
 }
 
-/// A container's folder, locked.
-pub(crate) struct Held {
+/// A container's directory, locked.
+pub(crate) struct LockedContainer {
     root: Arc<OwnedFd>,
     id: ContainerId,
-    folder: OwnedFd,
+    directory: OwnedFd,
     path: PathBuf,
+    origin: Origin,
 }
 
-/// What is known of a container.
+/// Whether the directory was there before it was locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Found,
+    /// This call made it, so it holds nobody's files.
+    Made,
+}
+
+/// The state of a container, as far as it can be read.
 #[derive(Debug)]
 pub(crate) enum Loaded {
     Ours(Box<State>),
-    /// None, or another runtime's.
+    /// There is no state, or it is another runtime's.
     Unknown,
-    /// It is ours and cannot be read, but for the proxy perhaps.
+    /// It is ours and cannot be read, except perhaps for the proxy.
     Damaged {
         path: PathBuf,
         why: String,
@@ -59,61 +67,70 @@ pub(crate) enum Loaded {
     },
 }
 
-/// Whether a lock was had in time.
-pub(crate) enum Locked {
-    Held(Held),
+/// Whether the lock was taken in time.
+pub(crate) enum Locking {
+    Locked(LockedContainer),
     Busy,
     Unknown,
+}
+
+impl Locking {
+    /// The container, unless it is busy or unknown.
+    pub(crate) fn locked(self) -> Option<LockedContainer> {
+        match self {
+            Self::Locked(locked) => Some(locked),
+            Self::Busy | Self::Unknown => None,
+        }
+    }
 }
 
 /// A failure around the state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
-        "create the state folder {path:?} (is the state root writable, and right? --root names it)"
+        "cannot create the state directory {path:?} (is the state root writable, and the right one? --root names it)"
     )]
     Create { path: PathBuf, source: io::Error },
-    #[error("open the state folder {path:?}")]
+    #[error("cannot open the state directory {path:?}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("lock the state folder {path:?}")]
+    #[error("cannot lock the state directory {path:?}")]
     Lock { path: PathBuf, source: io::Error },
-    #[error("read {path:?}")]
+    #[error("cannot read {path:?}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("write {path:?}")]
+    #[error("cannot write {path:?}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("remove the state folder {path:?}")]
+    #[error("cannot remove the state directory {path:?}")]
     Remove { path: PathBuf, source: io::Error },
-    #[error("list the state root {path:?}")]
+    #[error("cannot list the state root {path:?}")]
     List { path: PathBuf, source: io::Error },
-    #[error("look for the proxy of the container in {path:?}")]
-    Proxy { path: PathBuf, source: io::Error },
     #[error("container with given ID already exists: {id} ({path:?}); delete it first")]
     Exists { id: String, path: PathBuf },
     #[error("container with given ID already exists: {id}")]
     Taken { id: String, source: Box<Error> },
-    #[error("the state folder {path:?} changes all the time")]
+    #[error("the state directory {path:?} keeps changing")]
     Restless { path: PathBuf },
-    #[error("cannot create the state folder {path:?}: the name is taken by something else")]
-    InTheWay { path: PathBuf },
+    #[error("cannot create the state directory {path:?}: the name is taken by something else")]
+    NotADirectory { path: PathBuf },
     #[error("cannot use the state root {path:?} (--root names another)")]
     Root { path: PathBuf, source: trusted::Error },
-    #[error("the state of container {id} is not believed, and nothing was done")]
+    #[error("the state of container {id} is not trusted, and nothing was done")]
     Distrusted { id: String, source: trusted::Error },
-    #[error("the state {path:?} is that of container {found:?}, not of {id}; nothing was done")]
+    #[error("the state {path:?} belongs to container {found:?}, not to {id}; nothing was done")]
     OtherId { id: String, found: String, path: PathBuf },
     #[error(
-        "it cannot be told whose {path:?} is: {why}; nothing was removed (if no runtime needs its directory, remove that)"
+        "it cannot be determined which runtime {path:?} belongs to: {why}; nothing was removed (if no runtime \
+         needs its directory, remove that)"
     )]
     Unidentified { path: PathBuf, why: String },
 }
 
 impl Error {
-    /// Whether the container, if it is one, may be somebody else's.
+    /// Whether the container, if there is one, may not be the caller's.
     pub(crate) fn is_of_another(&self) -> bool {
         match self {
             Self::Exists { .. }
             | Self::Taken { .. }
-            | Self::InTheWay { .. }
+            | Self::NotADirectory { .. }
             | Self::Root { .. }
             | Self::Distrusted { .. }
             | Self::OtherId { .. }
@@ -125,7 +142,6 @@ impl Error {
             | Self::Write { .. }
             | Self::Remove { .. }
             | Self::List { .. }
-            | Self::Proxy { .. }
             | Self::Restless { .. } => false,
         }
     }
@@ -133,23 +149,24 @@ impl Error {
 
 impl StateRoot {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, folder: Mutex::default() }
+        Self { path, directory: Mutex::default() }
     }
 
-    /// Checks that the root may be used; one that is not there yet may.
-    ///
-    /// # Errors
-    /// Whose it is.
+    /// Checks that the root may be used. One that does not exist yet may.
     pub(crate) fn check(&self) -> Result<(), trusted::Error> {
         self.open().map(drop)
     }
 
     fn open(&self) -> Result<Option<Arc<OwnedFd>>, trusted::Error> {
-        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        if folder.is_none() {
-            *folder = trusted::open_directory(&self.path)?.map(Arc::new);
+        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        if directory.is_none() {
+            *directory = trusted::open_directory(&self.path)?.map(Arc::new);
         }
-        Ok(folder.clone())
+        Ok(directory.clone())
+    }
+
+    fn close(&self) {
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn opened(&self) -> Result<Option<Arc<OwnedFd>>, Error> {
@@ -161,84 +178,84 @@ impl StateRoot {
         Error::Root { path: self.path.clone(), source }
     }
 
-    /// Opens the folder of a container, which must be this user's alone. `None` if there is none.
-    fn open_folder(&self, id: &ContainerId) -> Result<Option<(Arc<OwnedFd>, OwnedFd)>, Error> {
-        let path = self.folder(id);
+    /// Opens the directory of a container, which only this user may be able to change. `None` if there is none.
+    fn open_container(&self, id: &ContainerId) -> Result<Option<(Arc<OwnedFd>, OwnedFd)>, Error> {
+        let path = self.path_of(id);
         let Some(root) = self.opened()? else { return Ok(None) };
-        match rustix::fs::openat(&root, id.as_str(), FOLDER, Mode::empty()) {
-            Ok(folder) => {
-                trusted::check_own(&folder, &path)
+        match rustix::fs::openat(&root, id.as_str(), DIRECTORY, Mode::empty()) {
+            Ok(directory) => {
+                trusted::check_own(&directory, &path)
                     .map_err(|source| Error::Distrusted { id: id.to_string(), source })?;
-                Ok(Some((root, folder)))
+                Ok(Some((root, directory)))
             }
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
             Err(error) => Err(Error::Open { path, source: error.into() }),
         }
     }
 
-    fn folder(&self, id: &ContainerId) -> PathBuf {
+    /// The path of a container's directory.
+    pub(crate) fn path_of(&self, id: &ContainerId) -> PathBuf {
         self.path.join(id.as_str())
     }
 
-    /// Makes the folder of a new container and locks it. One that a dead `create`, or an interrupted
-    /// `delete`, left behind is taken over; its state is returned. Of several callers one wins.
+    /// Makes the directory of a new container and locks it, or locks the one that is there and that no command
+    /// works on. Of several callers one gets the lock; whether it may have the id is for the caller to decide.
     ///
     /// # Errors
-    /// The id is taken, or the folder cannot be made; nothing has changed.
-    pub(crate) fn reserve(&self, id: &ContainerId) -> Result<(Held, Option<Box<State>>), Error> {
-        let path = self.folder(id);
+    /// A command works on the container, or the directory cannot be made; nothing has changed.
+    pub(crate) fn lock_or_make(&self, id: &ContainerId) -> Result<LockedContainer, Error> {
+        let path = self.path_of(id);
         for _ in 0..ATTEMPTS {
             let Some(root) = self.opened()? else {
                 self.make_root()?;
                 continue;
             };
-            let made = match rustix::fs::mkdirat(&root, id.as_str(), Mode::from_raw_mode(0o711)) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
+            let origin = match rustix::fs::mkdirat(&root, id.as_str(), Mode::from_raw_mode(0o711)) {
+                Ok(()) => Origin::Made,
+                Err(Errno::EXIST) => Origin::Found,
                 // The root has been removed.
                 Err(Errno::NOENT) => {
-                    self.forget();
+                    self.close();
                     continue;
                 }
                 Err(error) => return Err(Error::Create { path, source: error.into() }),
             };
-            // Made here or found, it may be another caller's by now, or even its container.
-            match self.lock(id, Duration::ZERO) {
-                Ok(Locked::Held(held)) => return take_over(id, held, made),
-                Ok(Locked::Busy) if self.is_at_work(id)? => return Err(exists(id, path)),
-                // Whoever took the lock is dead; its proxy or guard is about to follow.
-                Ok(Locked::Busy) => match self.lock(id, DEATH_LIMIT)? {
-                    Locked::Held(held) => return take_over(id, held, made),
-                    Locked::Busy => return Err(exists(id, path)),
-                    Locked::Unknown => {}
-                },
-                Ok(Locked::Unknown) if self.has_no_folder_at(&root, id) => {
-                    return Err(Error::InTheWay { path });
-                }
-                Ok(Locked::Unknown) => {}
+            // Even if this call made it, it may be another caller's by now, or even its container.
+            let locking = match self.lock(id, Duration::ZERO) {
+                Ok(Locking::Busy) if self.is_at_work(id)? => return Err(exists(id, path)),
+                // The command that took the lock is dead; its proxy or guard is about to follow.
+                Ok(Locking::Busy) => self.lock(id, DEATH_LIMIT)?,
+                Ok(settled) => settled,
                 Err(error) => {
-                    if made {
+                    if origin == Origin::Made {
                         let _ = rustix::fs::unlinkat(&root, id.as_str(), AtFlags::REMOVEDIR);
                     }
                     return Err(error);
                 }
+            };
+            match locking {
+                Locking::Locked(mut locked) => {
+                    locked.origin = origin;
+                    return Ok(locked);
+                }
+                Locking::Busy => return Err(exists(id, path)),
+                Locking::Unknown if self.is_not_a_directory(&root, id) => {
+                    return Err(Error::NotADirectory { path });
+                }
+                Locking::Unknown => {}
             }
         }
         Err(Error::Restless { path })
     }
 
-    /// Whether a file, or a link, has the name of a container's folder.
-    fn has_no_folder_at(&self, root: &OwnedFd, id: &ContainerId) -> bool {
+    /// Whether a file or a link has the name of a container's directory.
+    fn is_not_a_directory(&self, root: &OwnedFd, id: &ContainerId) -> bool {
         rustix::fs::statat(root, id.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) != FileType::Directory)
     }
 
-    fn forget(&self) {
-        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     fn is_at_work(&self, id: &ContainerId) -> Result<bool, Error> {
-        let path = self.folder(id);
+        let path = self.path_of(id);
         lock_holder::is_at_work(id.as_str(), &path).map_err(|source| Error::Lock { path, source })
     }
 
@@ -251,85 +268,68 @@ impl StateRoot {
             .map_err(|source| Error::Create { path: self.path.clone(), source })
     }
 
-    /// Locks the folder of a container, waiting for at most `patience`.
-    ///
-    /// # Errors
-    /// The folder cannot be opened or locked.
-    pub(crate) fn lock(&self, id: &ContainerId, patience: Duration) -> Result<Locked, Error> {
-        let path = self.folder(id);
+    /// Locks the directory of a container, waiting for at most `patience`.
+    pub(crate) fn lock(&self, id: &ContainerId, patience: Duration) -> Result<Locking, Error> {
+        let path = self.path_of(id);
+        let failed = |source| Error::Lock { path: path.clone(), source };
         let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_micros(50);
         loop {
-            let Some((root, folder)) = self.open_folder(id)? else { return Ok(Locked::Unknown) };
-            match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    let held = Held { root, id: id.clone(), folder, path: path.clone() };
-                    if held.is_in_place()? {
-                        return Ok(Locked::Held(held));
-                    }
-                    // It was deleted, and perhaps made anew, between open and lock.
-                }
-                Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Ok(Locked::Busy),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(10));
-                }
-                Err(error) => return Err(Error::Lock { path, source: error.into() }),
+            let Some((root, directory)) = self.open_container(id)? else {
+                return Ok(Locking::Unknown);
+            };
+            let exclusive = FlockOperation::NonBlockingLockExclusive;
+            if !flock::lock_until(&directory, exclusive, deadline).map_err(failed)? {
+                return Ok(Locking::Busy);
             }
+            let (id, path, origin) = (id.clone(), path.clone(), Origin::Found);
+            let locked = LockedContainer { root, id, directory, path, origin };
+            if locked.is_in_place()? {
+                return Ok(Locking::Locked(locked));
+            }
+            // The container was deleted, and perhaps created again, between open and lock.
         }
     }
 
-    /// Reads the state without the lock: a reader sees the old or the new one, always whole.
+    /// Reads the state without the lock: a reader sees the old state or the new one, always whole.
     ///
     /// # Errors
-    /// The file is there and cannot be read, or not believed.
+    /// The file is there and cannot be read, or is not trusted.
     pub(crate) fn load(&self, id: &ContainerId) -> Result<Loaded, Error> {
-        match self.open_folder(id)? {
-            Some((_, folder)) => load(folder.as_fd(), id, &self.folder(id)),
+        match self.open_container(id)? {
+            Some((_, directory)) => load(directory.as_fd(), id, &self.path_of(id)),
             None => Ok(Loaded::Unknown),
         }
     }
 
-    /// Whether there is a folder for a container, be it with or without a state.
-    ///
-    /// # Errors
-    /// That cannot be seen, or the folder is not believed.
-    pub(crate) fn has_folder(&self, id: &ContainerId) -> Result<bool, Error> {
-        Ok(self.open_folder(id)?.is_some())
+    /// Whether there is a directory for a container, with or without a state.
+    pub(crate) fn has_directory(&self, id: &ContainerId) -> Result<bool, Error> {
+        Ok(self.open_container(id)?.is_some())
     }
 
-    /// The ids under the root, sorted; another runtime's containers among them.
-    ///
-    /// # Errors
-    /// The root is there and cannot be listed.
+    /// The ids under the root, sorted. Another runtime's containers are among them.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
         let Some(root) = self.opened()? else { return Ok(Vec::new()) };
-        let folder = rustix::fs::openat(&root, ".", FOLDER, Mode::empty()).map_err(failed)?;
+        let directory = rustix::fs::openat(&root, ".", DIRECTORY, Mode::empty()).map_err(failed)?;
         let mut ids = Vec::new();
-        for name in listing::names(folder.as_fd()).map_err(failed)? {
+        for name in listing::names(directory.as_fd()).map_err(failed)? {
             ids.extend(name.to_str().ok().and_then(|name| ContainerId::parse(name).ok()));
         }
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         Ok(ids)
     }
-
-    /// The folder of a container, for whoever looks for the holder of its lock.
-    pub(crate) fn folder_path(&self, id: &ContainerId) -> PathBuf {
-        self.folder(id)
-    }
 }
 
-impl Held {
+impl LockedContainer {
     /// The lock, to share with a child.
     pub(crate) fn lock(&self) -> BorrowedFd<'_> {
-        self.folder.as_fd()
+        self.directory.as_fd()
     }
 
-    /// Whether the path still leads to this folder.
+    /// Whether the path still leads to this directory.
     fn is_in_place(&self) -> Result<bool, Error> {
         let failed = |error: Errno| Error::Open { path: self.path.clone(), source: error.into() };
-        let own = rustix::fs::fstat(&self.folder).map_err(failed)?;
+        let own = rustix::fs::fstat(&self.directory).map_err(failed)?;
         if own.st_nlink == 0 {
             return Ok(false);
         }
@@ -340,33 +340,42 @@ impl Held {
         }
     }
 
-    /// Whether nothing but what a dead `create` may have left is in the folder.
-    fn is_empty(&self) -> Result<bool, Error> {
+    /// Whether the directory holds nothing, or only what a `create` that died at its very beginning leaves.
+    pub(crate) fn is_empty(&self) -> Result<bool, Error> {
+        if self.origin == Origin::Made {
+            return Ok(true);
+        }
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
-        let names = listing::names(self.folder.as_fd()).map_err(failed)?;
+        let names = listing::names(self.directory.as_fd()).map_err(failed)?;
         Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
-    /// Whether the `create` of a container died before it was complete.
-    fn died_in_create(&self, state: &State) -> Result<bool, Error> {
-        if state.true_status(ProxyIs::Gone) != Status::Creating {
-            return Ok(false);
-        }
-        let found = match state.proxy() {
-            Some(identity) => process::find_proxy(&state.id, identity)
-                .map_err(|source| Error::Proxy { path: self.path.clone(), source })?,
-            None => None,
-        };
-        let proxy = if found.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
-        Ok(state.true_status(proxy) == Status::Creating)
+    /// The error for a caller that may not have the id.
+    pub(crate) fn taken(&self) -> Error {
+        exists(&self.id, self.path.clone())
     }
 
     /// Reads the state.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// The file is there and cannot be read, or is not trusted.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
-        load(self.folder.as_fd(), &self.id, &self.path)
+        load(self.directory.as_fd(), &self.id, &self.path)
+    }
+
+    /// Reads the state that is in the way of a new container. A directory that [`StateRoot::lock_or_make`] made is
+    /// removed if that fails.
+    pub(crate) fn load_for_create(&self) -> Result<Loaded, Error> {
+        self.load().map_err(|error| {
+            if self.origin == Origin::Made {
+                // While it is locked, so that it is not taken from anybody.
+                let _ = rustix::fs::unlinkat(&self.root, self.id.as_str(), AtFlags::REMOVEDIR);
+            }
+            if matches!(error, Error::OtherId { .. } | Error::Unidentified { .. }) {
+                return Error::Taken { id: self.id.to_string(), source: Box::new(error) };
+            }
+            error
+        })
     }
 
     /// Replaces the state, atomically and durably.
@@ -376,18 +385,18 @@ impl Held {
     pub(crate) fn save(&self, state: &State) -> Result<(), Error> {
         let failed = |source| Error::Write { path: self.path.join(FILE), source };
         let bytes = state.to_bytes().map_err(|error| failed(io::Error::other(error)))?;
-        atomic_file::replace(self.folder.as_fd(), FILE, &bytes).map_err(failed)
+        atomic_file::replace(self.directory.as_fd(), FILE, &bytes).map_err(failed)
     }
 
-    /// Removes the state and the folder. A folder without a state is nobody's, so a crash in between
+    /// Removes the state and the directory. A directory without a state is nobody's, so a crash in between
     /// leaves nothing that counts.
     ///
     /// # Errors
-    /// The container may be forgotten already while its folder is still there.
+    /// The state may be removed already while its directory is still there.
     pub(crate) fn remove(self) -> Result<(), Error> {
         let failed = |error: Errno| Error::Remove { path: self.path.clone(), source: error.into() };
         for name in [PREPARED, FILE] {
-            match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -399,20 +408,10 @@ impl Held {
     }
 }
 
-impl Held {
-    /// Removes a folder in which no container is recorded, unless it holds something else.
-    ///
-    /// # Errors
-    /// The folder is still there.
-    pub(crate) fn remove_if_empty(self) -> Result<(), Error> {
-        if self.is_empty()? { self.remove() } else { Ok(()) }
-    }
-}
-
-impl Drop for Held {
+impl Drop for LockedContainer {
     /// Unlocks at once, also for a child that has not closed its share yet.
     fn drop(&mut self) {
-        let _ = rustix::fs::flock(&self.folder, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
     }
 }
 
@@ -420,41 +419,12 @@ fn exists(id: &ContainerId, path: PathBuf) -> Error {
     Error::Exists { id: id.to_string(), path }
 }
 
-/// What nobody works on, and what is not a container any more or not one yet, may be had.
-///
-/// A folder that was `made` a moment ago has nobody's files in it.
-fn take_over(
-    id: &ContainerId,
-    held: Held,
-    made: bool,
-) -> Result<(Held, Option<Box<State>>), Error> {
-    let loaded = held.load().map_err(|error| {
-        // While it is locked, so that it is taken from nobody.
-        if made {
-            let _ = rustix::fs::unlinkat(&held.root, held.id.as_str(), AtFlags::REMOVEDIR);
-        }
-        if matches!(error, Error::OtherId { .. } | Error::Unidentified { .. }) {
-            return Error::Taken { id: id.to_string(), source: Box::new(error) };
-        }
-        error
-    });
-    match loaded? {
-        Loaded::Unknown if made || held.is_empty()? => Ok((held, None)),
-        Loaded::Ours(state) if state.phase.is_way_out() || held.died_in_create(&state)? => {
-            Ok((held, Some(state)))
-        }
-        Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => {
-            Err(exists(id, held.path.clone()))
-        }
-    }
-}
-
-fn load(folder: BorrowedFd<'_>, id: &ContainerId, folder_path: &Path) -> Result<Loaded, Error> {
-    let path = folder_path.join(FILE);
+fn load(directory: BorrowedFd<'_>, id: &ContainerId, parent: &Path) -> Result<Loaded, Error> {
+    let path = parent.join(FILE);
     let unidentified = |why: &str| Error::Unidentified { path: path.clone(), why: why.to_owned() };
     let flags =
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(folder, FILE, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(directory, FILE, flags, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(Loaded::Unknown),
         Err(Errno::LOOP) => return Err(unidentified("it is a link")),
@@ -486,15 +456,11 @@ fn load(folder: BorrowedFd<'_>, id: &ContainerId, folder_path: &Path) -> Result<
 }
 
 #[cfg(test)]
-#[path = "state_dir_tests.rs"]
-mod tests;
-
-#[cfg(test)]
 crate::golden_tests::errors! {
     enum Error {
         Create { path, source }, Open { path, source }, Lock { path, source }, Read { path, source },
         Write { path, source }, Remove { path, source }, List { path, source }, Restless { path },
-        Proxy { path, source }, Exists { id, path }, Taken { id, source }, InTheWay { path },
-        Root { path, source }, Distrusted { id, source }, OtherId { id, found, path }, Unidentified { path, why },
+        Exists { id, path }, Taken { id, source }, NotADirectory { path }, Root { path, source },
+        Distrusted { id, source }, OtherId { id, found, path }, Unidentified { path, why },
     }
 }

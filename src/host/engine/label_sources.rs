@@ -20,37 +20,29 @@ pub(crate) fn look_up(docker_root: Option<&Path>, hints: &Hints<'_>) -> Lookup {
     if let Some(lookup) = containers_storage::look_up_bundle(hints) {
         return lookup;
     }
-    match look_up_moby(hints) {
-        found @ Lookup::Found { .. } => found,
-        unusable @ Lookup::Unusable { .. } => match containers_storage::look_up_rootfs(hints) {
-            Some(found @ Lookup::Found { .. }) => found,
-            Some(Lookup::Absent { .. } | Lookup::Unusable { .. }) | None => unusable,
-        },
-        absent @ Lookup::Absent { .. } => {
-            containers_storage::look_up_rootfs(hints).unwrap_or(absent)
+    let mut best = absent_from_likely_root(hints);
+    // The deepest first: that finds a second engine with a data root of its own, and every storage driver
+    // (`<docker-root>/overlay2/<layer>/merged`).
+    for root in hints.rootfs.ancestors().skip(1).chain([Path::new(DEFAULT_ROOT)]) {
+        match read(hints.id, root) {
+            Lookup::Absent { .. } => {}
+            found @ Lookup::Found { .. } => return found,
+            unusable @ Lookup::Unusable { .. } => best = best.or(unusable),
         }
+    }
+    match containers_storage::look_up_rootfs(hints) {
+        Some(lookup) => best.or(lookup),
+        None => best,
     }
 }
 
-/// Searches the directories above the rootfs, the deepest first, then `/var/lib/docker`. The former finds a
-/// second engine with its own data root, and every storage driver (`<docker-root>/overlay2/<layer>/merged`).
-fn look_up_moby(hints: &Hints<'_>) -> Lookup {
-    let roots = hints.rootfs.ancestors().skip(1);
-    let mut unusable = None;
-    for root in roots.chain([Path::new(DEFAULT_ROOT)]) {
-        match read(hints.id, root) {
-            found @ Lookup::Found { .. } => return found,
-            broken @ Lookup::Unusable { .. } => unusable = unusable.or(Some(broken)),
-            Lookup::Absent { .. } => {}
-        }
-    }
-    unusable.unwrap_or_else(|| {
-        let (root, store) = match likely_root(hints.rootfs) {
-            Some(root) => (root, Store::Moby),
-            None => (Path::new(DEFAULT_ROOT), Store::Unknown),
-        };
-        Lookup::Absent { path: shown(&record_path(hints.id, root)), store }
-    })
+/// The answer if no store of Moby has the container.
+fn absent_from_likely_root(hints: &Hints<'_>) -> Lookup {
+    let (root, store) = match likely_root(hints.rootfs) {
+        Some(root) => (root, Store::Moby),
+        None => (Path::new(DEFAULT_ROOT), Store::Unknown),
+    };
+    Lookup::Absent { path: shown(&record_path(hints.id, root)), store }
 }
 
 /// The data root that the path of `rootfs` suggests, for a message.

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 /// How long a writer may hold the lock: it writes the file at once. A program that holds it longer only
 /// holds it, for which permission to read the file is enough.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two attempts to take the lock.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long the file must stay the same to be accepted without the lock.
 const UNCHANGED_FOR: Duration = Duration::from_millis(50);
 
@@ -50,7 +48,9 @@ pub(crate) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error
 fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
     let once = || read_once(file);
     let failed = |source| Error::Read { path: path.to_owned(), source };
-    if lock(file).map_err(failed)? {
+    let deadline = Instant::now() + LOCK_LIMIT;
+    let lock = flock::lock_until(file, FlockOperation::NonBlockingLockShared, deadline);
+    if lock.map_err(failed)? {
         return once().map_err(failed);
     }
     let first = once().map_err(failed)?;
@@ -67,20 +67,6 @@ fn read_once(mut file: &File) -> io::Result<Vec<u8>> {
     file.rewind()?;
     file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Waits for the shared lock; whether it was taken.
-fn lock(file: &File) -> io::Result<bool> {
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        if flock::try_lock(file, FlockOperation::NonBlockingLockShared)? {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        std::thread::sleep(PAUSE);
-    }
 }
 
 #[cfg(test)]

@@ -8,33 +8,19 @@ use crate::host::os::unblocked::Writer;
 use crate::model::text::cause::sentence;
 use crate::model::text::cut;
 use crate::model::text::log::{Fact, Format, Level, line};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An open log with the fields that every line of a call carries.
+/// An open log, with the fields that every line of a call has.
 pub(crate) struct Log {
     file: Option<Writer>,
-    /// How long its lines may still wait for whoever reads them.
+    /// How long its lines may still wait for a slow reader.
     patience: Cell<Duration>,
     format: Format,
     threshold: Level,
-    fields: RefCell<Vec<(&'static str, Fact)>>,
-    /// Every warning so far, for the record of the deploy.
-    warnings: RefCell<Vec<String>>,
-    told: Told,
-    /// The lines of those that are not told yet, and what they say.
-    held: RefCell<Vec<(String, String)>>,
-}
-
-/// When warnings are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    AtOnce,
-    /// When the call ends: before the line of one that succeeds, and within that of one that fails. Podman
-    /// reads the file of a `create` that has failed as one document.
-    AtTheEnd,
+    fields: Vec<(&'static str, Fact)>,
 }
 
 /// The log file cannot be used.
@@ -52,12 +38,7 @@ impl Log {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn to_file(
-        path: &Path,
-        format: Format,
-        threshold: Level,
-        told: Told,
-    ) -> Result<Self, Unusable> {
+    pub(crate) fn to_file(path: &Path, format: Format, threshold: Level) -> Result<Self, Unusable> {
         let path = || path.to_owned();
         let file = trusted::append(&path()).map_err(|error| match error {
             trusted::Error::Open { source, .. } => Unusable::Open { path: path(), source },
@@ -65,18 +46,17 @@ impl Log {
                 Unusable::Distrusted { path: path(), source: distrusted }
             }
         })?;
-        Ok(Self::new(Some(Writer::Opened(file.into())), format, threshold, told))
+        Ok(Self::new(Some(Writer::Opened(file.into())), format, threshold))
     }
 
     /// Logs to standard error.
     pub(crate) fn to_stderr(format: Format, threshold: Level) -> Self {
-        Self::new(None, format, threshold, Told::AtOnce)
+        Self::new(None, format, threshold)
     }
 
-    fn new(file: Option<Writer>, format: Format, threshold: Level, told: Told) -> Self {
-        let (fields, warnings, held) = Default::default();
+    fn new(file: Option<Writer>, format: Format, threshold: Level) -> Self {
         let patience = Cell::new(stdio::PATIENCE);
-        Self { file, patience, format, threshold, fields, warnings, told, held }
+        Self { file, patience, format, threshold, fields: Vec::new() }
     }
 
     /// Lets lines wait for `patience` in all instead of [`stdio::PATIENCE`].
@@ -85,17 +65,12 @@ impl Log {
         self
     }
 
-    /// Takes the warnings of this call out.
-    pub(crate) fn take_warnings(&self) -> Vec<String> {
-        self.warnings.take()
-    }
-
     /// Adds a field to every further line.
-    pub(crate) fn with(&self, key: &'static str, value: &str) {
-        self.fields.borrow_mut().push((key, Fact::Text(value.to_owned())));
+    pub(crate) fn with(&mut self, key: &'static str, value: &str) {
+        self.fields.push((key, Fact::Text(value.to_owned())));
     }
 
-    /// Tells a part of the story, put into words only if somebody wants to hear it.
+    /// Logs at debug level; `message` is only called if that level is enabled.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.threshold <= Level::Debug {
             // Not as a sentence: here a hook's words are as it has printed them.
@@ -103,30 +78,28 @@ impl Log {
         }
     }
 
-    /// Reports what a call has done that has come to its end; nothing where there is nothing to tell.
-    pub(crate) fn succeed(&self, message: Option<&str>, fields: &[(&str, Fact)]) {
-        for (line, _) in self.held.take() {
-            self.put(&line);
-        }
-        if let Some(message) = message {
-            self.write(Level::Info, &sentence(message), fields);
-        }
+    /// Reports what a call that succeeded has done.
+    pub(crate) fn succeed(&self, message: &str, fields: &[(&str, Fact)]) {
+        self.write(Level::Info, &sentence(message), fields);
     }
 
     pub(crate) fn warn(&self, message: &str) {
-        let message = &sentence(message);
-        self.warnings.borrow_mut().push(message.to_owned());
-        match self.told {
-            Told::AtOnce => self.write(Level::Warn, message, &[]),
-            Told::AtTheEnd if Level::Warn < self.threshold => {}
-            Told::AtTheEnd => {
-                let line = self.line(Level::Warn, message, &[]);
-                self.held.borrow_mut().push((line, message.to_owned()));
-            }
+        self.warn_of(&clock::now(), message);
+    }
+
+    /// Warns of something that happened at `time`.
+    pub(crate) fn warn_of(&self, time: &str, message: &str) {
+        if Level::Warn >= self.threshold {
+            self.put(&self.line(time, Level::Warn, &sentence(message), &[]));
         }
     }
 
-    /// Tells one failure of several; the call goes on.
+    /// Whether warnings are logged at all.
+    pub(crate) fn shows_warnings(&self) -> bool {
+        Level::Warn >= self.threshold
+    }
+
+    /// Reports one failure of several; the call continues.
     pub(crate) fn error(&self, message: &str) {
         self.write(Level::Error, &sentence(message), &[]);
     }
@@ -135,12 +108,7 @@ impl Log {
     /// that. On standard error it is the bare sentence, because engines put it into their own.
     pub(crate) fn fail(&self, message: &str, fields: &[(&str, Fact)]) {
         if self.file.is_some() {
-            let held: Vec<String> = self.held.take().into_iter().map(|(_, said)| said).collect();
-            let mut fields = fields.to_vec();
-            if !held.is_empty() {
-                fields.push(("warnings", Fact::Texts(held)));
-            }
-            self.write(Level::Error, message, &fields);
+            self.write(Level::Error, message, fields);
             self.complain(message);
         } else if self.format == Format::Json {
             self.write(Level::Error, message, fields);
@@ -151,14 +119,13 @@ impl Log {
 
     fn write(&self, level: Level, message: &str, fields: &[(&str, Fact)]) {
         if level >= self.threshold {
-            self.put(&self.line(level, message, fields));
+            self.put(&self.line(&clock::now(), level, message, fields));
         }
     }
 
-    fn line(&self, level: Level, message: &str, fields: &[(&str, Fact)]) -> String {
-        let common = self.fields.borrow();
-        let fields: Vec<(&str, Fact)> = common.iter().chain(fields).cloned().collect();
-        line(self.format, &clock::now(), level, message, &fields)
+    fn line(&self, time: &str, level: Level, message: &str, fields: &[(&str, Fact)]) -> String {
+        let fields: Vec<(&str, Fact)> = self.fields.iter().chain(fields).cloned().collect();
+        line(self.format, time, level, message, &fields)
     }
 
     /// One `write` a line, so that lines of several processes do not mix. A log that cannot be

@@ -3,23 +3,17 @@
 #![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
 use crate::host::os::listing;
-use crate::host::os::process::{self, Process};
+use crate::host::os::process;
 use crate::model::container::exit::Exit;
-use crate::model::container::signal;
-use nix::sys::signal::{SigHandler, SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags};
+use nix::sys::signal::{SigHandler, Signal};
 use rustix::process::{Pid, Signal as RawSignal, WaitOptions};
 use std::io;
-use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 /// How long killed processes may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long a single one may take.
 const ONE_LIMIT: Duration = Duration::from_secs(2);
-/// Longer than any verb takes.
-const FOREVER: Duration = Duration::from_secs(86_400);
 
 /// Makes orphaned descendants children of this process.
 ///
@@ -41,80 +35,6 @@ pub(crate) fn keep_statuses() -> io::Result<()> {
     Ok(())
 }
 
-/// What would interrupt this process, Ctrl-C and its like, held back for a child. Programs it starts are
-/// not affected.
-pub(crate) struct Interrupts {
-    pending: SignalFd,
-}
-
-/// What came first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    End,
-    Interrupt,
-}
-
-impl Interrupts {
-    /// Begins to hold.
-    ///
-    /// # Errors
-    /// pthread_sigmask(3)'s or signalfd(2)'s.
-    pub(crate) fn hold() -> io::Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
-            .into_iter()
-            .collect();
-        signals.thread_block()?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self { pending: SignalFd::with_flags(&signals, flags)? })
-    }
-
-    /// Waits for the child `pid`. An interrupt ends it with SIGTERM.
-    ///
-    /// # Errors
-    /// The child cannot be watched; it has ended all the same.
-    pub(crate) fn wait(&self, pid: Pid) -> io::Result<Exit> {
-        let watched = self.watch(pid);
-        if watched.is_err() {
-            // Whoever cleans up now must not meet it at work.
-            let _ = rustix::process::kill_process(pid, RawSignal::KILL);
-        }
-        let exit = wait(pid)?;
-        watched.map(|()| exit)
-    }
-
-    /// Until the child `pid` has ended.
-    fn watch(&self, pid: Pid) -> io::Result<()> {
-        // It has not been waited for, so the pid is its own.
-        if let Some(process) = process::open(pid.as_raw_nonzero().get())? {
-            while self.wait_end(&process)? == First::Interrupt {
-                process.signal(signal::DEFAULT)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until `process` has ended, however long that takes, or until an interrupt.
-    ///
-    /// # Errors
-    /// poll(2)'s.
-    pub(crate) fn wait_end(&self, process: &Process) -> io::Result<First> {
-        loop {
-            let mut descriptors = [
-                PollFd::new(process, PollFlags::IN),
-                PollFd::from_borrowed_fd(self.pending.as_fd(), PollFlags::IN),
-            ];
-            process::poll(&mut descriptors, FOREVER)?;
-            let [ended, _] = &descriptors;
-            if !ended.revents().is_empty() {
-                return Ok(First::End);
-            }
-            if self.pending.read_signal()?.is_some() {
-                return Ok(First::Interrupt);
-            }
-        }
-    }
-}
-
 /// Waits for the child `pid`.
 ///
 /// # Errors
@@ -130,11 +50,9 @@ pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
     }
 }
 
-/// Takes an adopted child that has ended away. Whoever is no child is left alone.
-pub(crate) fn reap(process: &Process) {
-    if let Some(pid) = Pid::from_raw(process.pid()) {
-        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
-    }
+/// Reaps the children that have ended.
+pub(crate) fn reap_ended() {
+    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
 /// The children of this process, whichever of its threads has started or adopted them.

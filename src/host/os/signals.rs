@@ -1,12 +1,15 @@
 //! The wish of whoever runs this program that it end: SIGTERM, SIGINT or SIGHUP, as a descriptor that
 //! every wait of every thread can include. It is never read, so all of them see it, and for good.
 
+use crate::host::os::process::{Process, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// Blocked signals that can be waited for.
 #[derive(Debug)]
@@ -42,8 +45,21 @@ impl Stop {
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
         // What cannot be polled is not there; the deadline then ends the work.
-        crate::host::os::process::poll(&mut descriptors, time).is_ok()
+        poll(&mut descriptors, time).is_ok()
             && descriptors.iter().any(|descriptor| !descriptor.revents().is_empty())
+    }
+
+    /// Waits until `process` has ended, however long that takes, or a signal comes; whether it has ended.
+    pub(crate) fn or_end_of(&self, process: &Process) -> io::Result<bool> {
+        loop {
+            let mut descriptors =
+                [PollFd::new(process, PollFlags::IN), PollFd::new(&self.0, PollFlags::IN)];
+            poll(&mut descriptors, A_DAY)?;
+            let [ended, signal] = descriptors.map(|descriptor| !descriptor.revents().is_empty());
+            if ended || signal {
+                return Ok(ended);
+            }
+        }
     }
 }
 

@@ -17,11 +17,11 @@ const COUNT_MAX: usize = 16;
 
 /// What is recorded of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct DeployRecord {
     version: u32,
     pub(crate) id: String,
     /// The oldest first; a create begins anew.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<RecordedCall>,
 }
 
 /// How far a deploy came, as the record has it.
@@ -40,7 +40,7 @@ const APPLYING: [&str; 2] = ["hooks/create", "hooks/start"];
 
 /// One call of the runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Step {
+pub(crate) struct RecordedCall {
     /// `create`, `start` or `delete`.
     pub(crate) verb: String,
     /// RFC 3339.
@@ -54,12 +54,12 @@ pub(crate) struct Step {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) hooks: Vec<Heard>,
+    pub(crate) hooks: Vec<HookOutput>,
 }
 
 /// A hook that ran, and what it printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Heard {
+pub(crate) struct HookOutput {
     pub(crate) hook: String,
     pub(crate) output: String,
     #[serde(rename = "mountNamespace", default, skip_serializing_if = "MountNamespace::is_host")]
@@ -83,7 +83,7 @@ impl MountNamespace {
     }
 }
 
-impl Heard {
+impl HookOutput {
     /// Keeps the end of what `hook` printed.
     pub(crate) fn new(hook: &str, output: &[u8], mount_namespace: MountNamespace) -> Self {
         let from = output.len().saturating_sub(OUTPUT_MAX);
@@ -93,7 +93,7 @@ impl Heard {
     }
 }
 
-impl Step {
+impl RecordedCall {
     /// Whether there is anything to tell.
     pub(crate) fn says_something(&self) -> bool {
         self.error.is_some()
@@ -122,9 +122,9 @@ impl Step {
     }
 }
 
-impl Record {
+impl DeployRecord {
     /// Begins a record, or goes on with what is known of the same deploy.
-    pub(crate) fn after(known: Option<Self>, id: &str, step: Step) -> Self {
+    pub(crate) fn after(known: Option<Self>, id: &str, step: RecordedCall) -> Self {
         let mut record = match known {
             Some(known) if step.verb != "create" && known.id == id => known,
             Some(_) | None => Self { version: VERSION, id: id.to_owned(), steps: Vec::new() },
@@ -190,8 +190,8 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn step(verb: &str, error: Option<&str>) -> Step {
-        Step {
+    fn step(verb: &str, error: Option<&str>) -> RecordedCall {
+        RecordedCall {
             verb: verb.to_owned(),
             time: "2026-01-01T00:00:00Z".to_owned(),
             error: error.map(str::to_owned),
@@ -203,26 +203,26 @@ mod tests {
 
     #[test]
     fn a_create_begins_anew_and_the_others_go_on() {
-        let record = Record::after(None, "x", step("create", None));
-        let record = Record::after(Some(record), "x", step("start", Some("no")));
+        let record = DeployRecord::after(None, "x", step("create", None));
+        let record = DeployRecord::after(Some(record), "x", step("start", Some("no")));
         assert_eq!(record.steps.len(), 2);
         assert_eq!(record.last_error(), Some(("start", "no")));
-        let record = Record::after(Some(record), "x", step("delete", None));
+        let record = DeployRecord::after(Some(record), "x", step("delete", None));
         assert_eq!(record.last_error(), Some(("start", "no")), "a delete mends nothing");
-        let record = Record::after(Some(record), "x", step("create", None));
+        let record = DeployRecord::after(Some(record), "x", step("create", None));
         assert_eq!((record.steps.len(), record.last_error()), (1, None));
-        let other = Record::after(Some(record), "y", step("start", None));
+        let other = DeployRecord::after(Some(record), "y", step("start", None));
         assert_eq!((other.id.as_str(), other.steps.len()), ("y", 1));
     }
 
     #[test]
     fn a_record_tells_how_far_a_deploy_came_and_whether_there_were_hooks() {
-        let with = |verb, hook: &str| Step {
-            hooks: vec![Heard::new(hook, b"", MountNamespace::Host)],
+        let with = |verb, hook: &str| RecordedCall {
+            hooks: vec![HookOutput::new(hook, b"", MountNamespace::Host)],
             ..step(verb, None)
         };
         let (create, start) = (|| step("create", None), || step("start", None));
-        let refused = Step { refused: Some("no".to_owned()), ..start() };
+        let refused = RecordedCall { refused: Some("no".to_owned()), ..start() };
         for (steps, expected) in [
             (vec![], Deployed::Unfinished),
             (vec![create()], Deployed::Unfinished),
@@ -241,48 +241,52 @@ mod tests {
             (vec![with("create", "hooks/create"), start()], Deployed::WithHooks),
             (vec![create(), start(), create()], Deployed::Unfinished),
         ] {
-            let record = Record { steps, ..Record::default() };
+            let record = DeployRecord { steps, ..DeployRecord::default() };
             assert_eq!(record.deployed(), expected, "{record:?}");
         }
     }
 
     #[test]
     fn a_record_is_bounded_whatever_is_said() {
-        let loud = Step {
+        let loud = RecordedCall {
             warnings: vec!["w".repeat(10_000); 100],
             hooks: vec![
-                Heard::new(&"h".repeat(100_000), &[b'x'; 100_000], MountNamespace::Host);
+                HookOutput::new(
+                    &"h".repeat(100_000),
+                    &[b'x'; 100_000],
+                    MountNamespace::Host
+                );
                 100
             ],
             ..step("start", Some(&format!("{}: cause", "e".repeat(100_000))))
         };
         let mut record = None;
         for _ in 0..100 {
-            record = Some(Record::after(record.take(), "x", loud.clone()));
+            record = Some(DeployRecord::after(record.take(), "x", loud.clone()));
         }
         let record = record.unwrap();
         assert_eq!(record.steps.len(), COUNT_MAX);
         assert!(record.last_error().unwrap().1.ends_with(": cause"));
         let most = COUNT_MAX * (COUNT_MAX * (OUTPUT_MAX + WARNING_MAX) + cut::SENTENCE_MAX);
         assert!(record.to_bytes().unwrap().len() < 2 * most);
-        assert_eq!(Record::parse(&record.to_bytes().unwrap()).unwrap(), record);
+        assert_eq!(DeployRecord::parse(&record.to_bytes().unwrap()).unwrap(), record);
     }
 
     #[test]
     fn the_end_of_an_output_is_kept() {
-        let heard = Heard::new(
+        let heard = HookOutput::new(
             "hooks/start",
             &[&[b'a'; 9000][..], b"the end"].concat(),
             MountNamespace::Host,
         );
         assert!(heard.output.len() == OUTPUT_MAX && heard.output.ends_with("the end"));
         assert!(
-            !Step {
-                hooks: vec![Heard::new("h", b"", MountNamespace::Host)],
+            !RecordedCall {
+                hooks: vec![HookOutput::new("h", b"", MountNamespace::Host)],
                 ..step("start", None)
             }
             .says_something()
         );
-        assert!(Step { hooks: vec![heard], ..step("start", None) }.says_something());
+        assert!(RecordedCall { hooks: vec![heard], ..step("start", None) }.says_something());
     }
 }

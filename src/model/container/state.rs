@@ -57,9 +57,6 @@ pub(crate) struct State {
     /// Why start has not applied it, if that was not a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
-    /// The mark of the `run` that has made it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) run: Option<String>,
     /// What create saw of the rootfs, after `hooks/create` had run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seen: Option<SeenRootfs>,
@@ -185,6 +182,12 @@ impl State {
         }
     }
 
+    /// Whether a new container may take the id over, if no command works on this one: its `create` died before it
+    /// was complete, or its `delete` did not finish.
+    pub(crate) fn may_be_taken_over(&self, proxy: ProxyIs) -> bool {
+        self.phase.is_way_out() || self.true_status(proxy) == Status::Creating
+    }
+
     /// What the proxy has to do.
     pub(crate) fn duty(&self) -> Duty {
         match self.status {
@@ -249,7 +252,6 @@ pub(crate) mod tests {
             phase: Phase::InUse,
             start_output: StartOutput::Proxy,
             refused: None,
-            run: None,
             seen: None,
         }
     }
@@ -347,6 +349,24 @@ pub(crate) mod tests {
         assert_eq!(completing.view(Status::Creating).pid, 0);
         assert_eq!(created().view(Status::Stopped).pid, 0);
         assert_eq!(created().view(Status::Created).pid, 7);
+    }
+
+    #[test]
+    fn only_an_unfinished_create_or_delete_is_taken_over() {
+        use ProxyIs::{Alive, Gone};
+        for (status, phase, alive, gone) in [
+            (Status::Creating, Phase::InUse, true, true),
+            (Status::Created, Phase::Completing, false, true),
+            (Status::Created, Phase::InUse, false, false),
+            (Status::Running, Phase::InUse, false, false),
+            (Status::Stopped, Phase::InUse, false, false),
+            (Status::Created, Phase::Ending, true, true),
+            (Status::Stopped, Phase::Deleting, true, true),
+        ] {
+            let state = State { status, phase, ..created() };
+            let may = (state.may_be_taken_over(Alive), state.may_be_taken_over(Gone));
+            assert_eq!(may, (alive, gone), "{status} {phase:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! to `unknown`, never to a guess. Every reason, with its code, verdict and next step, is a row of the table below;
 //! docs/manager.md explains them, and a test compares the two.
 
-use crate::model::container::deploy_record::{Deployed, Record};
+use crate::model::container::deploy_record::{DeployRecord, Deployed};
 use crate::model::engine::inventory::{Container, Detail, EngineState, Labels, LastRun};
 use crate::model::engine::runtimes::RanBy;
 use crate::model::extension::claim::{self, Judgement, Mismatch, Running};
@@ -156,7 +156,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) since_boot: Option<bool>,
     /// The runtime's record of its deploy, or why it cannot be read. Every deploy is recorded, and no record
     /// survives a reboot.
-    pub(crate) record: Result<Option<&'a Record>, &'a str>,
+    pub(crate) record: Result<Option<&'a DeployRecord>, &'a str>,
     pub(crate) ran_by: RanBy,
 }
 
@@ -246,7 +246,7 @@ fn failure(last_run: &LastRun, evidence: Evidence<'_>) -> Option<(VerdictReason,
         "start" => VerdictReason::StartFailed,
         _ => VerdictReason::CreateFailed,
     };
-    let recorded = evidence.record.ok().flatten().and_then(Record::last_error);
+    let recorded = evidence.record.ok().flatten().and_then(DeployRecord::last_error);
     // The engine's error contains the runtime's, with text around it.
     if let Some((verb, error)) = recorded {
         return Some((reason_of(verb), error.to_owned()));
@@ -281,7 +281,7 @@ fn bad_exit(
     match last_run.exit_code {
         Some(0) => None,
         Some(1) => {
-            let reason = evidence.record.ok().flatten().and_then(Record::refusal);
+            let reason = evidence.record.ok().flatten().and_then(DeployRecord::refusal);
             let text = match reason {
                 Some(reason) => format!("the runtime refused to start it: {reason}"),
                 None => "the runtime refused to start it (exit status 1)".to_owned(),
@@ -369,14 +369,14 @@ fn effect(
         Ok(record) => record,
         Err(why) => return (VerdictReason::RecordUnreadable, why.to_owned()),
     };
-    if let Some(hook) = record.and_then(Record::hook_in_unknown_namespace) {
+    if let Some(hook) = record.and_then(DeployRecord::hook_in_unknown_namespace) {
         let text = format!(
             "cannot determine whether {hook} ran in the mount namespace of process 1, so its mounts may not be \
              on the host"
         );
         return (VerdictReason::MountNamespaceUnknown, text);
     }
-    match (record.map(Record::deployed), evidence.since_boot) {
+    match (record.map(DeployRecord::deployed), evidence.since_boot) {
         (Some(Deployed::WithHooks), _) if requires_reboot(&container.labels) => is(
             VerdictReason::RequiresReboot,
             "its hooks ran, but it takes effect only after a reboot",

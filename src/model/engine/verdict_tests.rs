@@ -1,7 +1,7 @@
 //! Tests of the verdicts: one row for every code, and the document that explains them.
 
 use super::*;
-use crate::model::container::deploy_record::{Heard, MountNamespace, Step};
+use crate::model::container::deploy_record::{HookOutput, MountNamespace, RecordedCall};
 use crate::model::engine::inventory::Mounted;
 use crate::model::extension::claim::tests::running;
 use crate::model::extension::labels;
@@ -11,33 +11,36 @@ struct Case {
     last_run: LastRun,
     labels: Vec<(&'static str, &'static str)>,
     since_boot: Option<bool>,
-    record: Result<Option<Record>, String>,
+    record: Result<Option<DeployRecord>, String>,
     ran_by: RanBy,
     host: HostFacts,
     unreadable: bool,
 }
 
-fn step(verb: &str, hook: Option<&str>) -> Step {
-    Step {
+fn step(verb: &str, hook: Option<&str>) -> RecordedCall {
+    RecordedCall {
         verb: verb.to_owned(),
         time: String::new(),
         error: None,
         refused: None,
         warnings: Vec::new(),
-        hooks: hook.map(|hook| Heard::new(hook, b"", MountNamespace::Host)).into_iter().collect(),
+        hooks: hook
+            .map(|hook| HookOutput::new(hook, b"", MountNamespace::Host))
+            .into_iter()
+            .collect(),
     }
 }
 
 /// A create and a start, with this hook or without one.
-fn deployed(hook: Option<&str>) -> Record {
-    let record = Record::after(None, "x", step("create", None));
-    Record::after(Some(record), "x", step("start", hook))
+fn deployed(hook: Option<&str>) -> DeployRecord {
+    let record = DeployRecord::after(None, "x", step("create", None));
+    DeployRecord::after(Some(record), "x", step("start", hook))
 }
 
 /// The record of a deploy whose last step failed.
-fn recorded_failure(verb: &str) -> Record {
-    let failed = Step { error: Some("hook failed".to_owned()), ..step(verb, None) };
-    Record::after(Some(Record::after(None, "x", step("create", None))), "x", failed)
+fn recorded_failure(verb: &str) -> DeployRecord {
+    let failed = RecordedCall { error: Some("hook failed".to_owned()), ..step(verb, None) };
+    DeployRecord::after(Some(DeployRecord::after(None, "x", step("create", None))), "x", failed)
 }
 
 fn overlays(layer: &str) -> HostOverlays {
@@ -99,10 +102,10 @@ impl Case {
     }
 }
 
-fn in_unknown_namespace() -> Record {
-    let hooks = vec![Heard::new("hooks/start", b"", MountNamespace::Unknown)];
-    let record = Record::after(None, "x", step("create", None));
-    Record::after(Some(record), "x", Step { hooks, ..step("start", None) })
+fn in_unknown_namespace() -> DeployRecord {
+    let hooks = vec![HookOutput::new("hooks/start", b"", MountNamespace::Unknown)];
+    let record = DeployRecord::after(None, "x", step("create", None));
+    DeployRecord::after(Some(record), "x", RecordedCall { hooks, ..step("start", None) })
 }
 
 /// Deployed before the boot, so that no record is left.

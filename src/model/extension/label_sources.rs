@@ -97,6 +97,16 @@ impl StoredLabels {
 }
 
 impl Lookup {
+    /// Which of two stores' answers counts, where `later` was asked second: the one that has the labels; else the
+    /// one that cannot be read, since that may have them; else the later one.
+    pub(crate) fn or(self, later: Self) -> Self {
+        match (&self, &later) {
+            (Self::Found { .. }, _)
+            | (Self::Unusable { .. }, Self::Unusable { .. } | Self::Absent { .. }) => self,
+            (Self::Unusable { .. } | Self::Absent { .. }, _) => later,
+        }
+    }
+
     /// The path that was looked up.
     pub(crate) fn path(&self) -> &str {
         match self {
@@ -158,6 +168,23 @@ mod tests {
         for text in ["", "{", r#"{"Config":{"Labels":["#, r#"{"Config":{"Labels":{"a":1}}}"#] {
             assert!(StoredLabels::parse(text.as_bytes()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_store_that_has_the_labels_wins_then_the_one_that_may_have_them() {
+        let path = || "/s".to_owned();
+        let found = || Lookup::Found { path: path(), stored: StoredLabels::default() };
+        let (why, store) = (String::new(), Store::Moby);
+        let unusable = || Lookup::Unusable { path: path(), why: why.clone(), store };
+        let absent = |store| Lookup::Absent { path: path(), store };
+        assert!(matches!(found().or(unusable()), Lookup::Found { .. }));
+        for first in [unusable(), absent(Store::Moby)] {
+            assert!(matches!(first.or(found()), Lookup::Found { .. }));
+        }
+        assert!(matches!(unusable().or(absent(Store::Podman)), Lookup::Unusable { .. }));
+        assert!(matches!(absent(Store::Moby).or(unusable()), Lookup::Unusable { .. }));
+        let last = absent(Store::Moby).or(absent(Store::Podman));
+        assert!(matches!(last, Lookup::Absent { store: Store::Podman, .. }));
     }
 
     #[test]

@@ -37,35 +37,39 @@ impl std::fmt::Display for AnnotationCount {
     }
 }
 
-/// Whether the annotations decide what the container is. If not, the store must be read.
-pub(crate) fn annotations_decide(annotations: &BTreeMap<String, String>) -> bool {
-    is_sandbox(annotations) || annotations.contains_key(CLASS)
+/// What the annotations say the container is; `None` if that takes the store (see [`of_store`]). The first of the
+/// two that has the class counts, and the other is ignored.
+pub(crate) fn of_annotations(
+    annotations: &BTreeMap<String, String>,
+) -> Option<Result<Role, NotAnExtension>> {
+    if is_sandbox(annotations) {
+        return Some(Ok(Role::Sandbox));
+    }
+    annotations.contains_key(CLASS).then(|| of_labels(annotations.clone(), None))
 }
 
-/// Decides what the container is. If the annotations contain [`CLASS`], the labels in the store are ignored; the
-/// two are not merged. `store` is only called if the annotations do not decide.
-pub(crate) fn role(
-    annotations: &BTreeMap<String, String>,
-    store: impl FnOnce() -> Lookup,
-) -> Result<Role, NotAnExtension> {
-    if is_sandbox(annotations) {
-        return Ok(Role::Sandbox);
-    }
-    let (labels, image) = if annotations_decide(annotations) {
-        (annotations.clone(), None)
-    } else {
-        match store() {
-            Lookup::Found { stored: StoredLabels { labels, image }, .. }
-                if labels.contains_key(CLASS) =>
-            {
-                (labels, image)
-            }
-            store @ (Lookup::Found { .. } | Lookup::Absent { .. } | Lookup::Unusable { .. }) => {
-                let annotations = AnnotationCount(annotations.len());
-                return Err(NotAnExtension::ClassMissing { annotations, store });
-            }
+/// What the container is, if its annotations, of which it has this many, do not say so.
+///
+/// # Errors
+/// The label that is missing or wrong, and where it was looked for.
+pub(crate) fn of_store(annotations: usize, store: Lookup) -> Result<Role, NotAnExtension> {
+    match store {
+        Lookup::Found { stored: StoredLabels { labels, image }, .. }
+            if labels.contains_key(CLASS) =>
+        {
+            of_labels(labels, image)
         }
-    };
+        store @ (Lookup::Found { .. } | Lookup::Absent { .. } | Lookup::Unusable { .. }) => {
+            let annotations = AnnotationCount(annotations);
+            Err(NotAnExtension::ClassMissing { annotations, store })
+        }
+    }
+}
+
+fn of_labels(
+    labels: BTreeMap<String, String>,
+    image: Option<String>,
+) -> Result<Role, NotAnExtension> {
     match labels.get(CLASS).map(String::as_str) {
         Some(OVERLAY) => {
             let labels = labels.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
@@ -91,6 +95,10 @@ mod tests {
         pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
     }
 
+    fn role(annotations: &BTreeMap<String, String>, store: Lookup) -> Result<Role, NotAnExtension> {
+        of_annotations(annotations).unwrap_or_else(|| of_store(annotations.len(), store))
+    }
+
     fn absent() -> Lookup {
         let path = "/var/lib/docker/containers/x/config.v2.json".to_owned();
         Lookup::Absent { path, store: Store::Moby }
@@ -104,7 +112,7 @@ mod tests {
     #[test]
     fn annotations_win_whole_over_the_store() {
         let annotations = map(&[(CLASS, "overlay"), ("other", "x")]);
-        let role = role(&annotations, || found(&[(CLASS, "overlay"), ("io.balena.image.a", "1")]));
+        let role = role(&annotations, found(&[(CLASS, "overlay"), ("io.balena.image.a", "1")]));
         let labels = map(&[(CLASS, "overlay")]);
         assert_eq!(role.unwrap(), Role::Extension { labels, image: None });
     }
@@ -112,13 +120,13 @@ mod tests {
     #[test]
     fn a_class_in_the_annotations_is_final_even_when_the_store_has_a_better_one() {
         let annotations = map(&[(CLASS, "volume")]);
-        let error = role(&annotations, || found(&[(CLASS, "overlay")])).unwrap_err().to_string();
+        let error = role(&annotations, found(&[(CLASS, "overlay")])).unwrap_err().to_string();
         assert_eq!(error, r#"unsupported io.balena.image.class="volume", must be "overlay""#);
     }
 
     #[test]
     fn labels_come_from_the_store_when_annotations_lack_the_class() {
-        let role = role(&map(&[("a", "b")]), || found(&[(CLASS, "overlay"), ("maintainer", "m")]));
+        let role = role(&map(&[("a", "b")]), found(&[(CLASS, "overlay"), ("maintainer", "m")]));
         let labels = map(&[(CLASS, "overlay")]);
         let image = Some("sha256:1".to_owned());
         assert_eq!(role.unwrap(), Role::Extension { labels, image });
@@ -126,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_missing_class_says_where_it_was_looked_for() {
-        let error = role(&map(&[]), absent).unwrap_err().to_string();
+        let error = role(&map(&[]), absent()).unwrap_err().to_string();
         assert_eq!(
             error,
             "missing required label io.balena.image.class: config.json has no annotations, and the \
@@ -134,20 +142,20 @@ mod tests {
              /var/lib/docker/containers/x/config.v2.json; is --docker-root right?)"
         );
         let (path, why) = ("/s".to_owned(), "truncated".to_owned());
-        let unusable = || Lookup::Unusable { path, why, store: Store::Moby };
+        let unusable = Lookup::Unusable { path, why, store: Store::Moby };
         let error = role(&map(&[("a", "b")]), unusable).unwrap_err().to_string();
         assert!(error.contains("the only annotation in config.json is another one"), "{error}");
         assert!(error.contains("(/s: truncated)"), "{error}");
-        let error = role(&map(&[]), || found(&[("x", "y")])).unwrap_err().to_string();
+        let error = role(&map(&[]), found(&[("x", "y")])).unwrap_err().to_string();
         assert!(error.contains("labels in the container store (/s)"), "{error}");
     }
 
     #[test]
     fn a_kubernetes_sandbox_needs_no_labels() {
         let annotations = map(&[("io.kubernetes.cri.container-type", "sandbox")]);
-        assert_eq!(role(&annotations, absent).unwrap(), Role::Sandbox);
+        assert_eq!(role(&annotations, absent()).unwrap(), Role::Sandbox);
         let annotations = map(&[("io.kubernetes.cri.container-type", "container")]);
-        assert!(role(&annotations, absent).is_err());
+        assert!(role(&annotations, absent()).is_err());
     }
 }
 

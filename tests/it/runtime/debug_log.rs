@@ -102,7 +102,7 @@ mod only_ours {
         crate::process::wait_for("the end of the proxy", || (!proxy.exists()).then_some(()));
         let (log, finished) = logged(&container, &[], &["kill", "--all"]);
         finished.ok();
-        in_order(&log, &["the container is stopped, its proxy has ended", "had nobody left"]);
+        in_order(&log, &["the container is stopped; its proxy has ended", "was not sent"]);
         let (log, finished) = logged(&container, &[], &["delete"]);
         finished.ok();
         in_order(
@@ -174,7 +174,7 @@ mod only_ours {
             &[
                 "hooks.prestart[0] ",
                 " failed after ",
-                "taking back",
+                "undoing its steps",
                 "run hooks/delete",
                 "status 3",
             ],

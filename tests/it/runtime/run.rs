@@ -87,25 +87,6 @@ fn an_interrupt_at_the_very_beginning_of_run_keeps_an_existing_container() {
     container.start().ok();
 }
 
-/// The calls of `run` after its create was killed and may have left something.
-#[test]
-fn the_delete_of_a_run_is_for_what_has_its_mark() {
-    let container = Container::created();
-    let delete = || container.call(&["delete", "--force", "--of-run", "1@2026", &container.id]);
-    delete().silent();
-    assert_eq!(container.status(), "created");
-    container.delete_by_force().ok();
-    let mut create = container.create_command();
-    container.create_by(create.args(["--of-run", "1@2026"])).ok();
-    let state = container.root().join(&container.id).join("state.json");
-    let whole = std::fs::read(&state).unwrap();
-    std::fs::write(&state, &whole[..20]).unwrap();
-    delete().fails(&["is damaged"]);
-    std::fs::write(&state, whole).unwrap();
-    delete().silent();
-    container.left_nothing();
-}
-
 #[test]
 fn an_interrupt_at_its_very_beginning_leaves_nothing() {
     let container = Container::new();
