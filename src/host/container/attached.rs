@@ -8,7 +8,7 @@
 //! it is private; hence its filesystem is read-only by then.
 
 use crate::model::container::environment::VOLUME_PREFIX;
-use crate::model::text::system_call::Refusal;
+use crate::model::text::system_call::RefusedCall;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -70,7 +70,7 @@ pub(crate) struct Attached {
 pub(crate) fn enter(
     luggage: Luggage<'_>,
     environment: &mut [String],
-) -> Result<Option<Attached>, Refusal> {
+) -> Result<Option<Attached>, RefusedCall> {
     let host = Host::open()?;
     let folder = rustix::fs::stat(luggage.folder).ok();
     if let Some(home) = &luggage.home {
@@ -104,7 +104,7 @@ struct Host {
 }
 
 impl Host {
-    fn open() -> Result<Self, Refusal> {
+    fn open() -> Result<Self, RefusedCall> {
         let open = |path: &str, flags| {
             let opened = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
             step("open", format!("open {path} to run the hook there"), opened)
@@ -133,7 +133,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn of(file: BorrowedFd<'_>, name: String, what: impl Display) -> Result<Self, Refusal> {
+    fn of(file: BorrowedFd<'_>, name: String, what: impl Display) -> Result<Self, RefusedCall> {
         let purpose = format!("clone {what} for the mount namespace of process 1");
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -152,7 +152,7 @@ fn bring_volume(
     variable: &mut String,
     mount_point: &str,
     number: usize,
-) -> Result<Option<Tree>, Refusal> {
+) -> Result<Option<Tree>, RefusedCall> {
     let Some((label, path)) = variable.split_once('=') else { return Ok(None) };
     if !label.starts_with(VOLUME_PREFIX) || !path.starts_with('/') {
         return Ok(None);
@@ -175,12 +175,12 @@ fn is_same(own: &Stat, other: rustix::io::Result<Stat>) -> bool {
     other.is_ok_and(|other| (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
 }
 
-fn join(namespace: &OwnedFd, purpose: &str) -> Result<(), Refusal> {
+fn join(namespace: &OwnedFd, purpose: &str) -> Result<(), RefusedCall> {
     nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)
         .map_err(|error| refusal("setns", purpose, error.into()))
 }
 
-fn attach(name: &str, clones: &[Tree]) -> Result<Attached, Refusal> {
+fn attach(name: &str, clones: &[Tree]) -> Result<Attached, RefusedCall> {
     let tmpfs = tmpfs_with_mount_points(clones)?;
     let purpose = format!("attach the rootfs below {FOLDER}");
     let parent = parent_folder()?;
@@ -197,7 +197,7 @@ fn attach(name: &str, clones: &[Tree]) -> Result<Attached, Refusal> {
 }
 
 /// A tmpfs with a mount point for each clone, and read-only from then on.
-fn tmpfs_with_mount_points(clones: &[Tree]) -> Result<OwnedFd, Refusal> {
+fn tmpfs_with_mount_points(clones: &[Tree]) -> Result<OwnedFd, RefusedCall> {
     use rustix::mount::{fsconfig_create, fsconfig_reconfigure};
     use rustix::mount::{fsconfig_set_flag, fsconfig_set_string};
     let purpose = "mount a tmpfs for the rootfs";
@@ -229,7 +229,7 @@ fn tmpfs_with_mount_points(clones: &[Tree]) -> Result<OwnedFd, Refusal> {
 }
 
 /// Opens the folder of all mount points, and makes it where it is missing.
-fn parent_folder() -> Result<OwnedFd, Refusal> {
+fn parent_folder() -> Result<OwnedFd, RefusedCall> {
     let purpose = format!("make {FOLDER}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = step("open", &purpose, rustix::fs::open(BASE, flags, Mode::empty()))?;
@@ -243,7 +243,7 @@ fn parent_folder() -> Result<OwnedFd, Refusal> {
 
 /// Makes the mount point anew. One that is there was left by a guard that was killed, since its name
 /// belongs to whoever holds the lock.
-fn make_mount_point(parent: &OwnedFd, name: &str) -> Result<(), Refusal> {
+fn make_mount_point(parent: &OwnedFd, name: &str) -> Result<(), RefusedCall> {
     let purpose = format!("make the mount point {FOLDER}/{name}");
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Err(Errno::EXIST) => {
@@ -255,13 +255,13 @@ fn make_mount_point(parent: &OwnedFd, name: &str) -> Result<(), Refusal> {
     }
 }
 
-fn move_mount(from: &OwnedFd, to: &OwnedFd, name: &str, purpose: &str) -> Result<(), Refusal> {
+fn move_mount(from: &OwnedFd, to: &OwnedFd, name: &str, purpose: &str) -> Result<(), RefusedCall> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     step("move_mount", purpose, rustix::mount::move_mount(from, "", to, name, flags))
 }
 
 /// A clone is still of its original's peer group: a hook's mounts in it would appear there.
-fn make_private(path: &str, purpose: &str) -> Result<(), Refusal> {
+fn make_private(path: &str, purpose: &str) -> Result<(), RefusedCall> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     step("mount", purpose, rustix::mount::mount_change(path, flags))
 }
@@ -310,11 +310,11 @@ fn step<T>(
     call: &str,
     purpose: impl AsRef<str>,
     result: rustix::io::Result<T>,
-) -> Result<T, Refusal> {
+) -> Result<T, RefusedCall> {
     result.map_err(|error| refusal(call, purpose.as_ref(), error.into()))
 }
 
-fn refusal(call: &str, purpose: &str, error: io::Error) -> Refusal {
+fn refusal(call: &str, purpose: &str, error: io::Error) -> RefusedCall {
     let errno = error.raw_os_error().unwrap_or_default();
-    Refusal { purpose: purpose.to_owned(), call: call.to_owned(), errno }
+    RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno }
 }

@@ -11,7 +11,7 @@ use crate::host::os::process::{self, Process, Waited};
 use crate::host::os::reaper;
 use crate::host::os::spawn::{Program, spawn};
 use crate::model::container::exit::{Exit, Unrunnable};
-use crate::model::text::system_call::Refusal;
+use crate::model::text::system_call::RefusedCall;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
@@ -68,14 +68,14 @@ pub(crate) enum Report {
     /// execve(2) failed; why, from what is there where the hook would have run.
     NotStarted(String),
     /// A system call failed before the hook began.
-    Refused(Refusal),
+    Refused(RefusedCall),
     /// The hook was killed, since a system call failed that the guard needs to watch it.
-    Unwatched(Refusal),
+    Unwatched(RefusedCall),
 }
 
 impl Report {
     fn to_text(&self) -> String {
-        let refused = |word, Refusal { purpose, call, errno }: &Refusal| {
+        let refused = |word, RefusedCall { purpose, call, errno }: &RefusedCall| {
             format!("{word} {errno} {call} {purpose}")
         };
         match self {
@@ -108,11 +108,11 @@ impl Report {
     }
 }
 
-fn parse_refusal(text: &str) -> Option<Refusal> {
+fn parse_refusal(text: &str) -> Option<RefusedCall> {
     let (errno, text) = text.split_once(' ')?;
     let (call, purpose) = text.split_once(' ')?;
     let errno = errno.parse().ok()?;
-    Some(Refusal { purpose: purpose.to_owned(), call: call.to_owned(), errno })
+    Some(RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno })
 }
 
 /// The guard process itself. `words`: the limit in milliseconds, the word of [`Entering`], the name of the
@@ -178,7 +178,7 @@ struct Ready {
 }
 
 /// Tries everything that could keep this process from looking after a hook, before there is one.
-fn prepare(entering: Entering, luggage: Luggage<'_>) -> Result<Ready, Refusal> {
+fn prepare(entering: Entering, luggage: Luggage<'_>) -> Result<Ready, RefusedCall> {
     let watching = |call| move |error| refusal(call, "watch the hook", &error);
     // Orphans of the hook become children of this process, where they can be found.
     reaper::adopt_orphans().map_err(watching("prctl"))?;
@@ -209,9 +209,9 @@ fn open_pidfd(pid: Pid) -> io::Result<Process> {
     opened.ok_or_else(|| Errno::SRCH.into())
 }
 
-fn refusal(call: &str, purpose: &str, error: &io::Error) -> Refusal {
+fn refusal(call: &str, purpose: &str, error: &io::Error) -> RefusedCall {
     let errno = error.raw_os_error().unwrap_or_default();
-    Refusal { purpose: purpose.to_owned(), call: call.to_owned(), errno }
+    RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno }
 }
 
 /// Runs the hook; `None` if the runtime has died meanwhile.
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_report_is_read_as_it_was_sent() {
-        let refusal = Refusal {
+        let refusal = RefusedCall {
             purpose: "enter the working directory \"/a b\"".to_owned(),
             call: "chdir".to_owned(),
             errno: 2,

@@ -10,7 +10,7 @@ use crate::host::os::spawn::{Program, spawn};
 use crate::model::container::exit::{Exit, quote};
 use crate::model::container::proxy::PROGRAM;
 use crate::model::text::phrase::respell;
-use crate::model::text::system_call::{Refusal, explained};
+use crate::model::text::system_call::{RefusedCall, explained};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
@@ -94,9 +94,9 @@ pub(crate) enum Error {
     #[error("hook {name} cannot be run: {why}")]
     Unrunnable { name: String, why: String },
     #[error("hook {name} was not run: {refusal}")]
-    Refused { name: String, refusal: Refusal },
+    Refused { name: String, refusal: RefusedCall },
     #[error("hook {name} was killed: {refusal}")]
-    Unwatched { name: String, refusal: Refusal },
+    Unwatched { name: String, refusal: RefusedCall },
     #[error("hook {name} was not run: cannot start its guard process")]
     Guard { name: String, source: io::Error },
     #[error("hook {name} was killed: cannot watch its guard process")]
@@ -402,6 +402,6 @@ crate::golden_tests::errors! {
 }
 
 #[cfg(test)]
-fn a_refusal() -> Refusal {
-    Refusal { purpose: "PURPOSE".to_owned(), call: "CALL".to_owned(), errno: 7 }
+fn a_refusal() -> RefusedCall {
+    RefusedCall { purpose: "PURPOSE".to_owned(), call: "CALL".to_owned(), errno: 7 }
 }

@@ -15,7 +15,7 @@ const MARK_MAX: usize = 48;
 
 /// Part of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
+pub(crate) enum SentencePart<'a> {
     /// The sentence's own words, and values without quotes.
     Words(&'a str),
     /// A value between quotes of one kind, which are part of it.
@@ -38,7 +38,7 @@ pub(crate) fn values(sentence: &str) -> Cow<'_, str> {
     let mut text = String::with_capacity(sentence.len().min(SENTENCE_MAX));
     for part in parts(sentence) {
         match part {
-            Part::Quoted(quoted) => {
+            SentencePart::Quoted(quoted) => {
                 let mut inner = quoted.chars();
                 let quote = inner.next().unwrap_or('"');
                 inner.next_back();
@@ -46,7 +46,7 @@ pub(crate) fn values(sentence: &str) -> Cow<'_, str> {
                 text.push_str(&value(inner.as_str()));
                 text.push(quote);
             }
-            Part::Words(words) => {
+            SentencePart::Words(words) => {
                 for word in words.split_inclusive(' ') {
                     let bare = word.trim_end_matches(' ');
                     text.push_str(&value(bare));
@@ -101,16 +101,16 @@ fn looks_like_a_path(value: &str) -> bool {
 }
 
 /// Tells quoted values and all else apart. A quote that is not closed is a character like any other.
-pub(crate) fn parts(sentence: &str) -> impl Iterator<Item = Part<'_>> {
+pub(crate) fn parts(sentence: &str) -> impl Iterator<Item = SentencePart<'_>> {
     let mut rest = sentence;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
         let (part, len) = match opening(rest) {
-            Some((0, len)) => (Part::Quoted(rest.get(..len)?), len),
-            Some((start, _)) => (Part::Words(rest.get(..start)?), start),
-            None => (Part::Words(rest), rest.len()),
+            Some((0, len)) => (SentencePart::Quoted(rest.get(..len)?), len),
+            Some((start, _)) => (SentencePart::Words(rest.get(..start)?), start),
+            None => (SentencePart::Words(rest), rest.len()),
         };
         rest = rest.get(len..)?;
         Some(part)
@@ -323,7 +323,7 @@ mod tests {
         #[test]
         fn a_sentence_falls_into_parts_without_a_loss(text in awkward()) {
             let whole: String = parts(&text).map(|part| match part {
-                Part::Words(text) | Part::Quoted(text) => text,
+                SentencePart::Words(text) | SentencePart::Quoted(text) => text,
             }).collect();
             prop_assert_eq!(whole, text);
         }

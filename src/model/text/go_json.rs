@@ -28,17 +28,11 @@ pub(crate) struct WrongType {
 
 impl Json {
     /// Reads a document.
-    ///
-    /// # Errors
-    /// It is not JSON.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_str(&lone_surrogates_replaced(&String::from_utf8_lossy(bytes)))
     }
 
     /// The values of the field `name`, in the order in which they are set.
-    ///
-    /// # Errors
-    /// This is not an object. `null` is one without fields.
     pub(crate) fn field(&self, name: &str) -> Result<Vec<&Self>, WrongType> {
         let fields = self.fields("it")?;
         let of_name = |(key, value)| is_same_name(key, name).then_some(value);
@@ -46,9 +40,6 @@ impl Json {
     }
 
     /// The fields of an object, `owner` being its own name.
-    ///
-    /// # Errors
-    /// It is not an object.
     pub(crate) fn fields(&self, owner: &str) -> Result<Vec<(&str, &Self)>, WrongType> {
         match self {
             Self::Null => Ok(Vec::new()),
@@ -62,9 +53,6 @@ impl Json {
     }
 
     /// A text; `None` leaves what is there.
-    ///
-    /// # Errors
-    /// It is of another type.
     pub(crate) fn text(&self, owner: &str) -> Result<Option<&str>, WrongType> {
         match self {
             Self::Null => Ok(None),
@@ -76,9 +64,6 @@ impl Json {
     }
 
     /// Whether it is true, which `null` is not.
-    ///
-    /// # Errors
-    /// It is of another type.
     pub(crate) fn is_true(&self, owner: &str) -> Result<bool, WrongType> {
         match self {
             Self::Null => Ok(false),
@@ -90,9 +75,6 @@ impl Json {
     }
 
     /// The last value that the field `name` is set to, as a text.
-    ///
-    /// # Errors
-    /// One of them is of another type.
     pub(crate) fn text_of(&self, name: &str) -> Result<Option<&str>, WrongType> {
         let mut last = None;
         for value in self.field(name)? {
@@ -102,17 +84,11 @@ impl Json {
     }
 
     /// The last value of the field `name`; `null` where there is none.
-    ///
-    /// # Errors
-    /// This is not an object.
     pub(crate) fn last(&self, name: &str) -> Result<&Self, WrongType> {
         Ok(self.field(name)?.pop().unwrap_or(&Self::Null))
     }
 
     /// A list; `null` is an empty one.
-    ///
-    /// # Errors
-    /// It is of another type.
     pub(crate) fn list(&self, owner: &str) -> Result<&[Self], WrongType> {
         match self {
             Self::Null => Ok(&[]),
@@ -124,9 +100,6 @@ impl Json {
     }
 
     /// A list of texts, in which `null` is an empty one.
-    ///
-    /// # Errors
-    /// It is of another type, or something in it is.
     pub(crate) fn texts(&self, owner: &str) -> Result<Vec<String>, WrongType> {
         let items = self.list(owner)?.iter();
         items.map(|item| Ok(item.text(owner)?.unwrap_or_default().to_owned())).collect()

@@ -2,7 +2,7 @@
 //! on purpose, and the engine would then report another exit status, guess at a mount, or take a failure
 //! for success. In what others say they are respelled; `model/text/cause.rs` has the words for our own causes.
 
-use crate::model::text::cut::{Part, parts};
+use crate::model::text::cut::{SentencePart, parts};
 use std::borrow::Cow;
 
 /// What a phrase becomes. No replacement is longer, so a text that has been cut still fits.
@@ -44,8 +44,8 @@ pub(crate) fn respell_quoted(sentence: &str) -> String {
     let mut text = String::with_capacity(sentence.len());
     for part in parts(sentence) {
         match part {
-            Part::Quoted(value) => text.push_str(&replaced(value.into(), &OURS)),
-            Part::Words(words) => text.push_str(words),
+            SentencePart::Quoted(value) => text.push_str(&replaced(value.into(), &OURS)),
+            SentencePart::Words(words) => text.push_str(words),
         }
     }
     replaced(text.into(), &ANYWHERE).into_owned()

@@ -7,7 +7,7 @@ use std::io;
 
 /// A system call that failed, and what it was needed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedCall {
     /// What could not be done: `watch the hook`.
     pub(crate) purpose: String,
     /// The name of the system call.
@@ -15,7 +15,7 @@ pub(crate) struct Refusal {
     pub(crate) errno: i32,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusedCall {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "cannot {}: {}", self.purpose, why(&self.call, self.errno))
     }
