@@ -147,7 +147,12 @@ fn resume(container: &Container, verb: Verb, status: &str) -> Result<(), String>
         }
         "running" if container.kind != Kind::Sandbox => {
             refused(&container.run(Call::Create), "already exists")?;
-            refused(&container.run(Call::Start), "already running")?;
+            let again = container.run(Call::Start);
+            // The proxy was told to end, and may have done so by now.
+            if refused(&again, "already running").is_err() {
+                container.settle()?.one_of(&["stopped"])?;
+                refused(&again, "stopped")?;
+            }
             container.run(Call::Delete).success()?;
             container.nothing_is_left()
         }

@@ -255,7 +255,7 @@ fn hold_and_force(
     let took = since.elapsed();
     bystander.is_untouched()?;
     if !finished.succeeded() {
-        crate::swept_verbs::refused(&finished, "is held by a process")?;
+        crate::swept_verbs::refused(&finished, "is locked by another program")?;
     }
     afterwards(container, bystander)?;
     Ok((finished, took))

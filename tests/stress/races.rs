@@ -21,7 +21,7 @@ const REFUSALS: [&str; 12] = [
     "does not exist",
     "container not running",
     "is busy",
-    "is held by a process",
+    "is locked by another program",
     "cannot start a container that has stopped",
     "cannot start an already running",
     "while it is creating",
