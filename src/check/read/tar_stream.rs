@@ -32,6 +32,11 @@ pub(crate) enum TarError {
     )]
     Compressed(&'static str),
     #[error(
+        "the archive is compressed as check cannot read it: compress it with zstd without --ultra and \
+         --long, or save the image with docker save"
+    )]
+    Unsupported(#[source] io::Error),
+    #[error(
         "{path:?} is a sparse file as tar --format=posix -S writes it, which check cannot read: make \
          the archive without -S"
     )]
@@ -47,12 +52,20 @@ impl TarError {
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. } => true,
-            Self::Compressed(_) | Self::Sparse { .. } | Self::TooMuch | Self::Headers => false,
+            Self::Compressed(_)
+            | Self::Unsupported(_)
+            | Self::Sparse { .. }
+            | Self::TooMuch
+            | Self::Headers => false,
         }
     }
 
     fn of(error: io::Error, budget: &Budget) -> Self {
-        if budget.is_used_up() { Self::TooMuch } else { Self::Read(error) }
+        match error.kind() {
+            _ if budget.is_used_up() => Self::TooMuch,
+            io::ErrorKind::Unsupported => Self::Unsupported(error),
+            _ => Self::Read(error),
+        }
     }
 }
 
@@ -349,7 +362,7 @@ fn decompress<'a>(
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum TarError {
-        Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_),
+        Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_), Unsupported(_),
         Sparse { path }, TooMuch, Headers,
     }
 }

@@ -1,29 +1,33 @@
 //! Decompresses zstd (RFC 8878): any number of frames and skippable frames, with their checksums verified. The
-//! memory of a frame is limited as in the `zstd` program.
+//! decoder refuses a frame that needs more than 100 MiB of memory, as only `zstd --ultra` and `--long` make them.
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, Read};
 
-/// The largest window, as of `zstd -d` without `--long` or `--memory`.
-const WINDOW_MAX: u64 = 128 * 1024 * 1024;
+/// The header of a frame with a window of 1 KiB. The decoder checks the window of every frame but its first, which
+/// therefore is this one.
+const FIRST_HEADER: &[u8] = b"\x28\xb5\x2f\xfd\x00\x00";
 
 /// The decompressed bytes of a stream of frames.
 pub(crate) struct Decoder<R> {
     source: R,
     frame: FrameDecoder,
     is_in_frame: bool,
+    is_limited: bool,
 }
 
 impl<R: Read> Decoder<R> {
     pub(crate) fn new(source: R) -> Self {
-        let mut frame = FrameDecoder::new();
-        frame.set_max_window_size(WINDOW_MAX);
-        Self { source, frame, is_in_frame: false }
+        Self { source, frame: FrameDecoder::new(), is_in_frame: false, is_limited: false }
     }
 
     /// Reads the header of the next frame. False at the end.
     fn next_frame(&mut self) -> io::Result<bool> {
+        if !self.is_limited {
+            self.frame.reset(FIRST_HEADER).map_err(io::Error::other)?;
+            self.is_limited = true;
+        }
         loop {
             let mut first = [0_u8; 1];
             if self.source.read(&mut first)? == 0 {
@@ -41,6 +45,12 @@ impl<R: Read> Decoder<R> {
                     if skipped < length {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                // Engines can unpack it, so it is not damaged.
+                Err(FrameDecoderError::WindowSizeTooBig { requested }) => {
+                    let text =
+                        format!("a window of {requested} bytes, and at most 100 MiB are supported");
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, text));
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }
@@ -108,6 +118,6 @@ mod tests {
         assert!(unpack(b"\x50\x2a\x4d\x18\xff\0\0\0abc").is_err());
         // A window of 1 GiB: 2^(10 + 20) bytes.
         let wide = b"\x28\xb5\x2f\xfd\x00\xa0";
-        assert!(unpack(wide).is_err());
+        assert!(unpack(wide).unwrap_err().to_string().contains("a window of 1073741824 bytes"));
     }
 }
