@@ -7,23 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-/// The same random numbers in each run (a linear congruential generator).
-pub(crate) struct Numbers(pub(crate) u64);
-
-impl Numbers {
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(3_037_000_493);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn any<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
+use crate::numbers::Numbers;
 
 /// An archive, and a description of its contents for people.
 pub(crate) struct Generated {
@@ -33,54 +17,11 @@ pub(crate) struct Generated {
     pub(crate) has_zstd: bool,
 }
 
-const NAMES: [&str; 30] = [
-    "a",
-    "b",
-    "l",
-    "m",
-    "u",
-    "a/x",
-    "a/y",
-    "a/x/z",
-    "b/x",
-    "l/x",
-    "l/x/y",
-    "m/x",
-    "u/v",
-    "u/v/w",
-    "./a",
-    "/a",
-    "a/",
-    "//a",
-    "./l/x",
-    "u/../a",
-    "../a",
-    "a/../../b",
-    "..",
-    ".",
-    "/",
-    "a/./x",
-    "/l/x",
-    "u/v/../w",
-    "b/",
-    "m/./x/",
-];
-const WHITEOUTS: [&str; 12] = [
-    ".wh.a",
-    "a/.wh.x",
-    "l/.wh.x",
-    "u/v/.wh.w",
-    "u/.wh.v",
-    ".wh.l",
-    ".wh.none",
-    "a/.wh..wh..opq",
-    "l/.wh..wh..opq",
-    ".wh..wh..opq",
-    ".wh..wh.aufs",
-    "/.wh.a",
-];
-const TARGETS: [&str; 14] =
-    ["a", "b", "u", "u/v", "l", "m", "a/x", "/u", "/a/x", "../a", "nowhere", "../../u", "l/x", "."];
+const NAMES: &str = "a b l m u a/x a/y a/x/z b/x l/x l/x/y m/x u/v u/v/w ./a /a a/ //a ./l/x u/../a ../a a/../../b \
+    .. . / a/./x /l/x u/v/../w b/ m/./x/";
+const WHITEOUTS: &str = ".wh.a a/.wh.x l/.wh.x u/v/.wh.w u/.wh.v .wh.l .wh.none a/.wh..wh..opq l/.wh..wh..opq \
+    .wh..wh..opq .wh..wh.aufs /.wh.a";
+const TARGETS: &str = "a b u u/v l m a/x /u /a/x ../a nowhere ../../u l/x .";
 
 /// Makes the archive number `serial`.
 pub(crate) fn generate(numbers: &mut Numbers, serial: usize) -> Generated {
@@ -97,8 +38,7 @@ pub(crate) fn generate(numbers: &mut Numbers, serial: usize) -> Generated {
     let config = configuration(numbers, &layers, &mut made.description);
     let mut files = Vec::new();
     for (index, layer) in layers.into_iter().enumerate() {
-        let name =
-            numbers.any(&["N/layer.tar", "/sha256:N.tar", "layers/N", "N", "blobs/sha256/N"]);
+        let name = numbers.word("N/layer.tar /sha256:N.tar layers/N N blobs/sha256/N");
         let name = name.replace('N', &format!("{index}"));
         files.push((name, packed(numbers, layer, &mut made)));
     }
@@ -196,21 +136,21 @@ fn random_entry(
     bytes: &mut Vec<u8>,
     description: &mut String,
 ) {
-    let name = numbers.any(&NAMES);
-    let target = numbers.any(&TARGETS);
+    let name = numbers.word(NAMES);
+    let target = numbers.word(TARGETS);
     let (kind, name, target) = match numbers.below(20) {
         0..=6 => (EntryType::Regular, name, ""),
         7..=10 => (EntryType::Directory, name, ""),
         11..=13 => (EntryType::Symlink, name, target),
         14 => (EntryType::Link, name, target),
-        15 | 16 => (EntryType::Regular, numbers.any(&WHITEOUTS), ""),
+        15 | 16 => (EntryType::Regular, numbers.word(WHITEOUTS), ""),
         17 => (EntryType::Char, name, ""),
         18 => (EntryType::Fifo, name, ""),
         _ => match numbers.below(4) {
             0 => (EntryType::Continuous, name, ""),
             1 => (EntryType::Symlink, name, ""),
             2 => return attribute(numbers, bytes, description),
-            _ => (EntryType::Directory, numbers.any(&WHITEOUTS), ""),
+            _ => (EntryType::Directory, numbers.word(WHITEOUTS), ""),
         },
     };
     let name = &format!("{folder}{name}");

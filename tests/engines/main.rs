@@ -59,7 +59,7 @@ mod scenarios_podman_stores;
 mod support;
 mod test_list;
 
-use support::{capture, finished, proc_fs, process, programs};
+use support::{capture, finished, numbers, proc_fs, process, programs};
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::command::run;
 use crate::docker::Docker;
-use crate::generated_archives::{Generated, Numbers, generate};
+use crate::generated_archives::{Generated, generate};
+use crate::numbers::Numbers;
 use crate::sandbox::MANAGER;
 use crate::test_list::Suite;
 

@@ -11,6 +11,7 @@ use crate::docker::Docker;
 use crate::engine::Engine as _;
 use crate::finished::Finished;
 use crate::image::Image;
+use crate::numbers::Numbers;
 use crate::scenarios_manager::{KERNEL, OS, json, labelled, manager};
 use crate::test_list::Suite;
 
@@ -23,16 +24,6 @@ pub(crate) fn add_to(suite: &mut Suite) {
         let removed: usize = (0..rounds).map(|round| one(&docker, &mut numbers, round)).sum();
         assert!(removed >= rounds, "the stores have something to remove: {removed}");
     });
-}
-
-/// The same random numbers in each run (a linear congruential generator).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(2_862_933_555_777_941_757).wrapping_add(3_037_000_493);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
 }
 
 fn images() -> Vec<Image> {

@@ -32,4 +32,4 @@ mod support;
 mod tidy;
 mod troubleshooting;
 
-use support::{bundle, capture, finished, leftovers, proc_fs, process, programs};
+use support::{bundle, capture, finished, leftovers, numbers, proc_fs, process, programs};

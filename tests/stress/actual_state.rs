@@ -10,6 +10,7 @@ use crate::finished::{End, Finished};
 use crate::kind::Kind;
 use crate::processes::{self, LIMIT, pid_of};
 use crate::report::Report;
+use crate::sweep;
 use crate::swept_verbs::refused;
 use crate::tracer::{Action, Stepped, When, trace};
 use crate::trials::Extent;
@@ -18,8 +19,6 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// A sweep ends after this many runs in a row in which the verb made fewer calls: the number varies a little.
-const UNTOUCHED: usize = 3;
 /// How long the answers may need to find a container that does not change.
 const SETTLE: Duration = Duration::from_secs(2);
 const NOT_RUNNING: &str = "container not running";
@@ -178,8 +177,8 @@ pub(crate) fn starts(extent: Extent, report: &mut Report) {
         if let Some(script) = case.hook {
             container.bundle.hook("start", script);
         }
-        let asked = sweep(&mut container, case, stand_still, report);
-        let killed = sweep(&mut container, case, kill_there, report);
+        let asked = sweep_start(&mut container, case, stand_still, report);
+        let killed = sweep_start(&mut container, case, kill_there, report);
         let name = case.name;
         report.note(format_args!(
             "start × {name}: asked at {asked} calls under way, at {killed} after a SIGKILL"
@@ -190,26 +189,18 @@ pub(crate) fn starts(extent: Extent, report: &mut Report) {
 /// Acts at one call of a start and checks the result. `None` if the start makes fewer calls.
 type Point = fn(&Container, usize) -> Option<(String, Result<(), String>)>;
 
-fn sweep(container: &mut Container, case: Case, point: Point, report: &mut Report) -> usize {
-    let (mut points, mut untouched) = (0, 0);
-    for at in 1.. {
+fn sweep_start(container: &mut Container, case: Case, point: Point, report: &mut Report) -> usize {
+    sweep::each_call(|at| {
         container.reset();
         if let Err(why) = container.run(Call::Create).success() {
             report.violation(format_args!("creating: {why}"));
-            return points;
+            return false;
         }
-        let Some((call, outcome)) = point(container, at) else {
-            untouched += 1;
-            if untouched == UNTOUCHED {
-                break;
-            }
-            continue;
-        };
-        (points, untouched) = (points + 1, 0);
+        let Some((call, outcome)) = point(container, at) else { return false };
         let name = case.name;
         report.judge(format_args!("start × {name}, at call {at}, {call}"), outcome);
-    }
-    points
+        true
+    })
 }
 
 fn stand_still(container: &Container, at: usize) -> Option<(String, Result<(), String>)> {

@@ -8,6 +8,7 @@ use crate::fault;
 use crate::finished::End;
 use crate::kind::Kind;
 use crate::report::Report;
+use crate::sweep;
 use crate::swept_verbs::{Verb, refused};
 use crate::tracer::{Action, Stepped, Traced, When, trace};
 use crate::trials::Extent;
@@ -22,11 +23,7 @@ enum Recovery {
     Resume,
 }
 
-/// A sweep ends after this many runs in a row in which the verb was not hit. The number of calls varies a
-/// little: a hook's output is read in one piece or in two.
-const UNTOUCHED: usize = 3;
-
-pub(crate) fn sweep(verb: Verb, kind: Kind, extent: Extent, report: &mut Report) {
+pub(crate) fn sweep_verb(verb: Verb, kind: Kind, extent: Extent, report: &mut Report) {
     let mut container = Container::new("w", kind);
     // One of the two at each point in turn, or both at every point.
     let turns: &[[Recovery; 2]] = match extent {
@@ -56,8 +53,8 @@ fn sweep_main(
     extent: Extent,
     report: &mut Report,
 ) -> usize {
-    let (mut points, mut untouched) = (0, 0);
-    for at in 1.. {
+    let mut points = 0;
+    sweep::each_call(|at| {
         let mut hit = false;
         let recovery = recoveries[at % recoveries.len()];
         // After a call is the same as before the next one, except for what other processes do in between.
@@ -65,7 +62,7 @@ fn sweep_main(
         for when in [When::Before(at)].into_iter().chain(afterwards) {
             if let Err(why) = verb.prepare(container) {
                 report.violation(format_args!("preparing {verb:?}: {why}"));
-                return points;
+                return false;
             }
             let earlier = checks::recorded_steps(container);
             let mut command = container.command(verb.call());
@@ -77,11 +74,8 @@ fn sweep_main(
             let kept = keeps_records(&earlier, &checks::recorded_steps(container));
             report.judge(point, kept.and_then(|()| after_crash(container, verb, recovery)));
         }
-        untouched = if hit { 0 } else { untouched + 1 };
-        if untouched == UNTOUCHED {
-            break;
-        }
-    }
+        hit
+    });
     points
 }
 
@@ -179,32 +173,23 @@ fn sweep_child(
     child: usize,
     report: &mut Report,
 ) -> Option<(usize, String)> {
-    let (mut points, mut untouched, mut who) = (0, 0, None);
-    for at in 1.. {
+    let (mut exists, mut who) = (false, None);
+    let points = sweep::each_call(|at| {
         if let Err(why) = verb.prepare(container) {
             report.violation(format_args!("preparing {verb:?}: {why}"));
-            return None;
+            return false;
         }
         let mut command = container.command(verb.call());
         let traced = trace(&mut command, Stepped::Child(child), When::Before(at), Action::Kill);
-        if traced.calls.is_empty() {
-            return None;
-        }
-        who = who.or_else(|| traced.child.as_deref().map(role));
-        let Some(call) = &traced.hit else {
-            untouched += 1;
-            if untouched == UNTOUCHED {
-                break;
-            }
-            continue;
-        };
-        untouched = 0;
-        points += 1;
+        exists |= !traced.calls.is_empty();
+        who = who.take().or_else(|| traced.child.as_deref().map(role));
+        let Some(call) = &traced.hit else { return false };
         let point =
             format!("{verb:?}: child {child} ({who:?}) killed before its call {at}, {call}");
         report.judge(point, after_loss(container, verb, &traced));
-    }
-    Some((points, who.unwrap_or_default()))
+        true
+    });
+    exists.then(|| (points, who.unwrap_or_default()))
 }
 
 /// The verb itself survives, and must handle the loss like any other fault.

@@ -42,6 +42,7 @@ mod processes;
 mod races;
 mod report;
 mod strike;
+mod sweep;
 mod swept_verbs;
 mod system_calls;
 mod tracer;

@@ -9,6 +9,7 @@ use crate::kind::Kind;
 use crate::processes::{self, LIMIT, pid_of};
 use crate::races::is_known_outcome;
 use crate::report::Report;
+use crate::sweep;
 use crate::tracer::{Action, Stepped, Traced, When, trace};
 use crate::trials::Extent;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -19,8 +20,6 @@ use std::time::{Duration, Instant};
 /// How long the second verb may take while the first is paused. It ends sooner unless it waits for a lock that
 /// the first holds. Then both continue together.
 const STANDSTILL: Duration = Duration::from_millis(30);
-/// A sweep ends after this many runs in a row in which the verb made fewer calls: the number varies a little.
-const UNTOUCHED: usize = 3;
 
 /// The calls that prepare the container, the verb that is paused, and the verb that runs meanwhile.
 type Pairing = (&'static [Call], Call, Call);
@@ -52,7 +51,7 @@ const OTHERS: [Pairing; 9] = [
     (STARTED, Call::State, Call::ForceDelete),
 ];
 
-pub(crate) fn sweep(extent: Extent, report: &mut Report) {
+pub(crate) fn sweep_pairings(extent: Extent, report: &mut Report) {
     let mut all = vec![(Kind::Bare, FIRST.as_slice())];
     if extent == Extent::Full {
         all.extend([(Kind::Bare, OTHERS.as_slice())]);
@@ -72,23 +71,13 @@ pub(crate) fn sweep(extent: Extent, report: &mut Report) {
 }
 
 fn sweep_pairing(container: &mut Container, pairing: Pairing, report: &mut Report) -> usize {
-    let (mut points, mut untouched) = (0, 0);
-    for at in 1.. {
-        match meet(container, pairing, at) {
-            Ok(None) => {
-                untouched += 1;
-                if untouched == UNTOUCHED {
-                    break;
-                }
-            }
-            outcome => {
-                points += 1;
-                untouched = 0;
-                report.judge(format_args!("{pairing:?} at call {at}"), outcome.map(|_| ()));
-            }
+    sweep::each_call(|at| match meet(container, pairing, at) {
+        Ok(None) => false,
+        outcome => {
+            report.judge(format_args!("{pairing:?} at call {at}"), outcome.map(|_| ()));
+            true
         }
-    }
-    points
+    })
 }
 
 /// `None` if the verb has ended before its call `at`.

@@ -66,7 +66,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
     for kind in Kind::ALL {
         for verb in Verb::ALL.into_iter().filter(|&verb| extent.sweeps(verb, kind)) {
             let name = format!("crash::{}::{}", verb.name(), kind.name());
-            let run = move |report: &mut Report| crash::sweep(verb, kind, extent, report);
+            let run = move |report: &mut Report| crash::sweep_verb(verb, kind, extent, report);
             trials.push((name, Box::new(run) as Run));
             // `run` waits for a sandbox until it is killed, so a run that succeeds never returns. A failure
             // before that is the same with every kind.
@@ -80,7 +80,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
     }
     type Sweep = fn(Extent, &mut Report);
     let others: [(&str, Sweep); 13] = [
-        ("race::paused_verb", paused_verb::sweep),
+        ("race::paused_verb", paused_verb::sweep_pairings),
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
         ("race::chaos", races::chaos),

@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod capture;
 pub(crate) mod finished;
 pub(crate) mod leftovers;
+pub(crate) mod numbers;
 pub(crate) mod proc_fs;
 pub(crate) mod process;
 pub(crate) mod programs;

@@ -6,22 +6,9 @@ use serde_json::Value;
 use super::host::Host;
 use crate::finished::Finished;
 
+use crate::numbers::Numbers;
+
 use super::recorded_store::{Container, Contents, KERNEL, OS, Store, labels};
-
-/// A random number generator with a fixed sequence (Knuth's MMIX).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[usize::try_from(self.below(u64::try_from(choices.len()).unwrap())).unwrap()].clone()
-    }
-}
 
 fn generate(numbers: &mut Numbers) -> Contents {
     let claims: [&[(&str, &str)]; 7] = [
