@@ -130,7 +130,7 @@ fn check_containers(inventory: &Inventory, value: &Value) {
     }
 }
 
-fn one_container() -> crate::model::engine::inventory::Container {
+fn one_container() -> crate::model::engine::inventory::EngineContainer {
     let mut collector = Collector::default();
     let listed = serde_json::json!({ "Id": "x", "Labels": { CLASS: "overlay" } });
     collector.container(&raw(&listed));

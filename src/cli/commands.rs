@@ -9,14 +9,14 @@ pub(crate) const GENERAL: &str = include_str!("help/general.txt");
 const REFUSED: &str = include_str!("help/unsupported.txt");
 
 /// A command of the runtime.
-pub(crate) struct Verb {
+pub(crate) struct CommandEntry {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
     /// Why an extension cannot serve it.
     pub(super) refusal: Option<&'static str>,
 }
 
-const VERBS: [Verb; 17] = [
+const VERBS: [CommandEntry; 17] = [
     served("create", include_str!("help/create.txt")),
     served("start", include_str!("help/start.txt")),
     served("kill", include_str!("help/kill.txt")),
@@ -36,22 +36,22 @@ const VERBS: [Verb; 17] = [
     refused("restore", "an extension has no process to restore"),
 ];
 
-const fn served(name: &'static str, help: &'static str) -> Verb {
-    Verb { name, help, refusal: None }
+const fn served(name: &'static str, help: &'static str) -> CommandEntry {
+    CommandEntry { name, help, refusal: None }
 }
 
-const fn refused(name: &'static str, why: &'static str) -> Verb {
-    Verb { name, help: REFUSED, refusal: Some(why) }
+const fn refused(name: &'static str, why: &'static str) -> CommandEntry {
+    CommandEntry { name, help: REFUSED, refusal: Some(why) }
 }
 
 /// The command of this name.
-pub(crate) fn find(name: &str) -> Option<&'static Verb> {
+pub(crate) fn find(name: &str) -> Option<&'static CommandEntry> {
     VERBS.iter().find(|verb| verb.name == name)
 }
 
 /// The container that a refused command is for, which its log line names. Engines write the id last; in
 /// an `exec` without `--process` a command line follows the id, so the last word says nothing.
-pub(super) fn container_of_refused(verb: &Verb, words: &[OsString]) -> Option<ContainerId> {
+pub(super) fn container_of_refused(verb: &CommandEntry, words: &[OsString]) -> Option<ContainerId> {
     let names_file = |word: &OsString| {
         word.to_str().is_some_and(|word| word == "-p" || word.starts_with("--process"))
     };
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_general_help_names_every_command_and_fits_a_terminal() {
-        for Verb { name, help, .. } in VERBS {
+        for CommandEntry { name, help, .. } in VERBS {
             assert!(GENERAL.contains(name), "{name} is not in the general help");
             assert!(help.lines().all(|line| line.chars().count() <= 80), "{name} is too wide");
         }

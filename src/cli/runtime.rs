@@ -103,7 +103,7 @@ pub(crate) enum UsageError {
     #[error("an argument is not UTF-8: {word:?}")]
     NotUtf8 { word: OsString },
     #[error(transparent)]
-    Id(#[from] id::Invalid),
+    Id(#[from] id::InvalidId),
     #[error(transparent)]
     Signal(#[from] signal::Unknown),
 }

@@ -14,7 +14,7 @@ use crate::model::engine::cleanup::{
     Deactivation, Decision, Fate, ObjectKind, Plan, Reason, Removal,
 };
 use crate::model::engine::inspection::Errors;
-use crate::model::engine::inventory::{Container, EngineState};
+use crate::model::engine::inventory::{EngineContainer, EngineState};
 use crate::model::text::cause::chain;
 use crate::model::text::short_id::short_id;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,7 +91,7 @@ struct Work {
     deadline: Instant,
     plan: Arc<Plan>,
     records: Records,
-    containers: Vec<Container>,
+    containers: Vec<EngineContainer>,
     /// Hooks run one at a time: they change the host, and their authors do not expect others beside them.
     lock: Mutex<OperationLock>,
 }
@@ -101,7 +101,7 @@ pub(super) fn apply(
     session: &Session,
     client: &Arc<Client>,
     plan: &Arc<Plan>,
-    containers: Vec<Container>,
+    containers: Vec<EngineContainer>,
     lock: OperationLock,
 ) -> (Vec<Option<Done>>, Completion) {
     let mut results: Vec<Option<Done>> = plan.0.iter().map(|_| None).collect();

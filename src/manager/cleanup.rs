@@ -16,7 +16,7 @@ use crate::host::kernel::release;
 use crate::host::os::privilege;
 use crate::model::engine::cleanup::{ObjectKind, Plan, Window, plan};
 use crate::model::engine::inspection::Errors;
-use crate::model::engine::inventory::{Container, Detail, EngineState, Inventory};
+use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Inventory};
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::chain;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ fn decide(
 }
 
 /// Adds the failure that the runtime has recorded, if the engine does not keep errors.
-fn add_failure(container: &mut Container, records: &Records) {
+fn add_failure(container: &mut EngineContainer, records: &Records) {
     let Detail::Known(last_run) = &mut container.detail else { return };
     let has_ended = matches!(container.state, EngineState::Created | EngineState::Exited);
     if !has_ended || last_run.error.is_some() {

@@ -7,7 +7,7 @@ use crate::host::container::rootfs::{self, Rootfs};
 use crate::host::kernel::operation_lock::OperationLock;
 use crate::model::container::spec::Mount;
 use crate::model::engine::cleanup::{Deactivation, Decision, Fate, Removal};
-use crate::model::engine::inventory::Container;
+use crate::model::engine::inventory::EngineContainer;
 use crate::model::extension::hook::Verb;
 use crate::model::text::cause::chain;
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub(super) fn preview(decision: &Decision) -> Vec<Deactivated> {
 
 /// Runs the `deactivate` of a volume of `container`, if it exists.
 pub(super) fn run(
-    container: &Container,
+    container: &EngineContainer,
     deactivation: &Deactivation,
     lock: &OperationLock,
 ) -> Deactivated {
@@ -86,7 +86,7 @@ pub(super) fn run(
 /// set when it is started.
 fn run_at(
     path: &str,
-    container: &Container,
+    container: &EngineContainer,
     lock: &OperationLock,
     ran: &mut bool,
 ) -> Result<(), Error> {

@@ -8,7 +8,9 @@ use crate::host::engine::error::Error;
 use crate::host::engine::stored_containers;
 use crate::model::engine::api::in_path;
 use crate::model::engine::inspection::InspectedContainer;
-use crate::model::engine::inventory::{Collector, Container, Detail, Inventory, ListedVolumes};
+use crate::model::engine::inventory::{
+    Collector, Detail, EngineContainer, Inventory, ListedVolumes,
+};
 use crate::model::text::cause::chain;
 use crate::model::text::short_id::short_id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +44,7 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
 pub(super) fn inspect(
     session: &Session,
     client: &Arc<Client>,
-    containers: &mut Vec<Container>,
+    containers: &mut Vec<EngineContainer>,
 ) -> Result<(), Failure> {
     let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
     let work = Arc::clone(client);
@@ -110,7 +112,7 @@ pub(super) enum InventorySource {
 }
 
 /// All extensions. From the engine they are not inspected.
-pub(super) fn extensions(session: &Session) -> Result<Vec<Container>, Failure> {
+pub(super) fn extensions(session: &Session) -> Result<Vec<EngineContainer>, Failure> {
     match connect_and_list(session) {
         Ok((client, containers)) => {
             session.log_requests(&client);
@@ -123,7 +125,7 @@ pub(super) fn extensions(session: &Session) -> Result<Vec<Container>, Failure> {
 /// All extensions, inspected, with the facts about their host.
 pub(super) fn inspected(
     session: &Session,
-) -> Result<(Vec<Container>, InventorySource, Surroundings), Failure> {
+) -> Result<(Vec<EngineContainer>, InventorySource, Surroundings), Failure> {
     match connect_and_list(session) {
         Ok((client, mut containers)) => {
             let surroundings = Surroundings::read(session, Some(&client));
@@ -138,7 +140,7 @@ pub(super) fn inspected(
     }
 }
 
-fn connect_and_list(session: &Session) -> Result<(Arc<Client>, Vec<Container>), Failure> {
+fn connect_and_list(session: &Session) -> Result<(Arc<Client>, Vec<EngineContainer>), Failure> {
     let client = Arc::new(session.connect()?);
     let Inventory { containers, unreadable, .. } = containers(&client, Breadth::Extensions)?;
     for item in unreadable {
@@ -148,7 +150,7 @@ fn connect_and_list(session: &Session) -> Result<(Arc<Client>, Vec<Container>), 
 }
 
 /// Reads the engine's store on disk, because the engine could not be asked.
-fn from_store(session: &Session, failure: Failure) -> Result<Vec<Container>, Failure> {
+fn from_store(session: &Session, failure: Failure) -> Result<Vec<EngineContainer>, Failure> {
     let Failure::Engine(down) = failure else { return Err(failure) };
     if down.is_stop() {
         return Err(Failure::Stopped);

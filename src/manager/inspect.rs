@@ -6,7 +6,7 @@ use super::surroundings::Surroundings;
 use super::{Failure, ManagerExit, Session, print_json, resolve};
 use crate::cli::manager::InspectArguments;
 use crate::model::container::deploy_record::DeployRecord;
-use crate::model::engine::inventory::{Container, Detail};
+use crate::model::engine::inventory::{Detail, EngineContainer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub(super) fn inspect(
     request: &InspectArguments,
 ) -> Result<ManagerExit, Failure> {
     let containers = gather::extensions(session)?;
-    let one = resolve(&containers, &request.id, Container::id_and_name)?;
+    let one = resolve(&containers, &request.id, EngineContainer::id_and_name)?;
     let mut asked = vec![one.clone()];
     let surroundings = if asked.iter().any(|one| one.detail == Detail::NotAsked) {
         let client = std::sync::Arc::new(session.connect()?);

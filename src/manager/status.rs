@@ -9,7 +9,7 @@ use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
 use crate::host::os::clock;
 use crate::model::container::deploy_record::DeployRecord;
-use crate::model::engine::inventory::{Container, Detail, EngineState, Mounted};
+use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Mounted};
 use crate::model::engine::runtimes::{RanBy, Runtimes};
 use crate::model::engine::verdict::{self, ClaimView, Evidence, Explanation, HostFacts, Verdict};
 use crate::model::extension::labels::OVERRIDE;
@@ -61,10 +61,10 @@ struct StatusDocument<'a> {
 
 pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<ManagerExit, Failure> {
     let (containers, source, surroundings) = gather::inspected(session)?;
-    let shown: Vec<&Container> = match request.ids.as_slice() {
+    let shown: Vec<&EngineContainer> = match request.ids.as_slice() {
         [] => containers.iter().collect(),
         ids => {
-            let find = |name| resolve(&containers, name, Container::id_and_name);
+            let find = |name| resolve(&containers, name, EngineContainer::id_and_name);
             ids.iter().map(|name| find(name)).collect::<Result<_, _>>()?
         }
     };
@@ -124,17 +124,20 @@ impl HostView {
     }
 
     /// The record of the container's last deploy.
-    pub(super) fn record(&self, container: &Container) -> Result<Option<DeployRecord>, String> {
+    pub(super) fn record(
+        &self,
+        container: &EngineContainer,
+    ) -> Result<Option<DeployRecord>, String> {
         self.records.of(&container.id)
     }
 
-    fn since_boot(&self, container: &Container) -> Option<bool> {
+    fn since_boot(&self, container: &EngineContainer) -> Option<bool> {
         let Detail::Known(last_run) = &container.detail else { return None };
         let started = clock::parse(&last_run.started)?;
         Some(started >= *self.booted.as_ref().ok()?)
     }
 
-    pub(super) fn view<'c>(&self, container: &'c Container) -> ExtensionView<'c> {
+    pub(super) fn view<'c>(&self, container: &'c EngineContainer) -> ExtensionView<'c> {
         let record = self.record(container);
         let ran_by = match &container.detail {
             Detail::Known(last_run) => self.runtimes.ran_by(&last_run.runtime),

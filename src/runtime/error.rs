@@ -95,7 +95,7 @@ pub(super) enum Error {
     #[error(transparent)]
     Unpassable(#[from] Unpassable),
     #[error(transparent)]
-    CgroupPath(#[from] cgroup_path::Invalid),
+    CgroupPath(#[from] cgroup_path::InvalidCgroupsPath),
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
     #[error(transparent)]

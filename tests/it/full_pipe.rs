@@ -28,7 +28,7 @@ impl Full {
 
 /// Fills a pipe or a FIFO that is open for reading.
 pub(crate) fn fill(path: &Path) {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
     let mut file = File::options().write(true).custom_flags(flags).open(path).unwrap();
     while file.write(&[b'.'; 4096]).is_ok() {}
     assert!(file.write(b".").is_err(), "it is full to the last byte");

@@ -112,6 +112,11 @@ fn every_dependency_has_its_reason_in_the_architecture() {
 }
 
 #[test]
+fn a_type_name_is_defined_in_one_file_only() {
+    none(&type_names::defined_twice(&rust_files(&["src"])));
+}
+
+#[test]
 fn the_architecture_can_be_read_in_one_sitting() {
     let lines = read("ARCHITECTURE.md").lines().count();
     assert!(lines <= 150, "ARCHITECTURE.md has {lines} lines");

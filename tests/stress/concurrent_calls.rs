@@ -49,7 +49,7 @@ impl ConcurrentCalls {
 
     /// Starts all commands at the same instant: each waits in a shell until a pipe is closed.
     pub(crate) fn start_together(&mut self, commands: Vec<Command>) {
-        let (gate, opener) = std::io::pipe().unwrap();
+        let (gate, opener) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         for (key, command) in commands.into_iter().enumerate() {
             let mut waiting = Command::new("/bin/sh");
             waiting.args(["-c", "read go; exec \"$@\" </dev/null", "sh"]);

@@ -123,7 +123,7 @@ pub(crate) fn recycled_meanwhile(extent: Extent, report: &mut Report) {
 /// `Ok(false)` if the verb makes fewer calls.
 fn recycle_during(container: &mut Container, verb: Verb, at: usize) -> Result<bool, String> {
     let pid = create(container)?;
-    let line = if at.is_multiple_of(2) { Guise::Other } else { Guise::Proxy }.line(container);
+    let line = if at % 2 == 0 { Guise::Other } else { Guise::Proxy }.line(container);
     let mut born = None;
     let mut command = container.command(verb.call());
     let mut act = || born = Some(Bystander::in_place_of(pid, &line));

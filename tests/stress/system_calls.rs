@@ -105,7 +105,7 @@ impl Call {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn at_entry(pid: Pid) -> nix::Result<Self> {
         let registers = nix::sys::ptrace::getregs(pid)?;
-        let number = registers.orig_rax.cast_signed();
+        let number = i64::from_ne_bytes(registers.orig_rax.to_ne_bytes());
         let arguments = [registers.rdi, registers.rsi, registers.rdx];
         let target = target(pid, &name(number), arguments);
         Ok(Self { number, arguments, target })
@@ -151,7 +151,7 @@ pub(crate) fn cancel(pid: Pid) -> nix::Result<()> {
 pub(crate) fn fail(pid: Pid, errno: Errno) -> nix::Result<()> {
     let mut registers = nix::sys::ptrace::getregs(pid)?;
     let result = -i64::from(errno as i32);
-    registers.rax = result.cast_unsigned();
+    registers.rax = u64::from_ne_bytes(result.to_ne_bytes());
     nix::sys::ptrace::setregs(pid, registers)
 }
 

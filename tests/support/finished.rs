@@ -1,5 +1,11 @@
 //! The result of a program: how it ended, what it printed, and what it wrote to its log.
 
+#![allow(
+    clippy::as_conversions,
+    clippy::wildcard_enum_match_arm,
+    reason = "signals are numbers here, and only two ways to end count"
+)]
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 

@@ -61,10 +61,12 @@ impl TarError {
     }
 
     fn of(error: io::Error, budget: &Budget) -> Self {
-        match error.kind() {
-            _ if budget.is_used_up() => Self::TooMuch,
-            io::ErrorKind::Unsupported => Self::Unsupported(error),
-            _ => Self::Read(error),
+        if budget.is_used_up() {
+            Self::TooMuch
+        } else if error.kind() == io::ErrorKind::Unsupported {
+            Self::Unsupported(error)
+        } else {
+            Self::Read(error)
         }
     }
 }

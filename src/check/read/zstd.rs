@@ -85,6 +85,8 @@ impl<R: Read> Read for Decoder<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::read::Budget;
+    use crate::check::read::tar_stream::{TarError, each_entry};
     use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
     fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
@@ -119,5 +121,17 @@ mod tests {
         // A window of 1 GiB: 2^(10 + 20) bytes.
         let wide = b"\x28\xb5\x2f\xfd\x00\xa0";
         assert!(unpack(wide).unwrap_err().to_string().contains("a window of 1073741824 bytes"));
+    }
+
+    #[test]
+    fn a_zstd_window_beyond_the_limit_is_not_called_damage() {
+        // A frame with a window of 1 GiB: 2^(10 + 20) bytes. Engines take it.
+        let frame = b"\x28\xb5\x2f\xfd\x00\xa0";
+        let budget = Budget::of(100_000);
+        let found = each_entry::<TarError>(&mut frame.as_slice(), &budget, &mut |_| Ok(()));
+        let error = found.unwrap_err();
+        assert!(!error.is_damage(), "{error}");
+        let cut_off = each_entry::<TarError>(&mut &frame[..5], &budget, &mut |_| Ok(()));
+        assert!(cut_off.unwrap_err().is_damage());
     }
 }

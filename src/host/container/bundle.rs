@@ -22,7 +22,7 @@ pub(crate) enum Error {
     #[error("read {path:?} (--bundle names the folder that holds config.json)")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path:?} is refused")]
-    Invalid { path: PathBuf, source: spec::Invalid },
+    Invalid { path: PathBuf, source: spec::InvalidSpec },
 }
 
 /// Loads the bundle at `path`, or that in the working directory.

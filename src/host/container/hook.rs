@@ -3,7 +3,7 @@
 
 use crate::host::container::attached;
 use crate::host::container::guard::{self, Entering, Report};
-use crate::host::container::log::{ContainerLog, Stream};
+use crate::host::container::log::{ContainerLog, LogStream};
 use crate::host::os::process;
 use crate::host::os::reaper;
 use crate::host::os::spawn::{Program, spawn};
@@ -130,7 +130,7 @@ fn run_guarded(
     // If the guard is killed, the processes that it guards become children of this one.
     reaper::adopt_orphans().map_err(named("prctl")).map_err(failed)?;
     let mine = reaper::children().map_err(failed)?;
-    let mut running = Running::start(call, lock).map_err(failed)?;
+    let mut running = RunningHook::start(call, lock).map_err(failed)?;
     let seen = running.attend(call, log);
     let (mut how, mut left) = (String::new(), Ok(()));
     if !matches!(seen, Ok(Attended::Report(_))) {
@@ -184,7 +184,7 @@ fn named(call: &str) -> impl Fn(io::Error) -> io::Error {
 }
 
 /// A hook under way.
-struct Running {
+struct RunningHook {
     control: OwnedFd,
     guard: rustix::process::Pid,
     out: Option<OwnedFd>,
@@ -192,7 +192,7 @@ struct Running {
     kept: Vec<u8>,
 }
 
-impl Running {
+impl RunningHook {
     fn start(call: &Call<'_>, lock: BorrowedFd<'_>) -> io::Result<Self> {
         let input = match call.input {
             Some(bytes) => in_memory(bytes)?,
@@ -353,7 +353,7 @@ impl Running {
     }
 }
 
-fn read_one(read: &mut Option<OwnedFd>, stream: &mut Stream, kept: &mut Vec<u8>) -> usize {
+fn read_one(read: &mut Option<OwnedFd>, stream: &mut LogStream, kept: &mut Vec<u8>) -> usize {
     let Some(descriptor) = read else { return 0 };
     let mut bytes = [0; 16 * 1024];
     match rustix::io::read(&*descriptor, &mut bytes) {

@@ -31,8 +31,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Both streams.
 pub(crate) struct ContainerLog {
-    pub(crate) out: Stream,
-    pub(crate) err: Stream,
+    pub(crate) out: LogStream,
+    pub(crate) err: LogStream,
 }
 
 /// Whether somebody reads while a hook prints.
@@ -45,7 +45,7 @@ pub(crate) enum Reader {
 }
 
 /// One stream of the container's log.
-pub(crate) struct Stream {
+pub(crate) struct LogStream {
     writer: Option<Writer>,
     reader: Reader,
     /// The rest of a note that stands for a gap; what is pending follows it.
@@ -60,7 +60,7 @@ pub(crate) struct Stream {
 impl ContainerLog {
     /// The log of the container that `create` is making: its own output, or the container's pty.
     pub(crate) fn of_this_process(pty: Option<BorrowedFd<'_>>, reader: Reader) -> Self {
-        let stream = |own| Stream::new(Writer::of(pty.unwrap_or(own)), reader);
+        let stream = |own| LogStream::new(Writer::of(pty.unwrap_or(own)), reader);
         Self { out: stream(io::stdout().as_fd()), err: stream(io::stderr().as_fd()) }
     }
 
@@ -81,20 +81,20 @@ impl ContainerLog {
                     None
                 }
             };
-            Stream::new(writer, Reader::Now)
+            LogStream::new(writer, Reader::Now)
         };
         (Self { out: stream(1), err: stream(2) }, lost)
     }
 
     /// The standard output of this process, for both streams.
     pub(crate) fn of_caller() -> Self {
-        let stream = || Stream::new(Writer::of(io::stdout().as_fd()), Reader::Now);
+        let stream = || LogStream::new(Writer::of(io::stdout().as_fd()), Reader::Now);
         Self { out: stream(), err: stream() }
     }
 
     /// No log: what is written is dropped.
     pub(crate) fn nowhere() -> Self {
-        Self { out: Stream::new(None, Reader::Now), err: Stream::new(None, Reader::Now) }
+        Self { out: LogStream::new(None, Reader::Now), err: LogStream::new(None, Reader::Now) }
     }
 
     /// Writes a line of the runtime's own, which is to reach whoever reads the container's log.
@@ -137,7 +137,7 @@ impl ContainerLog {
     }
 }
 
-impl Stream {
+impl LogStream {
     fn new(writer: Option<Writer>, reader: Reader) -> Self {
         let budget = match (reader, &writer) {
             // Nobody has to read a file for it to take more.
@@ -274,20 +274,20 @@ mod tests {
     use super::*;
     use std::io::Read as _;
 
-    fn pipe(reader: Reader) -> (std::fs::File, Stream) {
+    fn pipe(reader: Reader) -> (std::fs::File, LogStream) {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let stream = Stream::new(Writer::of(write.as_fd()), reader);
+        let stream = LogStream::new(Writer::of(write.as_fd()), reader);
         drop(write);
         (read.into(), stream)
     }
 
-    fn finish(stream: Stream) -> Stream {
-        let mut log = ContainerLog { out: stream, err: Stream::new(None, Reader::Now) };
+    fn finish(stream: LogStream) -> LogStream {
+        let mut log = ContainerLog { out: stream, err: LogStream::new(None, Reader::Now) };
         log.finish();
         log.out
     }
 
-    fn read_all(mut read: std::fs::File, stream: Stream) -> Vec<u8> {
+    fn read_all(mut read: std::fs::File, stream: LogStream) -> Vec<u8> {
         drop(stream);
         let mut bytes = Vec::new();
         read.read_to_end(&mut bytes).unwrap();

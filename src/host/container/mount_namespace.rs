@@ -36,12 +36,12 @@ fn by_tables(process: &dyn Display) -> Relation {
 }
 
 /// The mount namespace and the root folder of a process.
-pub(crate) struct View {
+pub(crate) struct MountView {
     pub(crate) namespace: OwnedFd,
     pub(crate) root: OwnedFd,
 }
 
-impl View {
+impl MountView {
     /// Those of `process`; `None` if it has ended.
     ///
     /// # Errors
@@ -56,9 +56,9 @@ impl View {
     }
 }
 
-fn open(pid: i32) -> io::Result<View> {
+fn open(pid: i32) -> io::Result<MountView> {
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
     let open = |name, flags| rustix::fs::open(format!("/proc/{pid}/{name}"), flags, Mode::empty());
-    Ok(View { namespace: open("ns/mnt", namespace)?, root: open("root", folder)? })
+    Ok(MountView { namespace: open("ns/mnt", namespace)?, root: open("root", folder)? })
 }

@@ -12,7 +12,7 @@ use crate::host::os::process::{self, Process, Waited};
 use crate::host::os::reaper;
 use crate::host::os::spawn::{Program, spawn as spawn_program};
 use crate::model::container::exit::Exit;
-use crate::model::container::proxy::{Identity, PROGRAM, Refusal, Step};
+use crate::model::container::proxy::{Identity, PROGRAM, RefusedStep, Step};
 use crate::model::extension::hook::PATH;
 use crate::model::text::system_call::why;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
@@ -131,7 +131,7 @@ impl Spawned {
         if ready == 0 {
             return Err(Error::Slow);
         }
-        let mut word = [0; Refusal::LEN];
+        let mut word = [0; RefusedStep::LEN];
         match rustix::io::read(&self.control, &mut word) {
             Ok(1) if word.starts_with(&[READY]) => Ok(()),
             Ok(len) => Err(refused(word.get(..len)).unwrap_or_else(|| self.ended())),
@@ -153,7 +153,7 @@ impl Spawned {
     /// The step that the kernel refused the proxy, if it has exited because of that. It is the cause of any other
     /// failure with the proxy.
     pub(crate) fn refusal(&self) -> Option<Error> {
-        let (mut word, flags) = ([0; Refusal::LEN], RecvFlags::DONTWAIT);
+        let (mut word, flags) = ([0; RefusedStep::LEN], RecvFlags::DONTWAIT);
         let (len, _) = rustix::net::recv(&self.control, &mut word[..], flags).ok()?;
         refused(word.get(..len))
     }
@@ -201,7 +201,7 @@ fn ended_in_words(exit: Option<&Exit>) -> String {
 }
 
 fn refused(word: Option<&[u8]>) -> Option<Error> {
-    let Refusal { step, errno } = Refusal::parse(word?)?;
+    let RefusedStep { step, errno } = RefusedStep::parse(word?)?;
     Some(Error::Refused { step, errno })
 }
 
@@ -248,7 +248,7 @@ fn wait_for_signal() -> io::Result<u8> {
     let waiter = match prepare() {
         Ok(waiter) => waiter,
         Err((step, error)) => {
-            let refusal = Refusal { step, errno: error.raw_os_error().unwrap_or_default() };
+            let refusal = RefusedStep { step, errno: error.raw_os_error().unwrap_or_default() };
             let flags = rustix::net::SendFlags::NOSIGNAL;
             // `create` may have ended already.
             let _ = rustix::net::send(&control, &refusal.to_bytes(), flags);

@@ -1,7 +1,7 @@
 //! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
 //! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
 
-use crate::host::container::mount_namespace::View;
+use crate::host::container::mount_namespace::MountView;
 use crate::host::os::listing;
 use crate::host::os::process::Process;
 use crate::model::container::state::SeenRootfs;
@@ -135,7 +135,7 @@ impl Rootfs {
             let (path, pid) = (path.to_owned(), proxy.pid());
             Error::LookInProxy { path, pid, source }
         };
-        let Some(View { namespace, root }) = View::of(proxy).map_err(looking)? else {
+        let Some(MountView { namespace, root }) = MountView::of(proxy).map_err(looking)? else {
             return Ok(None);
         };
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -42,12 +42,12 @@ pub(crate) struct LockedContainer {
     id: ContainerId,
     directory: OwnedFd,
     path: PathBuf,
-    origin: Origin,
+    origin: DirectoryOrigin,
 }
 
 /// Whether the directory was there before it was locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+enum DirectoryOrigin {
     Found,
     /// This call made it, so it holds nobody's files.
     Made,
@@ -211,8 +211,8 @@ impl StateRoot {
                 continue;
             };
             let origin = match rustix::fs::mkdirat(&root, id.as_str(), Mode::from_raw_mode(0o711)) {
-                Ok(()) => Origin::Made,
-                Err(Errno::EXIST) => Origin::Found,
+                Ok(()) => DirectoryOrigin::Made,
+                Err(Errno::EXIST) => DirectoryOrigin::Found,
                 // The root has been removed.
                 Err(Errno::NOENT) => {
                     self.close();
@@ -227,7 +227,7 @@ impl StateRoot {
                 Ok(Locking::Busy) => self.lock(id, DEATH_LIMIT)?,
                 Ok(settled) => settled,
                 Err(error) => {
-                    if origin == Origin::Made {
+                    if origin == DirectoryOrigin::Made {
                         let _ = rustix::fs::unlinkat(&root, id.as_str(), AtFlags::REMOVEDIR);
                     }
                     return Err(error);
@@ -281,7 +281,7 @@ impl StateRoot {
             if !flock::lock_until(&directory, exclusive, deadline).map_err(failed)? {
                 return Ok(Locking::Busy);
             }
-            let (id, path, origin) = (id.clone(), path.clone(), Origin::Found);
+            let (id, path, origin) = (id.clone(), path.clone(), DirectoryOrigin::Found);
             let locked = LockedContainer { root, id, directory, path, origin };
             if locked.is_in_place()? {
                 return Ok(Locking::Locked(locked));
@@ -342,7 +342,7 @@ impl LockedContainer {
 
     /// Whether the directory holds nothing, or only what a `create` that died at its very beginning leaves.
     pub(crate) fn is_empty(&self) -> Result<bool, Error> {
-        if self.origin == Origin::Made {
+        if self.origin == DirectoryOrigin::Made {
             return Ok(true);
         }
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
@@ -367,7 +367,7 @@ impl LockedContainer {
     /// removed if that fails.
     pub(crate) fn load_for_create(&self) -> Result<Loaded, Error> {
         self.load().map_err(|error| {
-            if self.origin == Origin::Made {
+            if self.origin == DirectoryOrigin::Made {
                 // While it is locked, so that it is not taken from anybody.
                 let _ = rustix::fs::unlinkat(&self.root, self.id.as_str(), AtFlags::REMOVEDIR);
             }

@@ -2,7 +2,7 @@
 //! parses a record; the layers of a container are in the layer store beside the records.
 
 use crate::host::os::host_root::HostRoot;
-use crate::model::engine::inventory::{Container, Detail};
+use crate::model::engine::inventory::{Detail, EngineContainer};
 use crate::model::engine::stored_container;
 use crate::model::text::cause::in_words;
 use std::io;
@@ -19,7 +19,7 @@ pub(crate) struct DataRoot {
 /// The containers of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
-    pub(crate) containers: Vec<Container>,
+    pub(crate) containers: Vec<EngineContainer>,
     /// The records that cannot be read, and why.
     pub(crate) unreadable: Vec<String>,
 }

@@ -4,7 +4,7 @@
 
 /// Why a `cgroupsPath` is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
+pub(crate) enum InvalidCgroupsPath {
     #[error("linux.cgroupsPath {path:?} leaves the cgroup hierarchy")]
     Escapes { path: String },
     #[error("linux.cgroupsPath {path:?} names no cgroup below the root")]
@@ -19,7 +19,7 @@ pub(crate) enum Invalid {
 ///
 /// # Errors
 /// Says why the path is no place below the root of a hierarchy.
-pub(crate) fn leaf(path: &str) -> Result<String, Invalid> {
+pub(crate) fn leaf(path: &str) -> Result<String, InvalidCgroupsPath> {
     let parts: Vec<&str> = path.split(':').collect();
     let expanded = match parts.as_slice() {
         [slice, prefix, name] if !path.starts_with('/') => {
@@ -32,7 +32,7 @@ pub(crate) fn leaf(path: &str) -> Result<String, Invalid> {
             };
             // A unit has one folder; those in between would be left behind.
             if unit.contains('/') {
-                return Err(Invalid::Unit { path: path.to_owned(), unit });
+                return Err(InvalidCgroupsPath::Unit { path: path.to_owned(), unit });
             }
             format!("{}/{unit}", slice_path(path, slice)?)
         }
@@ -42,23 +42,23 @@ pub(crate) fn leaf(path: &str) -> Result<String, Invalid> {
     for component in expanded.split('/') {
         match component {
             "" | "." => {}
-            ".." => return Err(Invalid::Escapes { path: path.to_owned() }),
+            ".." => return Err(InvalidCgroupsPath::Escapes { path: path.to_owned() }),
             component if component.contains('\0') => {
-                return Err(Invalid::Escapes { path: path.to_owned() });
+                return Err(InvalidCgroupsPath::Escapes { path: path.to_owned() });
             }
             component => components.push(component),
         }
     }
     if components.is_empty() {
-        return Err(Invalid::Empty { path: path.to_owned() });
+        return Err(InvalidCgroupsPath::Empty { path: path.to_owned() });
     }
     Ok(components.join("/"))
 }
 
 /// `a-b.slice` lies in `a.slice/a-b.slice` (systemd.slice(5)).
-fn slice_path(path: &str, slice: &str) -> Result<String, Invalid> {
+fn slice_path(path: &str, slice: &str) -> Result<String, InvalidCgroupsPath> {
     let slice = if slice.is_empty() { "system.slice" } else { slice };
-    let wrong = || Invalid::Slice { path: path.to_owned(), slice: slice.to_owned() };
+    let wrong = || InvalidCgroupsPath::Slice { path: path.to_owned(), slice: slice.to_owned() };
     let stem = slice.strip_suffix(".slice").filter(|stem| !stem.contains('/')).ok_or_else(wrong)?;
     if stem == "-" {
         return Ok(String::new());
@@ -101,21 +101,21 @@ mod tests {
     #[test]
     fn nothing_leaves_the_hierarchy() {
         for path in ["/..", "/a/../b", "../x", "/a\0b", "x.slice:a\0b:y"] {
-            assert!(matches!(leaf(path), Err(Invalid::Escapes { .. })), "{path}");
+            assert!(matches!(leaf(path), Err(InvalidCgroupsPath::Escapes { .. })), "{path}");
         }
-        assert!(matches!(leaf("/"), Err(Invalid::Empty { .. })));
-        assert!(matches!(leaf("user:p:n"), Err(Invalid::Slice { .. })));
-        assert!(matches!(leaf("a--b.slice:p:n"), Err(Invalid::Slice { .. })));
-        assert!(matches!(leaf("a/b.slice:p:n"), Err(Invalid::Slice { .. })));
+        assert!(matches!(leaf("/"), Err(InvalidCgroupsPath::Empty { .. })));
+        assert!(matches!(leaf("user:p:n"), Err(InvalidCgroupsPath::Slice { .. })));
+        assert!(matches!(leaf("a--b.slice:p:n"), Err(InvalidCgroupsPath::Slice { .. })));
+        assert!(matches!(leaf("a/b.slice:p:n"), Err(InvalidCgroupsPath::Slice { .. })));
         for path in ["x.slice:../..:y", "x.slice:p/q:n", "x.slice:p:n/m", "x.slice::n/m.slice"] {
-            assert!(matches!(leaf(path), Err(Invalid::Unit { .. })), "{path}");
+            assert!(matches!(leaf(path), Err(InvalidCgroupsPath::Unit { .. })), "{path}");
         }
     }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidCgroupsPath {
         Escapes { path }, Empty { path }, Slice { path, slice }, Unit { path, unit },
     }
 }

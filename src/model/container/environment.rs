@@ -28,14 +28,14 @@ pub(crate) enum Unpassable {
         "{origin} cannot be handed to the hooks: its name has {found:?}, which no environment \
          variable's name may have"
     )]
-    Name { origin: Origin, found: char },
+    Name { origin: VariableOrigin, found: char },
     #[error("{origin} cannot be handed to the hooks: its value has a NUL byte")]
-    Value { origin: Origin },
+    Value { origin: VariableOrigin },
     #[error(
         "{origin} cannot be handed to the hooks: it takes {len} bytes of environment, at most \
          {STRING_MAX} are possible"
     )]
-    TooLong { origin: Origin, len: usize },
+    TooLong { origin: VariableOrigin, len: usize },
     #[error(
         "labels and mounts cannot be handed to the hooks: together they take more than {TOTAL_MAX} \
          bytes of environment"
@@ -45,13 +45,13 @@ pub(crate) enum Unpassable {
 
 /// Where a variable comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum VariableOrigin {
     Label(String),
     Mount(String),
     Rootfs,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for VariableOrigin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         /// A name in a message: quoted, and cut where it is absurd.
         fn brief(name: &str) -> String {
@@ -76,12 +76,12 @@ pub(crate) fn environment(
 ) -> Result<Environment, Unpassable> {
     let mut collisions = Vec::new();
     let mut variables = vec![PATH.to_owned()];
-    variables.push(variable("EXTENSION_ROOTFS", rootfs, Origin::Rootfs)?);
+    variables.push(variable("EXTENSION_ROOTFS", rootfs, VariableOrigin::Rootfs)?);
 
     let mut sorted: BTreeMap<String, String> = BTreeMap::new();
     for (label, text) in labels {
         let Some(name) = label.strip_prefix(IMAGE_PREFIX) else { continue };
-        let origin = Origin::Label(label.clone());
+        let origin = VariableOrigin::Label(label.clone());
         let name = format!("EXTENSION_IMAGE_{}", name.replace('-', "_").to_uppercase());
         let entry = variable(&name, text, origin)?;
         if sorted.insert(name.clone(), entry).is_some() {
@@ -94,7 +94,7 @@ pub(crate) fn environment(
         let Some(name) = mount.destination.strip_prefix('/').filter(|name| !name.is_empty()) else {
             continue;
         };
-        let origin = Origin::Mount(mount.destination.clone());
+        let origin = VariableOrigin::Mount(mount.destination.clone());
         let name = format!("{VOLUME_PREFIX}{}", name.replace(['/', '-'], "_").to_uppercase());
         let entry = variable(&name, &mount.source, origin)?;
         if sorted.insert(name.clone(), entry).is_some() {
@@ -109,7 +109,7 @@ pub(crate) fn environment(
     Ok(Environment { variables, collisions })
 }
 
-fn variable(name: &str, text: &str, origin: Origin) -> Result<String, Unpassable> {
+fn variable(name: &str, text: &str, origin: VariableOrigin) -> Result<String, Unpassable> {
     // `=` would end the name early and so set another variable; a control character would let a
     // name pretend to be two lines in what `env` prints.
     if let Some(found) = name.chars().find(|&found| found == '=' || found.is_control()) {
@@ -224,7 +224,7 @@ mod tests {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Unpassable {
-        Name { origin = Origin::Rootfs, found }, Value { origin = Origin::Rootfs },
-        TooLong { origin = Origin::Rootfs, len }, TooMuch,
+        Name { origin = VariableOrigin::Rootfs, found }, Value { origin = VariableOrigin::Rootfs },
+        TooLong { origin = VariableOrigin::Rootfs, len }, TooMuch,
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct ContainerId(String);
 
 /// Why a text is no container id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
+pub(crate) enum InvalidId {
     #[error("the container id is empty")]
     Empty,
     #[error("the container id has {len} characters, at most {MAX_LEN} are allowed")]
@@ -32,13 +32,13 @@ impl ContainerId {
     ///
     /// # Errors
     /// Says which character at which position is wrong.
-    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidId> {
         if text.is_empty() {
-            return Err(Invalid::Empty);
+            return Err(InvalidId::Empty);
         }
         let len = text.chars().count();
         if len > MAX_LEN {
-            return Err(Invalid::TooLong { len });
+            return Err(InvalidId::TooLong { len });
         }
         let wrong = text.chars().enumerate().find(|&(index, found)| {
             let inner = index > 0 && matches!(found, '+' | '.' | '-');
@@ -46,7 +46,7 @@ impl ContainerId {
         });
         match wrong {
             Some((index, found)) => {
-                Err(Invalid::Character { id: text.to_owned(), found, position: index + 1 })
+                Err(InvalidId::Character { id: text.to_owned(), found, position: index + 1 })
             }
             None => Ok(Self(text.to_owned())),
         }
@@ -101,7 +101,7 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidId {
         Empty, TooLong { len }, Character { id, found, position },
     }
 }

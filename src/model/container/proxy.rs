@@ -78,12 +78,12 @@ impl Step {
 
 /// A step that the kernel refused. The proxy sends it in place of "ready".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusedStep {
     pub(crate) step: Step,
     pub(crate) errno: i32,
 }
 
-impl Refusal {
+impl RefusedStep {
     /// The length in bytes; the first byte is the number of the step.
     pub(crate) const LEN: usize = 5;
 
@@ -154,11 +154,11 @@ mod tests {
     #[test]
     fn a_refusal_is_read_as_it_was_sent() {
         for step in Step::ALL {
-            let refusal = Refusal { step, errno: 1 };
-            assert_eq!(Refusal::parse(&refusal.to_bytes()), Some(refusal));
+            let refusal = RefusedStep { step, errno: 1 };
+            assert_eq!(RefusedStep::parse(&refusal.to_bytes()), Some(refusal));
         }
         for bytes in [&b""[..], b"r", b"\x00\x01\0\0", b"\x06\x01\0\0\0", b"\0\x01\0\0\0\0"] {
-            assert_eq!(Refusal::parse(bytes), None, "{bytes:?}");
+            assert_eq!(RefusedStep::parse(bytes), None, "{bytes:?}");
         }
     }
 

@@ -83,7 +83,7 @@ pub(crate) struct SpecHook {
 
 /// Why a `config.json` is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Invalid {
+pub(crate) enum InvalidSpec {
     #[error("it is not a valid OCI configuration: {0}")]
     Json(#[source] serde_json::Error),
     #[error("it has no ociVersion")]
@@ -108,7 +108,7 @@ pub(crate) enum Invalid {
 
 #[derive(Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase")]
-struct Raw {
+struct RawSpec {
     oci_version: Option<String>,
     process: Option<RawProcess>,
     root: Option<RawRoot>,
@@ -187,7 +187,7 @@ struct RawNamespace {
     path: String,
 }
 
-only_objects!(Raw, RawProcess, RawOfTerminal, RawConsole, RawSize, RawOfContainerHooks, RawEnvironment, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
+only_objects!(RawSpec, RawProcess, RawOfTerminal, RawConsole, RawSize, RawOfContainerHooks, RawEnvironment, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
 
 /// Engines written in Go write an empty list or map as `null`.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -203,28 +203,28 @@ impl Spec {
     ///
     /// # Errors
     /// The property that is wrong, or the line and column where the JSON is.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
-        let mut raw: Raw = serde_json::from_slice(bytes).map_err(Invalid::Json)?;
-        let version = raw.oci_version.ok_or(Invalid::NoVersion)?;
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, InvalidSpec> {
+        let mut raw: RawSpec = serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
+        let version = raw.oci_version.ok_or(InvalidSpec::NoVersion)?;
         if !is_version_one(&version) {
-            return Err(Invalid::Version { version });
+            return Err(InvalidSpec::Version { version });
         }
-        let process = raw.process.ok_or(Invalid::NoProcess)?;
+        let process = raw.process.ok_or(InvalidSpec::NoProcess)?;
         let root_path = raw.root.map(|root| root.path).unwrap_or_default();
         if root_path.is_empty() {
-            return Err(Invalid::NoRoot);
+            return Err(InvalidSpec::NoRoot);
         }
         refuse_nul("root.path", &root_path)?;
         if raw.hooks.of_the_container().any(|hook| hook.env.is_empty()) {
             let RawOfContainerHooks { process } =
-                serde_json::from_slice(bytes).map_err(Invalid::Json)?;
+                serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
             raw.hooks.default_environment(&environment(process.env));
         }
         raw.hooks.check()?;
         let terminal = match process.terminal {
             true => {
                 let RawOfTerminal { process } =
-                    serde_json::from_slice(bytes).map_err(Invalid::Json)?;
+                    serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
                 let size = process.console_size.unwrap_or(RawSize { height: 0, width: 0 });
                 let clamp = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
                 Terminal::Pty { rows: clamp(size.height), columns: clamp(size.width) }
@@ -269,15 +269,15 @@ impl SpecHooks {
         }
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    fn check(&self) -> Result<(), InvalidSpec> {
         for (list, hooks) in self.lists() {
             for (index, hook) in hooks.iter().enumerate() {
                 let place = format!("hooks.{list}[{index}]");
                 if !hook.path.starts_with('/') {
-                    return Err(Invalid::HookPath { place, path: hook.path.clone() });
+                    return Err(InvalidSpec::HookPath { place, path: hook.path.clone() });
                 }
                 if let Some(timeout) = hook.timeout.filter(|&timeout| timeout <= 0) {
-                    return Err(Invalid::HookTimeout { place, timeout });
+                    return Err(InvalidSpec::HookTimeout { place, timeout });
                 }
                 for text in hook.args.iter().chain(&hook.env).chain([&hook.path]) {
                     refuse_nul(&place, text)?;
@@ -298,7 +298,7 @@ fn environment(mut env: Vec<String>) -> Vec<String> {
     env
 }
 
-fn network(namespaces: Vec<RawNamespace>) -> Result<Network, Invalid> {
+fn network(namespaces: Vec<RawNamespace>) -> Result<Network, InvalidSpec> {
     let mut networks: Vec<RawNamespace> =
         namespaces.into_iter().filter(|namespace| namespace.kind == "network").collect();
     let count = networks.len();
@@ -306,18 +306,18 @@ fn network(namespaces: Vec<RawNamespace>) -> Result<Network, Invalid> {
         (None, _) => Ok(Network::Inherited),
         (Some(entry), 1) if entry.path.is_empty() => Ok(Network::New),
         (Some(entry), 1) if !entry.path.starts_with('/') => {
-            Err(Invalid::NetworkPath { path: entry.path })
+            Err(InvalidSpec::NetworkPath { path: entry.path })
         }
         (Some(entry), 1) => {
             refuse_nul("linux.namespaces: the network path", &entry.path)?;
             Ok(Network::Joined(entry.path))
         }
-        (Some(_), count) => Err(Invalid::Networks { count }),
+        (Some(_), count) => Err(InvalidSpec::Networks { count }),
     }
 }
 
-fn refuse_nul(place: &str, text: &str) -> Result<(), Invalid> {
-    if text.contains('\0') { Err(Invalid::Nul { place: place.to_owned() }) } else { Ok(()) }
+fn refuse_nul(place: &str, text: &str) -> Result<(), InvalidSpec> {
+    if text.contains('\0') { Err(InvalidSpec::Nul { place: place.to_owned() }) } else { Ok(()) }
 }
 
 /// Whether `text` is SemVer (semver.org, 2.0.0) with major version 1. Engines send `1.0.2-dev`.
@@ -454,7 +454,7 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Invalid {
+    enum InvalidSpec {
         Json(_), NoVersion, Version { version }, NoProcess, NoRoot, Nul { place },
         HookPath { place, path }, HookTimeout { place, timeout }, NetworkPath { path },
         Networks { count },

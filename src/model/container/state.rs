@@ -108,7 +108,7 @@ pub(crate) enum ProxyIs {
 /// What `state` prints and the spec's hooks read: the OCI fields, as runc orders them.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct View<'a> {
+pub(crate) struct StateView<'a> {
     oci_version: &'a str,
     pub(crate) id: &'a str,
     pub(crate) pid: i32,
@@ -205,10 +205,10 @@ impl State {
     }
 
     /// The OCI state with `status` as it truly is; the pid of a proxy that is gone is 0.
-    pub(crate) fn view(&self, status: Status) -> View<'_> {
+    pub(crate) fn view(&self, status: Status) -> StateView<'_> {
         let died_in_create = status == Status::Creating && self.status != status;
         let gone = status == Status::Stopped || died_in_create;
-        View {
+        StateView {
             oci_version: OCI_VERSION,
             id: &self.id,
             pid: if gone { 0 } else { self.pid },

@@ -3,7 +3,7 @@
 //! run prints the same plan.
 
 use crate::model::engine::inventory::{
-    Container, Detail, EngineState, ExtensionImage, Inventory, Volume,
+    Detail, EngineContainer, EngineState, ExtensionImage, Inventory, Volume,
 };
 use crate::model::extension::claim::{Judgement, Mismatch, Running};
 use crate::model::extension::labels::Labels;
@@ -204,7 +204,7 @@ fn use_ancestors<'a>(
 /// Decides about a container. A container without claims is never stale: keeping one too many costs disk,
 /// removing one too many costs the rollback.
 fn container_fate(
-    container: &Container,
+    container: &EngineContainer,
     window: Window<'_>,
     shared: &BTreeMap<String, String>,
 ) -> Fate {
@@ -272,7 +272,10 @@ fn with_malformed(fate: Fate, labels: &Labels, window: Window<'_>) -> Fate {
 }
 
 /// The volumes whose `deactivate` is to run. A directory of the host belongs to the host.
-fn deactivations(container: &Container, shared: &BTreeMap<String, String>) -> Vec<Deactivation> {
+fn deactivations(
+    container: &EngineContainer,
+    shared: &BTreeMap<String, String>,
+) -> Vec<Deactivation> {
     let mounts = container.mounts.iter();
     let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
     let one = |(volume, path)| {
@@ -292,7 +295,7 @@ fn removal_names(image: &ExtensionImage) -> Vec<String> {
     if image.names.len() > 1 { image.names.clone() } else { vec![image.id.clone()] }
 }
 
-fn container_object(container: &Container) -> Object {
+fn container_object(container: &EngineContainer) -> Object {
     Object {
         kind: ObjectKind::Container,
         id: container.id.clone(),

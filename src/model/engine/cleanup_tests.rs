@@ -13,10 +13,10 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     serde_json::from_value(map.into()).unwrap()
 }
 
-fn container(state: EngineState, error: &str, pairs: &[(&str, &str)]) -> Container {
+fn container(state: EngineState, error: &str, pairs: &[(&str, &str)]) -> EngineContainer {
     let asked = matches!(state, EngineState::Created | EngineState::Exited);
     let last_run = LastRun { error: Some(error.to_owned()), ..LastRun::default() };
-    Container {
+    EngineContainer {
         id: "c".to_owned(),
         name: "ext".to_owned(),
         image: "img".to_owned(),
@@ -40,7 +40,7 @@ fn undecided(plan: &Plan) -> Vec<(&Object, String)> {
 const FRESH: (&str, &str) = (KERNEL_VERSION, "6.1.0");
 const STALE: (&str, &str) = (KERNEL_VERSION, "5.10.0");
 
-fn code_of(container: Container, window: Window<'_>) -> &'static str {
+fn code_of(container: EngineContainer, window: Window<'_>) -> &'static str {
     let inventory = Inventory { containers: vec![container], ..Inventory::default() };
     let plan = plan(&inventory, window);
     match &plan.0[0].fate {
@@ -77,7 +77,7 @@ fn every_state_of_a_container_has_its_fate() {
 
 #[test]
 fn a_container_that_could_not_be_inspected_stays_and_is_a_failure() {
-    let unreadable = Container {
+    let unreadable = EngineContainer {
         detail: Detail::Unreadable("status 500".to_owned()),
         ..container(EngineState::Exited, "", &[FRESH])
     };
@@ -314,7 +314,7 @@ fn stores() -> impl Strategy<Value = Inventory> {
         for (index, (state, error, claims, image, mounts)) in containers.into_iter().enumerate() {
             let mut container = container(state, error, &claims);
             container.id = format!("c{index}");
-            container.image_id = format!("i{image}").into();
+            container.image_id = format!("i{image}");
             let volumes = mounts.into_iter().map(|volume| format!("v{volume}"));
             container.mounts = volumes.map(|name| mount(Some(&name), "/v")).collect();
             inventory.containers.push(container);
@@ -351,7 +351,7 @@ fn carry_out(inventory: &Inventory, plan: &Plan) -> Inventory {
             }
             ObjectKind::Volume => {
                 let users = after.containers.iter();
-                let used = users.flat_map(Container::volumes).any(|volume| volume == id);
+                let used = users.flat_map(EngineContainer::volumes).any(|volume| volume == id);
                 assert!(!used && !after.foreign.volumes.contains(id), "{id} is in use");
                 after.volumes.retain(|volume| volume.name != *id);
             }

@@ -2,7 +2,7 @@
 //! `model/engine/inventory.rs`.
 
 use crate::model::engine::inventory::{
-    Container, Detail, EngineState, LastRun, ListedMount, Mounted,
+    Detail, EngineContainer, EngineState, LastRun, ListedMount, Mounted,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -128,7 +128,7 @@ pub(crate) struct InspectionSummary {
 impl InspectionSummary {
     /// Adds the facts to a listed container. The list is made from a snapshot: in it, a container whose removal
     /// failed stays `removing` although it is `dead`, and an anonymous volume has no path.
-    pub(crate) fn add_to(self, container: &mut Container) {
+    pub(crate) fn add_to(self, container: &mut EngineContainer) {
         if self.state != EngineState::Other {
             container.state = self.state;
         }

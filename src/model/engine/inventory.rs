@@ -108,7 +108,7 @@ impl LastRun {
 
 /// An extension's container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Container {
+pub(crate) struct EngineContainer {
     pub(crate) id: String,
     pub(crate) name: String,
     /// The image's name, as given when the container was created.
@@ -120,7 +120,7 @@ pub(crate) struct Container {
     pub(crate) detail: Detail,
 }
 
-impl Container {
+impl EngineContainer {
     pub(crate) fn id_and_name(&self) -> (&str, &str) {
         (&self.id, &self.name)
     }
@@ -151,7 +151,7 @@ pub(crate) struct Volume {
 /// The objects that a cleanup decides about, and the facts that its decisions depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inventory {
-    pub(crate) containers: Vec<Container>,
+    pub(crate) containers: Vec<EngineContainer>,
     pub(crate) images: Vec<ExtensionImage>,
     pub(crate) volumes: Vec<Volume>,
     /// The images and volumes that other containers use. These containers are never touched.
@@ -257,7 +257,7 @@ impl Collector {
             }
             return;
         }
-        self.inventory.containers.push(Container {
+        self.inventory.containers.push(EngineContainer {
             name: name.to_owned(),
             image: listed.image.unwrap_or_default(),
             image_id,

@@ -1,7 +1,7 @@
 //! Parses a container's record in the engine's store on disk (`config.v2.json`), for when the engine is down.
 
 use crate::model::engine::inventory::{
-    Container, Detail, EngineState, Labels, LastRun, ListedMount, Mounted,
+    Detail, EngineContainer, EngineState, Labels, LastRun, ListedMount, Mounted,
 };
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -44,7 +44,7 @@ struct StoredState {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Parses a record. `None` if the container is not an extension.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<EngineContainer>, serde_json::Error> {
     let stored: StoredContainer = serde_json::from_slice(bytes)?;
     let config =
         stored.config.ok_or_else(|| serde_json::Error::custom("the record has no Config"))?;
@@ -53,7 +53,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Container>, serde_json::Error
     }
     let mounts = stored.mount_points.unwrap_or_default().into_iter();
     let mounts = mounts.map(|(destination, mount)| Mounted { destination, ..mount.into_mounted() });
-    Ok(Some(Container {
+    Ok(Some(EngineContainer {
         id: stored.id,
         name: stored.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         image: config.image.unwrap_or_default(),
@@ -92,7 +92,7 @@ fn engine_state(state: Option<&StoredState>) -> EngineState {
 mod tests {
     use super::*;
 
-    fn record(state: &str, class: &str) -> Option<Container> {
+    fn record(state: &str, class: &str) -> Option<EngineContainer> {
         let text = format!(
             r#"{{"ID":"abc","Name":"/ext","Image":"sha256:1","State":{state},
                 "Config":{{"Image":"img","Labels":{{"io.balena.image.class":"{class}"}}}},

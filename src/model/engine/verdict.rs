@@ -3,7 +3,7 @@
 //! docs/manager.md explains them, and a test compares the two.
 
 use crate::model::container::deploy_record::{DeployRecord, Deployed};
-use crate::model::engine::inventory::{Container, Detail, EngineState, Labels, LastRun};
+use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Labels, LastRun};
 use crate::model::engine::runtimes::RanBy;
 use crate::model::extension::claim::{self, Judgement, Mismatch, Running};
 use crate::model::extension::labels::REQUIRES_REBOOT;
@@ -162,7 +162,7 @@ pub(crate) struct Evidence<'a> {
 
 /// Finds the first reason that applies: what prevents the extension's effect comes before what shows it.
 pub(crate) fn explain(
-    container: &Container,
+    container: &EngineContainer,
     evidence: Evidence<'_>,
     host: &HostFacts,
 ) -> Explanation {
@@ -174,7 +174,7 @@ pub(crate) fn explain(
 }
 
 fn decide(
-    container: &Container,
+    container: &EngineContainer,
     evidence: Evidence<'_>,
     host: &HostFacts,
 ) -> (VerdictReason, String) {
@@ -211,7 +211,7 @@ fn decide(
 }
 
 fn ended(
-    container: &Container,
+    container: &EngineContainer,
     last_run: &LastRun,
     evidence: Evidence<'_>,
     host: &HostFacts,
@@ -258,7 +258,7 @@ fn failure(last_run: &LastRun, evidence: Evidence<'_>) -> Option<(VerdictReason,
 
 /// A state or an exit status that shows that the extension is not applied.
 fn bad_exit(
-    container: &Container,
+    container: &EngineContainer,
     last_run: &LastRun,
     evidence: Evidence<'_>,
     host: &HostFacts,
@@ -303,7 +303,7 @@ fn bad_exit(
 
 /// Another runtime ran no hook, but the boot may have layered the extension all the same.
 fn ran_by_another(
-    container: &Container,
+    container: &EngineContainer,
     last_run: &LastRun,
     evidence: Evidence<'_>,
     host: &HostFacts,
@@ -323,7 +323,7 @@ fn ran_by_another(
     Some((VerdictReason::OtherRuntime, text))
 }
 
-fn is_layered(container: &Container, last_run: &LastRun, host: &HostFacts) -> bool {
+fn is_layered(container: &EngineContainer, last_run: &LastRun, host: &HostFacts) -> bool {
     let layers = last_run.layers.iter().flatten().map(String::as_str);
     let mut parts = layers.chain(container.volumes());
     host.overlays.as_ref().is_ok_and(|overlays| parts.any(|part| overlays.layers.contains(part)))
@@ -352,7 +352,7 @@ fn violated(mismatches: &[Mismatch], host: &HostFacts) -> (VerdictReason, String
 
 /// Its hooks ran and it is meant for this system: whether it is in effect.
 fn effect(
-    container: &Container,
+    container: &EngineContainer,
     last_run: &LastRun,
     evidence: Evidence<'_>,
     host: &HostFacts,

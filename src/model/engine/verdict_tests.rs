@@ -76,7 +76,7 @@ impl Case {
     fn find(&self) -> Explanation {
         let labels: serde_json::Map<String, serde_json::Value> =
             self.labels.iter().map(|(name, text)| ((*name).to_owned(), (*text).into())).collect();
-        let container = Container {
+        let container = EngineContainer {
             id: "0123456789abcdef".to_owned(),
             name: "ext".to_owned(),
             image: "img".to_owned(),

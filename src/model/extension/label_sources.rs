@@ -61,7 +61,7 @@ impl StoredLabels {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(remote = "Self", rename_all = "PascalCase")]
-        struct Raw {
+        struct RawRecord {
             config: Option<RawConfig>,
             image: Option<String>,
         }
@@ -70,8 +70,8 @@ impl StoredLabels {
         struct RawConfig {
             labels: RawLabels,
         }
-        only_objects!(Raw, RawConfig);
-        let raw: Raw = serde_json::from_slice(bytes)?;
+        only_objects!(RawRecord, RawConfig);
+        let raw: RawRecord = serde_json::from_slice(bytes)?;
         let labels = labels(raw.config.and_then(|config| config.labels));
         Ok(Self { labels, image: raw.image })
     }
@@ -80,7 +80,7 @@ impl StoredLabels {
     pub(crate) fn parse_image(bytes: &[u8], image: &str) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(remote = "Self")]
-        struct Raw {
+        struct RawRecord {
             config: Option<RawConfig>,
         }
         #[derive(Deserialize)]
@@ -89,8 +89,8 @@ impl StoredLabels {
             #[serde(rename = "Labels")]
             labels: RawLabels,
         }
-        only_objects!(Raw, RawConfig);
-        let raw: Raw = serde_json::from_slice(bytes)?;
+        only_objects!(RawRecord, RawConfig);
+        let raw: RawRecord = serde_json::from_slice(bytes)?;
         let labels = labels(raw.config.and_then(|config| config.labels));
         Ok(Self { labels, image: Some(image.to_owned()) })
     }

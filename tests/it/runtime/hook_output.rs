@@ -199,12 +199,12 @@ fn a_hook_that_closes_its_output_and_fails_fails() {
 }
 
 /// Creates the container. Its standard output is a pipe without another writer.
-fn created_with_a_pipe(container: &Container) -> std::io::PipeReader {
-    let (read, write) = std::io::pipe().unwrap();
+fn created_with_a_pipe(container: &Container) -> std::fs::File {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let mut create = container.create_command();
     create.stdin(Stdio::null()).stdout(write).stderr(container.beside_file("stderr"));
     assert_eq!(process::start(&mut create).wait(), 0);
-    read
+    read.into()
 }
 
 /// A start whose container's log gets a reader late, after the backlog has overflowed.
