@@ -1,7 +1,7 @@
 //! The entry points for the engine's answers, and for the decisions that depend on them.
 
 use super::{assert_no_prefix, assert_one_line, assert_printable};
-use crate::model::container::deploy_record::Record;
+use crate::model::container::deploy_record::DeployRecord;
 use crate::model::engine::api;
 use crate::model::engine::cleanup::{Decision, Fate, ObjectKind, Removal, Window, plan};
 use crate::model::engine::inspection::{Errors, InspectedContainer};
@@ -185,7 +185,7 @@ pub fn cleanup_plan(bytes: &[u8]) {
         initramfs_log: text("log").unwrap_or_default(),
         runtime: text("runtime"),
     };
-    let record = Record::parse(value["record"].to_string().as_bytes()).ok();
+    let record = DeployRecord::parse(value["record"].to_string().as_bytes()).ok();
     for container in &inventory.containers {
         for (since_boot, ran_by) in [
             (None, RanBy::Unknown),

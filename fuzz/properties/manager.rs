@@ -5,7 +5,7 @@ use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::check::read::archive::{self, Archive};
 use crate::check::rules::rule::{Allowed, Rule};
 use crate::check::rules::{self, Subject, machine::TargetMachine, report};
-use crate::model::container::deploy_record::{Heard, MountNamespace, Record, Step};
+use crate::model::container::deploy_record::{HookOutput, MountNamespace, DeployRecord, RecordedCall};
 use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::extension::glob::Glob;
 use crate::model::kernel::block::{Block, MAX_LEN};
@@ -195,8 +195,8 @@ pub fn mounts(bytes: &[u8]) {
 
 /// The record of a deploy (`model/container/deploy_record.rs`), and what a hook printed in one.
 pub fn deploy_record(bytes: &[u8]) {
-    let heard = Heard::new("hooks/start", bytes, MountNamespace::Host);
-    let step = Step {
+    let heard = HookOutput::new("hooks/start", bytes, MountNamespace::Host);
+    let step = RecordedCall {
         verb: "start".to_owned(),
         time: "2026-01-02T03:04:05Z".to_owned(),
         error: Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -204,9 +204,9 @@ pub fn deploy_record(bytes: &[u8]) {
         warnings: vec![String::from_utf8_lossy(bytes).into_owned(); 20],
         hooks: vec![heard; 20],
     };
-    let known = match Record::parse(bytes) {
+    let known = match DeployRecord::parse(bytes) {
         Ok(known) => {
-            assert_no_prefix(bytes, |prefix| Record::parse(prefix).is_ok());
+            assert_no_prefix(bytes, |prefix| DeployRecord::parse(prefix).is_ok());
             Some(known)
         }
         Err(error) => {
@@ -215,10 +215,10 @@ pub fn deploy_record(bytes: &[u8]) {
         }
     };
     let id = known.as_ref().map(|known| known.id.clone()).unwrap_or_default();
-    for record in [known.clone(), Some(Record::after(known, &id, step))].into_iter().flatten() {
+    for record in [known.clone(), Some(DeployRecord::after(known, &id, step))].into_iter().flatten() {
         let written = record.to_bytes().expect("a record is JSON");
-        assert_eq!(Record::parse(&written).expect("what was written is read"), record);
-        assert_no_prefix(&written, |prefix| Record::parse(prefix).is_ok());
+        assert_eq!(DeployRecord::parse(&written).expect("what was written is read"), record);
+        assert_no_prefix(&written, |prefix| DeployRecord::parse(prefix).is_ok());
         let last = record.last_error().map(|(verb, _)| verb.to_owned());
         assert!(last.is_none_or(|verb| verb != "delete"));
     }

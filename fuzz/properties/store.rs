@@ -6,7 +6,6 @@ use crate::model::extension::label_sources::{Lookup, StoredLabels};
 use crate::model::extension::labels::CLASS;
 use crate::model::extension::role::{self, NotAnExtension, Role};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The container stores of Moby (`model/extension/label_sources.rs`) and of Podman (`model/engine/containers_storage.rs`), what leads to
