@@ -5,7 +5,9 @@ use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::check::read::archive::{self, Archive};
 use crate::check::rules::rule::{Allowed, Rule};
 use crate::check::rules::{self, Subject, machine::TargetMachine, report};
-use crate::model::container::deploy_record::{HookOutput, MountNamespace, DeployRecord, RecordedCall};
+use crate::model::container::deploy_record::{
+    DeployRecord, HookOutput, MountNamespace, RecordedCall,
+};
 use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::extension::glob::Glob;
 use crate::model::kernel::block::{Block, MAX_LEN};
@@ -215,7 +217,8 @@ pub fn deploy_record(bytes: &[u8]) {
         }
     };
     let id = known.as_ref().map(|known| known.id.clone()).unwrap_or_default();
-    for record in [known.clone(), Some(DeployRecord::after(known, &id, step))].into_iter().flatten() {
+    for record in [known.clone(), Some(DeployRecord::after(known, &id, step))].into_iter().flatten()
+    {
         let written = record.to_bytes().expect("a record is JSON");
         assert_eq!(DeployRecord::parse(&written).expect("what was written is read"), record);
         assert_no_prefix(&written, |prefix| DeployRecord::parse(prefix).is_ok());

@@ -7,6 +7,7 @@
 //! that container could rewrite the next hook. Of the tmpfs itself such a namespace does get a copy, before
 //! it is private; hence its filesystem is read-only by then.
 
+use crate::host::os::open_inside::open_inside;
 use crate::model::container::environment::VOLUME_PREFIX;
 use crate::model::text::system_call::RefusedCall;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -119,7 +120,7 @@ impl Host {
     fn look(&self, path: &str) -> rustix::io::Result<Stat> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), inside)?;
+        let file = open_inside(&self.root, path, flags, inside)?;
         rustix::fs::fstat(file)
     }
 }

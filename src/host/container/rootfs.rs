@@ -3,6 +3,7 @@
 
 use crate::host::container::mount_namespace::MountView;
 use crate::host::os::listing;
+use crate::host::os::open_inside::open_inside;
 use crate::host::os::process::Process;
 use crate::model::container::state::SeenRootfs;
 use crate::model::extension::hook::{self, FileKind, Unfit, Verb};
@@ -291,25 +292,7 @@ impl Rootfs {
     }
 }
 
-/// openat2(2), again when it is disturbed: a `..` cannot be resolved safely while anything on the machine
-/// is renamed or mounted, which the kernel reports as EAGAIN.
-fn open_inside(
-    base: &OwnedFd,
-    path: &str,
-    flags: OFlags,
-    inside: ResolveFlags,
-) -> rustix::io::Result<OwnedFd> {
-    let mut tries = TRIES;
-    loop {
-        tries -= 1;
-        match rustix::fs::openat2(base, path, flags, Mode::empty(), inside) {
-            Err(Errno::AGAIN) if tries > 0 => {}
-            result => return result,
-        }
-    }
-}
-
-/// Why [`open_inside`] has failed.
+/// Why [`open_inside`] failed.
 fn cause(error: Errno) -> io::Error {
     if error == Errno::AGAIN {
         let why = "something on this machine renames or mounts without a pause, which the kernel does not \
@@ -319,8 +302,6 @@ fn cause(error: Errno) -> io::Error {
     explained("openat2", error.raw_os_error())
 }
 
-/// Of two tries the second is rarely disturbed as well, even by a process that does nothing but rename.
-const TRIES: u32 = 1000;
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 #[cfg(test)]

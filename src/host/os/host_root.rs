@@ -3,6 +3,7 @@
 //! RESOLVE_IN_ROOT); an absolute link would otherwise lead to this machine's own files.
 
 use crate::host::os::listing;
+use crate::host::os::open_inside::open_inside;
 use crate::host::os::read::read_bounded_from;
 use crate::model::kernel::mounts;
 use crate::model::text::cause::in_words;
@@ -51,13 +52,7 @@ impl HostRoot {
         }
         let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&self.0, root, Mode::empty())?;
-        loop {
-            match rustix::fs::openat2(&root, path.as_ref(), flags, Mode::empty(), INSIDE) {
-                // Something was renamed meanwhile (openat2(2)).
-                Err(rustix::io::Errno::AGAIN) => {}
-                opened => return Ok(opened?),
-            }
-        }
+        Ok(open_inside(root, path, flags, INSIDE)?)
     }
 
     /// The path by which this process can open a file of the host. It contains no links.

@@ -6,6 +6,7 @@ pub(crate) mod unblocked;
 pub(crate) mod stdio;
 pub(crate) mod log;
 pub(crate) mod read;
+pub(crate) mod open_inside;
 pub(crate) mod listing;
 pub(crate) mod trusted;
 pub(crate) mod host_root;
