@@ -16,7 +16,7 @@ pub(crate) struct CommandEntry {
     pub(super) refusal: Option<&'static str>,
 }
 
-const VERBS: [CommandEntry; 17] = [
+const COMMANDS: [CommandEntry; 17] = [
     served("create", include_str!("help/create.txt")),
     served("start", include_str!("help/start.txt")),
     served("kill", include_str!("help/kill.txt")),
@@ -46,19 +46,26 @@ const fn refused(name: &'static str, why: &'static str) -> CommandEntry {
 
 /// The command of this name.
 pub(crate) fn find(name: &str) -> Option<&'static CommandEntry> {
-    VERBS.iter().find(|verb| verb.name == name)
+    COMMANDS.iter().find(|command| command.name == name)
 }
 
-/// The container that a refused command is for, which its log line names. Engines write the id last; in
-/// an `exec` without `--process` a command line follows the id, so the last word says nothing.
-pub(super) fn container_of_refused(verb: &CommandEntry, words: &[OsString]) -> Option<ContainerId> {
-    let names_file = |word: &OsString| {
-        word.to_str().is_some_and(|word| word == "-p" || word.starts_with("--process"))
-    };
-    if verb.name == "exec" && !words.iter().any(names_file) {
-        return None;
+/// The flags of refused commands whose value may be the next word, as runc and crun have them.
+const VALUED: &str = "-b -c -e -g -p -u --additional-gids --apparmor --bundle --cap --cgroup --console-socket --cwd \
+    --empty-ns --env --image-path --interval --lsm-mount-context --lsm-profile --manage-cgroups-mode --network-lock \
+    --page-server --parent-path --pid-file --preserve-fds --process --process-label --status-fd --user --work-path";
+
+/// The container that a refused command is for, which its log line names: the first word that is neither a flag nor
+/// the value of a flag.
+pub(super) fn container_of_refused(words: &[OsString]) -> Option<ContainerId> {
+    let mut words = words.iter().map(|word| word.to_string_lossy());
+    while let Some(word) = words.next() {
+        if VALUED.split_ascii_whitespace().any(|flag| flag == word) {
+            words.next();
+        } else if word != "--" && !word.starts_with('-') {
+            return ContainerId::parse(&word).ok();
+        }
     }
-    ContainerId::parse(words.last()?.to_str()?).ok()
+    None
 }
 
 #[cfg(test)]
@@ -67,29 +74,26 @@ mod tests {
 
     #[test]
     fn the_general_help_names_every_command_and_fits_a_terminal() {
-        for CommandEntry { name, help, .. } in VERBS {
+        for CommandEntry { name, help, .. } in COMMANDS {
             assert!(GENERAL.contains(name), "{name} is not in the general help");
             assert!(help.lines().all(|line| line.chars().count() <= 80), "{name} is too wide");
         }
     }
 
     #[test]
-    fn the_container_of_a_refused_command_is_found_as_engines_write_it() {
+    fn the_container_is_found_among_the_flags_of_other_runtimes() {
         for (line, expected) in [
-            ("pause x", Some("x")),
-            ("exec --detach --process /p/spec.json --pid-file=/p/pid x", Some("x")),
-            ("exec --process=/p --console-socket /s --preserve-fds 1 x", Some("x")),
-            ("exec -t -e A=1 --cwd / x y", None),
-            ("events --stats --interval 5s x", Some("x")),
-            ("checkpoint --image-path /i --leave-running -- x", Some("x")),
-            ("exec --process /p", None),
-            ("resume ../x", None),
-            ("restore", None),
+            ("x", Some("x")),
+            ("--detach --process /p/spec.json --pid-file=/p/pid x sh -c y", Some("x")),
+            ("-t -e A=1 --cwd / x y", Some("x")),
+            ("--stats --interval 5s x", Some("x")),
+            ("--image-path /i --leave-running -- x", Some("x")),
+            ("--process", None),
+            ("../x", None),
+            ("", None),
         ] {
-            let mut words = line.split_ascii_whitespace();
-            let verb = find(words.next().unwrap()).unwrap();
-            let words: Vec<OsString> = words.map(OsString::from).collect();
-            let found = container_of_refused(verb, &words);
+            let words: Vec<OsString> = line.split_ascii_whitespace().map(OsString::from).collect();
+            let found = container_of_refused(&words);
             assert_eq!(found.as_ref().map(ContainerId::as_str), expected, "{line}");
         }
     }

@@ -160,7 +160,7 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
         }
         return Ok(match verb.refusal {
             Some(why) => {
-                let id = container_of_refused(verb, &words);
+                let id = container_of_refused(&words);
                 Command::Unsupported { verb: verb.name, why, id }
             }
             None => Command::Update,

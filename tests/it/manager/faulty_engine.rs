@@ -108,7 +108,7 @@ fn an_image_may_take_longer_than_another_request() {
         host.manager(&["check", image, "--request-timeout", "0.2", "--timeout", timeout])
     };
     let finished = check("late", "20");
-    assert!(finished.err.contains("no tar archive"), "{finished}");
+    assert!(finished.err.contains("not a tar archive"), "{finished}");
     let finished = check("hangs", "1");
     assert!(finished.err.contains("save image \"hangs\": no answer"), "{finished}");
 }

@@ -141,7 +141,7 @@ fn sockets_and_devices_in_the_place_of_a_hook_are_refused() {
         let path = container.path("rootfs/hooks/create");
         let mode = rustix::fs::Mode::from_raw_mode(0o755);
         rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, rustix::fs::makedev(1, 5)).unwrap();
-        container.create().fails(&["hooks/create", "must be an executable file"]);
+        container.create().fails(&["hooks/create", "not an executable file"]);
         container.left_nothing();
     }
 }
