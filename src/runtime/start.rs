@@ -101,7 +101,7 @@ fn run_hooks_and_stop(
     if state.duty() == Duty::End {
         let (pid, status) = (proxy.pid(), u8::from(state.refused.is_some()));
         proxy.signal(state.last_signal()).map_err(|source| Error::SignalProxy { pid, source })?;
-        journal.debug(|| format!("told the proxy {pid} to end with status {status}"));
+        journal.debug(|| format!("signalled the proxy {pid} to exit with status {status}"));
     }
     Ok(outcome)
 }

@@ -1,11 +1,11 @@
-//! Entering the mount namespace of process 1 with the rootfs brought along, for a hook whose engine has
-//! another one. The guard (`host/container/guard.rs`) does so before the hook begins: it clones the mounts that
+//! Enters the mount namespace of process 1 and takes the rootfs along, for a hook whose engine has a namespace
+//! of its own. The guard (`host/container/guard.rs`) does so before the hook begins: it clones the mounts that
 //! process 1 does not have, enters, and attaches the clones below a tmpfs of its own.
 //!
-//! The tmpfs and the clones are private: what is attached to a shared mount also appears in every
+//! The tmpfs and the clones are private: a mount that is attached to a shared mount also appears in every
 //! namespace with a slave view of the host (`docker run -v /:/host:ro,rslave`), writable, and the root of
-//! that container could rewrite the next hook. Of the tmpfs itself such a namespace does get a copy, before
-//! it is private; hence its filesystem is read-only by then.
+//! that container could rewrite the next hook. Such a namespace does get a copy of the tmpfs itself, before the
+//! tmpfs becomes private; therefore its filesystem is read-only by then.
 
 use crate::host::os::open_inside::open_inside;
 use crate::model::container::environment::VOLUME_PREFIX;
@@ -20,7 +20,7 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Below this folder each rootfs has a mount point while its hook runs.
+/// Each rootfs has a mount point below this directory while its hook runs.
 pub(crate) const FOLDER: &str = "/run/balena-extension-runtime-rootfs";
 const BASE: &str = "/run";
 const NAME: &str = "balena-extension-runtime-rootfs";
@@ -28,7 +28,7 @@ const NAME: &str = "balena-extension-runtime-rootfs";
 const ROOTFS: &str = "rootfs";
 /// A file name has at most 255 bytes; the rest of it is a number and a dash.
 const ID_MAX: usize = 200;
-/// How many copies of a mount are taken away from one mount point.
+/// How many stacked mounts are removed from one mount point.
 const COPIES_MAX: usize = 64;
 
 /// The name of the mount point of a container: unique, since only one process holds `lock`.
@@ -45,7 +45,7 @@ pub(crate) fn rootfs_path(name: &str) -> String {
     format!("{FOLDER}/{name}/{ROOTFS}")
 }
 
-/// What is brought along, and how the hook will find it.
+/// The mounts that are taken along, and where the hook will find them.
 pub(crate) struct Luggage<'a> {
     /// The name of the mount point.
     pub(crate) name: &'a str,
@@ -57,7 +57,7 @@ pub(crate) struct Luggage<'a> {
     pub(crate) folder: &'a str,
 }
 
-/// The mounts of a hook, in the mount namespace of process 1. Dropped, they are taken away.
+/// The mounts of a hook in the mount namespace of process 1. They are removed when this is dropped.
 pub(crate) struct Attached {
     parent: OwnedFd,
     name: String,
@@ -85,7 +85,7 @@ pub(crate) fn enter(
         clones.extend(bring_volume(&host, variable, luggage.name, clones.len())?);
     }
     join(&host.namespace, "enter the mount namespace of process 1")?;
-    let purpose = "enter the root folder of process 1";
+    let purpose = "enter the root directory of process 1";
     step("fchdir", purpose, rustix::process::fchdir(&host.root))?;
     step("chroot", purpose, rustix::process::chroot("."))?;
     let attached = match clones.as_slice() {
@@ -98,7 +98,7 @@ pub(crate) fn enter(
     Ok(attached)
 }
 
-/// The namespace and the root folder of process 1, opened while their paths lead there.
+/// The namespace and the root directory of process 1, opened while their paths lead there.
 struct Host {
     namespace: OwnedFd,
     root: OwnedFd,
@@ -229,7 +229,7 @@ fn tmpfs_with_mount_points(clones: &[Tree]) -> Result<OwnedFd, RefusedCall> {
     Ok(tmpfs)
 }
 
-/// Opens the folder of all mount points, and makes it where it is missing.
+/// Opens the directory of all mount points, and creates it if it is missing.
 fn parent_folder() -> Result<OwnedFd, RefusedCall> {
     let purpose = format!("make {FOLDER}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -242,8 +242,8 @@ fn parent_folder() -> Result<OwnedFd, RefusedCall> {
     step("open", purpose, rustix::fs::openat(&base, NAME, flags, Mode::empty()))
 }
 
-/// Makes the mount point anew. One that is there was left by a guard that was killed, since its name
-/// belongs to whoever holds the lock.
+/// Creates the mount point. If it exists, a guard that was killed left it, because only the holder of the lock uses
+/// this name.
 fn make_mount_point(parent: &OwnedFd, name: &str) -> Result<(), RefusedCall> {
     let purpose = format!("make the mount point {FOLDER}/{name}");
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
@@ -268,9 +268,8 @@ fn make_private(path: &str, purpose: &str) -> Result<(), RefusedCall> {
 }
 
 impl Drop for Attached {
-    /// Takes the mounts away, also from namespaces that were made meanwhile and have copies: rmdir(2) of a
-    /// mount point takes what is mounted there in other namespaces along. What fails is left for
-    /// [`sweep`].
+    /// Removes the mounts, including their copies in namespaces that were made meanwhile: rmdir(2) of a mount point
+    /// also detaches the mounts on it in other namespaces. What cannot be removed is left for [`sweep`].
     fn drop(&mut self) {
         if rustix::process::fchdir(&self.parent).is_ok() {
             let _ = remove_mount_point(&self.name);
@@ -293,14 +292,14 @@ fn remove_mount_point(path: &str) -> rustix::io::Result<()> {
     Err(Errno::BUSY)
 }
 
-/// Takes away what a guard that was killed has left attached under `name`. The caller holds the lock that
-/// the name was made of, so no guard uses it.
+/// Removes the mounts that a guard left under `name` when it was killed. The caller holds the lock from which the
+/// name was made, so no guard uses it.
 ///
 /// # Errors
 /// It is still there.
 pub(crate) fn sweep(name: &str) -> io::Result<()> {
     remove_mount_point(&format!("{FOLDER}/{name}"))?;
-    // From another namespace than process 1's. Whoever may not look there could not attach anything there.
+    // This may not be the namespace of process 1. A process that may not look there cannot have attached anything.
     match remove_mount_point(&format!("/proc/1/root{FOLDER}/{name}")) {
         Err(Errno::ACCESS | Errno::PERM) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),

@@ -15,11 +15,11 @@ pub(crate) struct Bundle {
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("find the bundle {path:?}")]
+    #[error("cannot find the bundle {path:?}")]
     Locate { path: PathBuf, source: io::Error },
     #[error("the path of the bundle is not UTF-8: {path:?}")]
     NotUtf8 { path: PathBuf },
-    #[error("read {path:?} (--bundle names the folder that holds config.json)")]
+    #[error("cannot read {path:?} (--bundle names the directory that holds config.json)")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path:?} is refused")]
     Invalid { path: PathBuf, source: spec::InvalidSpec },

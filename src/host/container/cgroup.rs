@@ -1,5 +1,5 @@
 //! The proxy's leaf cgroup, in every hierarchy that is mounted where systemd and every engine expect
-//! it (cgroups(7)): v2 at `/sys/fs/cgroup`, or v1 with one folder a controller, or both.
+//! it (cgroups(7)): v2 at `/sys/fs/cgroup`, or v1 with one directory per controller, or both.
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -12,24 +12,24 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const VERSION_2: u32 = 0x6367_7270;
 /// A new cpuset has no processors, so no process can enter it before an administrator fills it in.
 const NEEDS_FILLING: &str = "cpuset";
-/// A cgroup stays busy for a moment after its last process has ended.
+/// A cgroup remains busy for a moment after its last process has exited.
 const REMOVE_ATTEMPTS: u32 = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A failure around a cgroup.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("list the cgroup hierarchies")]
+    #[error("cannot list the cgroup hierarchies")]
     List { source: io::Error },
-    #[error("create the cgroup {path:?} (linux.cgroupsPath)")]
+    #[error("cannot create the cgroup {path:?} (linux.cgroupsPath)")]
     Create { path: PathBuf, source: io::Error },
-    #[error("move the proxy into the cgroup {path:?} (linux.cgroupsPath)")]
+    #[error("cannot move the proxy into the cgroup {path:?} (linux.cgroupsPath)")]
     Enter { path: PathBuf, source: io::Error },
-    #[error("remove the cgroup {path:?}")]
+    #[error("cannot remove the cgroup {path:?}")]
     Remove { path: PathBuf, source: io::Error },
 }
 
-/// Where the leaf is there already, as somebody else's: `remove` is to spare it.
+/// The hierarchies in which the leaf already exists. We did not make it, so `remove` must keep it.
 ///
 /// # Errors
 /// The hierarchies cannot be listed, or looked into.
@@ -48,7 +48,7 @@ pub(crate) fn find(leaf: &str) -> Result<Vec<PathBuf>, Error> {
 /// nothing is done.
 ///
 /// # Errors
-/// Some leaves may be there; `remove` takes them away.
+/// Some leaves may exist; `remove` removes them.
 pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
     let mut entered = Vec::new();
     for root in hierarchies()? {
@@ -66,8 +66,8 @@ pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
     Ok(entered)
 }
 
-/// Removes the leaf everywhere but where it is one of `spared`, and returns where it was. One that is not
-/// there is fine.
+/// Removes the leaf from every hierarchy except where it is in `spared`, and returns where it was. A missing leaf is
+/// not an error.
 ///
 /// # Errors
 /// The first that could not be removed; all are tried.
@@ -88,7 +88,7 @@ pub(crate) fn remove(leaf: &str, spared: &[PathBuf]) -> Result<Vec<PathBuf>, Err
     first.map(|()| removed)
 }
 
-/// Nobody removes a cgroup that is left here, so a passing fault must not leave one.
+/// No other program removes a leaf that is left here, so a temporary failure must not leave one.
 fn again<T, E>(mut action: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     action().or_else(|_| action()).or_else(|_| action())
 }

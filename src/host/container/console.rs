@@ -1,5 +1,5 @@
-//! The container's terminal: a pty whose master goes to the engine over the console socket, and whose
-//! slave the proxy has (runc's terminals.md, "detached"; pty(7), unix(7)).
+//! The container's terminal: a pty whose master is sent to the engine over the console socket, and whose slave is the
+//! proxy's (runc's terminals.md, "detached"; pty(7), unix(7)).
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -22,19 +22,19 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A failure around the terminal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("create a pty for process.terminal")]
+    #[error("cannot create a pty for process.terminal")]
     Create { source: io::Error },
-    #[error("send the pty to the console socket {path:?}")]
+    #[error("cannot send the pty to the console socket {path:?}")]
     Send { path: PathBuf, source: io::Error },
     #[error(
-        "send the pty to the console socket {path:?}: its queue of connections has been full for {} s; does \
+        "cannot send the pty to the console socket {path:?}: its queue of connections has been full for {} s; does \
          the engine still accept any?", LIMIT.as_secs()
     )]
     Full { path: PathBuf },
 }
 
 /// Creates a pty of the given size, sends its master to the socket at `path`, and returns the slave.
-/// No answer is awaited: containerd's shim accepts only after `create` has returned.
+/// It does not wait for an answer: containerd's shim accepts only after `create` has returned.
 ///
 /// # Errors
 /// Nothing is left open.

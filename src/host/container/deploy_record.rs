@@ -1,5 +1,5 @@
-//! The records of deploys, one file a container, written by the runtime and read by the manager. They are
-//! in `/run`: what they tell of ends with the boot. What is in them is decided in `model/container/deploy_record.rs`.
+//! The records of deploys, one file per container, written by the runtime and read by the manager. They are in
+//! `/run`, because their contents are void after a reboot. `model/container/deploy_record.rs` defines the contents.
 
 use crate::host::os::atomic_file;
 use crate::host::os::listing;
@@ -17,30 +17,30 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Where they are. Not in a state root: engines give each its own, and do not tell which.
+/// The directory of the records. Not a state root: each engine has its own, and the manager cannot find them.
 pub(crate) const FOLDER: &str = "/run/balena-extension-runtime-deploys";
-/// How many are kept. A container that is made anew at every failure must not fill the memory; but of a
-/// container without a record it is not known any more that its hooks ran. A silent one takes a page.
+/// How many records are kept. A container that is created again after every failure must not fill the memory; but
+/// without its record it is unknown whether the hooks of a container ran. A record without output takes a page.
 const KEPT: usize = 512;
 const RECORD: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A record that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("read the record {path:?}")]
+    #[error("cannot read the record {path:?}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("read the record {path:?}")]
+    #[error("cannot read the record {path:?}")]
     Parse { path: PathBuf, source: serde_json::Error },
     #[error("{path:?} {why}, so nothing is read from it or written to it")]
     Distrusted { path: PathBuf, why: Distrust },
-    #[error("write a record into {folder:?}")]
+    #[error("cannot write a record into {folder:?}")]
     Write { folder: PathBuf, source: io::Error },
 }
 
 /// Reads the record of a container.
 ///
 /// # Errors
-/// It is there and cannot be read, or others may have written it.
+/// The record exists but cannot be read, or other users may have written it.
 pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<DeployRecord>, Error> {
     let path = folder.join(name(id));
     let failed = |error: Errno| Error::Read { path: path.clone(), source: error.into() };
@@ -60,7 +60,7 @@ pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<DeployRecor
 /// The ids of all containers that have a record, sorted.
 ///
 /// # Errors
-/// The folder is there and cannot be listed.
+/// The directory exists but cannot be listed.
 pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
     let failed = |error: Errno| Error::Read { path: folder.to_owned(), source: error.into() };
     let mut ids = Vec::new();
@@ -77,7 +77,7 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
 /// record outlives the boot.
 ///
 /// # Errors
-/// The record is as it was.
+/// The record is unchanged.
 pub(crate) fn save(folder: &Path, id: &ContainerId, record: &DeployRecord) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
@@ -90,7 +90,7 @@ pub(crate) fn save(folder: &Path, id: &ContainerId, record: &DeployRecord) -> Re
 /// Removes the record of a container, if there is one.
 pub(crate) fn remove(folder: &Path, id: &ContainerId) {
     let Ok(Some(folder)) = open(folder) else { return };
-    // One that stays is overwritten by the next, or ends with the boot.
+    // A record that is left is replaced by the next one, or lost at reboot.
     for name in [name(id), prepared(id)] {
         let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
     }
@@ -110,8 +110,8 @@ fn make(folder: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Opens the folder of the records, which only root, or this user, may have made and may change. `None` if there
-/// is none.
+/// Opens the directory of the records, which only root or this user may have made and may change. `None` if it is
+/// missing.
 fn open(folder: &Path) -> Result<Option<OwnedFd>, Error> {
     match rustix::fs::open(folder, RECORD | OFlags::DIRECTORY, Mode::empty()) {
         Ok(opened) => check(&opened, folder).map(|()| Some(opened)),
@@ -151,8 +151,8 @@ fn prepare_unnamed(folder: BorrowedFd<'_>, prepared: &Path, bytes: &[u8]) -> io:
     Ok(linked?)
 }
 
-/// The same by a file that has a name before it is complete: this process's own, as another call for the
-/// container must not complete it. A kill leaves it until it is the oldest.
+/// The same through a file that has a name before it is complete. The name is unique to this process, because another
+/// call for the container must not complete it. If this process is killed, the file remains until it is the oldest.
 fn replace_named(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
     let prepared = PathBuf::from(format!(".{id}.{}.tmp", std::process::id()));
     let mut file = atomic_file::create(folder, &prepared, Mode::from_raw_mode(0o600))?;
@@ -167,7 +167,7 @@ fn replace_named(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::
 
 fn rename(folder: BorrowedFd<'_>, prepared: &Path, id: &ContainerId) -> io::Result<()> {
     match rustix::fs::renameat(folder, prepared, folder, name(id)) {
-        // Not there any more: the other call has given it its name.
+        // Missing: the other call has renamed it.
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => {
             let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
@@ -183,7 +183,7 @@ fn prune(folder: BorrowedFd<'_>) -> io::Result<()> {
         return Ok(());
     };
     let age = |name: CString| {
-        // One that vanishes meanwhile has been pruned by another call.
+        // A record that vanishes meanwhile was pruned by another call.
         let found = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some(((found.st_mtime, found.st_mtime_nsec), name))
     };

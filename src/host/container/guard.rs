@@ -1,9 +1,8 @@
-//! The guard: a process between the runtime and a hook. It ends the hook with everything that the hook
-//! has started, when the limit is over, when the hook fails, and when the runtime itself has died;
-//! nobody else could do the last, and only the parent or subreaper of a process can do it without
-//! ever meeting a recycled pid.
+//! The guard: a process between the runtime and a hook. It kills the hook and everything that the hook started
+//! when the time limit has passed, when the hook fails, and when the runtime itself has died. No other process
+//! could do the last, and only the parent or subreaper of a process never meets a recycled pid.
 //!
-//! It also holds the container's lock, so whoever gets the lock knows that no such hook is left.
+//! It also holds the container's lock, so a process that gets the lock knows that no such hook is left.
 
 use crate::host::container::attached::{self, Luggage};
 use crate::host::os::descriptor;
@@ -30,10 +29,10 @@ pub(crate) const COMMAND: &str = "hook-guard";
 /// Where the guard finds its end of the socket pair, and the lock.
 pub(crate) const CONTROL: RawFd = 3;
 pub(crate) const LOCK: RawFd = 4;
-/// Where it finds the rootfs and the mount namespace of that, if [`Entering`] says so.
+/// Where it finds the rootfs and its mount namespace, if [`Entering`] says so.
 pub(crate) const ROOTFS: RawFd = 5;
 pub(crate) const HOME: RawFd = 6;
-/// A report is no longer than this, except for paths of an absurd length, whose end is lost.
+/// The longest report. Only a path of an absurd length is longer, and loses its end.
 pub(crate) const REPORT_MAX: usize = 16 * 1024;
 
 /// Whether a guard enters the mount namespace of process 1, and with what: one word of its command line.
@@ -65,7 +64,7 @@ impl Entering {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     Ended(Exit),
-    /// execve(2) failed; why, from what is there where the hook would have run.
+    /// execve(2) failed. The reason is found in the file itself, where the hook would have run.
     NotStarted(String),
     /// A system call failed before the hook began.
     Refused(RefusedCall),
@@ -171,13 +170,13 @@ fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
-/// What is there before the hook begins.
+/// What the guard prepares before the hook begins.
 struct Ready {
     environment: Vec<String>,
     attached: Option<attached::Attached>,
 }
 
-/// Tries everything that could keep this process from looking after a hook, before there is one.
+/// Tries every step that this process needs to supervise a hook, before there is one.
 fn prepare(entering: Entering, luggage: Luggage<'_>) -> Result<Ready, RefusedCall> {
     let watching = |call| move |error| refusal(call, "watch the hook", &error);
     // Orphans of the hook become children of this process, where they can be found.
@@ -316,8 +315,8 @@ fn environment() -> io::Result<Vec<String>> {
     Ok(strings.map(|string| String::from_utf8_lossy(string).into_owned()).collect())
 }
 
-/// Reads the exit status of a hook that has ended. Of one that has failed nothing stays; what a
-/// successful one has started in the background is its own affair.
+/// Reads the exit status of a hook that has exited. If it failed, everything that it started is killed. Processes
+/// that a successful hook started in the background are left alone.
 fn ended(hook: Pid) -> io::Result<Exit> {
     let peek = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
     let status = rustix::process::waitid(rustix::process::WaitId::Pid(hook), peek)?
@@ -334,8 +333,8 @@ fn ended(hook: Pid) -> io::Result<Exit> {
     Ok(exit)
 }
 
-/// Kills the hook's process group and every descendant, those that left the group included, and
-/// waits until none is left.
+/// Kills the hook's process group and every descendant, including those that left the group, and waits until none
+/// is left.
 fn end_everything(hook: Pid) {
     let _ = rustix::process::kill_process_group(hook, Signal::KILL);
     reaper::end(hook);

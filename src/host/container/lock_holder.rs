@@ -1,6 +1,6 @@
-//! The process that works on a container at this moment: whoever holds the lock of its folder.
-//! `delete --force` must not wait for a hook that hangs, so it ends that process, whose guard and proxy
-//! end with it; a proxy that is stopped and so cannot is ended by itself.
+//! The process that works on a container at this moment: the holder of the lock on its directory.
+//! `delete --force` must not wait for a hook that hangs, so it kills that process; guard and proxy then exit too. A
+//! proxy that is stopped (SIGSTOP) cannot exit and is killed separately.
 
 use crate::host::os::listing;
 use crate::host::os::process::{self, Process, Waited};
@@ -22,8 +22,8 @@ pub(crate) enum Ends {
     All,
 }
 
-/// Kills the command that holds the lock of `folder`, the folder of container `id`. None, or one that is
-/// gone by now, is fine, and so is a folder that is gone; anything else that holds the lock is left alone.
+/// Kills the command that holds the lock on `folder`, the directory of container `id`. It is not an error if there is
+/// no such process or directory any more. A holder that is not a command of this program is left alone.
 ///
 /// # Errors
 /// It cannot be determined who holds the lock, or the kernel refuses.
@@ -34,8 +34,8 @@ pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills the proxy of container `id`, should it have `folder` open: it shares the lock of a `create` that has
-/// died, follows it by itself unless somebody has stopped it (SIGSTOP), and is recorded nowhere yet.
+/// Kills the proxy of container `id` if it has `folder` open. It shares the lock of a `create` that died and is not
+/// recorded yet. It exits by itself unless it was stopped (SIGSTOP).
 ///
 /// # Errors
 /// It cannot be determined whether there is one, or the kernel refuses.
@@ -89,8 +89,7 @@ fn find(id: &str, folder: &Path, ends: Ends) -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
-/// What was found out about a process counts only if it is still there; of one that has ended nothing can be
-/// read, and nothing need be.
+/// An error about a process counts only if the process still exists: of one that has exited nothing can be read.
 fn holds(process: &Process, found: io::Result<bool>) -> io::Result<bool> {
     match process.wait_end(Duration::ZERO)? {
         Waited::Ended => Ok(false),

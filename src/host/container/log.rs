@@ -1,5 +1,4 @@
-//! The container's own log, which `docker logs` shows: where the proxy's standard output and error
-//! lead. Writing never blocks: while `create` runs nobody reads the engine's pipes, so a hook that
+//! The container's own log, which `docker logs` shows: the proxy's standard output and standard error. Writing never blocks: while `create` runs nobody reads the engine's pipes, so a hook that
 //! prints more than they hold would hang the engine for ever.
 
 use crate::host::os::process::Process;
@@ -11,19 +10,19 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// What is written at once into pipes of the usual 64 KiB before they are enlarged.
+/// How many bytes are written at once into a pipe of the usual 64 KiB before it is enlarged.
 const HEAD: usize = 16 * 1024;
 /// The size asked for when a hook prints more, the most the kernel grants (pipe(7)).
 const ENLARGED: usize = 1024 * 1024;
-/// What is written at once into an enlarged pipe. Small writes fill its pages by half only.
+/// How many bytes are written at once into an enlarged pipe. Small writes fill its pages only by half.
 const ENLARGED_HEAD: usize = 480 * 1024;
-/// What is kept of the end, to follow the head.
+/// How many bytes of the end are kept, to follow the beginning.
 const TAIL: usize = 20 * 1024;
-/// What may wait for a reader that is there but slow.
+/// How many bytes may wait for a slow reader.
 const BACKLOG: usize = 1024 * 1024;
-/// How long a reader may take no more of the rest when the hook has ended.
+/// How long a reader may read nothing of the rest after the hook has exited.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long one that takes a little at a time may take for all of it; then the end alone follows.
+/// How long a reader that reads a little at a time may take for all of it. After that only the end is written.
 const HASTE: Duration = Duration::from_secs(2);
 /// How long it may take in all: the container is locked meanwhile.
 const FINISH_LIMIT: Duration = Duration::from_secs(3);
@@ -35,12 +34,12 @@ pub(crate) struct ContainerLog {
     pub(crate) err: LogStream,
 }
 
-/// Whether somebody reads while a hook prints.
+/// Whether a program reads while a hook prints.
 #[derive(Clone, Copy)]
 pub(crate) enum Reader {
-    /// Nobody before `create` has returned: the beginning and the end of the output are kept.
+    /// No program reads before `create` has returned: the beginning and the end of the output are kept.
     Later,
-    /// Yes: all of it goes out.
+    /// A program reads: all of the output is written.
     Now,
 }
 
@@ -53,7 +52,7 @@ pub(crate) struct LogStream {
     pending: VecDeque<u8>,
     /// How many bytes may still be written at once.
     budget: usize,
-    /// How many bytes are missing before what is pending, of which no note tells yet.
+    /// How many bytes are missing before the pending ones, without a note about them yet.
     dropped: usize,
 }
 
@@ -64,8 +63,8 @@ impl ContainerLog {
         Self { out: stream(io::stdout().as_fd()), err: stream(io::stderr().as_fd()) }
     }
 
-    /// The log of a container whose proxy waits; and why one of its streams cannot be had, unless that is
-    /// only because nobody reads it any more.
+    /// The log of a container whose proxy waits, and why one of its streams cannot be opened, unless the reason is
+    /// that no program reads it any more.
     pub(crate) fn of_proxy(proxy: &Process) -> (Self, Option<io::Error>) {
         let mut lost = None;
         let mut stream = |number: i32| {
@@ -97,14 +96,14 @@ impl ContainerLog {
         Self { out: LogStream::new(None, Reader::Now), err: LogStream::new(None, Reader::Now) }
     }
 
-    /// Writes a line of the runtime's own, which is to reach whoever reads the container's log.
+    /// Writes a line of the runtime itself for the readers of the container's log.
     pub(crate) fn say(&mut self, line: &str) {
         self.err.push(format!("{line}\n").as_bytes());
         self.finish();
     }
 
-    /// Writes what is left, with a note where something had to be left out. A reader gets some time, but
-    /// not for ever more as long as it takes a little.
+    /// Writes the rest, with a note where output had to be left out. A reader has limited time, even if it reads a
+    /// little now and then.
     pub(crate) fn finish(&mut self) {
         let begun = Instant::now();
         let mut progress = begun;
@@ -150,8 +149,8 @@ impl LogStream {
         Self { writer, reader, note: Vec::new(), pending: VecDeque::new(), budget, dropped: 0 }
     }
 
-    /// Whether output waits that [`Self::pump`] would write as soon as there is room. Whoever polls for
-    /// room that nothing is written to never sleeps.
+    /// Whether [`Self::pump`] would write as soon as there is room. A caller that polls for room without writing never
+    /// sleeps.
     pub(crate) fn wants_to_write(&self) -> bool {
         self.has_more() && self.may_write() && self.budget > 0
     }
@@ -162,8 +161,8 @@ impl LogStream {
         self.writer.is_some() && anything
     }
 
-    /// Whether what is pending may go out before the hook has ended. Behind a gap that nobody was there
-    /// to prevent, only the end of the output follows: `finish` writes it.
+    /// Whether the pending output may be written before the hook has exited. After a gap that no reader could prevent,
+    /// only the end of the output follows, which `finish` writes.
     fn may_write(&self) -> bool {
         match self.reader {
             Reader::Later => self.dropped == 0,
@@ -190,7 +189,7 @@ impl LogStream {
         self.keep(room);
     }
 
-    /// Leaves out all that is pending but its last `room` bytes.
+    /// Drops the pending output except its last `room` bytes.
     fn keep(&mut self, room: usize) {
         let excess = self.pending.len().saturating_sub(room);
         self.pending.drain(..excess);
@@ -260,7 +259,7 @@ impl LogStream {
             }
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(_) => {
-                // The reader has gone away.
+                // The reader has closed it.
                 self.writer = None;
                 self.forget();
                 None
@@ -350,7 +349,7 @@ mod tests {
             read.read_exact(&mut bytes).unwrap();
             seen.extend(bytes);
         };
-        // Whoever reads is told of the gap and gets what is behind it before the hook has ended.
+        // The reader gets a note about the gap, and the output after it, before the hook has exited.
         while stream.wants_to_write() {
             make_room();
             stream.pump();

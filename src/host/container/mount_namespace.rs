@@ -35,7 +35,7 @@ fn by_tables(process: &dyn Display) -> Relation {
     }
 }
 
-/// The mount namespace and the root folder of a process.
+/// The mount namespace and the root directory of a process.
 pub(crate) struct MountView {
     pub(crate) namespace: OwnedFd,
     pub(crate) root: OwnedFd,

@@ -1,5 +1,5 @@
-//! Ending a hook that has outlived its runtime and its guard, as after a SIGKILL of both. Whoever holds the
-//! lock of its container knows that no guard is left to do so.
+//! Kills a hook that outlived its runtime and its guard, as after a SIGKILL of both. The holder of the container's
+//! lock knows that no guard is left to do so.
 
 use crate::host::os::process;
 use crate::model::container::outlived::{self, Relative};

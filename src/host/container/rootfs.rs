@@ -1,5 +1,5 @@
-//! The rootfs, which comes from an image that is not trusted: what is found in it is found as if it
-//! were `/` (openat2(2), RESOLVE_IN_ROOT), so no link leads out of it.
+//! The rootfs. It comes from an image that is not trusted, so every path in it is resolved as if the rootfs were `/`
+//! (openat2(2), RESOLVE_IN_ROOT), and no link leads out of it.
 
 use crate::host::container::mount_namespace::MountView;
 use crate::host::os::listing;
@@ -27,7 +27,7 @@ pub(crate) struct Rootfs {
 pub(crate) enum Error {
     #[error("the rootfs {path:?} (root.path of config.json) is outside the bundle {bundle:?}")]
     Escapes { path: String, bundle: String },
-    #[error("open the rootfs {path:?} (root.path of config.json)")]
+    #[error("cannot open the rootfs {path:?} (root.path of config.json)")]
     Open { path: String, source: io::Error },
     #[error(
         "the rootfs {path:?} is not the one that create saw there: it was unmounted or replaced since, and \
@@ -45,13 +45,17 @@ pub(crate) enum Error {
          (MountFlags= or PrivateTmp= in the unit of one of them); give both units the same setting"
     )]
     MountedElsewhere { path: String },
-    #[error("look whether the rootfs {path:?} is mounted")]
+    #[error("cannot check whether the rootfs {path:?} is mounted")]
     LookForMount { path: String, source: io::Error },
-    #[error("look for the rootfs {path:?} in the mount namespace of the proxy process {pid}")]
+    #[error(
+        "cannot look for the rootfs {path:?} in the mount namespace of the proxy process {pid}"
+    )]
     LookInProxy { path: String, pid: i32, source: io::Error },
-    #[error("look for {hook} in the rootfs {rootfs:?}")]
+    #[error("cannot look for {hook} in the rootfs {rootfs:?}")]
     Look { hook: &'static str, rootfs: String, source: io::Error },
-    #[error("cannot tell whether the image brings a kernel: list /boot in the rootfs {rootfs:?}")]
+    #[error(
+        "cannot determine whether the image brings a kernel: /boot in the rootfs {rootfs:?} cannot be listed"
+    )]
     Boot { rootfs: String, source: io::Error },
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -63,7 +67,7 @@ impl Rootfs {
     /// Opens the rootfs that `root_path` names: absolute, or relative to the bundle and inside it.
     ///
     /// # Errors
-    /// It is outside, missing, or not a folder.
+    /// The rootfs is outside the bundle, missing, or not a directory.
     pub(crate) fn open(bundle: &str, root_path: &str) -> Result<Self, Error> {
         let path = Path::new(bundle).join(root_path).components().collect::<PathBuf>();
         let path = path.to_string_lossy().into_owned();
@@ -84,7 +88,7 @@ impl Rootfs {
     }
 
     /// Checks that it is mounted, if it is an overlay of Moby's or Podman's store (`<layer>/merged` beside
-    /// `<layer>/lower`). Without the mount there is an empty folder, which looks like an image without hooks.
+    /// `<layer>/lower`). Without the mount there is an empty directory, which looks like an image without hooks.
     ///
     /// # Errors
     /// It is mounted in another mount namespace only.
@@ -106,11 +110,11 @@ impl Rootfs {
     }
 
     /// Opens the rootfs that a create has `seen` at the absolute `path`: here, or in the mount namespace of
-    /// the `proxy`, which may be the only one that has it. A create of an earlier version has recorded
-    /// nothing; then it is whatever is here.
+    /// the `proxy`, which may be the only one that has it. A create of an earlier version recorded no identity; then
+    /// the directory at that path is used.
     ///
     /// # Errors
-    /// It is gone, or another folder is in its place.
+    /// The rootfs was removed, or another directory is in its place.
     pub(crate) fn open_again(
         path: &str,
         seen: Option<&SeenRootfs>,
@@ -149,14 +153,14 @@ impl Rootfs {
         Ok(rootfs.is(seen)?.then_some(rootfs))
     }
 
-    /// What a later command has to find again.
+    /// The identity that a later command compares.
     ///
     /// # Errors
     /// fstat(2)'s.
     pub(crate) fn seen(&self) -> Result<SeenRootfs, Error> {
         let (device, inode) = self.identity()?;
         let verbs = [Verb::Create, Verb::Start, Verb::Delete].into_iter();
-        // What cannot be looked at, or could not be run, is there all the same.
+        // A hook that cannot be read or run exists all the same.
         let hooks = verbs.filter(|&verb| !matches!(self.hook(verb), Ok(None))).collect();
         Ok(SeenRootfs { device, inode, hooks })
     }
@@ -171,7 +175,7 @@ impl Rootfs {
         Ok((stat.st_dev, stat.st_ino))
     }
 
-    /// Whether process 1 has the same folder at the same path. Not if that cannot be told.
+    /// Whether process 1 has the same directory at the same path. False if that cannot be determined.
     pub(crate) fn is_of_process_1(&self) -> bool {
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let found = rustix::fs::open("/proc/1/root", FOLDER, Mode::empty())
@@ -200,7 +204,7 @@ impl Rootfs {
     /// The path below the rootfs of the hook at `path`, as [`Self::hook`] returns it.
     ///
     /// # Errors
-    /// It is somewhere else.
+    /// The hook is elsewhere.
     pub(crate) fn below<'a>(&self, verb: Verb, path: &'a str) -> Result<&'a str, Error> {
         let hook = verb.path();
         let looking = |source| Error::Look { hook, rootfs: self.path.clone(), source };
@@ -214,7 +218,7 @@ impl Rootfs {
     /// the image has none.
     ///
     /// # Errors
-    /// There is something that cannot be run.
+    /// The file there cannot be run.
     pub(crate) fn hook(&self, verb: Verb) -> Result<Option<String>, Error> {
         let name = verb.path();
         let looking =
@@ -248,7 +252,7 @@ impl Rootfs {
     /// The first regular file directly in `/boot`, by its name; links do not count. `None` if there is none.
     ///
     /// # Errors
-    /// `/boot` is there and cannot be listed.
+    /// `/boot` exists but cannot be listed.
     pub(crate) fn file_in_boot(&self) -> Result<Option<String>, Error> {
         let listing = |source| Error::Boot { rootfs: self.path.clone(), source };
         let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -270,7 +274,7 @@ impl Rootfs {
         Ok(None)
     }
 
-    /// Nothing there is no hook; a link that leads nowhere is a mistake that must be told.
+    /// Without a file there is no hook. A link to a missing file is a mistake and is reported.
     fn absent(
         &self,
         verb: Verb,

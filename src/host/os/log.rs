@@ -16,7 +16,7 @@ use std::time::Duration;
 /// An open log, with the fields that every line of a call has.
 pub(crate) struct Log {
     file: Option<Writer>,
-    /// How long its lines may still wait for a slow reader.
+    /// How long the lines of this call may still wait for a slow reader.
     patience: Cell<Duration>,
     format: Format,
     threshold: Level,
@@ -26,15 +26,15 @@ pub(crate) struct Log {
 /// The log file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
-    #[error("open the log file {path:?} (name another with --log)")]
+    #[error("cannot open the log file {path:?} (name another with --log)")]
     Open { path: PathBuf, source: io::Error },
     #[error("cannot use the log file {path:?} (name another with --log)")]
     Distrusted { path: PathBuf, source: trusted::Error },
 }
 
 impl Log {
-    /// Opens the log for appending and creates it if need be: containerd's shim reads it after any
-    /// failure, and a missing file hides every cause.
+    /// Opens the log for appending, and creates it if it is missing: containerd's shim reads it after any failure, and
+    /// a missing file hides every cause.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -65,7 +65,7 @@ impl Log {
         self
     }
 
-    /// Adds a field to every further line.
+    /// Adds a field to all lines from now on.
     pub(crate) fn with(&mut self, key: &'static str, value: &str) {
         self.fields.push((key, Fact::Text(value.to_owned())));
     }
@@ -73,12 +73,12 @@ impl Log {
     /// Logs at debug level; `message` is only called if that level is enabled.
     pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
         if self.threshold <= Level::Debug {
-            // Not as a sentence: here a hook's words are as it has printed them.
+            // Not rewritten as a sentence: this is the output of a hook as it was printed.
             self.write(Level::Debug, &cut::middle(&message(), 0, cut::SENTENCE_MAX), &[]);
         }
     }
 
-    /// Reports what a call that succeeded has done.
+    /// Reports what a successful call did.
     pub(crate) fn succeed(&self, message: &str, fields: &[(&str, Fact)]) {
         self.write(Level::Info, &sentence(message), fields);
     }
@@ -128,8 +128,8 @@ impl Log {
         line(self.format, time, level, message, &fields)
     }
 
-    /// One `write` a line, so that lines of several processes do not mix. A log that cannot be
-    /// written must not stop a container.
+    /// One write(2) per line, so that lines of several processes do not mix. A log that cannot be written must not stop
+    /// a container.
     fn put(&self, text: &str) {
         match &self.file {
             Some(file) => {

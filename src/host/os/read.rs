@@ -1,4 +1,4 @@
-//! Reading a file whose size nobody has vouched for.
+//! Reads files with a limit on their size.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -6,22 +6,22 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The largest document that is read. Real ones have some ten thousand bytes.
+/// The largest document that is read, in bytes. Real documents have about ten thousand.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
 
-/// Reads a regular file of bounded size. A FIFO or a device in its place is refused, not waited for.
+/// Reads a regular file of limited size. A FIFO or a device is refused at once.
 ///
 /// # Errors
-/// The file cannot be opened, is something else than a file, or is larger than the bound.
+/// The file cannot be opened, is not a regular file, or is larger than the limit.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     read_bounded_from(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
-/// The same for a file that is open, which must not have been waited for either.
+/// The same for an open file.
 ///
 /// # Errors
-/// It is something else than a file, or larger than the bound.
+/// It is not a regular file, or is larger than the limit.
 pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -40,10 +40,10 @@ pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same, of a file that need not be there; `None` if nothing is at the path.
+/// The same for an optional file; `None` if it is missing.
 ///
 /// # Errors
-/// There is something, and it cannot be read.
+/// The file exists but cannot be read.
 pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match read_bounded(path) {
         Ok(bytes) => Ok(Some(bytes)),

@@ -1,5 +1,5 @@
-//! Looking after descendants: a process adopts those whose parent has died, waits for them, or ends
-//! them. Children are the only processes whose pid cannot be recycled unseen.
+//! Supervises descendants: a process adopts those whose parent has died, waits for them, or kills them. Children are
+//! the only processes whose pid cannot be reused unnoticed.
 #![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
 use crate::host::os::listing;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How long killed processes may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// How long a single one may take.
+/// How long a single process may take.
 const ONE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Makes orphaned descendants children of this process.
@@ -24,8 +24,8 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the exit statuses of children for this process to read. A caller that ignores SIGCHLD bequeaths
-/// that, and then the kernel throws them away (wait(2), NOTES).
+/// Makes the kernel keep the exit statuses of children. If the caller ignores SIGCHLD, this process inherits that, and
+/// the kernel discards them (wait(2), NOTES).
 ///
 /// # Errors
 /// signal(2)'s.
@@ -50,12 +50,12 @@ pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
     }
 }
 
-/// Reaps the children that have ended.
+/// Reaps the children that have exited.
 pub(crate) fn reap_ended() {
     while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
 }
 
-/// The children of this process, whichever of its threads has started or adopted them.
+/// The children of this process, including those that another of its threads started or adopted.
 ///
 /// # Errors
 /// They cannot be listed.
@@ -78,8 +78,8 @@ fn listed_children() -> io::Result<Vec<Pid>> {
     Ok(children)
 }
 
-/// Kills every child but `spared`, and what becomes one as its parent ends, until none is left. A
-/// process that the kernel will not let go of is given up after a while.
+/// Kills every child except `spared`, and every process that becomes a child when its parent exits, until none is
+/// left. A process that does not exit is given up after a while.
 ///
 /// # Errors
 /// The children cannot be found, so some may be left.
@@ -88,7 +88,7 @@ pub(crate) fn end_children(spared: &[Pid]) -> io::Result<()> {
     // A process whose parent ends while `/proc` is walked may be missed once.
     let mut quiet = 0;
     while quiet < 2 && Instant::now() < deadline {
-        // Not by the kernel's lists: a child moves to another one when the thread that has it ends.
+        // Not by the kernel's lists: a child moves to another list when the thread that has it exits.
         let children = process::find_children()?;
         let doomed: Vec<Pid> =
             children.into_iter().filter(|child| !spared.contains(child)).collect();
@@ -104,7 +104,7 @@ pub(crate) fn end_children(spared: &[Pid]) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills the child `pid` and waits until it has ended, or a while. Afterwards the pid may be another's.
+/// Kills the child `pid` and waits a while until it has exited. Afterwards the pid may be that of another process.
 pub(crate) fn end(pid: Pid) {
     let deadline = Instant::now() + ONE_LIMIT;
     let _ = rustix::process::kill_process(pid, RawSignal::KILL);

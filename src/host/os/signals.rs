@@ -1,5 +1,5 @@
-//! The wish of whoever runs this program that it end: SIGTERM, SIGINT or SIGHUP, as a descriptor that
-//! every wait of every thread can include. It is never read, so all of them see it, and for good.
+//! Requests to end this program: SIGTERM, SIGINT or SIGHUP, as a descriptor that every wait of every thread can
+//! include. It is never read, so all of them see the signal, from then on.
 
 use crate::host::os::process::{Process, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -28,7 +28,7 @@ impl Stop {
         Ok(Self(SignalFd::with_flags(&signals, flags)?))
     }
 
-    /// For what may be cut off anywhere: the signals keep their effect, and end the program.
+    /// For a program that may be interrupted anywhere: the signals keep their effect and end it.
     ///
     /// # Errors
     /// Those of signalfd(2).
@@ -41,15 +41,15 @@ impl Stop {
         self.pause(Duration::ZERO)
     }
 
-    /// Waits for `time`, or less when a signal comes; whether one has come.
+    /// Waits for `time`, or until a signal comes. True if a signal has come.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let mut descriptors = [PollFd::new(&self.0, PollFlags::IN)];
-        // What cannot be polled is not there; the deadline then ends the work.
+        // If it cannot be polled, the deadline ends the work.
         poll(&mut descriptors, time).is_ok()
             && descriptors.iter().any(|descriptor| !descriptor.revents().is_empty())
     }
 
-    /// Waits until `process` has ended, however long that takes, or a signal comes; whether it has ended.
+    /// Waits, without a limit, until `process` has exited or a signal comes. True if it has exited.
     pub(crate) fn or_end_of(&self, process: &Process) -> io::Result<bool> {
         loop {
             let mut descriptors =

@@ -1,7 +1,7 @@
-//! Standard output and standard error. Podman closes the read end of some calls' standard error, so
-//! a reader that has gone away is never an error here; a full disk behind a redirection is.
+//! Standard output and standard error. Podman closes the read end of the standard error of some calls, so a closed
+//! pipe is never an error here. A full disk behind a redirection is.
 //!
-//! A reader that never reads must not hold a command for ever: at `create` nobody reads before the command
+//! A reader that never reads must not block a command for ever: at `create` the engine reads only after the command
 //! has returned.
 
 use crate::host::os::unblocked::Writer;
@@ -9,16 +9,16 @@ use rustix::stdio::{stderr as standard_error, stdout as standard_output};
 use std::io;
 use std::time::Duration;
 
-/// How long errors and warnings wait for their reader, all of a call together.
+/// How long the errors and warnings of a call wait for their reader, in all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much of an answer its reader must take within the limit.
 const PIECE: usize = 64 * 1024;
 
-/// Writes a whole answer to standard output. For each piece its reader may take `limit`.
+/// Writes a whole answer to standard output. The reader may take `limit` for each piece.
 ///
 /// # Errors
-/// The write's, except that the reader has gone away.
+/// Those of write(2), except that the reader has closed the pipe.
 pub(crate) fn print(text: &str, limit: Duration) -> io::Result<()> {
     let Some(writer) = Writer::standard(standard_output()) else { return Ok(()) };
     for piece in text.as_bytes().chunks(PIECE) {
@@ -37,7 +37,7 @@ pub(crate) fn print(text: &str, limit: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line to standard error. There is nobody to tell when that fails.
+/// Writes a line to standard error. If that fails, there is no place to report it.
 pub(crate) fn complain(line: &str) {
     complain_within(line, &mut PATIENCE.clone());
 }

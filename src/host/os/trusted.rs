@@ -1,6 +1,6 @@
-//! Files and directories that nobody else can change, opened so that this is known of what was opened: each
-//! component of a path is opened below the one before it, and checked on its descriptor. What makes one
-//! trustworthy is decided in `model/container/ownership.rs`.
+//! Opens files and directories that no other user can change. Each component of a path is opened below the previous
+//! one and checked on its descriptor, so the check applies to the file that was opened.
+//! `model/container/ownership.rs` decides which owners and modes are trusted.
 
 use crate::host::os::process;
 use crate::model::container::ownership::{Distrust, Ownership};
@@ -28,12 +28,12 @@ const APPEND: OFlags = OFlags::WRONLY
 pub(crate) enum Error {
     #[error("{path:?} {why}")]
     Distrusted { path: PathBuf, why: Distrust },
-    #[error("open {path:?}")]
+    #[error("cannot open {path:?}")]
     Open { path: PathBuf, source: io::Error },
 }
 
 impl Error {
-    /// Whether what is there is wrong, rather than out of sight.
+    /// Whether the directory exists and is not trusted. False if it cannot be seen.
     pub(crate) fn is_of_the_path(&self) -> bool {
         match self {
             Self::Distrusted { .. } => true,
@@ -44,7 +44,7 @@ impl Error {
     }
 }
 
-/// What fstat(2) says about whose a file is.
+/// The owner, group and mode of a file, as fstat(2) reports them.
 pub(crate) fn ownership(stat: &Stat) -> Ownership {
     Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode }
 }
@@ -60,7 +60,7 @@ pub(crate) fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
         |path: &Path, error: Errno| Error::Open { path: path.into(), source: error.into() };
     let path = std::path::absolute(path)
         .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-    // The last one is next.
+    // The last component is the next one.
     let mut left = components(&path);
     let mut links = 0;
     let mut reached = PathBuf::from("/");
@@ -130,7 +130,7 @@ fn components(path: &Path) -> Vec<OsString> {
     names.collect()
 }
 
-/// Whether an open file or directory is this user's alone.
+/// Whether an open file or directory can only be changed by this user.
 ///
 /// # Errors
 /// Whose it is, or that it cannot be looked at.
@@ -155,7 +155,7 @@ pub(crate) fn append(path: &Path) -> Result<File, Error> {
     if plain.as_ref().is_ok_and(is_good) {
         return plain.map(File::from).map_err(|error| failed(path, error));
     }
-    // Anything else is good where nobody else can have put it: a link, /dev/null, a FIFO.
+    // Any other kind of file (a link, /dev/null, a FIFO) is accepted where no other user can have put it.
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(failed(path, Errno::ISDIR));
     };

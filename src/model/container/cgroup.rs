@@ -18,7 +18,7 @@ pub(crate) enum InvalidCgroupsPath {
 /// The leaf below the root of every hierarchy, without a leading slash.
 ///
 /// # Errors
-/// Says why the path is no place below the root of a hierarchy.
+/// The path does not lead below the root of a hierarchy.
 pub(crate) fn leaf(path: &str) -> Result<String, InvalidCgroupsPath> {
     let parts: Vec<&str> = path.split(':').collect();
     let expanded = match parts.as_slice() {
@@ -30,7 +30,7 @@ pub(crate) fn leaf(path: &str) -> Result<String, InvalidCgroupsPath> {
             } else {
                 format!("{prefix}-{name}.scope")
             };
-            // A unit has one folder; those in between would be left behind.
+            // A unit has one directory; directories in between would be left behind.
             if unit.contains('/') {
                 return Err(InvalidCgroupsPath::Unit { path: path.to_owned(), unit });
             }

@@ -15,12 +15,12 @@ const WARNING_MAX: usize = 4 * 1024;
 /// How many steps, hooks in a step and warnings in a step.
 const COUNT_MAX: usize = 16;
 
-/// What is recorded of a container.
+/// The record of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeployRecord {
     version: u32,
     pub(crate) id: String,
-    /// The oldest first; a create begins anew.
+    /// The oldest first; a create begins a new record.
     pub(crate) steps: Vec<RecordedCall>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) enum MountNamespace {
     /// The one it belongs into: for a hook of the image that of process 1, so its mounts are the host's.
     #[default]
     Host,
-    /// It could not be told whether it was that of process 1, so its mounts may not be on the host.
+    /// It could not be determined whether it was that of process 1, so its mounts may not be on the host.
     Unknown,
 }
 
@@ -94,7 +94,7 @@ impl HookOutput {
 }
 
 impl RecordedCall {
-    /// Whether there is anything to tell.
+    /// Whether the call is worth recording.
     pub(crate) fn says_something(&self) -> bool {
         self.error.is_some()
             || self.refused.is_some()
@@ -123,7 +123,7 @@ impl RecordedCall {
 }
 
 impl DeployRecord {
-    /// Begins a record, or goes on with what is known of the same deploy.
+    /// Begins a record, or continues that of the same deploy.
     pub(crate) fn after(known: Option<Self>, id: &str, step: RecordedCall) -> Self {
         let mut record = match known {
             Some(known) if step.verb != "create" && known.id == id => known,
@@ -172,7 +172,7 @@ impl DeployRecord {
     /// Reads a record.
     ///
     /// # Errors
-    /// Line and column where the JSON is no record.
+    /// Line and column where the JSON is not a record.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }

@@ -1,4 +1,4 @@
-//! What a hook's failure is called: the way it ended, the last lines it printed, and why a file
+//! Describes the failure of a hook: how it ended, the last lines it printed, and why a file
 //! could not be run at all.
 
 use crate::model::text::cut;
@@ -67,7 +67,7 @@ fn printable(line: &str) -> String {
     safe.trim().to_owned()
 }
 
-/// What is known of a file that the kernel would not run.
+/// The facts about a file that the kernel refused to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unrunnable<'a> {
     /// Its first bytes.

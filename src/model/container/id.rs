@@ -13,7 +13,7 @@ const MAX_LEN: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContainerId(String);
 
-/// Why a text is no container id.
+/// Why a text is not a container id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidId {
     #[error("the container id is empty")]

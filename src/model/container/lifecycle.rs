@@ -1,4 +1,4 @@
-//! What each verb may do in which status (OCI runtime-spec, "Lifecycle" and "Operations").
+//! Which verb may run in which status (OCI runtime-spec, "Lifecycle" and "Operations").
 //! The texts are runc's: engines search them.
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub(crate) enum Phase {
     Completing,
     #[default]
     InUse,
-    /// A delete ends the proxy; none of its hooks has begun.
+    /// A delete ends the proxy; none of its hooks has begun yet.
     Ending,
     /// The hooks of the delete have begun.
     Deleting,
@@ -59,9 +59,9 @@ impl fmt::Display for Status {
 /// Whether the caller of `delete` insists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Insistence {
-    /// Only a stopped container goes.
+    /// Only a stopped container is deleted.
     Plain,
-    /// `--force`: any container goes, and an unknown one is a success.
+    /// `--force`: any container is deleted, and an unknown one is a success.
     Force,
 }
 
@@ -78,7 +78,7 @@ pub(crate) enum Duty {
 pub(crate) enum Audience {
     /// The container's process, which must be there.
     Process,
-    /// `--all`: whatever is left of the container, which may be nothing.
+    /// `--all`: all that is left of the container; it is not an error if nothing is.
     Everything,
 }
 
@@ -99,16 +99,16 @@ pub(crate) enum Refused {
     DeleteNotStopped { id: String, status: Status },
 }
 
-/// What `kill` does.
+/// The effect of `kill`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// Send the signal to the proxy.
     Signal,
-    /// Nothing is left to signal, and that is fine.
+    /// No process is left to signal, which is not an error.
     Nothing,
 }
 
-/// Whether `start` may go on.
+/// Whether `start` may continue.
 pub(crate) fn can_start(id: &str, status: Status, phase: Phase) -> Result<(), Refused> {
     let id = id.to_owned();
     match (status, phase) {
@@ -120,7 +120,7 @@ pub(crate) fn can_start(id: &str, status: Status, phase: Phase) -> Result<(), Re
     }
 }
 
-/// What `kill` does in `status`. containerd sends `kill --all ID 9` after the process has ended.
+/// The effect of `kill` in `status`. containerd sends `kill --all ID 9` after the process has ended.
 pub(crate) fn can_kill(id: &str, status: Status, audience: Audience) -> Result<Delivery, Refused> {
     match (status, audience) {
         (Status::Created | Status::Running, _) => Ok(Delivery::Signal),
@@ -131,7 +131,7 @@ pub(crate) fn can_kill(id: &str, status: Status, audience: Audience) -> Result<D
     }
 }
 
-/// Whether `delete` may go on. A proxy that only has to end yet does not keep the container.
+/// Whether `delete` may continue. A proxy that only has to exit does not prevent it.
 pub(crate) fn can_delete(
     id: &str,
     status: Status,

@@ -6,9 +6,9 @@
 pub(crate) enum Relation {
     /// It is the same one.
     Same,
-    /// It is another one: what is mounted there does not reach the host.
+    /// It is in another one: mounts there do not reach the host.
     Other,
-    /// It cannot be told, for this reason.
+    /// It cannot be determined, for this reason.
     Unknown(String),
 }
 

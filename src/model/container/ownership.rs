@@ -1,4 +1,4 @@
-//! Whether files and directories are safe to believe: whose they are, and who else may change them.
+//! Whether files and directories can be trusted: who owns them, and who else may change them.
 //! `host/os/trusted.rs` looks.
 
 use std::fmt;
@@ -6,10 +6,10 @@ use std::fmt;
 const ROOT: u32 = 0;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
-/// In such a directory nobody removes or renames what belongs to somebody else (inode(7)).
+/// In such a directory users cannot remove or rename files of other users (inode(7)).
 const STICKY: u32 = 0o1000;
 
-/// What stat(2) says about whose a file is.
+/// The owner, group and mode of a file, from stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ownership {
     pub(crate) uid: u32,
@@ -88,7 +88,7 @@ impl Ownership {
     /// Whether root or `user` has made the file, whoever may write to it. The mode of a link means nothing.
     ///
     /// # Errors
-    /// Whose it is.
+    /// The owner.
     pub(crate) fn is_made_by_root_or(self, user: u32) -> Result<(), Distrust> {
         self.belongs_to_one_of(&[ROOT, user])
     }

@@ -1,12 +1,12 @@
-//! What can be learned from a `state.json` that is not a valid state: whose it is, and which process the proxy
-//! was. The bytes may be cut off or overwritten, so only what stands complete at the top level counts.
+//! Reads from a `state.json` that is not a valid state whether it is ours, and which process the proxy was. The bytes
+//! may be cut off or overwritten, so only complete values at the top level count.
 
 use crate::model::container::proxy::Identity;
 
 /// The keys of a state that no other runtime's has.
 const OURS: [&[u8]; 2] = [b"role", b"pidStartTime"];
 
-/// What could be read.
+/// The values that could be read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Salvaged {
     pub(crate) is_ours: bool,

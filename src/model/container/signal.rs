@@ -11,11 +11,11 @@ const ALIASES: [(&str, i32); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUS
 const REAL_TIME: (i32, i32) = (34, 64);
 const LAST: i32 = 64;
 
-/// What `kill ID` sends when no signal is named.
+/// The signal of `kill ID` when none is named.
 pub(crate) const DEFAULT: Signal = Signal(15);
-/// SIGUSR1: tells the proxy that the extension has started; it ends with status 0.
+/// SIGUSR1: the extension was started; the proxy exits with status 0.
 pub(crate) const STARTED: Signal = Signal(10);
-/// SIGUSR2: tells the proxy that the extension was refused; it ends with status 1.
+/// SIGUSR2: the extension was refused; the proxy exits with status 1.
 pub(crate) const REFUSED: Signal = Signal(12);
 
 /// A signal number, 0 to 64; 0 only asks whether the process is there (kill(2)).

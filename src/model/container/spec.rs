@@ -22,7 +22,7 @@ pub(crate) struct Spec {
     pub(crate) terminal: Terminal,
 }
 
-/// A mount of the spec: what the hooks learn of it.
+/// A mount of the spec: the parts that hooks get.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub(crate) struct Mount {
@@ -129,7 +129,7 @@ struct RawProcess {
     terminal: bool,
 }
 
-/// What counts only if `process.terminal` is true, and is not looked at otherwise.
+/// Read only if `process.terminal` is true.
 #[derive(Deserialize)]
 #[serde(remote = "Self")]
 struct RawOfTerminal {
@@ -149,7 +149,7 @@ struct RawSize {
     width: u64,
 }
 
-/// What counts only if a hook gets the environment of the container, and is not looked at otherwise.
+/// Read only if a hook gets the environment of the container.
 #[derive(Deserialize)]
 #[serde(remote = "Self")]
 struct RawOfContainerHooks {

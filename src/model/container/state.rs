@@ -1,5 +1,5 @@
-//! `state.json`: the OCI state with OCI names, and beside it what start, kill and delete need, so
-//! that nothing that happens to the bundle after create has an effect. `host/container/state_dir.rs` stores it.
+//! `state.json`: the OCI state with OCI names, and in addition the values that start, kill and delete need, so that
+//! changes of the bundle after create have no effect. `host/container/state_dir.rs` stores it.
 
 use crate::model::container::lifecycle::{Duty, Phase, Status};
 use crate::model::container::proxy::Identity;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase")]
 pub(crate) struct State {
-    /// This and what names the proxy stand first: a file that is cut off still says whose it is.
+    /// This and the identity of the proxy come first: a file that is cut off still shows that it is ours.
     pub(crate) role: RecordedRole,
     /// The proxy's pid, 0 while there is none.
     pub(crate) pid: i32,
@@ -44,7 +44,7 @@ pub(crate) struct State {
     /// The leaf below the root of every cgroup hierarchy that the proxy was moved into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cgroup: Option<String>,
-    /// Where the leaf was there before create, which so has not made it: nobody here removes it.
+    /// The hierarchies in which the leaf existed before create. We did not make it, so it is not removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) foreign_cgroups: Vec<PathBuf>,
     /// Where create was told to write the pid.
@@ -57,14 +57,14 @@ pub(crate) struct State {
     /// Why start has not applied it, if that was not a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) refused: Option<String>,
-    /// What create saw of the rootfs, after `hooks/create` had run.
+    /// The rootfs and its hooks as create saw them, after `hooks/create` had run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seen: Option<SeenRootfs>,
 }
 
 only_objects!(; written: State);
 
-/// What must still be so of a rootfs when its next hook runs.
+/// The properties of a rootfs that must be unchanged when its next hook runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeenRootfs {
     pub(crate) device: u64,
@@ -73,7 +73,7 @@ pub(crate) struct SeenRootfs {
     pub(crate) hooks: Vec<Verb>,
 }
 
-/// What the container is, as recorded.
+/// The recorded kind of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RecordedRole {
@@ -81,7 +81,7 @@ pub(crate) enum RecordedRole {
     Sandbox,
 }
 
-/// Where `start` sends what `hooks/start` prints.
+/// Where `start` sends the output of `hooks/start`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StartOutput {
@@ -98,7 +98,7 @@ impl StartOutput {
     }
 }
 
-/// Whether the recorded proxy is there.
+/// Whether the recorded proxy is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyIs {
     Alive,
@@ -120,7 +120,7 @@ pub(crate) struct StateView<'a> {
     annotations: BTreeMap<&'a str, &'a str>,
 }
 
-/// What a `state.json` turned out to be.
+/// The result of reading a `state.json`.
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Ours(Box<State>),
@@ -188,7 +188,7 @@ impl State {
         self.phase.is_way_out() || self.true_status(proxy) == Status::Creating
     }
 
-    /// What the proxy has to do.
+    /// The task of the proxy.
     pub(crate) fn duty(&self) -> Duty {
         match self.status {
             Status::Creating | Status::Created | Status::Running => Duty::Stay,
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// What the proxy is sent when it has to end.
+    /// The signal that makes the proxy exit.
     pub(crate) fn last_signal(&self) -> Signal {
         match self.refused {
             None => signal::STARTED,
@@ -204,7 +204,7 @@ impl State {
         }
     }
 
-    /// The OCI state with `status` as it truly is; the pid of a proxy that is gone is 0.
+    /// The OCI state with the observed `status`; the pid is 0 if the proxy has exited.
     pub(crate) fn view(&self, status: Status) -> StateView<'_> {
         let died_in_create = status == Status::Creating && self.status != status;
         let gone = status == Status::Stopped || died_in_create;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use std::collections::BTreeMap;
 
-/// The names of all labels begin so. Others are somebody else's.
+/// The prefix of all label names. Other labels are not ours.
 pub(crate) const PREFIX: &str = "io.balena.";
 /// The names of the labels that hooks get as environment variables begin so.
 pub(crate) const IMAGE_PREFIX: &str = "io.balena.image.";

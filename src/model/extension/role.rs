@@ -5,7 +5,7 @@ use crate::model::extension::label_sources::{Lookup, StoredLabels};
 use crate::model::extension::labels::{CLASS, OVERLAY, PREFIX, SANDBOX};
 use std::collections::BTreeMap;
 
-/// What a container is to this runtime.
+/// The role of a container for this runtime.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A hostapp extension with its labels.
@@ -37,7 +37,7 @@ impl std::fmt::Display for AnnotationCount {
     }
 }
 
-/// What the annotations say the container is; `None` if that takes the store (see [`of_store`]). The first of the
+/// The role according to the annotations; `None` if that takes the store (see [`of_store`]). The first of the
 /// two that has the class counts, and the other is ignored.
 pub(crate) fn of_annotations(
     annotations: &BTreeMap<String, String>,

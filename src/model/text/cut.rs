@@ -1,16 +1,16 @@
-//! Cutting texts of any length to one that fits: what an image, a bundle or a hook says may have
-//! megabytes, and whoever captures an error may not read it yet, or in one piece of 8 KiB only.
+//! Cuts texts to a length that fits: text from an image, a bundle or a hook may have megabytes, and a program that
+//! captures an error may read it late, or only the first 8 KiB.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// The most of a value that a sentence quotes, in bytes.
+/// The longest value that a sentence quotes, in bytes.
 pub(crate) const VALUE_MAX: usize = 1024;
-/// The most of a path: no file has a longer one (`PATH_MAX` of limits.h).
+/// The longest path (`PATH_MAX` of limits.h).
 pub(crate) const PATH_MAX: usize = 4096;
-/// The most of a sentence. With its line's end it fits into the one `read` of 8,191 bytes that conmon does.
+/// The longest sentence. With its newline it fits into the single read of 8,191 bytes that conmon does.
 pub(crate) const SENTENCE_MAX: usize = 8 * 1024 - 2;
-/// What a mark takes at most: `…[18446744073709551615 bytes left out]…`.
+/// The length of the longest mark: `…[18446744073709551615 bytes left out]…`.
 const MARK_MAX: usize = 48;
 
 /// Part of a sentence.
@@ -28,7 +28,7 @@ pub(crate) fn value(value: &str) -> Cow<'_, str> {
     beginning(value, most)
 }
 
-/// The values in a sentence cut, one by one: what stands between quotes, and each word.
+/// Cuts the values in a sentence, one by one: each quoted value, and each word.
 ///
 /// A sentence is looked at as it will be printed, so this covers the messages of other libraries too.
 pub(crate) fn values(sentence: &str) -> Cow<'_, str> {
@@ -58,8 +58,8 @@ pub(crate) fn values(sentence: &str) -> Cow<'_, str> {
     text.into()
 }
 
-/// `sentence` in at most `most` bytes. The middle is left out: the beginning says what was tried, and its
-/// last `last` bytes are the last cause.
+/// `sentence` in at most `most` bytes. The middle is left out: the beginning says what failed, and the last `last`
+/// bytes are the last cause.
 pub(crate) fn middle(sentence: &str, last: usize, most: usize) -> Cow<'_, str> {
     if sentence.len() <= most {
         return sentence.into();
@@ -100,7 +100,7 @@ fn looks_like_a_path(value: &str) -> bool {
     value.trim_start_matches("unix://").trim_start_matches(['(', '"', '`']).starts_with('/')
 }
 
-/// Tells quoted values and all else apart. A quote that is not closed is a character like any other.
+/// Splits a sentence into quoted values and the text between them. A quote that is not closed is an ordinary character.
 pub(crate) fn parts(sentence: &str) -> impl Iterator<Item = SentencePart<'_>> {
     let mut rest = sentence;
     std::iter::from_fn(move || {

@@ -1,8 +1,8 @@
-//! Structures that are read from JSON objects alone. What serde derives also takes an array and gives its
-//! elements to the fields by position, which no specification means.
+//! Structures that are read only from JSON objects. The code that serde derives also accepts an array and assigns its
+//! elements to the fields by position, which no specification allows.
 
-/// Lets types that derive `Deserialize` with `#[serde(remote = "Self")]` be read from objects, and refuses
-/// arrays. Behind `written:` stand those that derive `Serialize` as well.
+/// Reads types that derive `Deserialize` with `#[serde(remote = "Self")]` from objects, and refuses arrays. Types after
+/// `written:` also derive `Serialize`.
 macro_rules! only_objects {
     ($($name:ident),* $(; written: $($written:ident),*)?) => {
         $(only_objects!(@read $name);)*

@@ -1,11 +1,11 @@
-//! What a log line looks like. containerd's shim reads the JSON form, keys `level`, `msg`, `time`,
+//! The form of a log line. containerd's shim reads the JSON form, keys `level`, `msg`, `time`,
 //! and shows a user the `msg` of the last line whose level is exactly `error`.
 
 use crate::model::text::cut;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::fmt::Write as _;
 
-/// How much a line matters. The order is that of `--log-level`.
+/// The severity of a line, in the order of `--log-level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     Debug,
@@ -15,7 +15,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    /// The spelling in a log line, which is logrus's.
+    /// The spelling in a log line, as logrus writes it.
     fn name(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -44,7 +44,7 @@ pub(crate) enum Format {
     Json,
 }
 
-/// What a field of a line says.
+/// The value of a field of a line.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
     Text(String),
@@ -66,7 +66,7 @@ impl Serialize for Fact {
     }
 }
 
-/// A line in the making, without a field of a name that is taken: readers differ in which of two counts.
+/// A line that is being built. A field whose name is taken is dropped, because readers differ in which of two counts.
 struct Line<'a> {
     time: &'a str,
     level: Level,

@@ -1,11 +1,11 @@
-//! Phrases that engines search error texts for. An image, a hook or a path may say one of them by chance, or
-//! on purpose, and the engine would then report another exit status, guess at a mount, or take a failure
-//! for success. In what others say they are respelled; `model/text/cause.rs` has the words for our own causes.
+//! Phrases that engines search for in error texts. An image, a hook or a path may contain one by chance or on purpose,
+//! and the engine would then report another exit status, suggest a wrong mount, or take a failure for success. In
+//! quoted text they are respelled. `model/text/cause.rs` has the words for our own causes.
 
 use crate::model::text::cut::{SentencePart, parts};
 use std::borrow::Cow;
 
-/// What a phrase becomes. No replacement is longer, so a text that has been cut still fits.
+/// The replacements. None is longer than its phrase, so a text that was cut still fits.
 type Respelling = (&'static str, &'static str);
 
 /// Phrases that none of our own sentences needs, in lower case.
@@ -29,17 +29,17 @@ const ANYWHERE: [Respelling; 14] = [
     ("no such container", "unknown container"),
 ];
 
-/// Phrases that engines must find where we say them, and nowhere else.
+/// Phrases that engines must find in our own sentences, and nowhere else.
 const OURS: [Respelling; 2] =
     [("does not exist", "is missing"), ("container not running", "container has ended")];
 
-/// What a hook has printed, or another value, without any of the phrases.
+/// The output of a hook, or another value, without any of the phrases.
 pub(crate) fn respell(words: &str) -> String {
     let words = replaced(words.into(), &ANYWHERE);
     replaced(words, &OURS).into_owned()
 }
 
-/// A sentence of ours without phrases that somebody else has put into it: ours stay outside quotes.
+/// A sentence of ours without phrases inside quotes. Those outside quotes are ours and are kept.
 pub(crate) fn respell_quoted(sentence: &str) -> String {
     let mut text = String::with_capacity(sentence.len());
     for part in parts(sentence) {

@@ -1,5 +1,5 @@
-//! Why a system call failed, in words that lead to the cause: which call it was, the Linux version that
-//! has it, and the seccomp profile or the missing capability that refuses it.
+//! Explains why a system call failed: which call it was, the Linux version that introduced it, and the seccomp profile
+//! or the missing capability that refuses it.
 
 use crate::model::text::cause;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::io;
 /// A system call that failed, and what it was needed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefusedCall {
-    /// What could not be done: `watch the hook`.
+    /// The operation that failed: `watch the hook`.
     pub(crate) purpose: String,
     /// The name of the system call.
     pub(crate) call: String,
@@ -61,7 +61,7 @@ pub(crate) fn why(call: &str, errno: i32) -> String {
     }
 }
 
-/// The same as an error. Only of a call that is refused, or that lacks something, is the kind lost.
+/// The same as an error. The kind is lost only if the call is refused, or if a capability is missing.
 pub(crate) fn explained(call: &str, errno: i32) -> io::Error {
     match errno {
         EPERM | ENOSYS | EAGAIN => io::Error::other(why(call, errno)),
@@ -69,7 +69,7 @@ pub(crate) fn explained(call: &str, errno: i32) -> io::Error {
     }
 }
 
-/// The first Linux version that has `call`, for calls that are younger than what most systems run.
+/// The first Linux version that has `call`, for calls newer than the kernel of most systems.
 fn since(call: &str) -> Option<&'static str> {
     match call {
         "openat2" => Some("5.6"),

@@ -94,7 +94,7 @@ mod only_ours {
                 &format!("the container is created, its proxy is {pid}"),
                 "the image has no hooks/start",
                 "recorded as stopped",
-                &format!("told the proxy {pid} to end with status 0"),
+                &format!("signalled the proxy {pid} to exit with status 0"),
                 "applied",
             ],
         );

@@ -96,7 +96,7 @@ fn a_boot_folder_that_cannot_be_listed_fails_the_start() {
     std::fs::remove_dir(container.path("rootfs/boot")).unwrap();
     symlink("boot", container.path("rootfs/boot")).unwrap();
     container.create().ok();
-    container.start().fails(&["cannot tell whether the image brings a kernel", "/boot"]);
+    container.start().fails(&["cannot determine whether the image brings a kernel", "/boot"]);
     assert_eq!(process::exit_status(container.pid()), 128 + 9);
     assert_eq!(container.read("ran"), "create");
 }
