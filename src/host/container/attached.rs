@@ -32,9 +32,6 @@ const ID_MAX: usize = 200;
 const COPIES_MAX: usize = 64;
 
 /// The name of the mount point of a container: unique, since only one process holds `lock`.
-///
-/// # Errors
-/// fstat(2)'s.
 pub(crate) fn name(id: &str, lock: BorrowedFd<'_>) -> io::Result<String> {
     let id: String = id.chars().take(ID_MAX).collect();
     Ok(format!("{id}-{}", rustix::fs::fstat(lock)?.st_ino))

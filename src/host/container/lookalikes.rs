@@ -15,9 +15,6 @@ pub(crate) struct Lookalikes {
 }
 
 /// All processes with the command line of container `id`'s proxy.
-///
-/// # Errors
-/// `/proc` cannot be listed.
 pub(crate) fn proxies(id: &str) -> io::Result<Lookalikes> {
     process::check_proc()?;
     let line = command_line(id);

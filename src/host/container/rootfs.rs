@@ -154,9 +154,6 @@ impl Rootfs {
     }
 
     /// The identity that a later command compares.
-    ///
-    /// # Errors
-    /// fstat(2)'s.
     pub(crate) fn seen(&self) -> Result<SeenRootfs, Error> {
         let (device, inode) = self.identity()?;
         let verbs = [Verb::Create, Verb::Start, Verb::Delete].into_iter();

@@ -15,9 +15,6 @@ const LAST_CAPABILITY: u32 = 63;
 
 /// Closes this process, until execve(2), to every process without CAP_SYS_PTRACE, and prevents core dumps. This must come
 /// before the capabilities are dropped: as long as this process has them, the kernel refuses a process with fewer.
-///
-/// # Errors
-/// Those of prctl(2) and setrlimit(2).
 pub(crate) fn forbid_inspection() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
@@ -27,9 +24,6 @@ pub(crate) fn forbid_inspection() -> io::Result<()> {
 /// Closes the manager in the same way, and gives up CAP_WAKE_ALARM. The manager's boot unit
 /// (`dist/systemd/balena-extension-cleanup.service`) leaves it that one capability, which closes it from its first
 /// instruction on. Any other capabilities are kept for the hooks.
-///
-/// # Errors
-/// Those of prctl(2), capget(2) and capset(2).
 pub(crate) fn close_manager() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let mut sets = rustix::thread::capabilities(None)?;

@@ -6,9 +6,6 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 
 /// Every name in a folder but `.` and `..`, in no order.
-///
-/// # Errors
-/// getdents64(2)'s.
 pub(crate) fn names(folder: impl AsFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(folder)? {

@@ -35,9 +35,6 @@ pub(crate) enum Unusable {
 impl Log {
     /// Opens the log for appending, and creates it if it is missing: containerd's shim reads it after any failure, and
     /// a missing file hides every cause.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
     pub(crate) fn to_file(path: &Path, format: Format, threshold: Level) -> Result<Self, Unusable> {
         let path = || path.to_owned();
         let file = trusted::append(&path()).map_err(|error| match error {

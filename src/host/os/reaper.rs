@@ -16,9 +16,6 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 const ONE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Makes orphaned descendants children of this process.
-///
-/// # Errors
-/// prctl(2)'s.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     Ok(())
@@ -26,9 +23,6 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
 
 /// Makes the kernel keep the exit statuses of children. If the caller ignores SIGCHLD, this process inherits that, and
 /// the kernel discards them (wait(2), NOTES).
-///
-/// # Errors
-/// signal(2)'s.
 pub(crate) fn keep_statuses() -> io::Result<()> {
     // SAFETY: no handler is set.
     unsafe { nix::sys::signal::signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
@@ -36,9 +30,6 @@ pub(crate) fn keep_statuses() -> io::Result<()> {
 }
 
 /// Waits for the child `pid`.
-///
-/// # Errors
-/// waitpid(2)'s.
 pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
     let waited =
         rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()))?;
@@ -56,9 +47,6 @@ pub(crate) fn reap_ended() {
 }
 
 /// The children of this process, including those that another of its threads started or adopted.
-///
-/// # Errors
-/// They cannot be listed.
 pub(crate) fn children() -> io::Result<Vec<Pid>> {
     match listed_children() {
         Ok(children) => Ok(children),

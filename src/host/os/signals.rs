@@ -17,9 +17,6 @@ pub(crate) struct Stop(SignalFd);
 
 impl Stop {
     /// Blocks the signals for this thread and those it will start.
-    ///
-    /// # Errors
-    /// Those of sigprocmask(2) and signalfd(2).
     pub(crate) fn listen() -> io::Result<Self> {
         let signals: SigSet =
             [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
@@ -29,9 +26,6 @@ impl Stop {
     }
 
     /// For a program that may be interrupted anywhere: the signals keep their effect and end it.
-    ///
-    /// # Errors
-    /// Those of signalfd(2).
     pub(crate) fn never() -> io::Result<Self> {
         Ok(Self(SignalFd::with_flags(&SigSet::empty(), SfdFlags::SFD_CLOEXEC)?))
     }
