@@ -140,7 +140,7 @@ fn nowhere() {
     assert!(!failed.succeeded(), "{failed}");
     failed
         .says("missing required label io.balena.image.class")
-        .says("the container has no image")
+        .says("the list names no image for the container")
         .says("with Podman, --annotation can pass the image's labels");
     podman.podman(&["rm", "--force", "bare"]).ok();
     assert!(Path::new(&rootfs).exists());
