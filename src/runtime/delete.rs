@@ -54,7 +54,7 @@ pub(super) fn delete(
             }
         }
     };
-    // Read again: only now does nobody change it any more.
+    // Read again: only the holder of the lock may change it.
     match (locked.load()?, insistence) {
         (Loaded::Unknown, Insistence::Force) => {
             // What a create that was killed at its very beginning left. Another runtime's directory is not empty.
@@ -146,7 +146,8 @@ fn delete_damaged(
     Ok(Outcome::Did("deleted a container whose state was damaged".to_owned()))
 }
 
-/// Which processes may be the proxy that the state does not name. That this is not known must not keep the container.
+/// The processes that may be the proxy that the state does not name. A container must not be kept only because they
+/// are unknown.
 fn describe(found: &io::Result<Lookalikes>) -> String {
     let undetermined = "which process its proxy is cannot be determined";
     match found {
@@ -242,11 +243,11 @@ fn run_delete_hook(
 }
 
 fn warn_and_continue(journal: &mut Journal, error: &(dyn std::error::Error + 'static)) {
-    journal.warn(&format!("{}; deleting all the same", chain(error)));
+    journal.warn(&format!("{}; the delete continues", chain(error)));
 }
 
-/// A started container's proxy was told to end, unless `start` died before that: it is told again, and
-/// so ends with the right status. Any other is killed.
+/// `start` has signalled the proxy of a started container, unless it died before. The signal is sent again, so that the
+/// proxy exits with the right status. Any other proxy is killed.
 fn end_proxy(proxy: &Process, state: &State) -> Result<(), Error> {
     if state.duty() == Duty::End {
         let pid = proxy.pid();
