@@ -25,10 +25,10 @@ function __fish_balena_extension_manager_using_subcommand
 end
 
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s v -l version -d 'Print the version'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -39,73 +39,73 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "doctor" -d 'Check whether this host is set up for extensions, and print how to fix it'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "cleanup" -d 'Remove failed and dead extensions; with --stale-os, also those built for another OS or kernel'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "check" -d 'Find what would go wrong with an extension before it ships'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The output format' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand inspect" -s h -l help -d 'Print help'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l format -d 'The output format' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s q -l quiet -d 'Print only the ids'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l format -d 'The output format' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l wait -d 'How long to wait for an engine that is starting up' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l format -d 'The format of the answer' -r -f -a "table\t'For people'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l format -d 'The output format' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l stale-os -d 'Also remove extensions built for another OS or kernel; only after an OS update has committed'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l force -d 'With --stale-os: continue even if an OS update can still roll back, or if that is unknown'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l dry-run -d 'Print what would be removed, and remove nothing'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -l verbose -d 'Also print the objects that are kept, with the reason (JSON always contains them)'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept all findings of a rule, or those at and below PATH; can be repeated, or be a list' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l allow -d 'Accept all findings of a rule, or those at and below PATH; repeat it, or separate several by commas' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l against -d 'Compare with the root filesystem of the target host' -r -f -a "(__fish_complete_directories)"
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'Add a label that the image will have; can be repeated' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l label -d 'Add a label that the image will have; repeat it for several' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l machine -d 'The processor of the target host, as `uname -m` or images name it [default: the one of the image, else of ROOT, else of this machine]' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'How to print the report' -r -f -a "text\t'For people'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l format -d 'The output format' -r -f -a "text\t'For people'
 json\t'For programs; docs/check.md lists the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'The messages on standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l request-timeout -d 'The time limit of one request to the engine' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l timeout -d 'The time limit of the whole command' -r
-complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l docker-root -d 'The engine\'s data root, used if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -l rules -d 'List the rules'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

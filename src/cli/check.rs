@@ -6,31 +6,31 @@ use std::path::PathBuf;
 
 /// Find what would go wrong with an extension before it ships.
 ///
-/// Applies rules to the files and the labels of an image. Some rules are the runtime's own decisions.
+/// Applies rules to the files and the labels of an image. Some rules are checks that the runtime makes too.
 /// --rules lists all rules, and docs/check.md explains them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 if there are no findings but notes, 3 if the worst finding is a warning, 4 if it is an \
+Exit status: 0 if there are no findings, or only notes; 3 if the worst finding is a warning, 4 if it is an \
 error, 1 if something could not be read.")]
 pub(crate) struct Check {
     /// A rootfs directory, an OCI bundle, an archive of `docker save` or `docker export` (- for standard
     /// input), or the name of an image in the engine
     #[arg(value_name = "PATH|IMAGE", required_unless_present = "rules")]
     pub(crate) subject: Option<String>,
-    /// Accept all findings of a rule, or those at and below PATH; can be repeated, or be a list
+    /// Accept all findings of a rule, or those at and below PATH; repeat it, or separate several by commas
     #[arg(long, value_name = "RULE[:PATH]", value_delimiter = ',', value_parser = allowed)]
     pub(crate) allow: Vec<Allowed>,
     /// Compare with the root filesystem of the target host
     #[arg(long, value_name = "ROOT", value_hint = clap::ValueHint::DirPath)]
     pub(crate) against: Option<PathBuf>,
-    /// Add a label that the image will have; can be repeated
+    /// Add a label that the image will have; repeat it for several
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
     /// The processor of the target host, as `uname -m` or images name it [default: the one of the image,
     /// else of ROOT, else of this machine]
     #[arg(long, value_name = "MACHINE", value_parser = machine)]
     pub(crate) machine: Option<TargetMachine>,
-    /// How to print the report
+    /// The output format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: ReportFormat,
     /// List the rules

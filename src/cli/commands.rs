@@ -28,7 +28,7 @@ const COMMANDS: [CommandEntry; 17] = [
     served("run", include_str!("help/run.txt")),
     served("update", include_str!("help/update.txt")),
     served("help", GENERAL),
-    refused("exec", "an extension has no process to execute beside"),
+    refused("exec", "an extension has no process to exec into"),
     refused("pause", "an extension has no process to pause"),
     refused("resume", "an extension has no process to resume"),
     refused("events", "an extension has no process to report on"),

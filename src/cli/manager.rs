@@ -37,7 +37,8 @@ Examples:
 Exit status: 0 on success, 1 if something failed, 2 for an invalid command line. The help of cleanup
 and of check lists further ones.
 
-/usr/share/doc/balena-extension-runtime/manager.md explains every verdict."
+docs/manager.md explains every verdict. (The Debian package installs docs/ in
+/usr/share/doc/balena-extension-runtime.)"
 )]
 pub(crate) struct Arguments {
     /// Print the version
@@ -57,7 +58,7 @@ pub(crate) struct GlobalOptions {
     /// path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]
     #[arg(long, global = true, value_name = "URL", value_parser = socket)]
     pub(crate) host: Option<PathBuf>,
-    /// The messages on standard error: debug, info, warn or error
+    /// Which messages to print to standard error: debug, info, warn or error
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = level)]
     pub(crate) log_level: Level,
     /// The time limit of one request to the engine
@@ -66,7 +67,7 @@ pub(crate) struct GlobalOptions {
     /// The time limit of the whole command
     #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     pub(crate) timeout: Duration,
-    /// The engine's data root, used if the engine is down [default: /var/lib/docker, else
+    /// The engine's data root, which is read if the engine is down [default: /var/lib/docker, else
     /// /mnt/data/docker]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) docker_root: Option<PathBuf>,
@@ -94,10 +95,10 @@ Examples:
   balena-extension-manager status
   balena-extension-manager status NAME --format json")]
 pub(crate) struct StatusArguments {
-    /// A name or the beginning of an id [default: all extensions]
+    /// An id, a name, or the beginning of an id [default: all extensions]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// The format of the answer
+    /// The output format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
 }
@@ -109,7 +110,7 @@ pub(crate) struct StatusArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  balena-extension-manager logs NAME")]
 pub(crate) struct LogsArguments {
-    /// A name or the beginning of an id
+    /// An id, a name, or the beginning of an id
     pub(crate) id: String,
 }
 
@@ -117,7 +118,7 @@ pub(crate) struct LogsArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  balena-extension-manager inspect NAME")]
 pub(crate) struct InspectArguments {
-    /// A name or the beginning of an id
+    /// An id, a name, or the beginning of an id
     pub(crate) id: String,
 }
 
@@ -128,7 +129,7 @@ pub(crate) struct ListArguments {
     /// Print only the ids
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// The format of the answer
+    /// The output format
     #[arg(long, value_enum, default_value_t, conflicts_with = "quiet")]
     pub(crate) format: OutputFormat,
 }
@@ -141,7 +142,7 @@ Example:
 
 Exit status: 0 if there is no problem (warnings do not count), 1 if there is one.")]
 pub(crate) struct DoctorArguments {
-    /// The format of the answer
+    /// The output format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
 }
@@ -159,8 +160,8 @@ Examples:
   balena-extension-manager cleanup --stale-os --dry-run   print what would be removed after an OS update
 
 Exit status: 0 if everything was done, 1 if an object could not be removed or no decision was possible,
-3 if --stale-os was refused because an OS update can still roll back, 4 if the time was up or a signal
-came.")]
+3 if --stale-os was refused because an OS update can still roll back, 4 if it timed out or was
+interrupted by a signal.")]
 pub(crate) struct CleanupArguments {
     /// Also remove extensions built for another OS or kernel; only after an OS update has committed
     #[arg(long)]
@@ -177,7 +178,7 @@ pub(crate) struct CleanupArguments {
     /// How long to wait for an engine that is starting up
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) wait: Duration,
-    /// The format of the answer
+    /// The output format
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: OutputFormat,
 }

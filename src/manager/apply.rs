@@ -229,7 +229,9 @@ impl Work {
     fn request_removal(&self, path: &str, what: &str) -> Result<(), RequestError> {
         match self.why_to_end() {
             None => self.client.remove(path, what).map_err(RequestError::Engine),
-            Some(_) => Err(RequestError::NotSent(format!("{what}: not begun before the end"))),
+            Some(_) => {
+                Err(RequestError::NotSent(format!("did not {what}: the command was ending")))
+            }
         }
     }
 

@@ -54,7 +54,7 @@ fn lines(DoctorCheck { check, level, text, fix }: &DoctorCheck) -> String {
 fn facts(session: &Session) -> Result<Facts, Failure> {
     let host = &session.host;
     let asked = session.connect().and_then(|client| {
-        let info: EngineInfo = client.ask("/info", "ask the engine about itself")?;
+        let info: EngineInfo = client.ask("/info", "get information about the engine")?;
         Ok((client.api().to_string(), info))
     });
     let (api, engine) = match asked {

@@ -97,7 +97,7 @@ pub(super) fn leftovers(client: &Client) -> Result<Inventory, Error> {
 pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Error> {
     // Older engines ignore the type and answer with everything.
     let usage: ListedVolumes =
-        client.ask_long("/system/df?type=volume", "ask for the sizes of volumes")?;
+        client.ask_long("/system/df?type=volume", "get the sizes of volumes")?;
     let mut collector = Collector::default();
     collector.volumes(&usage);
     let volumes = collector.inventory().volumes.into_iter();

@@ -98,8 +98,8 @@ enum Failure {
     )]
     RollbackPossible { path: String },
     #[error(
-        "cannot determine whether an OS update can still roll back (--force removes stale extensions all \
-         the same): {why}"
+        "cannot determine whether an OS update can still roll back (--force removes stale extensions \
+         anyway): {why}"
     )]
     WindowUnknown { why: String },
     #[error("not finished within {seconds} s (--timeout allows more)")]
@@ -122,11 +122,11 @@ enum Failure {
     Check(#[from] check::CheckError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
-    #[error("cannot prepare for signals")]
+    #[error("cannot set up the handling of signals")]
     Signals { source: io::Error },
-    #[error("cannot keep the caller's descriptors from the hooks")]
+    #[error("cannot keep hooks from inheriting the caller's file descriptors")]
     Descriptors { source: io::Error },
-    #[error("cannot close this process to others (prctl, capget, capset)")]
+    #[error("cannot protect this process from inspection by others (prctl, capget, capset)")]
     Close { source: io::Error },
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Surroundings {
 impl Surroundings {
     /// Reads the host, and asks the engine if there is one. Without an answer the runtimes are unknown.
     pub(super) fn read(session: &Session, client: Option<&Client>) -> Self {
-        let asked = client.map(|client| client.ask("/info", "ask the engine about itself"));
+        let asked = client.map(|client| client.ask("/info", "get information about the engine"));
         let info: Option<EngineInfo> = match asked {
             Some(Ok(info)) => Some(info),
             Some(Err(error)) => {

@@ -152,7 +152,7 @@ impl Making {
         if !found.is_empty() {
             journal.debug(|| {
                 format!(
-                    "cgroups that are kept, since they were there before: {}",
+                    "cgroups that existed before, and are therefore kept: {}",
                     shown_paths(&found)
                 )
             });
@@ -240,12 +240,14 @@ impl Making {
         self.proxy = Some(spawned);
         journal.debug(|| {
             let why = match network {
-                Network::Inherited => "this process's, as config.json names none".to_owned(),
+                Network::Inherited => {
+                    "the one of create, because config.json names none".to_owned()
+                }
                 Network::New => "a new one".to_owned(),
                 Network::Joined(path) => format!("joined at {path}"),
             };
             let (pid, name) = (identity.pid, net_namespace::name_of(identity.pid));
-            format!("proxy {pid} was born into the network namespace {name}, {why}")
+            format!("proxy {pid} started in the network namespace {name}, {why}")
         });
         Ok(identity)
     }
@@ -253,7 +255,7 @@ impl Making {
     fn enter_cgroup(&self, journal: &Journal, proxy: Identity) -> Result<(), Error> {
         let Some(leaf) = &self.state.cgroup else {
             journal.debug(|| {
-                "config.json names no cgroup: the proxy remains in this process's".to_owned()
+                "config.json names no cgroup: the proxy remains in the cgroup of create".to_owned()
             });
             return Ok(());
         };

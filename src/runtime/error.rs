@@ -22,9 +22,11 @@ pub(super) enum Error {
         "the state of container {id} is damaged ({path:?}: {why}); remove it with delete --force {id}"
     )]
     Damaged { id: String, path: PathBuf, why: String },
-    #[error("container {id} is busy: another command works on it (delete --force {id} ends that)")]
+    #[error(
+        "container {id} is busy: another command is working on it (delete --force {id} ends that)"
+    )]
     Busy { id: String },
-    #[error("cannot end the command that works on container {id}")]
+    #[error("cannot end the command that is working on container {id}")]
     EndHolder { id: String, source: io::Error },
     #[error(
         "container {id} is locked by another program: find it with `fuser {path:?}` and stop it"
@@ -59,11 +61,11 @@ pub(super) enum Error {
     RefusedInRun { refusal: Refusal },
     #[error("interrupted")]
     Interrupted,
-    #[error("cannot watch for signals and for the proxy's end")]
+    #[error("cannot wait for signals and for the proxy's exit")]
     Watch { source: io::Error },
-    #[error("cannot keep the engine's descriptors from the hooks")]
+    #[error("cannot keep hooks from inheriting the engine's file descriptors")]
     Descriptors { source: io::Error },
-    #[error("cannot reset SIGCHLD, which keeps the exit statuses of child processes")]
+    #[error("cannot reset SIGCHLD, without which the exit status of a child process may be lost")]
     Statuses { source: io::Error },
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },

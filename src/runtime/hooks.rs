@@ -73,7 +73,7 @@ impl ImageHooks<'_> {
             }
         };
         let directory = directory_or_root(&state.bundle);
-        journal.debug(|| format!("run {name}: {} in {directory}", hook.path));
+        journal.debug(|| format!("running {name}: {} in {directory}", hook.path));
         let mut log = log(journal);
         let run = hook.run(directory, *lock, journal.interrupt(), &mut log);
         journal.add(run, namespace)?;
@@ -193,7 +193,7 @@ fn run_spec_hook(
         place: Place::Here,
         interrupt: journal.interrupt(),
     };
-    journal.debug(|| format!("run {name}: {} in {}", call.path, call.working_directory));
+    journal.debug(|| format!("running {name}: {} in {}", call.path, call.working_directory));
     let run = hook::run(&call, lock, &mut ContainerLog::nowhere());
     // Hooks of the spec belong to the engine, and so does the mount namespace they run in.
     journal.add(run, MountNamespace::Host)

@@ -106,7 +106,7 @@ impl Journal {
     pub(super) fn add(&mut self, run: HookRun, namespace: MountNamespace) -> Result<(), Error> {
         let took = millis(run.took);
         self.debug(|| match (&run.result, run.last_lines()) {
-            (Ok(()), Some(said)) => format!("{} took {took:.3} ms, and said: {said}", run.name),
+            (Ok(()), Some(said)) => format!("{} took {took:.3} ms, and printed: {said}", run.name),
             (Ok(()), None) => format!("{} took {took:.3} ms", run.name),
             (Err(_), _) => format!("{} failed after {took:.3} ms", run.name),
         });

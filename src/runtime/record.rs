@@ -42,7 +42,7 @@ pub(super) fn recorded(
     let known = deploy_record::load(directory, id).ok().flatten();
     let record = DeployRecord::after(known, id.as_str(), call);
     if let Err(error) = deploy_record::save(directory, id, &record) {
-        journal.debug(|| format!("nothing is recorded of this {verb}: {}", chain(&error)));
+        journal.debug(|| format!("this {verb} is not recorded: {}", chain(&error)));
     }
     result
 }

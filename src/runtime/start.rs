@@ -147,7 +147,7 @@ fn log_of_proxy(journal: &mut Journal, proxy: &Process) -> ContainerLog {
         let why = if refused { " (the engine has no CAP_SYS_PTRACE)" } else { "" };
         let pid = proxy.pid();
         journal.warn(&format!(
-            "the output of hooks/start is missing in the container's log: cannot open the output of the proxy \
+            "the output of hooks/start is missing from the container's log: cannot open the output of the proxy \
              {pid}{why}: {}",
             chain(&error)
         ));

@@ -32,7 +32,7 @@ pub(crate) enum TarError {
     )]
     Compressed(&'static str),
     #[error(
-        "the archive is compressed as check cannot read it: compress it with zstd without --ultra and \
+        "the archive is compressed in a way that check cannot read: compress it with zstd without --ultra and \
          --long, or save the image with docker save"
     )]
     Unsupported(#[source] io::Error),

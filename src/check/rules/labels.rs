@@ -128,7 +128,7 @@ fn check_class(labels: &BTreeMap<String, String>, findings: &mut Findings) {
         Ok(_) => return,
         Err(NotAnExtension::ClassMissing { .. }) => match labels.len() {
             0 => format!("missing required label {CLASS}: there are no labels"),
-            count => format!("missing required label {CLASS} among {count} other(s)"),
+            count => format!("missing required label {CLASS} (other labels: {count})"),
         },
         Err(error @ NotAnExtension::ClassUnsupported { .. }) => error.to_string(),
     };
@@ -201,8 +201,7 @@ fn kernel_version(text: &str, findings: &mut Findings) -> Option<String> {
             "use the output of uname -r up to its first dash: 6.1.83, or 6.12.47+rpt".to_owned()
         }
     };
-    let message =
-        format!("{KERNEL_VERSION}={text:?} is not the part of a release before its first dash");
+    let message = format!("{KERNEL_VERSION}={text:?} is not a kernel release up to its first dash");
     findings.add(Rule::KernelVersion, message, fix);
     None
 }

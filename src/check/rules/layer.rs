@@ -67,7 +67,7 @@ pub(crate) enum FaultKind {
     HardLinkToDirectory { target: String },
     #[error("a link without a target, or with a target of more than {PATH_MAX} bytes")]
     Target,
-    #[error("a whiteout of a path of this layer")]
+    #[error("a whiteout of a path in this layer")]
     OwnWhiteout,
     #[error("a later entry of this layer removes this directory")]
     DirectoryGone,

@@ -62,7 +62,7 @@ macro_rules! rules {
 rules! {
     NoLabels "no-labels" Note "the input has no labels, so rules were not applied",
     Class "class" Error "io.balena.image.class is missing or is not overlay",
-    LabelUnknown "label-unknown" Warning "a label io.balena.image.* that nothing reads",
+    LabelUnknown "label-unknown" Warning "an io.balena.image.* label that nothing reads",
     LabelEnvironment "label-environment" Error "a label that no environment variable can hold",
     LabelCollision "label-collision" Warning "labels or mounts that set the same variable",
     Override "override" Error "io.balena.image.override is not an integer",
@@ -106,7 +106,7 @@ rules! {
     Capability "capability" Warning "a file with capabilities",
     WorldWritable "world-writable" Warning "a file or directory that everybody can change",
     SpecialFile "special-file" Warning "a device, FIFO or socket",
-    Owner "owner" Warning "a file with the owner of the build machine",
+    Owner "owner" Warning "a file that belongs to a user of the build machine",
     LinkOut "link-out" Warning "a link that leads out of the rootfs",
 }
 

@@ -96,7 +96,7 @@ fn holds(process: &Process, found: io::Result<bool>) -> io::Result<bool> {
         Waited::StillThere => found.map_err(|error| {
             let (pid, why) = (process.pid(), in_words(&error));
             io::Error::other(format!(
-                "cannot determine whether process {pid} works on it (without CAP_SYS_PTRACE?): {why}"
+                "cannot determine whether process {pid} is working on it (without CAP_SYS_PTRACE?): {why}"
             ))
         }),
     }

@@ -30,12 +30,12 @@ pub(crate) enum Error {
     #[error("cannot open the rootfs {path:?} (root.path of config.json)")]
     Open { path: String, source: io::Error },
     #[error(
-        "the rootfs {path:?} is not the one that create saw there: it was unmounted or replaced since, and \
+        "the rootfs {path:?} is not the one that create saw there: it has been unmounted or replaced, and \
          the container's mount namespace does not have it either; delete the container and create it again"
     )]
     Replaced { path: String },
     #[error(
-        "the rootfs {path:?} that create saw is gone: it was unmounted or removed since; delete the \
+        "the rootfs {path:?} that create saw no longer exists: it has been unmounted or removed; delete the \
          container and create it again"
     )]
     Gone { path: String, source: io::Error },

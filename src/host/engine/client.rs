@@ -65,7 +65,7 @@ impl Client {
         let sent = AtomicUsize::new(0);
         let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
         let mut client = Self { agent, engine, api, errors, sent };
-        let what = "ask the engine for its API version";
+        let what = "get the engine's API version";
         let answer = client.exchange("GET", "/_ping", what, Limit::Request)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         if answer.headers().contains_key(PODMAN) {

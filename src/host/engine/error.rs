@@ -16,23 +16,25 @@ pub(crate) enum Error {
     Unreachable { socket: PathBuf, source: io::Error },
     #[error("the engine at unix://{} cannot be used", socket.display())]
     Api { socket: PathBuf, source: NoCommonVersion },
-    #[error("{what}: the engine answered with status {status}{}", with_colon(message))]
+    #[error("cannot {what}: the engine answered with status {status}{}", with_colon(message))]
     Refused { what: String, status: u16, message: String },
-    #[error("{what}: no answer from the engine within {} s", limit.as_secs_f32())]
+    #[error("cannot {what}: no answer from the engine within {} s", limit.as_secs_f32())]
     NoAnswer { what: String, limit: Duration },
-    #[error("{what}: no answer from the engine before the time was up (--timeout allows more)")]
+    #[error(
+        "cannot {what}: no answer from the engine within the time limit of the command (--timeout allows more)"
+    )]
     OutOfTime { what: String },
-    #[error("{what}: stopped by a signal")]
+    #[error("cannot {what}: stopped by a signal")]
     Stopped { what: String },
-    #[error("{what}: the engine's answer has more than {limit} bytes")]
+    #[error("cannot {what}: the engine's answer has more than {limit} bytes")]
     TooLarge { what: String, limit: u64 },
-    #[error("{what}: the engine's answer does not follow its API")]
+    #[error("cannot {what}: the engine's answer does not follow its API")]
     Garbage { what: String, source: serde_json::Error },
-    #[error("{what}: the connection broke before the answer was complete")]
+    #[error("cannot {what}: the connection broke before the answer was complete")]
     Broken { what: String, source: io::Error },
-    #[error("{what}: the engine does not speak HTTP")]
+    #[error("cannot {what}: the engine does not speak HTTP")]
     Http { what: String, source: ureq::Error },
-    #[error("{what}: the request contains a name that cannot be sent")]
+    #[error("cannot {what}: the request contains a name that cannot be sent")]
     Uri { what: String, source: ureq::http::Error },
 }
 

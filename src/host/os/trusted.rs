@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(append(&log).unwrap_err().to_string(), of_another);
         std::fs::remove_file(&log).unwrap();
         std::fs::hard_link(&other, &log).unwrap();
-        assert!(append(&log).unwrap_err().to_string().ends_with("has several names"));
+        assert!(append(&log).unwrap_err().to_string().ends_with("has several hard links"));
         folder(&shared, 0o755);
         append(&log).expect("nobody else can have made the second name");
         folder(&shared, 0o1777);

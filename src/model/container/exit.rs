@@ -31,7 +31,7 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(formatter, "was killed by signal {signal}"),
             Self::OverLimit(limit) => write!(
                 formatter,
-                "timed out: it was still running after {}, the limit, and was killed with all it had started",
+                "timed out: it was still running after {}, the limit, and was killed with everything that it had started",
                 humantime_like(*limit)
             ),
         }
@@ -104,7 +104,11 @@ impl fmt::Display for Unrunnable<'_> {
                  link it statically)",
             ),
             (ENOEXEC | ELIBBAD, _, Some(found)) if found != self.machine => {
-                write!(formatter, "it is a program for {found}, this machine is {}", self.machine)
+                write!(
+                    formatter,
+                    "it is a program for {found}, but this machine is {}",
+                    self.machine
+                )
             }
             (ENOEXEC, None, None) => formatter.write_str(
                 "it is neither a program of this machine nor a script that starts with #!",
@@ -177,7 +181,7 @@ mod tests {
             (b"#!/opt/x -e\n".to_vec(), ENOENT, "its interpreter /opt/x is not on this host"),
             (b"#! /bin/sh\r\n".to_vec(), ENOENT, "CR LF"),
             (elf(62), ENOENT, "dynamic loader"),
-            (elf(183), ENOEXEC, "it is a program for aarch64, this machine is x86_64"),
+            (elf(183), ENOEXEC, "it is a program for aarch64, but this machine is x86_64"),
             (elf(40), ENOEXEC, "armv7l"),
             (b"echo hi".to_vec(), ENOEXEC, "neither a program"),
             (Vec::new(), ENOEXEC, "neither a program"),

@@ -22,7 +22,7 @@ pub(crate) enum InvalidId {
     TooLong { len: usize },
     #[error(
         "invalid container id {id:?}: it has {found:?} at position {position}, allowed are \
-         letters, digits, and after the first character also _ + . -"
+         letters, digits and _, and after the first character also + . -"
     )]
     Character { id: String, found: char, position: usize },
 }

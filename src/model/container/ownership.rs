@@ -44,7 +44,7 @@ impl fmt::Display for Distrust {
             Self::Others { mode } => {
                 write!(formatter, "is writable by every user (mode {:04o})", mode & 0o7777)
             }
-            Self::Names => formatter.write_str("has several names"),
+            Self::Names => formatter.write_str("has several hard links"),
         }
     }
 }

@@ -157,7 +157,7 @@ fn engine(facts: &Facts) -> DoctorCheck {
         Ok(info) => {
             let version = info.server_version.as_deref().unwrap_or("unknown");
             let api = facts.api.as_deref().unwrap_or("unknown");
-            ok("engine", format!("version {version}, asked with version {api} of its API"))
+            ok("engine", format!("version {version}, queried with API version {api}"))
         }
         Err(why) => {
             let fix = "start the engine, or name its socket with --host unix:///path/to.sock";
@@ -236,12 +236,12 @@ fn mounts(facts: &Facts) -> DoctorCheck {
     };
     match relation {
         Relation::Same => {
-            ok("mounts", format!("{name} (process {pid}, by {by}) has the host's mounts"))
+            ok("mounts", format!("{name} (process {pid}, from {by}) has the host's mounts"))
         }
         Relation::Other => ok(
             "mounts",
             format!(
-                "{name} (process {pid}, by {by}) has its own mount namespace; mounts of hooks appear on the \
+                "{name} (process {pid}, from {by}) has its own mount namespace; mounts of hooks appear on the \
                  host all the same, because hooks of images run in that of process 1"
             ),
         ),
@@ -457,7 +457,7 @@ mod tests {
             let checks = judge(facts);
             checks.into_iter().find(|one| one.check == "mounts").unwrap().text
         };
-        let known = "dockerd (process 7, by /run/docker.pid) has";
+        let known = "dockerd (process 7, from /run/docker.pid) has";
         assert!(text(&facts()).starts_with(&format!("{known} the host's mounts")));
         let apart = text(&Facts { mounts: Ok((process(), Relation::Other)), ..facts() });
         assert!(apart.starts_with(&format!("{known} its own mount namespace")), "{apart}");

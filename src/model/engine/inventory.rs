@@ -238,7 +238,7 @@ impl Collector {
             && (listed.mounts.is_none() || mounts.any(ListedMount::is_of_unknown_source))
         {
             self.unreadable(&format!(
-                "list the containers: the engine does not name the mounts of {}",
+                "cannot list the containers: the engine does not report the mounts of {}",
                 listed.id
             ));
         }
@@ -314,7 +314,7 @@ impl Collector {
             Err(error) => {
                 let begin: String = item.get().chars().take(SHOWN).collect();
                 self.unreadable(&format!(
-                    "list the {kind}s: an item of the engine's answer does not follow its API: {error}: {begin}"
+                    "cannot list the {kind}s: an item of the engine's answer does not follow its API: {error}: {begin}"
                 ));
                 None
             }

@@ -102,7 +102,7 @@ reasons! {
     BeingRemoved "being-removed" Dead "wait; if the removal does not end, restart the engine",
     Deploying "deploying" Unknown "ask again in a moment: balena-extension-manager status {id}",
     Restarting "restarting" Unknown
-        "remove the restart policy: docker update --restart no {id} (an extension is done when it has exited)",
+        "remove the restart policy: docker update --restart no {id} (an extension exits as soon as it is applied)",
     StrangeState "strange-state" Unknown "ask the engine: docker inspect {id}",
     NotInspected "not-inspected" Unknown
         "read the engine's log, and ask again: balena-extension-manager status {id}",
@@ -197,9 +197,10 @@ fn decide(
                 format!("the engine restarts it again and again (restart policy {restart:?})");
             (VerdictReason::Restarting, text)
         }
-        EngineState::Other => {
-            is(VerdictReason::StrangeState, "the engine reports a state that is not known here")
-        }
+        EngineState::Other => is(
+            VerdictReason::StrangeState,
+            "the engine reports a state that this program does not know",
+        ),
         EngineState::Created | EngineState::Exited => match &container.detail {
             Detail::Known(last_run) => ended(container, last_run, evidence, host),
             Detail::Unreadable(why) => (VerdictReason::NotInspected, why.clone()),

@@ -94,9 +94,9 @@ fn one_bad_object_never_stops_the_rest() {
     assert_eq!(store.ids(), ["b", "d"]);
     for text in [
         "2 removed, 1 kept, 2 failed",
-        "container b (name-of-b) is still there: remove container b: the engine answered with \
+        "container b (name-of-b) is still there: cannot remove container b: the engine answered with \
          status 500: disk on fire",
-        "container d (name-of-d) is kept: no decision is possible: inspect container d: the engine answered with status 500",
+        "container d (name-of-d) is kept: no decision is possible: cannot inspect container d: the engine answered with status 500",
     ] {
         assert!(finished.out.contains(text) || finished.err.contains(text), "{text}: {finished}");
     }

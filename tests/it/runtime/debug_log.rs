@@ -71,16 +71,16 @@ mod only_ours {
                 "io.balena.image.override=\"7\"",
                 &format!("the state is kept in {}", container.root().join(&container.id).display()),
                 &format!("sent the master of a pty (80x24) to {socket_path}"),
-                "run hooks/create: ",
+                "running hooks/create: ",
                 "hooks/create took ",
-                "said: hello",
+                "printed: hello",
                 &format!(
-                    "proxy {pid} was born into the network namespace {}, a new one",
+                    "proxy {pid} started in the network namespace {}, a new one",
                     namespace.display()
                 ),
                 "moved the proxy into the cgroups /sys/fs/cgroup",
                 &format!("hooks.createContainer run in the network namespace /proc/{pid}/ns/net"),
-                "run hooks.createContainer[0] ",
+                "running hooks.createContainer[0] ",
                 "hooks.createContainer[0] ",
                 &format!("wrote the pid {pid} to {pid_file}"),
                 &format!("created with proxy {pid}"),
@@ -109,7 +109,7 @@ mod only_ours {
             &log,
             &[
                 "the container is stopped; its proxy has ended",
-                "run hooks/delete: ",
+                "running hooks/delete: ",
                 "removed the cgroups /sys/fs/cgroup",
                 "deleted",
             ],
@@ -126,7 +126,7 @@ mod only_ours {
             &log,
             &[
                 "no pty: the proxy has this process's standard streams",
-                "this process's, as config.json names none",
+                "the one of create, because config.json names none",
                 "config.json names no cgroup",
             ],
         );
@@ -175,7 +175,7 @@ mod only_ours {
                 "hooks.prestart[0] ",
                 " failed after ",
                 "undoing its steps",
-                "run hooks/delete",
+                "running hooks/delete",
                 "status 3",
             ],
         );
