@@ -211,7 +211,7 @@ fn judge(
         Some(machine) => machine.clone(),
         None => own.or_else(|| root.and_then(machine_of)).unwrap_or_else(this_machine),
     };
-    Ok(rules::check(subject, host.as_ref(), Some(&machine), &request.allow))
+    Ok(rules::check(subject, host.as_ref(), &machine, &request.allow))
 }
 
 fn machine_of(root: &Path) -> Option<TargetMachine> {

@@ -2,11 +2,11 @@
 
 use crate::check::read::{Budget, ENTRIES_MAX, Names, probe};
 use crate::check::rules::tree::{
-    Content, Entry, EntryKind, FileTree, Layer, Resolved, TooMuch, WEIGHT_MAX, join,
+    Content, Entry, EntryKind, FileTree, Layer, TooMuch, WEIGHT_MAX, Walk, join,
 };
 use crate::model::container::exit::elf_machine;
 use rustix::fs::{Mode, OFlags};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -135,19 +135,13 @@ fn look_along(
     layer: &mut Layer,
     seen: &mut BTreeSet<String>,
 ) -> Result<(), DirectoryError> {
-    let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
-    let mut here = String::new();
-    let mut links = 0;
-    while let Some(name) = ahead.pop_front() {
-        match name.as_str() {
-            "" | "." => continue,
-            ".." => {
-                here = here.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
-                continue;
-            }
-            _ => {}
+    let mut walk = Walk::along(path);
+    while let Some(name) = walk.next_name() {
+        if name == ".." {
+            walk.go_up();
+            continue;
         }
-        let next = join(&here, &name);
+        let next = join(&walk.here, &name);
         let full = root.join(&next);
         let reading = |source: io::Error| DirectoryError::Read { path: full.clone(), source };
         let metadata = match std::fs::symlink_metadata(&full) {
@@ -155,19 +149,9 @@ fn look_along(
             found => found.map_err(reading)?,
         };
         let found = entry(&metadata, &full, |_| Ok(Content::default())).map_err(reading)?;
-        if let EntryKind::Link { target } = &found.kind {
-            links += 1;
-            if links > 40 {
-                return Ok(());
-            }
-            for part in target.rsplit('/') {
-                ahead.push_front(part.to_owned());
-            }
-            if target.starts_with('/') {
-                here = String::new();
-            }
-        } else {
-            here = next.clone();
+        match found.target() {
+            Some(target) => walk.follow(target),
+            None => walk.here.clone_from(&next),
         }
         if seen.insert(next.clone()) {
             layer.add(&next, found);
@@ -190,7 +174,7 @@ pub(crate) fn machine(root: &Path) -> Option<&'static str> {
     let wanted = programs.iter().map(|&path| path.to_owned()).collect();
     let tree = look(root, &wanted).ok()?;
     programs.iter().find_map(|program| {
-        let Resolved::Found { path, .. } = tree.resolve(program) else { return None };
+        let (path, _) = tree.resolve(program).found()?;
         let mut head = Vec::new();
         open(&root.join(path)).ok()?.take(64).read_to_end(&mut head).ok()?;
         elf_machine(&head)
@@ -205,6 +189,7 @@ pub(crate) fn own_machine() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::rules::tree::Resolved;
     use crate::model::text::cause::chain;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -318,7 +303,8 @@ mod tests {
                 (Resolved::Found { path: ours, .. }, Ok(Some(theirs))) => {
                     assert_eq!(format!("{path}/{ours}"), theirs, "{target}");
                 }
-                (Resolved::Root | Resolved::Missing | Resolved::Loop, Err(_)) => {}
+                (Resolved::Found { entry, .. }, Err(_)) if entry.is_directory() => {}
+                (Resolved::Missing | Resolved::Loop, Err(_)) => {}
                 (ours, theirs) => panic!("{target}: {ours:?}, the runtime: {theirs:?}"),
             }
             std::fs::remove_file(&hook).unwrap();

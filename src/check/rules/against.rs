@@ -1,48 +1,40 @@
 //! Rules that compare the content with the root of a host (`--against`).
 
-use crate::check::rules::InputKind;
 use crate::check::rules::files::is_the_engines;
 use crate::check::rules::hooks;
-use crate::check::rules::labels::{LabelFacts, Placement};
+use crate::check::rules::labels::Placement;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{Entry, EntryKind, FileTree};
+use crate::check::rules::tree::{Entry, FileTree};
+use crate::check::rules::{Files, InputKind};
 use std::collections::BTreeSet;
 
 /// The paths of the host that the rules compare, so that a root filesystem need not be read completely.
 pub(crate) fn paths_on_host(tree: &FileTree) -> BTreeSet<String> {
     let mut paths: BTreeSet<String> = tree.iter().map(|(path, _)| path.to_owned()).collect();
-    for (_, entry) in tree.iter() {
-        if let EntryKind::Link { target } = &entry.kind {
-            paths.extend(target.starts_with('/').then(|| target.clone()));
-        }
-    }
+    let targets = tree.iter().filter_map(|(_, entry)| entry.target());
+    paths.extend(targets.filter(|target| target.starts_with('/')).map(str::to_owned));
     paths.extend(hooks::paths_on_host(tree));
     paths
 }
 
 /// Applies the rules.
-pub(crate) fn check(
-    tree: &FileTree,
-    host: &FileTree,
-    input: InputKind,
-    claims: &LabelFacts,
-    findings: &mut Findings,
-) {
+pub(crate) fn check(files: &Files<'_>, findings: &mut Findings) {
+    let Some(host) = files.host else { return };
     let mut conflict: Option<String> = None;
-    for (path, ours) in tree.iter() {
+    for (path, ours) in files.tree.iter() {
         let below = |directory: &String| path.strip_prefix(directory.as_str())?.strip_prefix('/');
         if conflict.as_ref().and_then(below).is_some() {
             // Follows from the conflict above.
             continue;
         }
         let Some(theirs) = host.at(path) else { continue };
-        if is_the_engines(path, ours, tree, input) {
+        if is_the_engines(path, ours, files) {
             continue;
         }
         match (ours.is_directory(), theirs.is_directory()) {
-            (true, true) => check_directory(path, ours, theirs, input, claims, findings),
-            (false, false) if claims.placement == Placement::Below => {
+            (true, true) => check_directory(path, ours, theirs, files, findings),
+            (false, false) if files.claims.placement == Placement::Below => {
                 let message = "the host has this file too, and hides it";
                 let fix = "remove it, or add the label io.balena.image.override=NUMBER if it should replace \
                            the host's file";
@@ -50,47 +42,28 @@ pub(crate) fn check(
             }
             (false, false) => {}
             (true, false) | (false, true) => {
-                check_conflict(path, ours, theirs, claims, findings);
+                let (ours, host) = (noun(ours), noun(theirs));
+                let message = match files.claims.placement {
+                    Placement::Above => format!("{ours} above {host} of the host hides it"),
+                    Placement::Below => format!("{host} of the host hides {ours} below it"),
+                };
+                let fix = match theirs.target() {
+                    Some(_) => {
+                        "move the files to where that link leads, such as usr/lib instead of lib"
+                    }
+                    None => "rename it, or make it the same type as on the host",
+                };
+                findings.add_at(Rule::TypeConflict, path, message, fix);
                 conflict = Some(path.to_owned());
             }
         }
     }
 }
 
-fn check_conflict(
-    path: &str,
-    ours: &Entry,
-    theirs: &Entry,
-    claims: &LabelFacts,
-    findings: &mut Findings,
-) {
-    let message = match claims.placement {
-        Placement::Above => format!("{} above {} of the host hides it", noun(ours), noun(theirs)),
-        Placement::Below => {
-            format!("{} of the host hides {} below it", noun(theirs), noun(ours))
-        }
-    };
-    let fix = match theirs.kind {
-        EntryKind::Link { .. } => {
-            "move the files to where that link leads, such as usr/lib instead of lib"
-        }
-        EntryKind::Directory
-        | EntryKind::File(_)
-        | EntryKind::Device
-        | EntryKind::Fifo
-        | EntryKind::Socket => "rename it, or make it the same type as on the host",
-    };
-    findings.add_at(Rule::TypeConflict, path, message, fix);
-}
-
 fn noun(entry: &Entry) -> String {
-    match &entry.kind {
-        EntryKind::Link { target } => format!("a link to {target:?}"),
-        kind @ (EntryKind::Directory
-        | EntryKind::File(_)
-        | EntryKind::Device
-        | EntryKind::Fifo
-        | EntryKind::Socket) => kind.noun().to_owned(),
+    match entry.target() {
+        Some(target) => format!("a link to {target:?}"),
+        None => entry.kind.noun().to_owned(),
     }
 }
 
@@ -99,20 +72,14 @@ fn check_directory(
     path: &str,
     ours: &Entry,
     theirs: &Entry,
-    input: InputKind,
-    claims: &LabelFacts,
+    files: &Files<'_>,
     findings: &mut Findings,
 ) {
-    if claims.placement == Placement::Below {
-        return;
-    }
-    let owner = |entry: &Entry| match input {
-        // In the image it will belong to root.
-        InputKind::Directory => (0, 0),
-        InputKind::Image | InputKind::Export | InputKind::Bundle => (entry.uid, entry.gid),
-    };
-    let host_owner = if input == InputKind::Directory { (0, 0) } else { (theirs.uid, theirs.gid) };
-    if ours.mode != theirs.mode || owner(ours) != host_owner {
+    // A rootfs on the author's machine belongs to the author; in the image it belongs to root.
+    let is_owner_known = files.input != InputKind::Directory;
+    let owner = |entry: &Entry| is_owner_known.then_some((entry.uid, entry.gid));
+    let is_same = ours.mode == theirs.mode && owner(ours) == owner(theirs);
+    if files.claims.placement == Placement::Above && !is_same {
         let access = |entry: &Entry| format!("{:04o} {}:{}", entry.mode, entry.uid, entry.gid);
         let message = format!("{} here, {} on the host", access(ours), access(theirs));
         let fix =
@@ -124,9 +91,10 @@ fn check_directory(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::rules::tests::rules;
-    use crate::check::rules::tree::Content;
+    use crate::check::rules::labels::LabelFacts;
+    use crate::check::rules::tests::{files, rules};
     use crate::check::rules::tree::tests::{directory, file, link, tree};
+    use crate::check::rules::tree::{Content, EntryKind};
 
     fn apply(ours: &FileTree, placement: Placement) -> Vec<&'static str> {
         let host = tree(&[
@@ -137,7 +105,7 @@ mod tests {
         ]);
         let claims = LabelFacts { placement, ..LabelFacts::default() };
         let mut findings = Findings::default();
-        check(ours, &host, InputKind::Image, &claims, &mut findings);
+        check(&Files { claims, host: Some(&host), ..files(ours) }, &mut findings);
         rules(findings)
     }
 
@@ -179,7 +147,7 @@ mod tests {
         let apply = |ours: &FileTree, input: InputKind, placement: Placement| {
             let claims = LabelFacts { placement, ..LabelFacts::default() };
             let mut findings = Findings::default();
-            check(ours, &host, input, &claims, &mut findings);
+            check(&Files { input, claims, host: Some(&host), ..files(ours) }, &mut findings);
             rules(findings)
         };
         let ours = tree(&added);

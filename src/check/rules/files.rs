@@ -1,13 +1,13 @@
 //! Rules about the files: those that must not be in an extension, and those that are rarely intended.
 
-use crate::check::rules::InputKind;
 use crate::check::rules::content::is_linked;
 use crate::check::rules::hooks;
-use crate::check::rules::labels::{LabelFacts, Placement};
+use crate::check::rules::labels::Placement;
 use crate::check::rules::machine::TargetMachine;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{Entry, EntryKind, FileTree, Resolved, Whiteout, leads_out, split};
+use crate::check::rules::tree::{Entry, EntryKind, FileTree, Whiteout, leads_out, split};
+use crate::check::rules::{Files, InputKind};
 use crate::model::container::exit::elf_machine;
 
 /// Every host mounts a filesystem over these at boot.
@@ -35,23 +35,17 @@ const LINKS_FOLLOWED: usize = 50_000;
 const FIRST_PERSON: u32 = 1000;
 
 /// Applies the rules.
-pub(crate) fn check(
-    tree: &FileTree,
-    host: Option<&FileTree>,
-    machine: Option<&TargetMachine>,
-    input: InputKind,
-    claims: &LabelFacts,
-    findings: &mut Findings,
-) {
-    let shown = |path: &str, entry: &Entry| !is_the_engines(path, entry, tree, input);
-    check_mounted_over(tree, input, findings);
-    if !tree.iter().any(|(path, entry)| !entry.is_directory() && shown(path, entry)) {
+pub(crate) fn check(files: &Files<'_>, findings: &mut Findings) {
+    let Files { tree, claims, .. } = files;
+    check_mounted_over(files, findings);
+    let of_image = || tree.iter().filter(|(path, entry)| !is_the_engines(path, entry, files));
+    if of_image().all(|(_, entry)| entry.is_directory()) {
         let fix = "copy the files into the image (COPY rootfs/ / in a Dockerfile)";
         findings.add(Rule::Empty, "the rootfs contains no file", fix);
     }
     let hooks = hooks::files(tree);
     let mut links_left = LINKS_FOLLOWED;
-    for (path, entry) in tree.iter().filter(|(path, entry)| shown(path, entry)) {
+    for (path, entry) in of_image() {
         if HOST_FILES.contains(&path) && !entry.is_directory() {
             let fix = match claims.placement {
                 Placement::Above => "remove it: it would replace the file of every host",
@@ -59,11 +53,13 @@ pub(crate) fn check(
             };
             findings.add_at(Rule::HostFile, path, "a file that belongs to each host", fix);
         }
-        check_permissions(path, entry, input, findings);
-        check_link(path, entry, tree, host, &mut links_left, findings);
+        check_permissions(path, entry, files.input, findings);
+        if let Some(target) = entry.target() {
+            check_link(path, target, files, &mut links_left, findings);
+        }
         // Hooks have a rule of their own.
         if !hooks.contains(path) {
-            check_machine(path, entry, machine, findings);
+            check_machine(path, entry, files.machine, findings);
         }
     }
     for whiteout in tree.whiteouts() {
@@ -86,28 +82,27 @@ pub(crate) fn check(
 
 /// Whether an engine added the file to the container. A directory is the engine's only if everything in it
 /// is.
-pub(super) fn is_the_engines(path: &str, entry: &Entry, tree: &FileTree, input: InputKind) -> bool {
-    if input != InputKind::Export {
-        return false;
-    }
-    match &entry.kind {
-        EntryKind::File(content) => content.size == 0 && ENGINE_FILES.contains(&path),
-        EntryKind::Link { .. } => ENGINE_FILES.contains(&path),
-        EntryKind::Directory if ENGINE_DIRECTORIES.contains(&path) => {
-            tree.below(path).all(|(path, entry)| is_the_engines(path, entry, tree, input))
-        }
-        EntryKind::Directory | EntryKind::Device | EntryKind::Fifo | EntryKind::Socket => false,
-    }
+pub(super) fn is_the_engines(path: &str, entry: &Entry, files: &Files<'_>) -> bool {
+    let is_empty_or_link = match entry.content() {
+        Some(content) => content.size == 0,
+        None => entry.target().is_some(),
+    };
+    let is_added = is_empty_or_link && ENGINE_FILES.contains(&path)
+        || entry.is_directory()
+            && ENGINE_DIRECTORIES.contains(&path)
+            && files.tree.below(path).all(|(path, entry)| is_the_engines(path, entry, files));
+    files.input == InputKind::Export && is_added
 }
 
 /// Reports one finding per directory, which may have thousands of files.
-fn check_mounted_over(tree: &FileTree, input: InputKind, findings: &mut Findings) {
+fn check_mounted_over(files: &Files<'_>, findings: &mut Findings) {
     for directory in MOUNTED_OVER {
-        let mut files = tree.below(directory).filter(|(path, entry)| {
-            !entry.is_directory() && !is_the_engines(path, entry, tree, input)
-        });
-        let Some((first, _)) = files.next() else { continue };
-        let message = match files.count() {
+        let mut hidden = files
+            .tree
+            .below(directory)
+            .filter(|(path, entry)| !entry.is_directory() && !is_the_engines(path, entry, files));
+        let Some((first, _)) = hidden.next() else { continue };
+        let message = match hidden.count() {
             0 => format!("{first}: at boot, the host mounts a filesystem over /{directory}"),
             more => format!(
                 "{first} and {more} more: at boot, the host mounts a filesystem over /{directory}"
@@ -121,14 +116,14 @@ fn check_mounted_over(tree: &FileTree, input: InputKind, findings: &mut Findings
 fn check_permissions(path: &str, entry: &Entry, input: InputKind, findings: &mut Findings) {
     let mode = entry.mode;
     match &entry.kind {
-        EntryKind::File(_) => {
+        EntryKind::File(content) => {
             if mode & 0o6000 != 0 {
                 let what = if mode & 0o4000 != 0 { "setuid" } else { "setgid" };
                 let message = format!("{what} (mode {mode:04o}, owner {})", entry.uid);
                 let fix = "chmod ug-s, unless the host should run it with more rights";
                 findings.add_at(Rule::SetUid, path, message, fix);
             }
-            if entry.content().is_some_and(|content| content.capable) {
+            if content.capable {
                 let fix = "setcap -r, unless the host should run it with more rights";
                 findings.add_at(Rule::Capability, path, "a file with capabilities", fix);
             }
@@ -137,19 +132,17 @@ fn check_permissions(path: &str, entry: &Entry, input: InputKind, findings: &mut
                 findings.add_at(Rule::WorldWritable, path, message, "chmod o-w");
             }
         }
-        EntryKind::Directory => {
-            if mode & 0o1002 == 0o002 {
-                let message =
-                    format!("everybody can replace files in it (mode {mode:04o}, not sticky)");
-                findings.add_at(Rule::WorldWritable, path, message, "chmod o-w, or chmod +t");
-            }
+        EntryKind::Directory if mode & 0o1002 == 0o002 => {
+            let message =
+                format!("everybody can replace files in it (mode {mode:04o}, not sticky)");
+            findings.add_at(Rule::WorldWritable, path, message, "chmod o-w, or chmod +t");
         }
         EntryKind::Device | EntryKind::Fifo | EntryKind::Socket => {
             let message = entry.kind.noun();
             let fix = "remove it: create it on the host with udev, tmpfiles.d or a service";
             findings.add_at(Rule::SpecialFile, path, message, fix);
         }
-        EntryKind::Link { .. } => {}
+        EntryKind::Directory | EntryKind::Link { .. } => {}
     }
     // A rootfs on the author's machine belongs to the author; in the image it belongs to root.
     if input != InputKind::Directory && (entry.uid >= FIRST_PERSON || entry.gid >= FIRST_PERSON) {
@@ -161,13 +154,11 @@ fn check_permissions(path: &str, entry: &Entry, input: InputKind, findings: &mut
 
 fn check_link(
     path: &str,
-    entry: &Entry,
-    tree: &FileTree,
-    host: Option<&FileTree>,
+    target: &str,
+    files: &Files<'_>,
     left: &mut usize,
     findings: &mut Findings,
 ) {
-    let EntryKind::Link { target } = &entry.kind else { return };
     if leads_out(path, target) {
         let message = format!("its target {target:?} is outside the rootfs");
         let fix = "use an absolute target, or remove one ../";
@@ -181,10 +172,9 @@ fn check_link(
     if *left == 0 {
         return;
     }
-    let leads =
-        |tree: &FileTree| matches!(tree.resolve(target), Resolved::Found { .. } | Resolved::Root);
-    if !MOUNTED_OVER.contains(&first) && !leads(tree) && !host.is_some_and(leads) {
-        let where_else = if host.is_some() { ", nor on the host" } else { "" };
+    let leads = |tree: &FileTree| tree.resolve(target).found().is_some();
+    if !MOUNTED_OVER.contains(&first) && !leads(files.tree) && !files.host.is_some_and(leads) {
+        let where_else = if files.host.is_some() { ", nor on the host" } else { "" };
         let message = format!("its target {target:?} is not in the image{where_else}");
         let fix = "add the target to the image, or check --against the root of the host; a hook that \
                    follows the link reads the host's file";
@@ -194,13 +184,8 @@ fn check_link(
 
 /// Finds programs for another machine. Firmware is for other processors by its nature, and files in /boot
 /// may be.
-fn check_machine(
-    path: &str,
-    entry: &Entry,
-    machine: Option<&TargetMachine>,
-    findings: &mut Findings,
-) {
-    let (Some(machine), Some(content)) = (machine, entry.content()) else { return };
+fn check_machine(path: &str, entry: &Entry, machine: &TargetMachine, findings: &mut Findings) {
+    let Some(content) = entry.content() else { return };
     let foreign = ["boot/", "lib/firmware/", "usr/lib/firmware/"];
     if foreign.iter().any(|directory| path.starts_with(directory)) {
         return;
@@ -235,14 +220,13 @@ fn is_library(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::rules::tests::rules;
+    use crate::check::rules::tests::{files, rules};
     use crate::check::rules::tree::tests::{file, link, tree};
     use crate::check::rules::tree::{Content, Layer};
 
     fn apply(tree: &FileTree, input: InputKind) -> Vec<&'static str> {
-        let machine = TargetMachine::new("x86_64", "this machine is x86_64");
         let mut findings = Findings::default();
-        check(tree, None, Some(&machine), input, &LabelFacts::default(), &mut findings);
+        check(&Files { input, ..files(tree) }, &mut findings);
         rules(findings)
     }
 

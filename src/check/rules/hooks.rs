@@ -1,7 +1,7 @@
 //! Rules about the hooks. `model/extension/hook.rs` decides for the runtime which file is a hook, and
 //! `model/container/exit.rs` says why the kernel cannot run a file; both are used here.
 
-use crate::check::rules::machine::TargetMachine;
+use crate::check::rules::Files;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
 use crate::check::rules::tree::{
@@ -17,20 +17,15 @@ const EVERYWHERE: [&str; 2] = ["/bin/sh", "/usr/bin/env"];
 const USE_SHELL: &str =
     "use #!/bin/sh, which every host has; hooks run on the host, not in the image";
 
-/// Applies the rules. `host` is the root filesystem of `--against`.
-pub(crate) fn check(
-    tree: &FileTree,
-    host: Option<&FileTree>,
-    machine: Option<&TargetMachine>,
-    findings: &mut Findings,
-) {
+/// Applies the rules.
+pub(crate) fn check(files: &Files<'_>, findings: &mut Findings) {
+    let tree = files.tree;
     for verb in VERBS {
         let hook = verb.path();
         let (kind, found) = match tree.resolve(hook) {
             Resolved::Missing if is_absent(tree, hook) => continue,
             Resolved::Missing => (FileKind::LinkToNothing, None),
             Resolved::Loop => (FileKind::LinkLoop, None),
-            Resolved::Root => (FileKind::Folder, None),
             Resolved::Found { entry, .. } => (file_kind(entry), Some(entry)),
         };
         let mode = found.map(|entry| entry.mode).unwrap_or_default();
@@ -40,7 +35,7 @@ pub(crate) fn check(
             findings.add_at(Rule::Hook, hook, unfit.to_string(), fix);
         }
         if let Some(content) = found.and_then(Entry::content) {
-            check_content(hook, content, host, machine, findings);
+            check_content(hook, content, files, findings);
         }
     }
     check_names(tree, findings);
@@ -48,21 +43,15 @@ pub(crate) fn check(
 
 /// The files that run as hooks, after following links.
 pub(crate) fn files(tree: &FileTree) -> BTreeSet<String> {
-    let found = VERBS.iter().filter_map(|verb| match tree.resolve(verb.path()) {
-        Resolved::Found { path, .. } => Some(path),
-        Resolved::Root | Resolved::Missing | Resolved::Loop => None,
-    });
-    found.collect()
+    let found = VERBS.iter().filter_map(|verb| tree.resolve(verb.path()).found());
+    found.map(|(path, _)| path).collect()
 }
 
 /// Whether nothing has this name, not even a link that leads nowhere.
 fn is_absent(tree: &FileTree, hook: &str) -> bool {
     let (directory, name) = split(hook);
-    match tree.resolve(directory) {
-        Resolved::Found { path, .. } => tree.at(&join(&path, name)).is_none(),
-        Resolved::Root => tree.at(name).is_none(),
-        Resolved::Missing | Resolved::Loop => true,
-    }
+    let directory = tree.resolve(directory).found();
+    directory.is_none_or(|(path, _)| tree.at(&join(&path, name)).is_none())
 }
 
 fn file_kind(entry: &Entry) -> FileKind {
@@ -76,13 +65,8 @@ fn file_kind(entry: &Entry) -> FileKind {
     }
 }
 
-fn check_content(
-    hook: &str,
-    content: &Content,
-    host: Option<&FileTree>,
-    machine: Option<&TargetMachine>,
-    findings: &mut Findings,
-) {
+fn check_content(hook: &str, content: &Content, files: &Files<'_>, findings: &mut Findings) {
+    let Files { machine, host, .. } = *files;
     let unrunnable = |errno| Unrunnable { head: &content.head, errno, machine: "" }.to_string();
     if content.long_line {
         let message = "its first line is longer than the 255 bytes that the kernel reads";
@@ -103,7 +87,7 @@ fn check_content(
             check_interpreter(hook, &interpreter, &content.head, host, findings);
         }
     } else if let Some(found) = elf_machine(&content.head) {
-        if let Some(machine) = machine.filter(|machine| !machine.runs(found)) {
+        if !machine.runs(found) {
             let message = format!("the program is for {found}, but {machine}");
             let fix = format!("build it for {}", machine.name);
             findings.add_at(Rule::HookArchitecture, hook, message, fix);
@@ -203,10 +187,8 @@ fn env_program(interpreter: &str, head: &[u8]) -> Result<Option<String>, NoProgr
 }
 
 fn is_executable(host: &FileTree, path: &str) -> bool {
-    match host.resolve(path) {
-        Resolved::Found { entry, .. } => entry.content().is_some() && entry.mode & 0o111 != 0,
-        Resolved::Root | Resolved::Missing | Resolved::Loop => false,
-    }
+    let found = host.resolve(path).found();
+    found.is_some_and(|(_, entry)| entry.content().is_some() && entry.mode & 0o111 != 0)
 }
 
 fn is_on_path(host: &FileTree, name: &str) -> bool {
@@ -224,8 +206,8 @@ fn search_path(name: &str) -> impl Iterator<Item = String> {
 pub(crate) fn paths_on_host(tree: &FileTree) -> Vec<String> {
     let mut paths = Vec::new();
     for verb in VERBS {
-        let Resolved::Found { entry, .. } = tree.resolve(verb.path()) else { continue };
-        let Some(content) = entry.content() else { continue };
+        let found = tree.resolve(verb.path()).found();
+        let Some(content) = found.and_then(|(_, entry)| entry.content()) else { continue };
         paths.extend(content.loader.clone());
         if let Some(interpreter) = interpreter(&content.head) {
             if let Ok(Some(name)) = env_program(&interpreter, &content.head) {
@@ -267,7 +249,7 @@ fn check_names(tree: &FileTree, findings: &mut Findings) {
 #[cfg(test)]
 pub(crate) fn broken(tree: &FileTree) -> Vec<&'static str> {
     let mut findings = Findings::default();
-    check(tree, None, None, &mut findings);
+    check(&crate::check::rules::tests::files(tree), &mut findings);
     let paths = findings.of(Rule::Hook).map(|path| path.unwrap_or_default().to_owned());
     let paths: Vec<String> = paths.collect();
     VERBS.iter().map(|verb| verb.path()).filter(|hook| paths.iter().any(|it| it == hook)).collect()
@@ -276,7 +258,7 @@ pub(crate) fn broken(tree: &FileTree) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::rules::tests::rules;
+    use crate::check::rules::tests::{files, rules};
     use crate::check::rules::tree::tests::{directory, file, link, tree};
 
     fn elf(machine: u16) -> Vec<u8> {
@@ -288,9 +270,9 @@ mod tests {
     }
 
     fn with(hook: Entry, host: Option<&FileTree>) -> Vec<&'static str> {
-        let machine = TargetMachine::new("x86_64", "this machine is x86_64");
         let mut findings = Findings::default();
-        check(&tree(&[("hooks/start", hook)]), host, Some(&machine), &mut findings);
+        let tree = tree(&[("hooks/start", hook)]);
+        check(&Files { host, ..files(&tree) }, &mut findings);
         rules(findings)
     }
 
@@ -366,7 +348,7 @@ mod tests {
             ("hooks/deactivate", plain.clone()),
             ("hook/delete", plain),
         ]);
-        check(&tree, None, None, &mut findings);
+        check(&files(&tree), &mut findings);
         assert_eq!(rules(findings), ["hook-name"; 3]);
     }
 }

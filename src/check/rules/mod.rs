@@ -20,6 +20,7 @@ pub(crate) mod machine;
 pub(crate) mod against;
 pub(crate) mod report;
 
+use crate::check::rules::labels::LabelFacts;
 use crate::check::rules::layer::LayerFacts;
 use crate::check::rules::machine::TargetMachine;
 use crate::check::rules::report::{CheckReport, Findings};
@@ -78,15 +79,24 @@ pub(crate) struct ImageConfig {
     pub(crate) has_health_check: bool,
 }
 
+/// What the rules about files look at.
+pub(crate) struct Files<'a> {
+    pub(crate) tree: &'a FileTree,
+    pub(crate) input: InputKind,
+    pub(crate) claims: LabelFacts,
+    /// The root filesystem of `--against`.
+    pub(crate) host: Option<&'a FileTree>,
+    pub(crate) machine: &'a TargetMachine,
+}
+
 /// Applies every rule. `host` has the paths of [`against::paths_on_host`].
 pub(crate) fn check(
     subject: &Subject,
     host: Option<&FileTree>,
-    machine: Option<&TargetMachine>,
+    machine: &TargetMachine,
     allowed: &[Allowed],
 ) -> CheckReport {
     let mut findings = Findings::new(allowed);
-    let tree = &subject.tree;
     if let Some(why) = &subject.refusal {
         let fix = "undo the manual changes to config.json: the runtime accepts what engines write";
         findings.add(Rule::Configuration, why.clone(), fix);
@@ -98,12 +108,12 @@ pub(crate) fn check(
     layers::check(&subject.layers, &mut findings);
     // A rule about files proves nothing if some files are unknown.
     if !subject.layers.is_unread {
-        hooks::check(tree, host, machine, &mut findings);
-        kernel::check(tree, &claims, &mut findings);
-        files::check(tree, host, machine, subject.input, &claims, &mut findings);
-        if let Some(host) = host {
-            against::check(tree, host, subject.input, &claims, &mut findings);
-        }
+        let Subject { tree, input, .. } = subject;
+        let files = Files { tree, input: *input, claims, host, machine };
+        hooks::check(&files, &mut findings);
+        kernel::check(tree, &files.claims, &mut findings);
+        files::check(&files, &mut findings);
+        against::check(&files, &mut findings);
     }
     CheckReport::new(subject.name.clone(), subject.input.noun(), findings)
 }
@@ -133,6 +143,16 @@ pub(crate) fn hex(hash: &[u8; 32]) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::sync::LazyLock;
+
+    static X86_64: LazyLock<TargetMachine> =
+        LazyLock::new(|| TargetMachine::new("x86_64", "this machine is x86_64"));
+
+    /// The files of an image without labels, for a host that is not known.
+    pub(crate) fn files(tree: &FileTree) -> Files<'_> {
+        let claims = LabelFacts::default();
+        Files { tree, input: InputKind::Image, claims, host: None, machine: &X86_64 }
+    }
 
     /// The names of the rules that are broken, in the order of a report.
     pub(crate) fn rules(findings: Findings) -> Vec<&'static str> {
@@ -151,7 +171,7 @@ pub(crate) mod tests {
             image: Some(image),
             ..Subject::default()
         };
-        let report = check(&subject, None, None, &[]);
+        let report = check(&subject, None, &X86_64, &[]);
         let found: Vec<_> = report.findings.iter().map(|finding| finding.rule.name()).collect();
         assert_eq!(found, ["command", "health-check"]);
     }

@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const LINKS_MAX: usize = 40;
 /// The most names on one path, with the names of its links. Without a limit, a few links that expand
 /// each other take hours.
-pub(crate) const STEPS_MAX: usize = 1024;
+const STEPS_MAX: usize = 1024;
 /// The most memory for the entries of one input, in bytes, about.
 pub(crate) const WEIGHT_MAX: usize = 512 * 1024 * 1024;
 /// The memory of an entry without its path and its texts.
 pub(super) const ENTRY_WEIGHT: usize = 256;
 /// Begins the name of a file that removes another one from the layers below (OCI image-spec, layer.md).
-const WHITEOUT: &str = ".wh.";
+pub(super) const WHITEOUT: &str = ".wh.";
 /// Removes everything that the layers below have in its directory.
-const OPAQUE: &str = ".wh..wh..opq";
+pub(super) const OPAQUE: &str = ".wh..wh..opq";
 /// Begins the names of files that an old storage driver (aufs) kept for itself.
 const BOOKKEEPING: &str = ".wh..wh.";
 
@@ -87,7 +87,7 @@ pub(crate) enum LineEnds {
 
 impl Entry {
     /// A directory that is not listed, but contains listed files.
-    pub(crate) fn implied() -> Self {
+    pub(crate) const fn implied() -> Self {
         Self { kind: EntryKind::Directory, mode: 0o755, uid: 0, gid: 0 }
     }
 
@@ -97,25 +97,22 @@ impl Entry {
 
     /// Its memory without its path, about.
     pub(super) fn weight(&self) -> usize {
-        let texts = match &self.kind {
-            EntryKind::Link { target } => target.len(),
-            EntryKind::File(content) => content.head.len(),
-            EntryKind::Directory | EntryKind::Device | EntryKind::Fifo | EntryKind::Socket => 0,
-        };
-        ENTRY_WEIGHT + texts
+        let target = self.target().map_or(0, str::len);
+        ENTRY_WEIGHT + target + self.content().map_or(0, |content| content.head.len())
     }
 
     pub(crate) fn content(&self) -> Option<&Content> {
-        match &self.kind {
-            EntryKind::File(content) => Some(content),
-            EntryKind::Directory
-            | EntryKind::Link { .. }
-            | EntryKind::Device
-            | EntryKind::Fifo
-            | EntryKind::Socket => None,
-        }
+        if let EntryKind::File(content) = &self.kind { Some(content) } else { None }
+    }
+
+    /// The target of a link.
+    pub(crate) fn target(&self) -> Option<&str> {
+        if let EntryKind::Link { target } = &self.kind { Some(target) } else { None }
     }
 }
+
+/// The rootfs itself, which no layer lists.
+pub(super) static ROOT: Entry = Entry::implied();
 
 /// A rootfs that would take too much memory.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -200,8 +197,7 @@ pub(crate) struct FileTree {
 /// Where a path leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Resolved<'a> {
-    /// The rootfs itself.
-    Root,
+    /// The path is empty if it is the rootfs itself.
     Found {
         path: String,
         entry: &'a Entry,
@@ -209,6 +205,60 @@ pub(crate) enum Resolved<'a> {
     Missing,
     /// Too many links or names.
     Loop,
+}
+
+impl<'a> Resolved<'a> {
+    pub(crate) fn found(self) -> Option<(String, &'a Entry)> {
+        if let Self::Found { path, entry } = self { Some((path, entry)) } else { None }
+    }
+}
+
+/// A walk along a path, name by name, that follows links inside the rootfs.
+pub(crate) struct Walk {
+    ahead: VecDeque<String>,
+    /// The way so far, without links.
+    pub(crate) here: String,
+    links: usize,
+    steps: usize,
+}
+
+impl Walk {
+    pub(crate) fn along(path: &str) -> Self {
+        let ahead = path.split('/').map(str::to_owned).collect();
+        Self { ahead, here: String::new(), links: 0, steps: 0 }
+    }
+
+    /// The next name. `None` at the end of the path, and if the walk is too long.
+    pub(crate) fn next_name(&mut self) -> Option<String> {
+        while !self.is_too_long() {
+            let name = self.ahead.pop_front()?;
+            self.steps += 1;
+            if !matches!(name.as_str(), "" | ".") {
+                return Some(name);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.links > LINKS_MAX || self.steps > STEPS_MAX
+    }
+
+    /// Follows `..`, which does not leave the rootfs.
+    pub(crate) fn go_up(&mut self) {
+        self.here = split(&self.here).0.to_owned();
+    }
+
+    /// Follows a link in the directory `here`.
+    pub(crate) fn follow(&mut self, target: &str) {
+        self.links += 1;
+        if target.starts_with('/') {
+            self.here.clear();
+        }
+        for part in target.rsplit('/') {
+            self.ahead.push_front(part.to_owned());
+        }
+    }
 }
 
 impl FileTree {
@@ -276,49 +326,29 @@ impl FileTree {
 
     /// Follows `path`, and every link on the way, inside the rootfs.
     pub(crate) fn resolve(&self, path: &str) -> Resolved<'_> {
-        let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
-        let mut here = String::new();
-        let (mut links, mut steps) = (0, 0);
-        let mut found = None;
-        while let Some(name) = ahead.pop_front() {
-            steps += 1;
-            if steps > STEPS_MAX {
-                return Resolved::Loop;
-            }
-            if name.is_empty() || name == "." {
-                continue;
-            }
-            if found.is_some_and(|entry: &Entry| !entry.is_directory()) {
+        let at = |path: &str| self.entries.get(path).unwrap_or(&ROOT);
+        let mut walk = Walk::along(path);
+        let mut entry = &ROOT;
+        while let Some(name) = walk.next_name() {
+            if !entry.is_directory() {
                 return Resolved::Missing;
             }
             if name == ".." {
-                here = split(&here).0.to_owned();
-                found = self.entries.get(&here);
+                walk.go_up();
+                entry = at(&walk.here);
                 continue;
             }
-            let next = join(&here, &name);
-            let Some(entry) = self.entries.get(&next) else { return Resolved::Missing };
-            if let EntryKind::Link { target } = &entry.kind {
-                links += 1;
-                if links > LINKS_MAX {
-                    return Resolved::Loop;
-                }
-                if target.starts_with('/') {
-                    here = String::new();
-                }
-                found = self.entries.get(&here);
-                for part in target.rsplit('/') {
-                    ahead.push_front(part.to_owned());
-                }
-                continue;
+            let next = join(&walk.here, &name);
+            let Some(found) = self.entries.get(&next) else { return Resolved::Missing };
+            if let Some(target) = found.target() {
+                walk.follow(target);
+                entry = at(&walk.here);
+            } else {
+                walk.here = next;
+                entry = found;
             }
-            here = next;
-            found = Some(entry);
         }
-        match found {
-            Some(entry) => Resolved::Found { path: here, entry },
-            None => Resolved::Root,
-        }
+        if walk.is_too_long() { Resolved::Loop } else { Resolved::Found { path: walk.here, entry } }
     }
 }
 
@@ -430,7 +460,7 @@ pub(crate) mod tests {
         assert_eq!(tree.resolve("bin/tool/x"), Resolved::Missing);
         assert_eq!(tree.resolve("through/file"), Resolved::Missing);
         assert_eq!(tree.resolve("ring"), Resolved::Loop);
-        assert_eq!(tree.resolve("usr/.."), Resolved::Root);
+        assert_eq!(tree.resolve("usr/.."), Resolved::Found { path: String::new(), entry: &ROOT });
     }
 
     #[test]

@@ -6,19 +6,17 @@
 use crate::check::rules::layer::{
     FAULTS_MAX, Fault, FaultKind, Member, MemberKind, NAME_MAX, PATH_MAX, Unpacked,
 };
-use crate::check::rules::tree::{Entry, EntryKind, Layer, STEPS_MAX, Whiteout, join, split};
+use crate::check::rules::tree::{
+    Entry, EntryKind, Layer, OPAQUE, ROOT, WHITEOUT, Walk, Whiteout, join, split,
+};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The length of what an engine puts before each path.
 const DATA_ROOT_LEN: usize = "/var/lib/docker/overlay2/".len() + 64 + "/diff/".len();
-/// The most links on one path, as in the kernel (path_resolution(7)).
-const LINKS_MAX: usize = 40;
 /// The longest name, and the longest value, of an attribute (xattr(7)).
 const ATTRIBUTE_NAME_MAX: usize = 255;
 const ATTRIBUTE_MAX: usize = 65_536;
-const WHITEOUT: &str = ".wh.";
-const OPAQUE: &str = ".wh..wh..opq";
 
 /// A layer while it is unpacked.
 #[derive(Debug, Default)]
@@ -39,7 +37,6 @@ pub(crate) struct Unpacking {
 
 /// What exists at a path.
 enum Node<'a> {
-    Root,
     Entry(&'a Entry),
     Whiteout,
 }
@@ -48,6 +45,23 @@ enum Node<'a> {
 enum Blocked {
     Missing { last_link: Option<String> },
     Fault(FaultKind),
+}
+
+impl From<FaultKind> for Blocked {
+    fn from(kind: FaultKind) -> Self {
+        Self::Fault(kind)
+    }
+}
+
+impl From<Blocked> for FaultKind {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Fault(kind) => kind,
+            Blocked::Missing { last_link: Some(at) } => Self::Behind { at },
+            // Missing directories are made.
+            Blocked::Missing { last_link: None } => Self::DirectoryGone,
+        }
+    }
 }
 
 impl Unpacking {
@@ -123,11 +137,7 @@ impl Unpacking {
         self.make_parents(split(&path).0)?;
         let place = self.place(&path);
         if let Ok(place) = &place {
-            let is_directory = match self.node(place) {
-                Some(Node::Root) => true,
-                Some(Node::Entry(entry)) => entry.is_directory(),
-                Some(Node::Whiteout) | None => false,
-            };
+            let is_directory = self.is_directory(place);
             if is_directory && name == "." {
                 return Ok(());
             }
@@ -163,7 +173,7 @@ impl Unpacking {
                 match self.entries.get_mut(&source) {
                     // The permissions of the second name apply to both.
                     Some(shared) => {
-                        if !matches!(shared.kind, EntryKind::Link { .. }) {
+                        if shared.target().is_none() {
                             (shared.mode, shared.uid, shared.gid) = (mode, uid, gid);
                         }
                         shared.clone()
@@ -208,25 +218,16 @@ impl Unpacking {
     fn source(&self, target: &str) -> Result<String, FaultKind> {
         let missing = || FaultKind::HardLink { target: target.to_owned() };
         let source = self.place(&from_root(target)).map_err(|_| missing())?;
-        match self.node(&source) {
-            None => Err(missing()),
-            Some(Node::Root) => Err(FaultKind::HardLinkToDirectory { target: target.to_owned() }),
-            Some(Node::Entry(entry)) if entry.is_directory() => {
-                Err(FaultKind::HardLinkToDirectory { target: target.to_owned() })
-            }
-            Some(Node::Entry(_) | Node::Whiteout) => Ok(source),
+        if self.is_directory(&source) {
+            return Err(FaultKind::HardLinkToDirectory { target: target.to_owned() });
         }
+        if self.node(&source).is_some() { Ok(source) } else { Err(missing()) }
     }
 
     /// Marks a directory, which may be reached through links. Marking a file has no effect.
     fn make_opaque(&mut self, directory: &str) -> Result<(), FaultKind> {
-        let place = self.resolve(directory).map_err(fault)?;
-        let is_directory = match self.node(&place) {
-            Some(Node::Entry(entry)) => entry.is_directory(),
-            Some(Node::Root) => true,
-            Some(Node::Whiteout) | None => false,
-        };
-        if is_directory {
+        let place = self.resolve(directory)?;
+        if self.is_directory(&place) {
             self.opaque.insert(place);
         }
         Ok(())
@@ -257,7 +258,7 @@ impl Unpacking {
                     self.add_weight(Entry::implied().weight());
                     self.entries.insert(place, Entry::implied());
                 }
-                Err(blocked) => return Err(fault(blocked)),
+                Err(blocked) => return Err(blocked.into()),
             }
         }
         Ok(())
@@ -285,19 +286,28 @@ impl Unpacking {
         if name.is_empty() {
             return Ok(String::new());
         }
-        Ok(join(&self.directory(directory).map_err(fault)?, checked(name, path)?))
+        Ok(join(&self.directory(directory)?, checked(name, path)?))
     }
 
     /// The place of the directory at `path`. Fails if something else exists there.
     fn directory(&self, path: &str) -> Result<String, Blocked> {
         let place = self.resolve(path)?;
-        match self.node(&place) {
-            Some(Node::Root) => Ok(place),
-            Some(Node::Entry(entry)) if entry.is_directory() => Ok(place),
-            found => {
-                Err(Blocked::Fault(FaultKind::Below { at: place, what: noun(found.as_ref()) }))
-            }
-        }
+        self.expect_directory(&place)?;
+        Ok(place)
+    }
+
+    fn expect_directory(&self, place: &str) -> Result<(), FaultKind> {
+        let what = match self.node(place) {
+            Some(Node::Entry(entry)) if entry.is_directory() => return Ok(()),
+            Some(Node::Entry(entry)) => entry.kind.noun(),
+            Some(Node::Whiteout) => "a whiteout",
+            None => "nothing",
+        };
+        Err(FaultKind::Below { at: place.to_owned(), what })
+    }
+
+    fn is_directory(&self, place: &str) -> bool {
+        self.expect_directory(place).is_ok()
     }
 
     /// Follows `path` as the kernel does.
@@ -305,60 +315,35 @@ impl Unpacking {
         self.add_weight(path.len());
         // A path that is an entry leads through no link.
         match self.node(path) {
-            Some(Node::Entry(entry)) if matches!(entry.kind, EntryKind::Link { .. }) => {}
+            Some(Node::Entry(entry)) if entry.target().is_some() => {}
             Some(_) => return Ok(path.to_owned()),
             None => {}
         }
-        let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
-        let mut here = String::new();
-        let (mut links, mut steps) = (0, 0);
+        let mut walk = Walk::along(path);
         let mut last_link = None;
-        while let Some(name) = ahead.pop_front() {
-            steps += 1;
-            self.add_weight(here.len() + name.len());
-            if steps > STEPS_MAX {
-                return Err(Blocked::Fault(FaultKind::Loop));
-            }
-            if name.is_empty() || name == "." {
-                continue;
-            }
-            match self.node(&here) {
-                Some(Node::Root) => {}
-                Some(Node::Entry(entry)) if entry.is_directory() => {}
-                found => {
-                    let what = noun(found.as_ref());
-                    return Err(Blocked::Fault(FaultKind::Below { at: here, what }));
-                }
-            }
+        while let Some(name) = walk.next_name() {
+            self.add_weight(walk.here.len() + name.len());
+            self.expect_directory(&walk.here)?;
             if name == ".." {
-                here = split(&here).0.to_owned();
+                walk.go_up();
                 continue;
             }
-            let next = join(&here, checked(&name, "").map_err(Blocked::Fault)?);
+            let next = join(&walk.here, checked(&name, "")?);
             match self.node(&next) {
                 None => return Err(Blocked::Missing { last_link }),
                 Some(Node::Entry(Entry { kind: EntryKind::Link { target }, .. })) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(Blocked::Fault(FaultKind::Loop));
-                    }
+                    walk.follow(target);
                     last_link = Some(next);
-                    if target.starts_with('/') {
-                        here = String::new();
-                    }
-                    for part in target.rsplit('/') {
-                        ahead.push_front(part.to_owned());
-                    }
                 }
-                Some(_) => here = next,
+                Some(_) => walk.here = next,
             }
         }
-        Ok(here)
+        if walk.is_too_long() { Err(FaultKind::Loop.into()) } else { Ok(walk.here) }
     }
 
     fn node(&self, place: &str) -> Option<Node<'_>> {
         if place.is_empty() {
-            return Some(Node::Root);
+            return Some(Node::Entry(&ROOT));
         }
         match self.entries.get(place) {
             Some(entry) => Some(Node::Entry(entry)),
@@ -389,24 +374,6 @@ impl Unpacking {
 
 fn below<'a>(paths: impl Iterator<Item = &'a String>, prefix: &str) -> Vec<String> {
     paths.take_while(|path| path.starts_with(prefix)).cloned().collect()
-}
-
-fn fault(blocked: Blocked) -> FaultKind {
-    match blocked {
-        Blocked::Fault(kind) => kind,
-        Blocked::Missing { last_link: Some(at) } => FaultKind::Behind { at },
-        // Missing directories are made.
-        Blocked::Missing { last_link: None } => FaultKind::DirectoryGone,
-    }
-}
-
-fn noun(node: Option<&Node<'_>>) -> &'static str {
-    match node {
-        Some(Node::Root) => "the rootfs",
-        Some(Node::Whiteout) => "a whiteout",
-        None => "nothing",
-        Some(Node::Entry(entry)) => entry.kind.noun(),
-    }
 }
 
 /// `name`, the last of `path`, if the kernel accepts both.
