@@ -2,9 +2,9 @@
 
 use super::glob_grammar;
 use super::{assert_no_prefix, assert_one_line, assert_printable};
-use crate::check::read::archive::{self, Archive};
+use crate::check::read::archive;
 use crate::check::rules::rule::{Allowed, Rule};
-use crate::check::rules::{self, Subject, machine::TargetMachine, report};
+use crate::check::rules::{self, machine::TargetMachine, report};
 use crate::model::container::deploy_record::{
     DeployRecord, HookOutput, MountNamespace, RecordedCall,
 };
@@ -231,16 +231,7 @@ pub fn deploy_record(bytes: &[u8]) {
 /// what is in it.
 pub fn image_archive(bytes: &[u8]) {
     let subjects = match archive::read(bytes) {
-        Ok(Archive::Images(images)) => {
-            let subject = |image: archive::ArchivedImage| Subject {
-                tree: image.tree,
-                layers: image.layers,
-                labels: Some(image.configuration.labels),
-                ..Subject::default()
-            };
-            images.into_iter().map(subject).collect()
-        }
-        Ok(Archive::Export(tree, layers)) => vec![Subject { tree, layers, ..Subject::default() }],
+        Ok(subjects) => subjects,
         Err(error) => return assert_one_line(&error),
     };
     let machine = TargetMachine::new("x86_64", "this machine is x86_64");

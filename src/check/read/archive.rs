@@ -9,10 +9,11 @@ use crate::check::read::tar_stream::{
 use crate::check::read::{
     Budget, ENTRIES_MAX, Hashed, Names, WHOLE_MAX, probe, read_head, skip_to_end,
 };
+use crate::check::rules::Subject;
 use crate::check::rules::content::HEAD_LEN;
-use crate::check::rules::image_documents::{self, Configuration};
-use crate::check::rules::layer::{FaultKind, LayerFacts, Member, MemberKind, Unpacked};
-use crate::check::rules::tree::{Content, FileTree, TooMuch, WEIGHT_MAX, join, split};
+use crate::check::rules::image_documents;
+use crate::check::rules::layer::{FaultKind, Member, MemberKind, Unpacked};
+use crate::check::rules::tree::{Content, TooMuch, WEIGHT_MAX, join, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
 use crate::model::text::cause::chain;
 use sha2::{Digest as _, Sha256};
@@ -24,23 +25,6 @@ use std::io::Read;
 pub(super) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
 const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
 pub(super) const IMAGES_MAX: usize = 256;
-
-/// The content of an archive.
-#[derive(Debug)]
-pub(crate) enum Archive {
-    Images(Vec<ArchivedImage>),
-    /// The files of a container.
-    Export(FileTree, LayerFacts),
-}
-
-/// One image of an archive, with its layers merged.
-#[derive(Debug)]
-pub(crate) struct ArchivedImage {
-    pub(crate) name: Option<String>,
-    pub(crate) configuration: Configuration,
-    pub(crate) tree: FileTree,
-    pub(crate) layers: LayerFacts,
-}
 
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +85,8 @@ pub(super) struct Pass {
     document_len: u64,
 }
 
-/// Reads an archive to its end.
-pub(crate) fn read(mut reader: impl Read) -> Result<Archive, ArchiveError> {
+/// Reads an archive to its end: the images in it, or the one export that it is.
+pub(crate) fn read(mut reader: impl Read) -> Result<Vec<Subject>, ArchiveError> {
     let budget = Budget::new();
     let mut pass = Pass::default();
     let end = each_entry(&mut reader, &budget, &mut |entry| pass.take_in(entry, &budget))?;
@@ -168,7 +152,7 @@ impl Pass {
         content: &mut dyn Read,
         budget: &Budget,
     ) -> Result<Content, ArchiveError> {
-        let head = read_head(content, HEAD_LEN).map_err(TarError::Read)?;
+        let head = read_head(content, HEAD_LEN).map_err(TarError::from)?;
         if size == 0 {
             self.empty.insert(name.to_owned());
         }
@@ -180,7 +164,7 @@ impl Pass {
             head.as_slice().into()
         };
         let mut whole = read.chain(content);
-        Ok(probe(name, size, Names::Any, &mut whole).map_err(TarError::Read)?)
+        Ok(probe(name, size, Names::Any, &mut whole).map_err(TarError::from)?)
     }
 
     /// Counts an entry. `weight` is that of the layer that is being unpacked.
@@ -206,7 +190,7 @@ impl Pass {
             return Ok(head.into());
         }
         let mut bytes = head.to_vec();
-        content.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(TarError::Read)?;
+        content.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(TarError::from)?;
         self.document_len = all;
         self.documents.insert(name.to_owned(), bytes.clone());
         Ok(bytes.into())
@@ -228,12 +212,12 @@ impl Pass {
             if let MemberKind::File(found) = &mut entry.member.kind {
                 let path = from_root(&entry.member.name);
                 *found = probe(&path, entry.size, Names::Any, &mut entry.content)
-                    .map_err(TarError::Read)?;
+                    .map_err(TarError::from)?;
             }
             unpacking.add(entry.member);
             Ok(())
         });
-        skip_to_end(&mut reader).map_err(TarError::Read)?;
+        skip_to_end(&mut reader).map_err(TarError::from)?;
         let digest = reader.hash.finalize().into();
         self.weight += unpacking.weight();
         let read = match read {

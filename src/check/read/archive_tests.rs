@@ -1,10 +1,10 @@
 //! Tests of `archive.rs`: every kind of archive, and what hostile ones may ask for.
 
 use super::*;
+use crate::check::rules::{InputKind, layer::LayerRefusal, tree::FileTree};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::io;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use tar::EntryType;
 
 enum TestEntry<'a> {
@@ -53,11 +53,16 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn images(bytes: &[u8]) -> Vec<ArchivedImage> {
-    match read(bytes).unwrap() {
-        Archive::Images(images) => images,
-        Archive::Export(tree, _) => panic!("{tree:?}"),
-    }
+fn images(bytes: &[u8]) -> Vec<Subject> {
+    let images = read(bytes).unwrap();
+    assert!(images.iter().all(|image| image.input == InputKind::Image), "{images:?}");
+    images
+}
+
+fn export(bytes: &[u8]) -> Subject {
+    let export = read(bytes).unwrap().remove(0);
+    assert_eq!(export.input, InputKind::Export);
+    export
 }
 
 fn paths(tree: &FileTree) -> Vec<&str> {
@@ -91,8 +96,9 @@ fn an_image_of_docker_is_its_layers_on_top_of_each_other() {
     ]);
     for bytes in [whole.clone(), packed(&whole)] {
         let images = images(&bytes);
-        assert_eq!(images[0].name.as_deref(), Some("x:1"));
-        assert_eq!(images[0].configuration.architecture.as_deref(), Some("arm64"));
+        assert_eq!(images[0].name, "x:1");
+        let configuration = images[0].image.as_ref().unwrap();
+        assert_eq!(configuration.architecture.as_deref(), Some("arm64"));
         assert_eq!(paths(&images[0].tree), ["b", "hooks/create", "hooks/start"]);
         assert_eq!(images[0].tree.whiteouts().len(), 2);
         let hook = images[0].tree.at("hooks/create").unwrap();
@@ -127,7 +133,7 @@ fn the_files_of_a_container_are_an_export_whatever_their_names() {
         TestEntry::File("manifest.json", 0o644, b"{}"),
         TestEntry::Link("link", "usr/bin/x"),
     ]);
-    let Archive::Export(tree, _) = read(bytes.as_slice()).unwrap() else { panic!() };
+    let tree = export(&bytes).tree;
     assert_eq!(paths(&tree), ["link", "manifest.json", "usr/bin/x"]);
     assert_eq!(tree.at("usr/bin/x").unwrap().mode, 0o4755);
 }
@@ -182,7 +188,7 @@ fn attributes_with_any_bytes_are_no_damage() {
         builder.append_data(&mut header, path, &b""[..]).unwrap();
     }
     let bytes = builder.into_inner().unwrap();
-    let Archive::Export(tree, _) = read(bytes.as_slice()).unwrap() else { panic!() };
+    let tree = export(&bytes).tree;
     assert_eq!(paths(&tree), ["a/b"]);
     assert_eq!(tree.whiteouts().len(), 1);
 }
@@ -241,8 +247,8 @@ fn a_hard_link_says_what_the_file_in_a_directory_says() {
     let root = tempfile::tempdir().unwrap();
     tar::Archive::new(layer.as_slice()).unpack(root.path()).unwrap();
     let directory = crate::check::read::directory::load(root.path()).unwrap();
-    let Archive::Export(export, _) = read(layer.as_slice()).unwrap() else { panic!() };
-    for tree in [&export, &images(&image)[0].tree] {
+    let exported = export(&layer).tree;
+    for tree in [&exported, &images(&image)[0].tree] {
         let content =
             |tree: &FileTree, path: &str| tree.at(path).unwrap().content().unwrap().clone();
         for path in ["boot/bzImage", "boot/small", "boot/module.ko"] {
@@ -260,16 +266,12 @@ fn a_hard_link_says_what_the_file_in_a_directory_says() {
 
 /// Why it cannot be read, or why engines would refuse it.
 fn refusal(bytes: &[u8]) -> String {
-    let told = |facts: &LayerFacts| {
-        let told = facts.refusals.iter().map(|refusal| {
-            let layer = refusal.layer.as_deref().unwrap_or_default();
-            format!("its layer {layer}: {}; ", refusal.why)
-        });
-        told.collect::<String>()
+    let why = |refusal: &LayerRefusal| {
+        let layer = refusal.layer.as_deref().unwrap_or_default();
+        format!("its layer {layer}: {}; ", refusal.why)
     };
     match read(bytes) {
-        Ok(Archive::Images(images)) => images.iter().map(|image| told(&image.layers)).collect(),
-        Ok(Archive::Export(_, facts)) => told(&facts),
+        Ok(subjects) => subjects.iter().flat_map(|it| &it.layers.refusals).map(why).collect(),
         Err(error) => crate::model::text::cause::chain(&error),
     }
 }
@@ -302,7 +304,7 @@ fn an_export_has_every_file_whatever_it_could_be_in_an_image() {
         TestEntry::File("data.tar", 0o644, &packed(&layer)[..20]),
         TestEntry::File("usr/bin/x", 0o755, b""),
     ]);
-    let Archive::Export(tree, _) = read(bytes.as_slice()).unwrap() else { panic!() };
+    let tree = export(&bytes).tree;
     let names = ["app.json", "cache/layer.tar", "data.tar", "long.json", "usr/bin/x"];
     assert_eq!(paths(&tree), names);
     assert_eq!(tree.at("app.json").unwrap().mode, 0o4755);
@@ -326,11 +328,10 @@ fn what_is_cut_off_or_damaged_at_any_place_is_no_verdict() {
         // The last block may be missing: one is enough.
         for len in (0..whole.len() - 1024).step_by(64) {
             // Between two files nothing is wrong but that there is no end.
-            match read(&whole[..len]) {
-                Ok(Archive::Export(_, facts)) => assert!(facts.may_be_cut_off),
+            if let Ok(subjects) = read(&whole[..len]) {
                 // All is there but what fills up the last block.
-                Ok(Archive::Images(_)) => assert!(len > whole.len() - 1536),
-                Err(_) => {}
+                let is_whole = len > whole.len() - 1536;
+                assert!(subjects[0].layers.may_be_cut_off || is_whole);
             }
         }
         let packed = packed(&whole);
@@ -376,11 +377,11 @@ fn a_path_that_leads_out_is_reported_in_every_kind_of_entry() {
     let end = vec![0; 1024];
     for kind in [b'0', b'5', b'2', b'3', b'6', b'1'] {
         let bytes = [raw(b"usr/../../etc/x", kind, 0), end.clone()].concat();
-        let Archive::Export(_, facts) = read(bytes.as_slice()).unwrap() else { panic!() };
+        let facts = export(&bytes).layers;
         assert_eq!(facts.leading_out, ["../etc/x"], "{kind}");
     }
     let absolute = [raw(b"/etc//./x", b'0', 0), end].concat();
-    let Archive::Export(tree, _) = read(absolute.as_slice()).unwrap() else { panic!() };
+    let tree = export(&absolute).tree;
     assert_eq!(paths(&tree), ["etc/x"]);
 }
 

@@ -1,9 +1,7 @@
 //! Builds images from the layers and documents that were found in an archive, or in a directory that
 //! holds a saved image.
 
-use crate::check::read::archive::{
-    Archive, ArchiveError, ArchivedImage, IMAGES_MAX, Pass, ReadLayer,
-};
+use crate::check::read::archive::{ArchiveError, IMAGES_MAX, Pass, ReadLayer};
 use crate::check::read::tar_stream::{ArchiveEnd, TarError};
 use crate::check::rules::hex;
 use crate::check::rules::image_documents::{
@@ -12,6 +10,7 @@ use crate::check::rules::image_documents::{
 use crate::check::rules::layer::LayerFacts;
 use crate::check::rules::tree::{FileTree, TooMuch, WEIGHT_MAX, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
+use crate::check::rules::{InputKind, Subject};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
@@ -34,14 +33,14 @@ fn is_usual_for_an_image(name: &str) -> bool {
 
 impl Pass {
     /// Decides what the archive is.
-    pub(super) fn finish(mut self, end: &ArchiveEnd) -> Result<Archive, ArchiveError> {
+    pub(super) fn finish(mut self, end: &ArchiveEnd) -> Result<Vec<Subject>, ArchiveError> {
         if let Some(manifests) = self.manifests() {
-            return self.images(manifests?).map(Archive::Images);
+            return self.images(manifests?);
         }
-        let mut facts = LayerFacts { may_be_cut_off: !end.is_marked, ..Default::default() };
+        let mut layers = LayerFacts { may_be_cut_off: !end.is_marked, ..Default::default() };
         let mut tree = FileTree::default();
-        tree.add_layer(facts.add(None, self.files.finish()));
-        Ok(Archive::Export(tree, facts))
+        tree.add_layer(layers.add(None, self.files.finish()));
+        Ok(vec![Subject { input: InputKind::Export, tree, layers, ..Subject::default() }])
     }
 
     /// Reads the manifest. `None` if there is none and the archive does not look like an image either.
@@ -79,7 +78,7 @@ impl Pass {
     pub(super) fn images(
         &mut self,
         manifests: Vec<Manifest>,
-    ) -> Result<Vec<ArchivedImage>, ArchiveError> {
+    ) -> Result<Vec<Subject>, ArchiveError> {
         if manifests.len() > IMAGES_MAX {
             return Err(ArchiveError::TooManyImages);
         }
@@ -109,10 +108,10 @@ impl Pass {
         manifest: Manifest,
         uses: &mut BTreeMap<String, usize>,
         weight: &mut usize,
-    ) -> Result<ArchivedImage, ArchiveError> {
+    ) -> Result<Subject, ArchiveError> {
         let name = self.real_name(&manifest.config);
         let bytes = self.documents.get(&name).ok_or_else(|| self.missing(&manifest.config))?;
-        let configuration = Configuration::parse(bytes, &manifest.config)?;
+        let mut configuration = Configuration::parse(bytes, &manifest.config)?;
         let mut facts = LayerFacts::default();
         if manifest.is_by_digest && !is_named_by(&name, &Sha256::digest(bytes).into()) {
             let why = format!("the configuration {name} does not have the hash that names it");
@@ -145,7 +144,15 @@ impl Pass {
             }
             tree.add_layer(facts.add(Some(name), read.unpacked));
         }
-        Ok(ArchivedImage { name: manifest.name, configuration, tree, layers: facts })
+        Ok(Subject {
+            name: manifest.name.unwrap_or_default(),
+            input: InputKind::Image,
+            tree,
+            layers: facts,
+            labels: Some(std::mem::take(&mut configuration.labels)),
+            image: Some(configuration),
+            ..Subject::default()
+        })
     }
 
     /// The layer that was read as `real`. It is copied only if it is used again.

@@ -22,6 +22,15 @@ const WHOLE_MAX: u64 = 1024 * 1024 * 1024;
 /// holes of a sparse file cost nothing.
 const READ_MAX: u64 = 8 * WHOLE_MAX;
 
+/// An input that exceeds a limit of `check`. A reader returns it inside an [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OverLimit {
+    #[error("more than 8 GiB of data")]
+    Data,
+    #[error("a window of {bytes} bytes, and at most 100 MiB are supported")]
+    Window { bytes: u64 },
+}
+
 /// The bytes that may still be read from one input and the archives inside it.
 pub(crate) struct Budget(Cell<u64>);
 
@@ -32,10 +41,6 @@ impl Budget {
 
     pub(crate) fn of(bytes: u64) -> Self {
         Self(Cell::new(bytes))
-    }
-
-    fn is_used_up(&self) -> bool {
-        self.0.get() == 0
     }
 
     /// Passes on the bytes of `reader` until the budget is used up.
@@ -54,7 +59,7 @@ impl<R: Read> Read for Counted<'_, R> {
         let len = self.reader.read(buffer)?;
         let left = self.left.get().checked_sub(u64::try_from(len).unwrap_or(u64::MAX));
         self.left.set(left.unwrap_or_default());
-        left.map(|_| len).ok_or_else(|| io::Error::other("more than 8 GiB of data"))
+        left.map(|_| len).ok_or_else(|| io::Error::other(OverLimit::Data))
     }
 }
 
@@ -164,4 +169,9 @@ mod tests {
         assert_eq!(content.module_release.as_deref(), Some("6.1.0"));
         assert_eq!(content.sha256, None);
     }
+}
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum OverLimit { Data, Window { bytes } }
 }

@@ -1,7 +1,7 @@
 //! Reads one tar archive as a stream, decompressed, to its very end, so that the checksum of the
 //! compression is verified. Archives may be hostile: everything that one can ask for is limited.
 
-use crate::check::read::{Budget, Counted, Hashed, read_head, skip_to_end, zstd};
+use crate::check::read::{Budget, Counted, Hashed, OverLimit, read_head, skip_to_end, zstd};
 use crate::check::rules::layer::{Member, MemberKind};
 use crate::check::rules::tar_header::{
     BLOCK, Header, InvalidHeader, in_utf_8, is_archive, records, text,
@@ -18,6 +18,8 @@ const HEADER_MAX: u64 = 1024 * 1024;
 /// Why a tar archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TarError {
+    #[error("cannot read the input")]
+    Input(#[source] io::Error),
     #[error("cannot read the tar archive (is it damaged, or cut off?)")]
     Read(#[source] io::Error),
     #[error("not a tar archive")]
@@ -52,21 +54,24 @@ impl TarError {
     pub(crate) fn is_damage(&self) -> bool {
         match self {
             Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. } => true,
-            Self::Compressed(_)
+            Self::Input(_)
+            | Self::Compressed(_)
             | Self::Unsupported(_)
             | Self::Sparse { .. }
             | Self::TooMuch
             | Self::Headers => false,
         }
     }
+}
 
-    fn of(error: io::Error, budget: &Budget) -> Self {
-        if budget.is_used_up() {
-            Self::TooMuch
-        } else if error.kind() == io::ErrorKind::Unsupported {
-            Self::Unsupported(error)
-        } else {
-            Self::Read(error)
+/// The type of the inner error says who returned it, because [`Read`] has no error type of its own.
+impl From<io::Error> for TarError {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<OverLimit>()) {
+            Some(OverLimit::Data) => Self::TooMuch,
+            Some(OverLimit::Window { .. }) => Self::Unsupported(error),
+            None if error.raw_os_error().is_some() => Self::Input(error),
+            None => Self::Read(error),
         }
     }
 }
@@ -104,11 +109,11 @@ pub(crate) fn each_entry<E: From<TarError>>(
     budget: &Budget,
     each: &mut dyn FnMut(TarEntry<'_>) -> Result<(), E>,
 ) -> Result<ArchiveEnd, E> {
-    let (inner, compression) = decompress(Box::new(reader), budget)?;
+    let (inner, compression) = decompress(Box::new(reader))?;
     // Headers are short, and decompressing so little at a time is slow.
     let reader = io::BufReader::new(Hashed::new(budget.counted(inner)));
     let is_plain = compression == Compression::None;
-    let mut archive = TarReader { reader, budget, last: String::new(), is_first: true, is_plain };
+    let mut archive = TarReader { reader, last: String::new(), is_first: true, is_plain };
     let mut extension = Extension::default();
     let is_marked = loop {
         let header = match archive.next()? {
@@ -126,8 +131,7 @@ pub(crate) fn each_entry<E: From<TarError>>(
             _ => archive.read_entry(header, std::mem::take(&mut extension), each)?,
         }
     };
-    let failed = |error| TarError::of(error, budget);
-    skip_to_end(&mut archive.reader).map_err(failed)?;
+    skip_to_end(&mut archive.reader).map_err(TarError::from)?;
     let Hashed { hash, is_empty, .. } = archive.reader.into_inner();
     Ok(ArchiveEnd { sha256: hash.finalize().into(), is_empty, is_marked, compression })
 }
@@ -148,7 +152,6 @@ enum Next {
 
 struct TarReader<'a> {
     reader: io::BufReader<Hashed<Counted<'a, Box<dyn Read + 'a>>>>,
-    budget: &'a Budget,
     /// The name of the last entry, for errors.
     last: String,
     is_first: bool,
@@ -163,12 +166,11 @@ impl TarReader<'_> {
             Err(error) => {
                 let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
                 let is_other_file = is_short && self.is_first && self.is_plain;
-                return Err(if is_other_file { TarError::NotTar } else { self.failed(error) });
+                return Err(if is_other_file { TarError::NotTar } else { error.into() });
             }
         };
         if is_zero(&block) {
-            let second = next_block(&mut self.reader).map_err(|error| self.failed(error))?;
-            return match second {
+            return match next_block(&mut self.reader)? {
                 Some(block) if !is_zero(&block) => {
                     Err(TarError::EmptyBlock { before: self.last.clone() })
                 }
@@ -223,7 +225,7 @@ impl TarReader<'_> {
             return Err(TarError::Sparse { path: in_utf_8(name) }.into());
         }
         if header.flag == b'S' {
-            skip_map(&header, &mut self.reader).map_err(|error| self.failed(error))?;
+            skip_map(&header, &mut self.reader).map_err(TarError::from)?;
         }
         self.last = in_utf_8(&header.name);
         let size = header.len_of_data();
@@ -231,7 +233,7 @@ impl TarReader<'_> {
         let mut body = Body { reader: &mut self.reader, left: size };
         each(TarEntry { member, size, content: &mut body })?;
         let rest = skip_to_end(&mut body).and_then(|()| skip_padding(size, &mut self.reader));
-        Ok(rest.map_err(|error| self.failed(error))?)
+        Ok(rest.map_err(TarError::from)?)
     }
 
     fn read_bytes(&mut self, len: u64) -> Result<Vec<u8>, TarError> {
@@ -239,14 +241,9 @@ impl TarReader<'_> {
             return Err(TarError::Headers);
         }
         let mut bytes = Vec::new();
-        let read = Body { reader: &mut self.reader, left: len }.read_to_end(&mut bytes);
-        let read = read.and_then(|_| skip_padding(len, &mut self.reader));
-        read.map_err(|error| self.failed(error))?;
+        Body { reader: &mut self.reader, left: len }.read_to_end(&mut bytes)?;
+        skip_padding(len, &mut self.reader)?;
         Ok(bytes)
-    }
-
-    fn failed(&self, error: io::Error) -> TarError {
-        TarError::of(error, self.budget)
     }
 
     fn invalid(&self, source: InvalidHeader) -> TarError {
@@ -338,9 +335,8 @@ const BZIP2: [u8; 3] = *b"BZh";
 /// Decompresses the formats that engines decompress.
 fn decompress<'a>(
     mut reader: Box<dyn Read + 'a>,
-    budget: &Budget,
 ) -> Result<(Box<dyn Read + 'a>, Compression), TarError> {
-    let head = read_head(&mut reader, BLOCK).map_err(|error| TarError::of(error, budget))?;
+    let head = read_head(&mut reader, BLOCK)?;
     if head.starts_with(&XZ) {
         return Err(TarError::Compressed("xz"));
     }
@@ -362,9 +358,45 @@ fn decompress<'a>(
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::text::cause::chain;
+    use rustix::io::Errno;
+
+    struct Failing(Errno);
+
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+
+    fn failure(mut input: impl Read) -> TarError {
+        let budget = Budget::of(100_000);
+        each_entry::<TarError>(&mut input, &budget, &mut |_| Ok(())).unwrap_err()
+    }
+
+    /// Reading a file can be unsupported, too (EOPNOTSUPP).
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_called_damaged_or_badly_compressed() {
+        for errno in [Errno::OPNOTSUPP, Errno::IO] {
+            for start in [&b""[..], &[0; 100], &GZIP, &[0; 512]] {
+                let error = failure(start.chain(Failing(errno)));
+                assert!(!error.is_damage(), "{error}");
+                let text = chain(&error);
+                assert!(text.starts_with("cannot read the input: "), "{text}");
+            }
+        }
+        let text = chain(&failure(&b"\x28\xb5\x2f\xfd\x00\xa0"[..]));
+        assert!(text.contains("compressed as check cannot read it"), "{text}");
+        assert!(matches!(failure(io::repeat(0)), TarError::TooMuch));
+    }
+}
+
+#[cfg(test)]
 crate::golden_tests::errors! {
     enum TarError {
-        Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_), Unsupported(_),
+        Input(_), Read(_), NotTar, Header { before, source }, EmptyBlock { before }, Compressed(_), Unsupported(_),
         Sparse { path }, TooMuch, Headers,
     }
 }

@@ -1,6 +1,7 @@
 //! Decompresses zstd (RFC 8878): any number of frames and skippable frames, with their checksums verified. The
 //! decoder refuses a frame that needs more than 100 MiB of memory, as only `zstd --ultra` and `--long` make them.
 
+use crate::check::read::OverLimit;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, Read};
@@ -47,10 +48,8 @@ impl<R: Read> Decoder<R> {
                     }
                 }
                 // Engines can unpack it, so it is not damaged.
-                Err(FrameDecoderError::WindowSizeTooBig { requested }) => {
-                    let text =
-                        format!("a window of {requested} bytes, and at most 100 MiB are supported");
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+                Err(FrameDecoderError::WindowSizeTooBig { requested: bytes }) => {
+                    return Err(io::Error::other(OverLimit::Window { bytes }));
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }

@@ -20,6 +20,7 @@ pub(crate) struct Manifest {
 pub(crate) struct Configuration {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) architecture: Option<String>,
+    /// Whether there is a `Cmd` or an `Entrypoint`.
     pub(crate) has_command: bool,
     pub(crate) has_health_check: bool,
     /// The hashes of the layers without compression, the lowest first.

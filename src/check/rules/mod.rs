@@ -20,6 +20,7 @@ pub(crate) mod machine;
 pub(crate) mod against;
 pub(crate) mod report;
 
+use crate::check::rules::image_documents::Configuration;
 use crate::check::rules::labels::LabelFacts;
 use crate::check::rules::layer::LayerFacts;
 use crate::check::rules::machine::TargetMachine;
@@ -41,7 +42,7 @@ pub(crate) struct Subject {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) layers: LayerFacts,
-    pub(crate) image: Option<ImageConfig>,
+    pub(crate) image: Option<Configuration>,
     /// Why the runtime would refuse the bundle's configuration.
     pub(crate) refusal: Option<String>,
 }
@@ -69,14 +70,6 @@ impl InputKind {
             Self::Export => "export",
         }
     }
-}
-
-/// The fields of an image's configuration that rules read, besides the labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ImageConfig {
-    /// Whether there is a `Cmd` or an `Entrypoint`.
-    pub(crate) has_command: bool,
-    pub(crate) has_health_check: bool,
 }
 
 /// What the rules about files look at.
@@ -118,7 +111,7 @@ pub(crate) fn check(
     CheckReport::new(subject.name.clone(), subject.input.noun(), findings)
 }
 
-fn check_image(image: &ImageConfig, findings: &mut Findings) {
+fn check_image(image: &Configuration, findings: &mut Findings) {
     if !image.has_command {
         let message = "the image has no command, and engines refuse to create a container from it";
         findings.add(Rule::Command, message, "add a dummy: CMD [\"/none\"]; it never runs");
@@ -162,7 +155,8 @@ pub(crate) mod tests {
 
     #[test]
     fn an_image_without_a_command_or_with_a_health_check_is_reported() {
-        let image = ImageConfig { has_command: false, has_health_check: true };
+        let config = br#"{"config":{"Healthcheck":{"Test":["CMD","x"]}}}"#;
+        let image = Configuration::parse(config, "c").unwrap();
         let labels = BTreeMap::from([("io.balena.image.class".to_owned(), "overlay".to_owned())]);
         let subject = Subject {
             input: InputKind::Image,
