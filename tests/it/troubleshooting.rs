@@ -3,9 +3,10 @@
 use std::path::Path;
 
 /// The engines' own messages, and the states in which they list a container.
-const OF_ENGINES: [&str; 13] = [
+const OF_ENGINES: [&str; 14] = [
     "Unknown runtime specified extension",
     "unknown or invalid runtime name: extension",
+    "default OCI runtime \"extension\" not found",
     "No command specified",
     "exec: \"/none\": stat /none: no such file or directory",
     "cannot start a container that has stopped",
