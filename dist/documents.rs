@@ -112,7 +112,28 @@ fn manager_pages(command: &Command, name: &str, documents: &mut BTreeMap<PathBuf
     let mut text = Vec::new();
     let man = clap_mangen::Man::new(command).section("8").manual("Hostapp extensions");
     man.render(&mut text).unwrap();
-    documents.insert(Path::new("man").join(format!("{name}.8")), text);
+    let text = with_sections(&String::from_utf8(text).unwrap());
+    documents.insert(Path::new("man").join(format!("{name}.8")), text.into_bytes());
+}
+
+/// The page with the examples and the exit status in sections of their own, as man-pages(7) names them. clap puts
+/// the end of a help text into one section, and rewraps its lines.
+fn with_sections(page: &str) -> String {
+    let (before, rest) = page.split_once(".SH EXTRA\n").unwrap();
+    let (extra, after) = rest.split_once(".SH VERSION\n").unwrap();
+    let mut sections = String::new();
+    for paragraph in extra.trim().split("\n\n") {
+        let (title, text) = paragraph.split_once(':').unwrap();
+        sections += &match title {
+            "Example" | "Examples" => {
+                format!(".SH EXAMPLES\n.nf\n{}\n.fi\n", text.trim_start_matches('\n'))
+            }
+            "Exit status" => format!(".SH \"EXIT STATUS\"\n{}\n", text.trim_start()),
+            "Documentation" => format!(".SH FILES\n{}\n", text.trim_start()),
+            other => panic!("a help text ends with {other:?}, which has no section"),
+        };
+    }
+    format!("{before}{sections}.SH VERSION\n{after}")
 }
 
 fn completions(documents: &mut BTreeMap<PathBuf, Vec<u8>>) {

@@ -47,7 +47,9 @@ pub(crate) fn run() -> Result<()> {
     // the expense of whatever runs then.
     let mut network = rows(&builds, &dir, scratch.path(), Network::Own)?;
     let others_later = measure(&mut network, rounds)?;
-    println!("\nThe same with an own network namespace, as Docker asks for, and with a cgroup too");
+    println!(
+        "\nThe same with a network namespace of its own, as Docker requests it, and with a cgroup too"
+    );
     print_times(&network, others_later);
 
     let observer = Observer::new(&dir.join("observe"), scratch.path());

@@ -10,6 +10,11 @@ use std::path::PathBuf;
 /// --rules lists all rules, and docs/check.md explains them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Examples:
+  balena-extension-manager check my/image:1.2
+  docker save my/image | balena-extension-manager check - --against /
+  balena-extension-manager check rootfs/ --label io.balena.image.class=overlay
+
 Exit status: 0 if there are no findings, or only notes; 3 if the worst finding is a warning, 4 if it is an \
 error, 1 if something could not be read.")]
 pub(crate) struct Check {
@@ -58,7 +63,7 @@ fn machine(name: &str) -> Result<TargetMachine, machine::UnknownMachine> {
 
 /// A label that is not NAME=VALUE.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a label is NAME=VALUE, such as io.balena.image.class=overlay")]
+#[error("must be NAME=VALUE, such as io.balena.image.class=overlay")]
 struct InvalidLabel;
 
 fn label(text: &str) -> Result<(String, String), InvalidLabel> {

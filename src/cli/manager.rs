@@ -37,8 +37,8 @@ Examples:
 Exit status: 0 on success, 1 if something failed, 2 for an invalid command line. The help of cleanup
 and of check lists further ones.
 
-docs/manager.md explains every verdict. (The Debian package installs docs/ in
-/usr/share/doc/balena-extension-runtime.)"
+Documentation: docs/manager.md (every verdict) and docs/troubleshooting.md (symptoms). The Debian
+package installs docs/ in /usr/share/doc/balena-extension-runtime."
 )]
 pub(crate) struct Arguments {
     /// Print the version
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_help_has_an_example_and_its_global_options_apart() {
-        for command in ["", "cleanup", "status", "list", "inspect", "logs", "doctor"] {
+        for command in ["", "cleanup", "status", "list", "inspect", "logs", "doctor", "check"] {
             let help = parse(&words(&format!("{command} --help"))).unwrap_err().to_string();
             let (own, global) = help.split_once("Global options:").unwrap();
             assert!(!own.contains("--timeout") && global.contains("--timeout"), "{help}");

@@ -82,7 +82,7 @@ pub(super) enum Error {
     #[error("there is no command {topic:?}: see {} --help", super::NAME)]
     NoTopic { topic: String },
     /// A failure, and those of cleaning up after it.
-    #[error("{}; and {cleanup}: {}", chain(&**first), listed(then))]
+    #[error("{}; {cleanup} failed as well: {}", chain(&**first), listed(then))]
     NotCleanedUp { first: Box<Error>, cleanup: &'static str, then: Vec<Error> },
     /// A create that had done nothing yet, while the id may be another container's.
     #[error(transparent)]

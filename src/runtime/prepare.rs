@@ -43,7 +43,7 @@ fn open_rootfs(journal: &Journal, bundle: &Bundle) -> Result<Rootfs, Error> {
     journal.debug(|| {
         let (annotations, mounts) = (spec.annotations.len(), spec.mounts.len());
         let rootfs = rootfs.path();
-        format!("bundle {path}: rootfs {rootfs}, {annotations} annotations, {mounts} mounts")
+        format!("bundle {path}: rootfs {rootfs}, annotations: {annotations}, mounts: {mounts}")
     });
     Ok(rootfs)
 }

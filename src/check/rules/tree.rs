@@ -117,7 +117,7 @@ pub(super) static ROOT: Entry = Entry::implied();
 /// A rootfs that would take too much memory.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "too many files for an extension, or too long paths; if the archive has several images, save fewer \
+    "too many files for an extension, or paths that are too long; if the archive has several images, save fewer \
      at a time"
 )]
 pub(crate) struct TooMuch;

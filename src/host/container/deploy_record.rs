@@ -29,7 +29,7 @@ const RECORD: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOE
 pub(crate) enum Error {
     #[error("cannot read the record {path:?}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot read the record {path:?}")]
+    #[error("cannot parse the record {path:?}")]
     Parse { path: PathBuf, source: serde_json::Error },
     #[error("{path:?} {why}, so nothing is read from it or written to it")]
     Distrusted { path: PathBuf, why: Distrust },

@@ -106,7 +106,7 @@ pub(crate) enum Error {
     #[error("hook {name} was killed, because its guard process {how}")]
     GuardLost { name: String, how: String },
     #[error(
-        "hook {name} may still run: its guard process {how}, and the processes that it has started cannot be found"
+        "hook {name} may still be running: its guard process {how}, and the processes that it has started cannot be found"
     )]
     Unseen { name: String, how: String, source: io::Error },
 }

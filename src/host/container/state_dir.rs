@@ -118,7 +118,7 @@ pub(crate) enum Error {
     #[error("the state {path:?} belongs to container {found:?}, not to {id}; nothing was done")]
     OtherId { id: String, found: String, path: PathBuf },
     #[error(
-        "it cannot be determined which runtime {path:?} belongs to: {why}; nothing was removed (if no runtime \
+        "cannot determine which runtime {path:?} belongs to: {why}; nothing was removed (if no runtime \
          needs its directory, remove that)"
     )]
     Unidentified { path: PathBuf, why: String },

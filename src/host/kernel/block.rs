@@ -21,7 +21,9 @@ const UNCHANGED_FOR: Duration = Duration::from_millis(50);
 pub(crate) enum Error {
     #[error("cannot read the boot environment {path:?}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("the boot environment {path:?} is locked by another program, and its content changes")]
+    #[error(
+        "the boot environment {path:?} is locked by another program, and its content is changing"
+    )]
     Locked { path: PathBuf },
 }
 

@@ -21,23 +21,23 @@ pub(crate) struct Environment {
     pub(crate) collisions: Vec<String>,
 }
 
-/// Why a label or a mount cannot be handed to the hooks.
+/// Why a label or a mount cannot be passed to the hooks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unpassable {
     #[error(
-        "{origin} cannot be handed to the hooks: its name has {found:?}, which no environment \
+        "{origin} cannot be passed to the hooks: its name has {found:?}, which no environment \
          variable's name may have"
     )]
     Name { origin: VariableOrigin, found: char },
-    #[error("{origin} cannot be handed to the hooks: its value has a NUL byte")]
+    #[error("{origin} cannot be passed to the hooks: its value has a NUL byte")]
     Value { origin: VariableOrigin },
     #[error(
-        "{origin} cannot be handed to the hooks: it takes {len} bytes of environment, at most \
+        "{origin} cannot be passed to the hooks: it takes {len} bytes of environment, at most \
          {STRING_MAX} are possible"
     )]
     TooLong { origin: VariableOrigin, len: usize },
     #[error(
-        "labels and mounts cannot be handed to the hooks: together they take more than {TOTAL_MAX} \
+        "labels and mounts cannot be passed to the hooks: together they take more than {TOTAL_MAX} \
          bytes of environment"
     )]
     TooMuch,

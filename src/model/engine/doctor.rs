@@ -286,7 +286,7 @@ fn unit((name, enabled): &(&'static str, Result<Option<bool>, String>)) -> Docto
             warning("unit", format!("{name} is not enabled"), fix)
         }
         Ok(None) => {
-            let fix = "install the units of dist/systemd, or run balena-extension-manager cleanup at each boot";
+            let fix = "install it from dist/systemd, or run balena-extension-manager cleanup at each boot";
             warning("unit", format!("{name} is not installed"), fix)
         }
         Err(why) => warning("unit", format!("{name}: {why}"), "run doctor as root"),

@@ -61,7 +61,7 @@ fn a_million_labels_for_the_hooks_are_refused() {
             config["annotations"][format!("io.balena.image.{number}")] = "".into();
         }
     });
-    create_bounded(&container).fails(&["cannot be handed to the hooks"]);
+    create_bounded(&container).fails(&["cannot be passed to the hooks"]);
     container.left_nothing();
 }
 
@@ -105,7 +105,7 @@ fn names_and_values_cannot_set_another_variable() {
     ] {
         let container = Container::new();
         container.label(name, text);
-        create_bounded(&container).fails(&["label", "cannot be handed to the hooks"]);
+        create_bounded(&container).fails(&["label", "cannot be passed to the hooks"]);
         container.left_nothing();
     }
 }

@@ -228,7 +228,7 @@ fn a_file_that_is_not_regular_or_too_large_is_refused_at_once_and_kept() {
         plant();
         for (_, finished) in every_verb(&container) {
             finished.fails(&[
-                "cannot be determined which runtime",
+                "cannot determine which runtime",
                 "state.json",
                 text,
                 "nothing was removed",
@@ -288,7 +288,7 @@ fn a_state_json_that_is_not_json_or_not_ours_is_kept() {
     for text in ["", "\0\0\0\0", r#"{"id":"x","init_process"#] {
         std::fs::write(&file, text).unwrap();
         for (_, finished) in every_verb(&container) {
-            finished.fails(&["cannot be determined which runtime", "nothing was removed"]);
+            finished.fails(&["cannot determine which runtime", "nothing was removed"]);
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     }

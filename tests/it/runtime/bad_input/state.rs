@@ -111,13 +111,13 @@ const DAMAGED: &[Row] = &[
     Row {
         what: "state, empty",
         names: FILE,
-        explains: &["cannot be determined which runtime", "EOF", "nothing was removed"],
+        explains: &["cannot determine which runtime", "EOF", "nothing was removed"],
         call: |c| damaged(c, &["state"], |_| String::new()),
     },
     Row {
         what: "state, no JSON",
         names: FILE,
-        explains: &["cannot be determined which runtime", "nothing was removed"],
+        explains: &["cannot determine which runtime", "nothing was removed"],
         call: |c| damaged(c, &["state"], |_| "\u{1}garbage".to_owned()),
     },
     Row {
