@@ -16,7 +16,7 @@ pub mod engine;
 pub mod manager;
 pub mod store;
 
-use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
+use crate::cli::log_options::{LogOptions, Need, Stderr};
 use crate::cli::manager as manager_line;
 use crate::cli::runtime::{Command, parse};
 use crate::host::container::guard::Report;
@@ -289,11 +289,11 @@ pub fn command_line(bytes: &[u8]) {
         assert!(!answer.use_stderr() || answer.exit_code() == 2);
         assert!(!answer.to_string().is_empty());
     }
-    let options = log_options(&words);
-    match parse(&words) {
+    let (globals, command) = parse(&words);
+    match command {
         // These two end the line where they stand.
-        Ok((_, Command::Help { .. } | Command::Version)) => {}
-        Ok((_, command)) => {
+        Ok(Command::Help { .. } | Command::Version) => {}
+        Ok(command) => {
             let mut expected = log_flags(&words);
             if matches!(command, Command::Create(_)) {
                 expected.stderr = Stderr::Container;
@@ -301,7 +301,7 @@ pub fn command_line(bytes: &[u8]) {
             if matches!(command, Command::Create(_) | Command::Start { .. } | Command::Run { .. }) {
                 expected.need = Need::Demanded;
             }
-            assert_eq!(options, expected);
+            assert_eq!(globals.log, expected);
         }
         Err(error) => assert_one_line(&error),
     }

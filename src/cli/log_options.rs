@@ -1,10 +1,7 @@
-//! The log flags of the runtime. They are read before the rest of the command line, so that an error in the
-//! rest is logged, too.
+//! The log flags of the runtime. They are read even if the rest of the command line is wrong, so that the error is
+//! logged.
 
-use crate::cli::commands;
 use crate::model::text::log::{Format, Level};
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// Where the log is written, and from which level on.
@@ -38,77 +35,31 @@ pub(crate) enum Need {
     Demanded,
 }
 
-/// Reads the log flags, whatever else is wrong with the command line.
-pub(crate) fn log_options(words: &[OsString]) -> LogOptions {
-    let mut options = LogOptions::default();
-    let mut words = words.iter().map(OsString::as_os_str);
-    while let Some(word) = words.next() {
-        // A value is taken as it is: a path need not be UTF-8.
-        let mut parts = word.as_bytes().splitn(2, |&byte| byte == b'=');
-        let flag = parts.next().unwrap_or_default();
-        let joined = parts.next().map(OsStr::from_bytes);
-        match flag {
-            b"--debug" => options.level = Some(Level::Debug),
-            b"--log" | b"--log-format" | b"--log-level" => {
-                let Some(value) = joined.or_else(|| words.next()) else { break };
-                let text = value.to_string_lossy();
-                match flag {
-                    b"--log" => options.file = Some(PathBuf::from(value)),
-                    b"--log-format" => options.format = log_format(&text).or(options.format),
-                    _ => options.level = Level::parse(&text).or(options.level),
-                }
-            }
-            b"--root" | b"--docker-root" | b"--criu" | b"--cgroup-manager" if joined.is_none() => {
-                words.next();
-            }
-            // The command comes next, whatever it looks like.
-            b"--" => {
-                options.apply_defaults(words.next());
-                break;
-            }
-            // The words after the command belong to it.
-            _ if word.to_str().is_some_and(|word| commands::find(word).is_some()) => {
-                options.apply_defaults(Some(word));
-                break;
-            }
-            // Another flag, or an invalid word, such as the value of a misspelt flag. The flags that an engine
-            // appends may still follow.
-            _ => {}
-        }
-    }
-    options
-}
-
 impl LogOptions {
     /// Sets the defaults of `command`.
-    fn apply_defaults(&mut self, command: Option<&OsStr>) {
-        let is_one_of = |names: &[&str]| {
-            command.is_some_and(|command| names.iter().any(|name| command == *name))
-        };
-        if is_one_of(&["create"]) {
+    pub(super) fn apply_defaults(&mut self, command: &str) {
+        if command == "create" {
             self.stderr = Stderr::Container;
         }
-        if is_one_of(&["create", "start", "run"]) {
+        if matches!(command, "create" | "start" | "run") {
             self.need = Need::Demanded;
         }
-    }
-}
-
-/// Reads the value of `--log-format`.
-pub(crate) fn log_format(text: &str) -> Option<Format> {
-    match text {
-        "text" => Some(Format::Text),
-        "json" => Some(Format::Json),
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::runtime::parse;
+    use std::ffi::{OsStr, OsString};
+    use std::os::unix::ffi::OsStrExt as _;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn log_options(words: &[OsString]) -> LogOptions {
+        parse(words).0.log
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The runtime's command line. Engines call it several times per container, so the parser is lexopt. Flags that
 //! engines pass and that have no effect here are accepted; an unknown flag is an error that names it.
 
-use crate::cli::commands::{self, container_of_refused};
-use crate::cli::log_options::log_format;
+use crate::cli::commands::{self, CommandEntry, container_of_refused};
+use crate::cli::log_options::LogOptions;
 use crate::model::container::id::{self, ContainerId};
 use crate::model::container::lifecycle::{Audience, Insistence};
 use crate::model::container::proxy::PROGRAM;
 use crate::model::container::signal::{self, Signal};
-use crate::model::text::log::Level;
+use crate::model::text::log::{Format, Level};
 use lexopt::prelude::*;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -17,23 +17,50 @@ use std::path::PathBuf;
 pub(crate) struct Globals {
     pub(crate) root: Option<PathBuf>,
     pub(crate) docker_root: Option<PathBuf>,
+    pub(crate) log: LogOptions,
 }
 
 /// A command with its own flags.
 #[derive(Debug)]
 pub(crate) enum Command {
     Create(Create),
-    Start { id: ContainerId },
-    Kill { id: ContainerId, signal: Signal, audience: Audience },
-    Delete { id: ContainerId, insistence: Insistence },
-    State { id: ContainerId },
-    List { format: ListFormat },
-    Ps { id: ContainerId, format: PsFormat },
+    Start {
+        id: ContainerId,
+    },
+    Kill {
+        id: ContainerId,
+        signal: Signal,
+        audience: Audience,
+    },
+    Delete {
+        id: ContainerId,
+        insistence: Insistence,
+    },
+    State {
+        id: ContainerId,
+    },
+    /// Without a format, only the ids.
+    List {
+        format: Option<AnswerFormat>,
+    },
+    Ps {
+        id: ContainerId,
+        format: AnswerFormat,
+    },
     Features,
-    Run { create: Create, afterwards: Afterwards },
+    Run {
+        create: Create,
+        afterwards: Afterwards,
+    },
     Update,
-    Unsupported { verb: &'static str, why: &'static str, id: Option<ContainerId> },
-    Help { topic: Option<String> },
+    Unsupported {
+        verb: &'static str,
+        why: &'static str,
+        id: Option<ContainerId>,
+    },
+    Help {
+        topic: Option<String>,
+    },
     Version,
 }
 
@@ -57,19 +84,21 @@ pub(crate) enum Terminals {
     Inherited,
 }
 
-/// How `list` prints.
+/// How `list` and `ps` print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListFormat {
+pub(crate) enum AnswerFormat {
     Table,
     Json,
-    Ids,
 }
 
-/// How `ps` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PsFormat {
-    Table,
-    Json,
+impl AnswerFormat {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "table" => Some(Self::Table),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
 }
 
 /// What `run` does with the container when it has ended.
@@ -108,71 +137,93 @@ pub(crate) enum UsageError {
     Signal(#[from] signal::Unknown),
 }
 
-/// Reads a whole command line, the program's name left out.
-pub(crate) fn parse(words: &[OsString]) -> Result<(Globals, Command), UsageError> {
+/// Reads a whole command line, the program's name left out. The first error counts. The flags after it are
+/// read all the same, because one of them may name the log.
+pub(crate) fn parse(words: &[OsString]) -> (Globals, Result<Command, UsageError>) {
     let mut parser = lexopt::Parser::from_args(words.iter().cloned());
     let mut globals = Globals::default();
-    while let Some(argument) = parser.next().map_err(|error| usage(error, None))? {
-        match argument {
-            Long("root") => globals.root = Some(path(&mut parser, "--root")?),
-            Long("docker-root") => globals.docker_root = Some(path(&mut parser, "--docker-root")?),
-            Long("log") => drop(path(&mut parser, "--log")?),
-            Long("log-format") => {
-                let value = text(&mut parser, "--log-format")?;
-                if log_format(&value).is_none() {
-                    let flag = "--log-format".to_owned();
-                    return Err(UsageError::Value { flag, value, expected: "text or json" });
+    let mut failure = None;
+    let command = loop {
+        match next_global(&mut parser, &mut globals) {
+            Ok(Global::Flag) => {}
+            Ok(Global::Answer(command)) => break Ok(command),
+            Ok(Global::Name(name)) => match commands::find(&name) {
+                Some(entry) => {
+                    globals.log.apply_defaults(&name);
+                    break command(entry, parser);
                 }
-            }
-            Long("log-level") => {
-                let value = text(&mut parser, "--log-level")?;
-                if Level::parse(&value).is_none() {
-                    let (flag, expected) = ("--log-level".to_owned(), "debug, info, warn or error");
-                    return Err(UsageError::Value { flag, value, expected });
+                None => {
+                    failure.get_or_insert(UsageError::UnknownCommand { name });
                 }
-            }
-            Long("criu") => drop(path(&mut parser, "--criu")?),
-            Long("cgroup-manager") => drop(text(&mut parser, "--cgroup-manager")?),
-            Long("rootless") => drop(parser.optional_value()),
-            Long("debug" | "systemd-cgroup") => {}
-            Long("version") | Short('v') => return Ok((globals, Command::Version)),
-            Long("help") | Short('h') => return Ok((globals, Command::Help { topic: None })),
-            Value(name) => {
-                let name = utf8(name)?;
-                return Ok((globals, command(&name, parser)?));
-            }
-            other @ (Long(_) | Short(_)) => {
-                return Err(UsageError::UnknownGlobal { flag: as_typed(&other) });
+            },
+            Ok(Global::End) => break Err(UsageError::NoCommand),
+            Err(error) => {
+                failure.get_or_insert(error);
             }
         }
-    }
-    Err(UsageError::NoCommand)
+    };
+    (globals, failure.map_or(command, Err))
 }
 
-fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
-    let verb = commands::find(name);
-    let verb = verb.ok_or_else(|| UsageError::UnknownCommand { name: name.to_owned() })?;
-    if verb.refusal.is_some() || name == "update" {
+/// What stands before the command, or is the command.
+enum Global {
+    Flag,
+    /// A flag that is a command of its own.
+    Answer(Command),
+    /// The name of a command, if there is such a command.
+    Name(String),
+    End,
+}
+
+fn next_global(parser: &mut lexopt::Parser, globals: &mut Globals) -> Result<Global, UsageError> {
+    let Some(argument) = parser.next().map_err(|error| usage(error, None))? else {
+        return Ok(Global::End);
+    };
+    match argument {
+        Long("root") => globals.root = Some(path(parser, "--root")?),
+        Long("docker-root") => globals.docker_root = Some(path(parser, "--docker-root")?),
+        Long("log") => globals.log.file = Some(path(parser, "--log")?),
+        Long("log-format") => {
+            let format = one_of(parser, "--log-format", "text or json", Format::parse)?;
+            globals.log.format = Some(format);
+        }
+        Long("log-level") => {
+            let level = one_of(parser, "--log-level", "debug, info, warn or error", Level::parse)?;
+            globals.log.level = Some(level);
+        }
+        Long("debug") => globals.log.level = Some(Level::Debug),
+        Long("criu") => drop(path(parser, "--criu")?),
+        Long("cgroup-manager") => drop(text(parser, "--cgroup-manager")?),
+        Long("rootless") => drop(parser.optional_value()),
+        Long("systemd-cgroup") => {}
+        Long("version") | Short('v') => return Ok(Global::Answer(Command::Version)),
+        Long("help") | Short('h') => return Ok(Global::Answer(Command::Help { topic: None })),
+        Value(name) => return utf8(name).map(Global::Name),
+        other @ (Long(_) | Short(_)) => {
+            return Err(UsageError::UnknownGlobal { flag: as_typed(&other) });
+        }
+    }
+    Ok(Global::Flag)
+}
+
+fn command(entry: &CommandEntry, mut parser: lexopt::Parser) -> Result<Command, UsageError> {
+    let name = entry.name;
+    let help = || Command::Help { topic: Some(name.to_owned()) };
+    if entry.refusal.is_some() || name == "update" {
         // The flags of engines are many, and none matters.
         let words = parser.raw_args().map(Iterator::collect).unwrap_or_else(|_| Vec::new());
         if words.first().is_some_and(|word| word == "--help" || word == "-h") {
-            return Ok(Command::Help { topic: Some(name.to_owned()) });
+            return Ok(help());
         }
-        return Ok(match verb.refusal {
-            Some(why) => {
-                let id = container_of_refused(&words);
-                Command::Unsupported { verb: verb.name, why, id }
-            }
-            None => Command::Update,
-        });
+        let id = container_of_refused(&words);
+        let unsupported = |why| Command::Unsupported { verb: name, why, id };
+        return Ok(entry.refusal.map_or(Command::Update, unsupported));
     }
     let mut flags = Flags::default();
     let mut words: Vec<String> = Vec::new();
     while let Some(argument) = parser.next().map_err(|error| usage(error, Some(name)))? {
         match (name, argument) {
-            (_, Long("help") | Short('h')) => {
-                return Ok(Command::Help { topic: Some(name.to_owned()) });
-            }
+            (_, Long("help") | Short('h')) => return Ok(help()),
             ("create" | "run", Long("bundle") | Short('b')) => {
                 flags.bundle = Some(path(&mut parser, "--bundle")?);
             }
@@ -186,18 +237,16 @@ fn command(name: &str, mut parser: lexopt::Parser) -> Result<Command, UsageError
             // go-runc passes it to `create`, too, which never waits for the container anyway.
             ("create", Long("detach")) => {}
             ("create" | "run", Long("preserve-fds")) => {
-                let value = text(&mut parser, "--preserve-fds")?;
-                if value.parse::<u32>().is_err() {
-                    let flag = "--preserve-fds".to_owned();
-                    return Err(UsageError::Value { flag, value, expected: "a number" });
-                }
+                let number = |text: &str| text.parse::<u32>().ok();
+                one_of(&mut parser, "--preserve-fds", "a number", number)?;
             }
             ("create" | "run", Long("pidfd-socket")) => drop(path(&mut parser, "--pidfd-socket")?),
             ("run", Long("keep")) => flags.keep = true,
             ("kill", Long("all") | Short('a')) => flags.all = true,
             ("delete", Long("force") | Short('f')) => flags.force = true,
             ("list" | "ps", Long("format") | Short('f')) => {
-                flags.format = Some(text(&mut parser, "--format")?);
+                let parse = AnswerFormat::parse;
+                flags.format = Some(one_of(&mut parser, "--format", "table or json", parse)?);
             }
             ("list", Long("quiet") | Short('q')) => flags.quiet = true,
             (_, Value(word)) => {
@@ -222,7 +271,7 @@ struct Flags {
     bundle: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     console_socket: Option<PathBuf>,
-    format: Option<String>,
+    format: Option<AnswerFormat>,
     keep: bool,
     all: bool,
     force: bool,
@@ -232,75 +281,62 @@ struct Flags {
 impl Flags {
     fn into_command(self, name: &str, words: Vec<String>) -> Result<Command, UsageError> {
         let mut words = words.into_iter();
-        if name == "list" || name == "features" || name == "help" {
-            let topic = if name == "help" { words.next() } else { None };
-            let command = match name {
-                "help" => Command::Help { topic },
-                "features" => Command::Features,
-                _ => Command::List { format: self.list_format()? },
-            };
-            return no_more(name, words).map(|()| command);
-        }
-        let id = words.next().ok_or_else(|| UsageError::NoId { command: name.to_owned() })?;
-        let id = ContainerId::parse(&id)?;
+        let format = self.format.unwrap_or(AnswerFormat::Table);
         let command = match name {
-            "create" => Command::Create(self.into_create(id, Terminals::ToConsoleSocket)),
-            "run" => {
-                let afterwards = if self.keep { Afterwards::Keep } else { Afterwards::Delete };
-                Command::Run { create: self.into_create(id, Terminals::Inherited), afterwards }
+            "help" => Command::Help { topic: words.next() },
+            "features" => Command::Features,
+            "list" => Command::List { format: (!self.quiet).then_some(format) },
+            _ => {
+                let id = words.next();
+                let id = id.ok_or_else(|| UsageError::NoId { command: name.to_owned() })?;
+                let id = ContainerId::parse(&id)?;
+                match name {
+                    "create" => Command::Create(self.into_create(id, Terminals::ToConsoleSocket)),
+                    "run" => {
+                        let keep = self.keep;
+                        let create = self.into_create(id, Terminals::Inherited);
+                        let afterwards = if keep { Afterwards::Keep } else { Afterwards::Delete };
+                        Command::Run { create, afterwards }
+                    }
+                    "start" => Command::Start { id },
+                    "kill" => {
+                        let signal = words.next().map(|word| Signal::parse(&word)).transpose()?;
+                        let signal = signal.unwrap_or(signal::DEFAULT);
+                        let audience =
+                            if self.all { Audience::Everything } else { Audience::Process };
+                        Command::Kill { id, signal, audience }
+                    }
+                    "delete" => {
+                        let insistence =
+                            if self.force { Insistence::Force } else { Insistence::Plain };
+                        Command::Delete { id, insistence }
+                    }
+                    "ps" => Command::Ps { id, format },
+                    _ => Command::State { id },
+                }
             }
-            "start" => Command::Start { id },
-            "kill" => {
-                let signal = match words.next() {
-                    Some(word) => Signal::parse(&word)?,
-                    None => signal::DEFAULT,
-                };
-                let audience = if self.all { Audience::Everything } else { Audience::Process };
-                Command::Kill { id, signal, audience }
-            }
-            "delete" => {
-                let insistence = if self.force { Insistence::Force } else { Insistence::Plain };
-                Command::Delete { id, insistence }
-            }
-            "ps" => Command::Ps { id, format: self.ps_format()? },
-            _ => Command::State { id },
         };
-        no_more(name, words).map(|()| command)
+        match words.next() {
+            Some(word) => Err(UsageError::TooMany { command: name.to_owned(), word }),
+            None => Ok(command),
+        }
     }
 
     fn into_create(self, id: ContainerId, terminals: Terminals) -> Create {
         let Self { bundle, pid_file, console_socket, .. } = self;
         Create { id, bundle, pid_file, console_socket, terminals }
     }
-
-    fn list_format(&self) -> Result<ListFormat, UsageError> {
-        match (self.quiet, self.format.as_deref()) {
-            (true, _) => Ok(ListFormat::Ids),
-            (false, None | Some("table")) => Ok(ListFormat::Table),
-            (false, Some("json")) => Ok(ListFormat::Json),
-            (false, Some(other)) => Err(wrong_format(other)),
-        }
-    }
-
-    fn ps_format(&self) -> Result<PsFormat, UsageError> {
-        match self.format.as_deref() {
-            None | Some("table") => Ok(PsFormat::Table),
-            Some("json") => Ok(PsFormat::Json),
-            Some(other) => Err(wrong_format(other)),
-        }
-    }
 }
 
-fn wrong_format(value: &str) -> UsageError {
-    let (flag, value) = ("--format".to_owned(), value.to_owned());
-    UsageError::Value { flag, value, expected: "table or json" }
-}
-
-fn no_more(command: &str, mut words: impl Iterator<Item = String>) -> Result<(), UsageError> {
-    match words.next() {
-        Some(word) => Err(UsageError::TooMany { command: command.to_owned(), word }),
-        None => Ok(()),
-    }
+/// A value that `parse` understands.
+fn one_of<T>(
+    parser: &mut lexopt::Parser,
+    flag: &str,
+    expected: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, UsageError> {
+    let value = text(parser, flag)?;
+    parse(&value).ok_or_else(|| UsageError::Value { flag: flag.to_owned(), value, expected })
 }
 
 fn path(parser: &mut lexopt::Parser, flag: &str) -> Result<PathBuf, UsageError> {
@@ -353,11 +389,12 @@ mod tests {
     }
 
     fn parsed(line: &str) -> (Globals, Command) {
-        parse(&words(line)).unwrap()
+        let (globals, command) = parse(&words(line));
+        (globals, command.unwrap())
     }
 
     fn refused(line: &str) -> String {
-        parse(&words(line)).unwrap_err().to_string()
+        parse(&words(line)).1.unwrap_err().to_string()
     }
 
     #[test]
@@ -390,7 +427,7 @@ mod tests {
             "exec --process /p --detach x",
             "create --bundle /b --pid-file /p --pidfd-socket /s --detach x",
         ] {
-            parse(&words(line)).unwrap_or_else(|error| panic!("{line}: {error}"));
+            parse(&words(line)).1.unwrap_or_else(|error| panic!("{line}: {error}"));
         }
     }
 

@@ -4,17 +4,17 @@ use super::container::Container;
 use super::error::Error;
 use super::journal::{Journal, Outcome};
 use super::{print, print_json};
-use crate::cli::runtime::ListFormat;
+use crate::cli::runtime::AnswerFormat;
 use crate::host::container::state_dir::{Loaded, StateRoot};
 use crate::model::text::cause::chain;
 use std::fmt::Write as _;
 
-/// `second` is another root whose containers are shown too.
+/// `second` is another root whose containers are shown too. Without a format, only ids are shown.
 pub(super) fn list(
     journal: &mut Journal,
     root: &StateRoot,
     second: Option<&StateRoot>,
-    format: ListFormat,
+    format: Option<AnswerFormat>,
 ) -> Result<Outcome, Error> {
     let mut containers = load_all(journal, root)?;
     if let Some(second) = second {
@@ -25,15 +25,15 @@ pub(super) fn list(
         containers.sort_by(|a, b| a.state.id.cmp(&b.state.id));
     }
     match format {
-        ListFormat::Ids => {
+        None => {
             let ids: String = containers.iter().map(|it| format!("{}\n", it.state.id)).collect();
             print(&ids)
         }
-        ListFormat::Json => {
+        Some(AnswerFormat::Json) => {
             let views: Vec<_> = containers.iter().map(|it| it.state.view(it.status)).collect();
             print_json(&views)
         }
-        ListFormat::Table => print(&table(&containers)),
+        Some(AnswerFormat::Table) => print(&table(&containers)),
     }
 }
 

@@ -19,8 +19,8 @@ mod ps;
 mod features;
 
 use crate::cli::commands;
-use crate::cli::log_options::{LogOptions, Need, Stderr, log_options};
-use crate::cli::runtime::{Command, parse};
+use crate::cli::log_options::{LogOptions, Need, Stderr};
+use crate::cli::runtime::{Command, Globals, UsageError, parse};
 use crate::host::container::guard;
 use crate::host::container::proxy;
 use crate::host::os::descriptor;
@@ -63,14 +63,15 @@ pub fn main(
         stdio::complain(&chain(&Error::CalledAsManager));
         return ExitCode::FAILURE;
     }
-    let mut journal = match open_log(&log_options(&words)) {
+    let (globals, command) = parse(&words);
+    let mut journal = match open_log(&globals.log) {
         Ok((log, policy)) => Journal::new(log, policy),
         Err(error) => {
             stdio::complain(&chain(&error));
             return ExitCode::FAILURE;
         }
     };
-    let result = dispatch(&words, runtime_dir, &mut journal);
+    let result = dispatch(globals, command, runtime_dir, &mut journal);
     journal.finish(&result);
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -109,11 +110,12 @@ fn open_log(options: &LogOptions) -> Result<(Log, WarningPolicy), Unusable> {
 }
 
 fn dispatch(
-    words: &[OsString],
+    globals: Globals,
+    command: Result<Command, UsageError>,
     runtime_dir: Option<OsString>,
     journal: &mut Journal,
 ) -> Result<Outcome, Error> {
-    let (globals, command) = parse(words)?;
+    let command = command?;
     descriptor::keep_from_children().map_err(|source| Error::Descriptors { source })?;
     reaper::keep_statuses().map_err(|source| Error::Statuses { source })?;
     let roots = Roots { given: globals.root, runtime_dir };

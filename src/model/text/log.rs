@@ -44,6 +44,17 @@ pub(crate) enum Format {
     Json,
 }
 
+impl Format {
+    /// Reads the value of `--log-format`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
 /// The value of a field of a line.
 #[derive(Clone, Debug)]
 pub(crate) enum Fact {
