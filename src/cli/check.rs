@@ -1,7 +1,7 @@
 //! The command line of `balena-extension-manager check`.
 
-use crate::check::rules::machine::{self, TargetMachine};
-use crate::check::rules::rule::{self, Allowed};
+use crate::check::rules::machine::TargetMachine;
+use crate::check::rules::rule::Allowed;
 use std::path::PathBuf;
 
 /// Find what would go wrong with an extension before it ships.
@@ -23,7 +23,7 @@ pub(crate) struct Check {
     #[arg(value_name = "PATH|IMAGE", required_unless_present = "rules")]
     pub(crate) subject: Option<String>,
     /// Accept all findings of a rule, or those at and below PATH; repeat it, or separate several by commas
-    #[arg(long, value_name = "RULE[:PATH]", value_delimiter = ',', value_parser = allowed)]
+    #[arg(long, value_name = "RULE[:PATH]", value_delimiter = ',', value_parser = Allowed::parse)]
     pub(crate) allow: Vec<Allowed>,
     /// Compare with the root filesystem of the target host
     #[arg(long, value_name = "ROOT", value_hint = clap::ValueHint::DirPath)]
@@ -33,7 +33,7 @@ pub(crate) struct Check {
     pub(crate) labels: Vec<(String, String)>,
     /// The processor of the target host, as `uname -m` or images name it [default: the one of the image,
     /// else of ROOT, else of this machine]
-    #[arg(long, value_name = "MACHINE", value_parser = machine)]
+    #[arg(long, value_name = "MACHINE", value_parser = TargetMachine::parse)]
     pub(crate) machine: Option<TargetMachine>,
     /// The output format
     #[arg(long, value_enum, default_value_t)]
@@ -51,14 +51,6 @@ pub(crate) enum ReportFormat {
     Text,
     /// For programs; docs/check.md lists the fields
     Json,
-}
-
-fn allowed(text: &str) -> Result<Allowed, rule::UnknownRule> {
-    Allowed::parse(text)
-}
-
-fn machine(name: &str) -> Result<TargetMachine, machine::UnknownMachine> {
-    TargetMachine::parse(name)
 }
 
 /// A label that is not NAME=VALUE.

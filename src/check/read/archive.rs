@@ -97,8 +97,7 @@ pub(crate) fn read(mut reader: impl Read) -> Result<Vec<Subject>, ArchiveError> 
 }
 
 fn may_be_document(head: &[u8]) -> bool {
-    let first = head.iter().find(|byte| !byte.is_ascii_whitespace());
-    matches!(first, Some(b'{' | b'['))
+    matches!(head.trim_ascii_start(), [b'{' | b'[', ..])
 }
 
 impl Pass {

@@ -12,7 +12,6 @@ use crate::check::rules::tree::{FileTree, TooMuch, WEIGHT_MAX, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
 use crate::check::rules::{InputKind, Subject};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
 
 /// The most links that are followed from the name of a layer to its bytes.
 const LINKS_MAX: usize = 40;
@@ -52,26 +51,23 @@ impl Pass {
             };
             self.layers.iter().any(is_layer) && self.files.paths().all(is_usual_for_an_image)
         };
-        let found =
-            match self.documents.get(MANIFEST).map(|bytes| image_documents::manifests(bytes)) {
-                None | Some(Err(InvalidDocument::NoManifest))
-                    if self.documents.contains_key(INDEX) =>
-                {
-                    Some(image_documents::manifests_of_layout(&self.documents))
-                }
-                found => found,
-            };
+        let has_index = self.documents.contains_key(INDEX);
+        let listed = self.documents.get(MANIFEST).map(|bytes| image_documents::manifests(bytes));
+        let found = match listed {
+            None | Some(Err(InvalidDocument::NoManifest)) if has_index => {
+                Some(image_documents::manifests_of_layout(&self.documents))
+            }
+            found => found,
+        };
         match found {
-            Some(Ok(manifests)) => Some(Ok(manifests)),
             // A container may have files of these names.
             None | Some(Err(InvalidDocument::NoManifest)) if !looks_like_an_image() => None,
-            Some(Err(error)) => Some(Err(error.into())),
-            None => Some(Err(
-                match [MANIFEST, INDEX].iter().find(|name| self.too_long.contains(**name)) {
-                    Some(name) => ArchiveError::DocumentTooLong { name: (*name).to_owned() },
-                    None => ArchiveError::NoManifest,
-                },
-            )),
+            Some(found) => Some(found.map_err(ArchiveError::from)),
+            None => {
+                let long = [MANIFEST, INDEX].into_iter().find(|name| self.too_long.contains(*name));
+                let too_long = |name: &str| ArchiveError::DocumentTooLong { name: name.to_owned() };
+                Some(Err(long.map_or(ArchiveError::NoManifest, too_long)))
+            }
         }
     }
 
@@ -82,13 +78,9 @@ impl Pass {
         if manifests.len() > IMAGES_MAX {
             return Err(ArchiveError::TooManyImages);
         }
-        let mut uses: BTreeMap<String, usize> = BTreeMap::new();
-        for name in manifests.iter().flat_map(|manifest| &manifest.layers) {
-            *uses.entry(self.real_name(name)).or_default() += 1;
-        }
         // A manifest of a few bytes can name the same large layer any number of times.
         let mut weight = 0;
-        manifests.into_iter().map(|manifest| self.image(manifest, &mut uses, &mut weight)).collect()
+        manifests.into_iter().map(|manifest| self.image(manifest, &mut weight)).collect()
     }
 
     /// The name under which a part was read.
@@ -103,12 +95,7 @@ impl Pass {
         real
     }
 
-    fn image(
-        &mut self,
-        manifest: Manifest,
-        uses: &mut BTreeMap<String, usize>,
-        weight: &mut usize,
-    ) -> Result<Subject, ArchiveError> {
+    fn image(&mut self, manifest: Manifest, weight: &mut usize) -> Result<Subject, ArchiveError> {
         let name = self.real_name(&manifest.config);
         let bytes = self.documents.get(&name).ok_or_else(|| self.missing(&manifest.config))?;
         let mut configuration = Configuration::parse(bytes, &manifest.config)?;
@@ -123,8 +110,8 @@ impl Pass {
         let mut tree = FileTree::default();
         for (index, name) in manifest.layers.iter().enumerate() {
             let real = self.real_name(name);
-            let read = self.take(&real, name, uses)?;
-            *weight = weight.saturating_add(read.unpacked.layer.weight());
+            let read = self.take(&real, name)?;
+            *weight = weight.saturating_add(read.unpacked.layer.weight);
             if *weight > WEIGHT_MAX {
                 return Err(TooMuch.into());
             }
@@ -155,17 +142,8 @@ impl Pass {
         })
     }
 
-    /// The layer that was read as `real`. It is copied only if it is used again.
-    fn take(
-        &mut self,
-        real: &str,
-        name: &str,
-        uses: &mut BTreeMap<String, usize>,
-    ) -> Result<ReadLayer, ArchiveError> {
-        let is_last = uses.get_mut(real).is_none_or(|left| {
-            *left = left.saturating_sub(1);
-            *left == 0
-        });
+    /// The layer `name`, which was read as `real`.
+    fn take(&mut self, real: &str, name: &str) -> Result<ReadLayer, ArchiveError> {
         let layer = match self.layers.remove(real) {
             Some(Ok(layer)) => layer,
             Some(Err(source)) => return Err(ArchiveError::Layer { name: name.to_owned(), source }),
@@ -176,9 +154,8 @@ impl Pass {
             },
             None => return Err(self.missing(name)),
         };
-        if !is_last {
-            self.layers.insert(real.to_owned(), Ok(layer.clone()));
-        }
+        // Another image may have it too.
+        self.layers.insert(real.to_owned(), Ok(layer.clone()));
         Ok(layer)
     }
 

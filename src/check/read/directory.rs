@@ -60,7 +60,7 @@ fn load_within(root: &Path, budget: &Budget) -> Result<FileTree, DirectoryError>
             if layer.len() > ENTRIES_MAX {
                 return Err(DirectoryError::TooMany { path: root.to_owned() });
             }
-            if layer.weight() > WEIGHT_MAX {
+            if layer.weight > WEIGHT_MAX {
                 return Err(TooMuch.into());
             }
         }

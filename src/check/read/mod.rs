@@ -8,7 +8,9 @@ pub(crate) mod tar_stream;
 mod zstd;
 mod assemble;
 
-use crate::check::rules::content::{HEAD_LEN, ReleaseSearch, Wanted, wanted, wanted_by_any_name};
+use crate::check::rules::content::{
+    HEAD_LEN, ReleaseSearch, is_object, may_be_kernel, may_be_module,
+};
 use crate::check::rules::tree::Content;
 use sha2::{Digest as _, Sha256};
 use std::cell::Cell;
@@ -99,16 +101,14 @@ enum Names {
 fn probe(path: &str, size: u64, names: Names, reader: &mut dyn Read) -> io::Result<Content> {
     let head = read_head(reader, HEAD_LEN)?;
     let mut content = Content { size, ..Content::of_head(&head) };
-    let wanted = match names {
-        _ if size > WHOLE_MAX => Wanted::default(),
-        Names::One => wanted(path),
-        Names::Any => wanted_by_any_name(path, &head),
-    };
-    if !wanted.is_whole() {
+    let is_any = names == Names::Any;
+    let is_kernel = is_any || may_be_kernel(path);
+    let is_module = may_be_module(path) || is_any && is_object(&head);
+    if size > WHOLE_MAX || !is_kernel && !is_module {
         return Ok(content);
     }
-    let mut hash = wanted.sha256.then(Sha256::new);
-    let mut search = wanted.module_release.then(ReleaseSearch::default);
+    let mut hash = is_kernel.then(Sha256::new);
+    let mut search = is_module.then(ReleaseSearch::default);
     let mut rest = head.as_slice().chain(reader).take(WHOLE_MAX);
     read_to_end(&mut rest, &mut |piece| {
         if let Some(hash) = &mut hash {

@@ -15,34 +15,19 @@ const PT_INTERP: u64 = 3;
 /// The type of object files, which kernel modules are (elf(5), `ET_REL`).
 const ET_REL: u16 = 1;
 
-/// The facts that the rules need of a file besides its first bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// The file may be a kernel.
-    pub(crate) sha256: bool,
-    /// The file may be a kernel module, which names its release.
-    pub(crate) module_release: bool,
+/// Whether the file at `path`, which has no leading slash, may be a kernel.
+pub(crate) fn may_be_kernel(path: &str) -> bool {
+    path.strip_prefix("boot/").is_some_and(|name| !name.contains('/'))
 }
 
-impl Wanted {
-    /// Whether the whole file must be read.
-    pub(crate) fn is_whole(self) -> bool {
-        self != Self::default()
-    }
+/// Whether the file may be a kernel module by its name.
+pub(crate) fn may_be_module(path: &str) -> bool {
+    path.ends_with(".ko")
 }
 
-/// The facts that are needed of the file at `path`, which has no leading slash.
-pub(crate) fn wanted(path: &str) -> Wanted {
-    Wanted {
-        sha256: path.strip_prefix("boot/").is_some_and(|name| !name.contains('/')),
-        module_release: path.ends_with(".ko"),
-    }
-}
-
-/// The facts that are needed of a file that may get more names: by a hard link further on in the archive.
-pub(crate) fn wanted_by_any_name(path: &str, head: &[u8]) -> Wanted {
-    let module_release = wanted(path).module_release || elf_type(head) == Some(ET_REL);
-    Wanted { sha256: true, module_release }
+/// Whether the file may be a kernel module under another name.
+pub(crate) fn is_object(head: &[u8]) -> bool {
+    elf_type(head) == Some(ET_REL)
 }
 
 impl Content {
@@ -178,25 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_may_be_a_kernel_or_a_module_are_read_whole() {
-        let kernel = Wanted { sha256: true, module_release: false };
-        assert_eq!(wanted("boot/bzImage"), kernel);
-        assert!(!wanted("boot/grub/grubenv").is_whole());
-        let module = Wanted { sha256: false, module_release: true };
-        assert_eq!(wanted("lib/modules/6.1.0/a.ko"), module);
-        assert_eq!(wanted("boot/a.ko"), Wanted { sha256: true, module_release: true });
-        assert!(!wanted("usr/bin/x").is_whole());
-    }
-
-    #[test]
-    fn a_file_that_may_get_other_names_may_be_a_kernel_and_an_object_also_a_module() {
-        let object = [&b"\x7fELF\x02\x01"[..], &[0; 10], &[1, 0, 62, 0]].concat();
-        let both = Wanted { sha256: true, module_release: true };
-        assert_eq!(wanted_by_any_name("x", &object), both);
-        assert_eq!(wanted_by_any_name("x.ko", b""), both);
-        let kernel = Wanted { sha256: true, module_release: false };
+    fn kernels_and_modules_are_known_by_their_paths_and_modules_by_their_type_too() {
+        assert!(may_be_kernel("boot/bzImage") && may_be_kernel("boot/a.ko"));
+        assert!(!may_be_kernel("boot/grub/grubenv") && !may_be_kernel("usr/bin/x"));
+        assert!(may_be_module("lib/modules/6.1.0/a.ko") && may_be_module("boot/a.ko"));
+        assert!(!may_be_module("usr/bin/x"));
+        assert!(is_object(&[&b"\x7fELF\x02\x01"[..], &[0; 10], &[1, 0, 62, 0]].concat()));
         for head in [&b""[..], b"\x7fELF", b"#!/bin/sh with more bytes"] {
-            assert_eq!(wanted_by_any_name("x", head), kernel);
+            assert!(!is_object(head));
         }
     }
 

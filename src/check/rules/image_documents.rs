@@ -62,30 +62,21 @@ const LAYERS_MAX: usize = 125;
 /// Reads `manifest.json`: the list of `docker save`, or the one manifest of a `dir:`.
 pub(crate) fn manifests(bytes: &[u8]) -> Result<Vec<Manifest>, InvalidDocument> {
     let in_document = |source| InvalidDocument::Type { name: MANIFEST.to_owned(), source };
-    match Json::parse(bytes) {
-        Ok(Json::List(items)) => {
-            let is_ours = |item: &Json| item.field("Config").is_ok_and(|found| !found.is_empty());
-            if !items.iter().any(is_ours) {
-                return Err(InvalidDocument::NoManifest);
-            }
-            items.iter().map(listed).collect::<Result<_, _>>().map_err(in_document)
+    let is_list = bytes.trim_ascii_start().starts_with(b"[");
+    let document = parse(bytes, MANIFEST);
+    let document = document.map_err(|e| if is_list { e } else { InvalidDocument::NoManifest })?;
+    if let Json::List(items) = &document {
+        let is_ours = |item: &Json| item.field("Config").is_ok_and(|found| !found.is_empty());
+        if !items.iter().any(is_ours) {
+            return Err(InvalidDocument::NoManifest);
         }
-        Ok(document) => {
-            let parts = parts(&document).map_err(|_| InvalidDocument::NoManifest)?;
-            let (config, layers) = parts.ok_or(InvalidDocument::NoManifest)?;
-            let file = |part: &BlobDescriptor| part.hash().to_owned();
-            let layers = layers.iter().map(file).collect();
-            let config = file(&config);
-            Ok(vec![Manifest { name: None, config, layers, is_by_digest: true }])
-        }
-        Err(source) => {
-            let starts = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-            match starts {
-                Some(b'[') => Err(InvalidDocument::Document { name: MANIFEST.to_owned(), source }),
-                Some(_) | None => Err(InvalidDocument::NoManifest),
-            }
-        }
+        return items.iter().map(listed).collect::<Result<_, _>>().map_err(in_document);
     }
+    let parts = parts(&document).ok().flatten();
+    let (config, layers) = parts.ok_or(InvalidDocument::NoManifest)?;
+    let layers = layers.iter().map(|layer| layer.hash().to_owned()).collect();
+    let config = config.hash().to_owned();
+    Ok(vec![Manifest { name: None, config, layers, is_by_digest: true }])
 }
 
 fn listed(item: &Json) -> Result<Manifest, WrongType> {
@@ -268,24 +259,20 @@ impl Configuration {
 
     /// Why an engine would not load it with this number of layers.
     pub(crate) fn refusal(&self, layers: usize) -> Option<String> {
-        let ids = self.diff_ids.len();
-        if !self.has_rootfs {
-            Some("the configuration has no rootfs".to_owned())
+        let (ids, history) = (self.diff_ids.len(), self.history);
+        Some(if !self.has_rootfs {
+            "the configuration has no rootfs".to_owned()
         } else if layers != ids {
-            Some(format!(
-                "the manifest names {layers} layers, but the configuration {ids} diff_ids"
-            ))
-        } else if self.history > ids {
-            let count = self.history;
-            Some(format!("the history has {count} layers, but the configuration {ids} diff_ids"))
+            format!("the manifest names {layers} layers, but the configuration {ids} diff_ids")
+        } else if history > ids {
+            format!("the history has {history} layers, but the configuration {ids} diff_ids")
         } else if layers > LAYERS_MAX {
-            Some(format!("the image has {layers} layers, but engines accept at most {LAYERS_MAX}"))
+            format!("the image has {layers} layers, but engines accept at most {LAYERS_MAX}")
         } else if !["", "linux"].contains(&self.os.as_str()) {
-            Some(format!("the configuration is for the os {:?}, not for linux", self.os))
+            format!("the configuration is for the os {:?}, not for linux", self.os)
         } else {
-            let odd = self.odd_time.as_ref();
-            odd.map(|time| format!("the configuration has an invalid time: {time:?}"))
-        }
+            format!("the configuration has an invalid time: {:?}", self.odd_time.as_ref()?)
+        })
     }
 }
 

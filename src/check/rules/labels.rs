@@ -154,11 +154,8 @@ fn check_environment(labels: &BTreeMap<String, String>, mounts: &[Mount], findin
         Ok(environment) => {
             for name in environment.collisions {
                 let message = format!("more than one label or mount sets {name} for the hooks");
-                findings.add(
-                    Rule::LabelCollision,
-                    message,
-                    "rename one of them: the last one wins",
-                );
+                let fix = "rename one of them: the last one wins";
+                findings.add(Rule::LabelCollision, message, fix);
             }
         }
         Err(error) => {
@@ -185,21 +182,18 @@ fn check_pattern(pattern: &str, findings: &mut Findings) {
 
 fn kernel_version(text: &str, findings: &mut Findings) -> Option<String> {
     // Everything up to the first dash is compared, also what follows the third number: 6.12.47+rpt.
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let mut parts = text.splitn(3, '.');
-    let number =
-        |part: Option<&str>| part.is_some_and(|it| !it.is_empty() && digits(it) == it.len());
-    let begins = number(parts.next()) && number(parts.next());
-    let third = parts.next().is_some_and(|part| digits(part) > 0);
+    let is_digit = |letter: char| letter.is_ascii_digit();
+    let is_number = |part: &str| !part.is_empty() && part.chars().all(is_digit);
+    let parts: Vec<&str> = text.splitn(3, '.').collect();
+    let begins = matches!(parts[..], [major, minor, rest]
+        if is_number(major) && is_number(minor) && rest.starts_with(is_digit));
     let odd = |letter: char| letter == '-' || letter == '/' || letter.is_whitespace();
-    if begins && third && !text.contains(odd) {
+    if begins && !text.contains(odd) {
         return Some(text.to_owned());
     }
     let fix = match text.split_once('-') {
         Some((release, _)) => format!("use {release:?}: only the part before the first dash"),
-        None => {
-            "use the output of uname -r up to its first dash: 6.1.83, or 6.12.47+rpt".to_owned()
-        }
+        None => "use the output of uname -r up to its first dash: 6.1.83, or 6.12.47+rpt".into(),
     };
     let message = format!("{KERNEL_VERSION}={text:?} is not a kernel release up to its first dash");
     findings.add(Rule::KernelVersion, message, fix);

@@ -13,7 +13,7 @@ pub(crate) struct TargetMachine {
 
 /// The processors of one family: its name in `model/container/exit.rs`, and the names of its members, as
 /// `uname -m` and images (Go) have them.
-const FAMILIES: [(&str, &[&str]); 10] = [
+const FAMILIES: [(&str, &[&str]); 11] = [
     ("x86_64", &["x86_64", "amd64"]),
     ("i686", &["i386", "i486", "i586", "i686", "386"]),
     ("aarch64", &["aarch64", "arm64"]),
@@ -24,10 +24,10 @@ const FAMILIES: [(&str, &[&str]); 10] = [
     ("riscv32", &["riscv32"]),
     ("riscv64", &["riscv64"]),
     ("s390x", &["s390", "s390x"]),
+    (OTHER, &["loongarch64", "loong64"]),
 ];
 /// The family of all others.
 const OTHER: &str = "another machine";
-const OTHER_NAMES: [&str; 2] = ["loongarch64", "loong64"];
 
 /// A name that is not the name of a processor.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub(crate) struct UnknownMachine {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    FAMILIES.into_iter().flat_map(|(_, names)| names.iter().copied()).chain(OTHER_NAMES)
+    FAMILIES.into_iter().flat_map(|(_, names)| names.iter().copied())
 }
 
 impl TargetMachine {

@@ -15,7 +15,6 @@ pub(crate) mod labels;
 pub(crate) mod hooks;
 mod files;
 mod kernel;
-mod layers;
 pub(crate) mod machine;
 pub(crate) mod against;
 pub(crate) mod report;
@@ -29,7 +28,6 @@ use crate::check::rules::rule::{Allowed, Rule};
 use crate::check::rules::tree::FileTree;
 use crate::model::container::spec::Mount;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// The extension that is checked.
 #[derive(Debug, Default)]
@@ -98,7 +96,7 @@ pub(crate) fn check(
         check_image(image, &mut findings);
     }
     let claims = labels::check(subject.labels.as_ref(), &subject.mounts, &mut findings);
-    layers::check(&subject.layers, &mut findings);
+    layer::check(&subject.layers, &mut findings);
     // A rule about files proves nothing if some files are unknown.
     if !subject.layers.is_unread {
         let Subject { tree, input, .. } = subject;
@@ -125,12 +123,7 @@ fn check_image(image: &Configuration, findings: &mut Findings) {
 
 /// A hash as sha256sum prints it.
 pub(crate) fn hex(hash: &[u8; 32]) -> String {
-    let mut text = String::new();
-    for byte in hash {
-        // A formatter into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

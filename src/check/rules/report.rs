@@ -3,6 +3,7 @@
 use crate::check::rules::rule::{Allowed, Rule, Severity};
 use crate::model::text::cause::on_one_line;
 use serde::Serialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -104,10 +105,9 @@ pub(crate) struct CheckReport {
 impl CheckReport {
     pub(crate) fn new(subject: String, kind: &'static str, findings: Findings) -> Self {
         let Findings { kept: mut findings, counts, .. } = findings;
-        findings.sort_by(|left, right| {
-            let key =
-                |finding: &CheckFinding| (finding.allowed, std::cmp::Reverse(finding.severity));
-            (key(left), left.rule, &left.path).cmp(&(key(right), right.rule, &right.path))
+        findings.sort_by_cached_key(|finding| {
+            let CheckFinding { allowed, severity, rule, path, .. } = finding;
+            (*allowed, Reverse(*severity), *rule, path.clone())
         });
         let sum = |counted: &dyn Fn(Rule, bool) -> bool| {
             let counts = counts.iter().filter(|((rule, allowed), _)| counted(*rule, *allowed));
@@ -134,10 +134,6 @@ impl CheckReport {
         open.map(|finding| finding.severity).max()
     }
 
-    fn has(&self, rule: Rule) -> bool {
-        self.findings.iter().any(|finding| finding.rule == rule)
-    }
-
     /// The report for people, with the first findings of each rule.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -153,10 +149,11 @@ impl CheckReport {
                 shown = 0;
             }
         }
+        let has_no_labels = self.findings.iter().any(|finding| finding.rule == Rule::NoLabels);
         let verdict = match self.worst() {
             Some(Severity::Error) => "would fail",
             Some(Severity::Warning) => "may not do what you mean",
-            Some(Severity::Note) | None if self.has(Rule::NoLabels) => {
+            Some(Severity::Note) | None if has_no_labels => {
                 "no errors, but the labels were not checked"
             }
             Some(Severity::Note) | None => "fine",
@@ -192,18 +189,11 @@ impl CheckReport {
 
 impl CheckFinding {
     fn write(&self, text: &mut String) {
-        let severity = self.severity.name();
-        let place = match &self.path {
-            Some(path) => format!("{}: ", on_one_line(path.as_str())),
-            None => String::new(),
-        };
-        let _ = writeln!(
-            text,
-            "{severity} [{}] {place}{}",
-            self.rule.name(),
-            on_one_line(self.message.as_str())
-        );
-        let _ = writeln!(text, "    fix: {}", on_one_line(self.fix.as_str()));
+        let (severity, rule) = (self.severity.name(), self.rule.name());
+        let path = self.path.as_ref().map(|path| format!("{path}: ")).unwrap_or_default();
+        let place = on_one_line(path);
+        let (message, fix) = (on_one_line(&*self.message), on_one_line(&*self.fix));
+        let _ = writeln!(text, "{severity} [{rule}] {place}{message}\n    fix: {fix}");
     }
 }
 

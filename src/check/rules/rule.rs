@@ -1,6 +1,6 @@
 //! The names of the rules, and how severe it is to break one. docs/check.md explains each.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 /// How severe a finding is, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -27,9 +27,9 @@ impl Severity {
 macro_rules! rules {
     ($($rule:ident $name:literal $severity:ident $summary:literal,)*) => {
         /// A rule that an extension can break.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         pub(crate) enum Rule {
-            $($rule,)*
+            $(#[serde(rename = $name)] $rule,)*
         }
 
         impl Rule {
@@ -153,12 +153,6 @@ impl Allowed {
             rest.is_some_and(|rest| own.is_empty() || rest.is_empty() || rest.starts_with('/'))
         };
         self.rule == rule && self.path.as_ref().is_none_or(is_at_or_below)
-    }
-}
-
-impl Serialize for Rule {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 

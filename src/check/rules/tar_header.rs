@@ -42,11 +42,6 @@ impl Header {
         let field = |from: usize, to: usize| block.get(from..to).unwrap_or_default();
         let number =
             |name, from, to| number(field(from, to)).ok_or(InvalidHeader::Number { field: name });
-        let size_of = |name, from, to| {
-            number(name, from, to).and_then(|size| {
-                u64::try_from(size).map_err(|_| InvalidHeader::Number { field: name })
-            })
-        };
         // Some old programs sum signed characters.
         let sum = number("checksum", 148, 156)?;
         let with = |value: &dyn Fn(u8) -> i64| -> i64 {
@@ -64,7 +59,7 @@ impl Header {
             flag: block.get(156).copied().unwrap_or_default(),
             name: text(field(0, 100)).to_vec(),
             link: text(field(157, 257)).to_vec(),
-            size: size_of("size", 124, 136)?,
+            size: size(number("size", 124, 136)?)?,
             mode: low_bits(number("mode", 100, 108)?) & 0o7777,
             uid: low_bits(number("uid", 108, 116)?),
             gid: low_bits(number("gid", 116, 124)?),
@@ -138,11 +133,7 @@ impl Header {
             b"linkpath" => self.link = value.to_vec(),
             b"uid" => self.uid = low_bits(integer("uid")?),
             b"gid" => self.gid = low_bits(integer("gid")?),
-            b"size" => {
-                let size = integer("size")?;
-                self.size =
-                    u64::try_from(size).map_err(|_| InvalidHeader::Number { field: "size" })?;
-            }
+            b"size" => self.size = size(integer("size")?)?,
             b"mtime" | b"atime" | b"ctime" if !is_time(value) => {
                 return Err(InvalidHeader::Number { field: "time" });
             }
@@ -150,6 +141,10 @@ impl Header {
         }
         Ok(())
     }
+}
+
+fn size(number: i64) -> Result<u64, InvalidHeader> {
+    u64::try_from(number).map_err(|_| InvalidHeader::Number { field: "size" })
 }
 
 /// Seconds, with or without a fraction.

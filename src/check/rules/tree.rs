@@ -133,20 +133,13 @@ pub(crate) enum Whiteout {
 /// One layer: its entries, and its whiteouts apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layer {
-    entries: BTreeMap<String, Entry>,
-    whiteouts: Vec<Whiteout>,
-    weight: usize,
+    pub(super) entries: BTreeMap<String, Entry>,
+    pub(super) whiteouts: Vec<Whiteout>,
+    /// Its memory in bytes, about.
+    pub(crate) weight: usize,
 }
 
 impl Layer {
-    pub(super) fn of(
-        entries: BTreeMap<String, Entry>,
-        whiteouts: Vec<Whiteout>,
-        weight: usize,
-    ) -> Self {
-        Self { entries, whiteouts, weight }
-    }
-
     /// Adds the entry at `path`, or the whiteout that its name stands for.
     pub(crate) fn add(&mut self, path: &str, entry: Entry) {
         let (directory, name) = split(path);
@@ -178,11 +171,6 @@ impl Layer {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len() + self.whiteouts.len()
-    }
-
-    /// Its memory, about.
-    pub(crate) fn weight(&self) -> usize {
-        self.weight
     }
 }
 

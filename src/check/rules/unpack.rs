@@ -128,7 +128,8 @@ impl Unpacking {
         let of_image = |path: &String| !split(path).1.starts_with(WHITEOUT);
         let whiteouts = self.hidden.into_iter().filter(of_image).map(Whiteout::Of);
         let whiteouts = whiteouts.chain(self.opaque.into_iter().map(Whiteout::Opaque)).collect();
-        let layer = Layer::of(self.entries, whiteouts, self.weight.get());
+        let weight = self.weight.get();
+        let layer = Layer { entries: self.entries, whiteouts, weight };
         Unpacked { layer, faults: self.faults, leads_out: self.leads_out }
     }
 

@@ -4,7 +4,6 @@
 use crate::model::text::cut;
 use crate::model::text::phrase;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io;
 
 /// Joins an error and its sources with `: `, the outermost first, to a [`sentence`].
@@ -101,14 +100,9 @@ fn without_number(error: &io::Error) -> String {
         Some(_) => text.split(" (os error ").next().unwrap_or_default(),
         None => text.as_str(),
     };
-    let mut lower = String::with_capacity(sentence.len());
     let mut chars = sentence.chars();
-    if let Some(first) = chars.next() {
-        // A formatter into a String cannot fail.
-        let _ = write!(lower, "{}", first.to_lowercase());
-    }
-    lower.push_str(chars.as_str());
-    lower
+    let first = chars.next().into_iter().flat_map(char::to_lowercase);
+    first.chain(chars).collect()
 }
 
 #[cfg(test)]

@@ -41,37 +41,48 @@ impl Json {
 
     /// The fields of an object, `owner` being its own name.
     pub(crate) fn fields(&self, owner: &str) -> Result<Vec<(&str, &Self)>, WrongType> {
-        match self {
-            Self::Null => Ok(Vec::new()),
-            Self::Object(fields) => {
-                Ok(fields.iter().map(|(name, value)| (name.as_str(), value)).collect())
-            }
-            Self::Bool(_) | Self::Number | Self::Text(_) | Self::List(_) => {
-                Err(self.instead_of("an object", owner))
-            }
-        }
+        let Self::Object(fields) = self else { return self.default_if_null("an object", owner) };
+        Ok(fields.iter().map(|(name, value)| (name.as_str(), value)).collect())
     }
 
     /// A text; `None` leaves what is there.
     pub(crate) fn text(&self, owner: &str) -> Result<Option<&str>, WrongType> {
-        match self {
-            Self::Null => Ok(None),
-            Self::Text(text) => Ok(Some(text)),
-            Self::Bool(_) | Self::Number | Self::List(_) | Self::Object(_) => {
-                Err(self.instead_of("a text", owner))
-            }
-        }
+        let Self::Text(text) = self else { return self.default_if_null("a text", owner) };
+        Ok(Some(text))
     }
 
     /// Whether it is true, which `null` is not.
     pub(crate) fn is_true(&self, owner: &str) -> Result<bool, WrongType> {
-        match self {
-            Self::Null => Ok(false),
-            Self::Bool(value) => Ok(*value),
-            Self::Number | Self::Text(_) | Self::List(_) | Self::Object(_) => {
-                Err(self.instead_of("true or false", owner))
-            }
-        }
+        let Self::Bool(value) = self else { return self.default_if_null("true or false", owner) };
+        Ok(*value)
+    }
+
+    /// A list; `null` is an empty one.
+    pub(crate) fn list(&self, owner: &str) -> Result<&[Self], WrongType> {
+        let Self::List(items) = self else { return self.default_if_null("a list", owner) };
+        Ok(items)
+    }
+
+    /// A list of texts, in which `null` is an empty one.
+    pub(crate) fn texts(&self, owner: &str) -> Result<Vec<String>, WrongType> {
+        let items = self.list(owner)?.iter();
+        items.map(|item| Ok(item.text(owner)?.unwrap_or_default().to_owned())).collect()
+    }
+
+    fn default_if_null<T: Default>(
+        &self,
+        expected: &'static str,
+        field: &str,
+    ) -> Result<T, WrongType> {
+        let found = match self {
+            Self::Null => return Ok(T::default()),
+            Self::Bool(_) => "true or false",
+            Self::Number => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Object(_) => "an object",
+        };
+        Err(WrongType { field: field.to_owned(), found, expected })
     }
 
     /// The last value that the field `name` is set to, as a text.
@@ -86,35 +97,6 @@ impl Json {
     /// The last value of the field `name`; `null` where there is none.
     pub(crate) fn last(&self, name: &str) -> Result<&Self, WrongType> {
         Ok(self.field(name)?.pop().unwrap_or(&Self::Null))
-    }
-
-    /// A list; `null` is an empty one.
-    pub(crate) fn list(&self, owner: &str) -> Result<&[Self], WrongType> {
-        match self {
-            Self::Null => Ok(&[]),
-            Self::List(items) => Ok(items),
-            Self::Bool(_) | Self::Number | Self::Text(_) | Self::Object(_) => {
-                Err(self.instead_of("a list", owner))
-            }
-        }
-    }
-
-    /// A list of texts, in which `null` is an empty one.
-    pub(crate) fn texts(&self, owner: &str) -> Result<Vec<String>, WrongType> {
-        let items = self.list(owner)?.iter();
-        items.map(|item| Ok(item.text(owner)?.unwrap_or_default().to_owned())).collect()
-    }
-
-    fn instead_of(&self, expected: &'static str, field: &str) -> WrongType {
-        let found = match self {
-            Self::Null => "null",
-            Self::Bool(_) => "true or false",
-            Self::Number => "a number",
-            Self::Text(_) => "a text",
-            Self::List(_) => "a list",
-            Self::Object(_) => "an object",
-        };
-        WrongType { field: field.to_owned(), found, expected }
     }
 }
 
@@ -196,10 +178,6 @@ impl<'de> Deserialize<'de> for Json {
 
             fn visit_str<E>(self, value: &str) -> Result<Json, E> {
                 Ok(Json::Text(value.to_owned()))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Json, E> {
-                Ok(Json::Text(value))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
