@@ -19,7 +19,7 @@ use crate::model::text::cause::chain;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{self, Read};
 
 /// The longest JSON document, and the most bytes that all documents may have.
 pub(super) const DOCUMENT_MAX: u64 = 4 * 1024 * 1024;
@@ -45,6 +45,12 @@ pub(crate) enum ArchiveError {
     TooMuch(#[from] TooMuch),
     #[error(transparent)]
     Invalid(#[from] image_documents::InvalidDocument),
+}
+
+impl From<io::Error> for ArchiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Stream(error.into())
+    }
 }
 
 /// A layer, before it is known which image it belongs to.
@@ -151,7 +157,7 @@ impl Pass {
         content: &mut dyn Read,
         budget: &Budget,
     ) -> Result<Content, ArchiveError> {
-        let head = read_head(content, HEAD_LEN).map_err(TarError::from)?;
+        let head = read_head(content, HEAD_LEN)?;
         if size == 0 {
             self.empty.insert(name.to_owned());
         }
@@ -163,7 +169,7 @@ impl Pass {
             head.as_slice().into()
         };
         let mut whole = read.chain(content);
-        Ok(probe(name, size, Names::Any, &mut whole).map_err(TarError::from)?)
+        Ok(probe(name, size, Names::Any, &mut whole)?)
     }
 
     /// Counts an entry. `weight` is that of the layer that is being unpacked.
@@ -189,7 +195,7 @@ impl Pass {
             return Ok(head.into());
         }
         let mut bytes = head.to_vec();
-        content.take(DOCUMENT_MAX).read_to_end(&mut bytes).map_err(TarError::from)?;
+        content.take(DOCUMENT_MAX).read_to_end(&mut bytes)?;
         self.document_len = all;
         self.documents.insert(name.to_owned(), bytes.clone());
         Ok(bytes.into())
@@ -210,13 +216,12 @@ impl Pass {
             self.count(unpacking.weight())?;
             if let MemberKind::File(found) = &mut entry.member.kind {
                 let path = from_root(&entry.member.name);
-                *found = probe(&path, entry.size, Names::Any, &mut entry.content)
-                    .map_err(TarError::from)?;
+                *found = probe(&path, entry.size, Names::Any, &mut entry.content)?;
             }
             unpacking.add(entry.member);
             Ok(())
         });
-        skip_to_end(&mut reader).map_err(TarError::from)?;
+        skip_to_end(&mut reader)?;
         let digest = reader.hash.finalize().into();
         self.weight += unpacking.weight();
         let read = match read {

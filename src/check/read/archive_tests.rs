@@ -4,7 +4,7 @@ use super::*;
 use crate::check::rules::{InputKind, layer::LayerRefusal, tree::FileTree};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use tar::EntryType;
 
 enum TestEntry<'a> {

@@ -2,7 +2,7 @@
 
 use crate::check::read::{Budget, ENTRIES_MAX, Names, probe};
 use crate::check::rules::tree::{
-    Content, Entry, EntryKind, FileTree, Layer, TooMuch, WEIGHT_MAX, Walk, join,
+    Content, Entry, EntryKind, FileTree, Layer, TooMuch, WEIGHT_MAX, Walk, Whiteout, join,
 };
 use crate::model::container::exit::elf_machine;
 use rustix::fs::{Mode, OFlags};
@@ -38,7 +38,7 @@ fn load_within(root: &Path, budget: &Budget) -> Result<FileTree, DirectoryError>
     while let Some((directory, path)) = ahead.pop() {
         let listing = |source: io::Error| DirectoryError::List { path: path.clone(), source };
         if is_opaque(&path) {
-            layer.add_opaque(&directory);
+            layer.add_whiteout(Whiteout::Opaque(directory.clone()));
         }
         for item in std::fs::read_dir(&path).map_err(listing)? {
             let item = item.map_err(listing)?;
@@ -47,7 +47,8 @@ fn load_within(root: &Path, budget: &Budget) -> Result<FileTree, DirectoryError>
             let reading = |source: io::Error| DirectoryError::Read { path: path.clone(), source };
             let metadata = std::fs::symlink_metadata(&path).map_err(reading)?;
             if metadata.file_type().is_char_device() && metadata.rdev() == 0 {
-                layer.add_overlay_whiteout(&name);
+                // The whiteout of overlayfs: a device 0/0 in the place of the file.
+                layer.add_whiteout(Whiteout::Of(name));
                 continue;
             }
             let read = |file| probe(&name, metadata.len(), Names::One, &mut budget.counted(file));

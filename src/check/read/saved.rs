@@ -4,7 +4,6 @@
 use crate::check::read::Budget;
 use crate::check::read::archive::{ArchiveError, DOCUMENT_MAX, Pass};
 use crate::check::read::directory::open;
-use crate::check::read::tar_stream::TarError;
 use crate::check::rules::Subject;
 use crate::check::rules::image_documents::{self, INDEX, InvalidDocument, MANIFEST};
 use crate::check::rules::tree::join;
@@ -36,18 +35,18 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Subject>, ArchiveError> {
     let mut pass = Pass::default();
     let mut ahead = vec![(String::new(), 0)];
     while let Some((directory, depth)) = ahead.pop() {
-        for item in std::fs::read_dir(path.join(&directory)).map_err(TarError::from)? {
-            let item = item.map_err(TarError::from)?;
+        for item in std::fs::read_dir(path.join(&directory))? {
+            let item = item?;
             let name = join(&directory, &item.file_name().to_string_lossy());
-            let found = std::fs::symlink_metadata(item.path()).map_err(TarError::from)?;
+            let found = std::fs::symlink_metadata(item.path())?;
             pass.count(0)?;
             if found.is_dir() && depth < DEPTH_MAX {
                 ahead.push((name, depth + 1));
             } else if found.is_symlink() {
-                let target = std::fs::read_link(item.path()).map_err(TarError::from)?;
+                let target = std::fs::read_link(item.path())?;
                 pass.add_link(&name, &target.to_string_lossy());
             } else if found.is_file() {
-                let file = open(&item.path()).map_err(TarError::from)?;
+                let file = open(&item.path())?;
                 pass.add_file(&name, found.len(), file, &budget)?;
             }
         }

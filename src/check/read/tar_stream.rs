@@ -115,25 +115,21 @@ pub(crate) fn each_entry<E: From<TarError>>(
     // Headers are short, and decompressing so little at a time is slow.
     let reader = io::BufReader::new(Hashed::new(budget.counted(inner)));
     let is_plain = compression == Compression::None;
-    let mut archive = TarReader { reader, last: String::new(), is_first: true, is_plain };
-    let mut extension = Extension::default();
-    let is_marked = loop {
-        let header = match archive.next()? {
-            Next::Header(header) => header,
-            Next::EndMark => break true,
-            Next::EndOfInput => break false,
-        };
+    let (last, extension) = (String::new(), Extension::default());
+    let mut archive =
+        TarReader { reader, last, extension, is_plain, is_first: true, is_marked: false };
+    while let Some(header) = archive.next()? {
         match header.flag {
-            b'x' | b'L' | b'K' => archive.read_extension(&header, &mut extension)?,
+            b'x' | b'L' | b'K' => archive.read_extension(&header)?,
             b'g' => {
                 let member = archive.read_global(header)?;
-                extension = Extension::default();
                 each(TarEntry { member, size: 0, content: &mut io::empty() })?;
             }
-            _ => archive.read_entry(header, std::mem::take(&mut extension), each)?,
+            _ => archive.read_entry(header, each)?,
         }
-    };
+    }
     skip_to_end(&mut archive.reader).map_err(TarError::from)?;
+    let is_marked = archive.is_marked;
     let Hashed { hash, is_empty, .. } = archive.reader.into_inner();
     Ok(ArchiveEnd { sha256: hash.finalize().into(), is_empty, is_marked, compression })
 }
@@ -146,25 +142,22 @@ struct Extension {
     link: Option<Vec<u8>>,
 }
 
-enum Next {
-    Header(Header),
-    EndMark,
-    EndOfInput,
-}
-
 struct TarReader<'a> {
     reader: io::BufReader<Hashed<Counted<'a, Box<dyn Read + 'a>>>>,
     /// The name of the last entry, for errors.
     last: String,
-    is_first: bool,
+    extension: Extension,
     is_plain: bool,
+    is_first: bool,
+    is_marked: bool,
 }
 
 impl TarReader<'_> {
-    fn next(&mut self) -> Result<Next, TarError> {
+    /// The next header. `None` at the end mark, or at the end of the input.
+    fn next(&mut self) -> Result<Option<Header>, TarError> {
         let block = match next_block(&mut self.reader) {
             Ok(Some(block)) => block,
-            Ok(None) => return Ok(Next::EndOfInput),
+            Ok(None) => return Ok(None),
             Err(error) => {
                 let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
                 let is_other_file = is_short && self.is_first && self.is_plain;
@@ -172,33 +165,28 @@ impl TarReader<'_> {
             }
         };
         if is_zero(&block) {
-            return match next_block(&mut self.reader)? {
-                Some(block) if !is_zero(&block) => {
-                    Err(TarError::EmptyBlock { before: self.last.clone() })
-                }
-                Some(_) | None => Ok(Next::EndMark),
-            };
+            if next_block(&mut self.reader)?.is_some_and(|second| !is_zero(&second)) {
+                return Err(TarError::EmptyBlock { before: self.last.clone() });
+            }
+            self.is_marked = true;
+            return Ok(None);
         }
         let header = match Header::parse(&block) {
             Err(_) if self.is_first => return Err(TarError::NotTar),
             parsed => parsed.map_err(|source| self.invalid(source))?,
         };
         self.is_first = false;
-        Ok(Next::Header(header))
+        Ok(Some(header))
     }
 
-    fn read_extension(
-        &mut self,
-        header: &Header,
-        extension: &mut Extension,
-    ) -> Result<(), TarError> {
+    fn read_extension(&mut self, header: &Header) -> Result<(), TarError> {
         let bytes = self.read_bytes(header.size)?;
         match header.flag {
-            b'L' => extension.name = Some(text(&bytes).to_vec()),
-            b'K' => extension.link = Some(text(&bytes).to_vec()),
+            b'L' => self.extension.name = Some(text(&bytes).to_vec()),
+            b'K' => self.extension.link = Some(text(&bytes).to_vec()),
             _ => {
                 records(&bytes).map_err(|source| self.invalid(source))?;
-                extension.records = bytes;
+                self.extension.records = bytes;
             }
         }
         Ok(())
@@ -207,6 +195,7 @@ impl TarReader<'_> {
     /// A header about the whole archive. Engines create no file for it, but check its name.
     fn read_global(&mut self, mut header: Header) -> Result<Member, TarError> {
         let bytes = self.read_bytes(header.size)?;
+        self.extension = Extension::default();
         let extended = records(&bytes).and_then(|records| header.extend(&records));
         extended.map_err(|source| self.invalid(source))?;
         Ok(member(&header, Vec::new(), MemberKind::Global))
@@ -215,9 +204,9 @@ impl TarReader<'_> {
     fn read_entry<E: From<TarError>>(
         &mut self,
         mut header: Header,
-        extension: Extension,
         each: &mut dyn FnMut(TarEntry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let extension = std::mem::take(&mut self.extension);
         let extended = records(&extension.records).and_then(|records| header.extend(&records));
         let extended = extended.map_err(|source| self.invalid(source))?;
         header.name = extension.name.unwrap_or(header.name);

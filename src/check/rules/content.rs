@@ -1,7 +1,7 @@
 //! The facts in a file's bytes: which part of each file is read, and its meaning. The readers of
 //! `check/read` pass the bytes in pieces, so that one pass over a stream is enough.
 
-use crate::check::rules::tree::{Content, LineEnds};
+use crate::check::rules::tree::Content;
 use crate::model::container::exit::elf_machine;
 
 /// The bytes that are read of every file.
@@ -42,14 +42,11 @@ impl Content {
             return Self::default();
         }
         let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let line_ends = match head.windows(2).any(|pair| pair == b"\r\n") {
-            true => LineEnds::Dos,
-            false => LineEnds::Unix,
-        };
+        let has_cr_lf = head.windows(2).any(|pair| pair == b"\r\n");
         // The kernel silently ignores the rest (execve(2)).
         let long_line = line.len() >= LINE_MAX;
         let kept = line.get(..LINE_MAX).unwrap_or(line).to_vec();
-        Self { head: kept, line_ends, long_line, ..Self::default() }
+        Self { head: kept, has_cr_lf, long_line, ..Self::default() }
     }
 }
 
@@ -193,9 +190,9 @@ mod tests {
     fn a_script_keeps_its_first_line_and_how_its_lines_end() {
         let content = Content::of_head(b"#!/bin/sh -e\necho\n");
         assert_eq!(content.head, b"#!/bin/sh -e");
-        assert_eq!(content.line_ends, LineEnds::Unix);
+        assert!(!content.has_cr_lf);
         let content = Content::of_head(b"#!/bin/sh\necho\r\n");
-        assert_eq!(content.line_ends, LineEnds::Dos);
+        assert!(content.has_cr_lf);
         assert_eq!(Content::of_head(b"plain\r\n"), Content::default());
         let line = |len: usize| [&b"#!/bin/sh "[..], &vec![b'x'; len - 10], b"\n"].concat();
         assert!(!Content::of_head(&line(255)).long_line);

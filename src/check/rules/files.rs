@@ -326,7 +326,7 @@ mod tests {
         let mut tree = tree(&[("a", file(0o644, b"")), ("b", file(0o644, b""))]);
         let mut layer = Layer::default();
         layer.add(".wh.a", file(0o644, b""));
-        layer.add_opaque("c");
+        layer.add_whiteout(Whiteout::Opaque("c".to_owned()));
         tree.add_layer(layer);
         assert_eq!(apply(&tree, InputKind::Image), ["whiteout"; 2]);
     }

@@ -4,9 +4,7 @@
 use crate::check::rules::Files;
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
-use crate::check::rules::tree::{
-    Content, Entry, EntryKind, FileTree, LineEnds, Resolved, join, split,
-};
+use crate::check::rules::tree::{Content, Entry, EntryKind, FileTree, Resolved, join, split};
 use crate::model::container::exit::{ENOENT, ENOEXEC, Unrunnable, elf_machine, interpreter};
 use crate::model::extension::hook::{self, FileKind, Verb};
 use std::collections::BTreeSet;
@@ -74,7 +72,7 @@ fn check_content(hook: &str, content: &Content, files: &Files<'_>, findings: &mu
         findings.add_at(Rule::HookFirstLine, hook, message, fix);
     }
     if let Some(interpreter) = interpreter(&content.head) {
-        if content.line_ends == LineEnds::Dos {
+        if content.has_cr_lf {
             let message = match interpreter.ends_with('\r') {
                 true => unrunnable(ENOENT),
                 false => {

@@ -166,44 +166,50 @@ fn parts(manifest: &Json) -> Result<Option<(BlobDescriptor, Vec<BlobDescriptor>)
 pub(crate) fn manifests_of_layout(
     documents: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Vec<Manifest>, InvalidDocument> {
-    let mut found = Vec::new();
+    let mut layout = Layout { documents, seen: BTreeSet::new(), found: Vec::new() };
     let index = documents.get(INDEX).map(Vec::as_slice).unwrap_or_default();
-    descend(index, INDEX, None, documents, DEPTH_MAX, &mut BTreeSet::new(), &mut found)?;
+    layout.descend(index, INDEX, None, DEPTH_MAX)?;
+    let found = layout.found;
     if found.is_empty() { Err(InvalidDocument::NoImage { name: INDEX }) } else { Ok(found) }
 }
 
-fn descend(
-    bytes: &[u8],
-    name: &str,
-    image: Option<String>,
-    documents: &BTreeMap<String, Vec<u8>>,
-    depth: usize,
-    seen: &mut BTreeSet<String>,
-    found: &mut Vec<Manifest>,
-) -> Result<(), InvalidDocument> {
-    let typed = |source| InvalidDocument::Type { name: name.to_owned(), source };
-    let document = parse(bytes, name)?;
-    let children = document.last("manifests").and_then(|list| list.list("manifests"));
-    for child in children.map_err(typed)? {
-        let child = BlobDescriptor::of(child).map_err(typed)?;
-        let path = child.path();
-        // Each is read once, because indexes may name each other.
-        if child.is_artifact || !seen.insert(path.clone()) {
-            continue;
+struct Layout<'a> {
+    documents: &'a BTreeMap<String, Vec<u8>>,
+    /// Each document is read once, because indexes may name each other.
+    seen: BTreeSet<String>,
+    found: Vec<Manifest>,
+}
+
+impl Layout<'_> {
+    fn descend(
+        &mut self,
+        bytes: &[u8],
+        name: &str,
+        image: Option<String>,
+        depth: usize,
+    ) -> Result<(), InvalidDocument> {
+        let typed = |source| InvalidDocument::Type { name: name.to_owned(), source };
+        let document = parse(bytes, name)?;
+        let children = document.last("manifests").and_then(|list| list.list("manifests"));
+        for child in children.map_err(typed)? {
+            let child = BlobDescriptor::of(child).map_err(typed)?;
+            let path = child.path();
+            if child.is_artifact || !self.seen.insert(path.clone()) {
+                continue;
+            }
+            if let (Some(bytes), Some(depth)) = (self.documents.get(&path), depth.checked_sub(1)) {
+                self.descend(bytes, &path, child.name.or_else(|| image.clone()), depth)?;
+            }
         }
-        if let (Some(bytes), Some(depth)) = (documents.get(&path), depth.checked_sub(1)) {
-            let image = child.name.or_else(|| image.clone());
-            descend(bytes, &path, image, documents, depth, seen, found)?;
+        if let Some((config, layers)) = parts(&document).map_err(typed)? {
+            let (config, layers) = (config.path(), layers.iter().map(BlobDescriptor::path));
+            if self.documents.contains_key(&config) {
+                let layers = layers.collect();
+                self.found.push(Manifest { name: image, config, layers, is_by_digest: true });
+            }
         }
+        Ok(())
     }
-    let parts = parts(&document).map_err(typed)?;
-    let has_config = |(config, _): &(_, _)| documents.contains_key(&BlobDescriptor::path(config));
-    if let Some((config, layers)) = parts.filter(has_config) {
-        let layers = layers.iter().map(BlobDescriptor::path).collect();
-        let config = config.path();
-        found.push(Manifest { name: image, config, layers, is_by_digest: true });
-    }
-    Ok(())
 }
 
 impl Configuration {

@@ -64,7 +64,7 @@ pub(crate) struct Content {
     /// The first line of a script, the first bytes of an ELF file, or nothing.
     pub(crate) head: Vec<u8>,
     /// Whether a line near the beginning of a script ends in CR LF.
-    pub(crate) line_ends: LineEnds,
+    pub(crate) has_cr_lf: bool,
     /// The dynamic loader that an ELF program names.
     pub(crate) loader: Option<String>,
     /// Only of files that may be a kernel.
@@ -75,14 +75,6 @@ pub(crate) struct Content {
     pub(crate) capable: bool,
     /// Whether the first line of a script is longer than the kernel reads.
     pub(crate) long_line: bool,
-}
-
-/// How the lines of a script end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LineEnds {
-    #[default]
-    Unix,
-    Dos,
 }
 
 impl Entry {
@@ -144,27 +136,19 @@ impl Layer {
     pub(crate) fn add(&mut self, path: &str, entry: Entry) {
         let (directory, name) = split(path);
         if name == OPAQUE {
-            self.add_opaque(directory);
+            self.add_whiteout(Whiteout::Opaque(directory.to_owned()));
         } else if name.starts_with(BOOKKEEPING) {
             // Not a part of the image.
         } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            self.add_whiteout(Whiteout::Of(join(directory, hidden)), path);
+            self.add_whiteout(Whiteout::Of(join(directory, hidden)));
         } else {
             self.weight += path.len() + entry.weight();
             self.entries.insert(path.to_owned(), entry);
         }
     }
 
-    /// Adds the whiteout of overlayfs, a character device 0/0 in the place of the file.
-    pub(crate) fn add_overlay_whiteout(&mut self, path: &str) {
-        self.add_whiteout(Whiteout::Of(path.to_owned()), path);
-    }
-
-    pub(crate) fn add_opaque(&mut self, path: &str) {
-        self.add_whiteout(Whiteout::Opaque(path.to_owned()), path);
-    }
-
-    fn add_whiteout(&mut self, whiteout: Whiteout, path: &str) {
+    pub(crate) fn add_whiteout(&mut self, whiteout: Whiteout) {
+        let (Whiteout::Of(path) | Whiteout::Opaque(path)) = &whiteout;
         self.weight += path.len() + ENTRY_WEIGHT;
         self.whiteouts.push(whiteout);
     }

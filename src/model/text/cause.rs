@@ -49,18 +49,11 @@ pub(crate) fn sentence(text: &str) -> String {
 /// cursor of a terminal.
 pub(crate) fn on_one_line(text: impl Into<String>) -> String {
     let text = text.into();
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let mut line = String::with_capacity(text.len());
-    for found in text.chars() {
-        if found.is_control() {
-            line.extend(found.escape_default());
-        } else {
-            line.push(found);
-        }
-    }
-    line
+    let escaped = |found: char| match found.is_control() {
+        true => found.escape_default().to_string(),
+        false => found.to_string(),
+    };
+    if text.contains(char::is_control) { text.chars().map(escaped).collect() } else { text }
 }
 
 /// Its kind has no stable name before Rust 1.87.

@@ -4,6 +4,7 @@
 
 use crate::model::text::cut::{SentencePart, parts};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The replacements. None is longer than its phrase, so a text that was cut still fits.
 type Respelling = (&'static str, &'static str);
@@ -59,24 +60,18 @@ fn replaced<'a>(text: Cow<'a, str>, respellings: &[Respelling]) -> Cow<'a, str> 
         let lower: String = text.chars().map(folded).collect();
         let found = respellings.iter().find(|(phrase, _)| lower.contains(phrase));
         let Some((phrase, replacement)) = found else { return text };
-        while let Some(start) = position(&text, phrase) {
-            let len: usize = text
-                .get(start..)
-                .unwrap_or_default()
-                .chars()
-                .take(phrase.len())
-                .map(char::len_utf8)
-                .sum();
-            text.to_mut().replace_range(start..start + len, replacement);
+        while let Some(place) = position(&text, phrase) {
+            text.to_mut().replace_range(place, replacement);
         }
     }
 }
 
 /// Where `phrase` stands in `text`, in letters of any case.
-fn position(text: &str, phrase: &str) -> Option<usize> {
-    text.char_indices().map(|(start, _)| start).find(|&start| {
-        let mut found = text.get(start..).unwrap_or_default().chars().map(folded);
-        phrase.chars().all(|wanted| found.next() == Some(wanted))
+fn position(text: &str, phrase: &str) -> Option<Range<usize>> {
+    text.char_indices().find_map(|(start, _)| {
+        let mut found = text.get(start..)?.chars();
+        let is_here = phrase.chars().all(|wanted| found.next().map(folded) == Some(wanted));
+        is_here.then(|| start..text.len() - found.as_str().len())
     })
 }
 

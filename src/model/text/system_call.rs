@@ -31,20 +31,16 @@ const ENOSYS: i32 = 38;
 pub(crate) fn why(call: &str, errno: i32) -> String {
     let since = since(call).map(|since| format!("; {call} needs Linux {since} or newer"));
     let since = since.unwrap_or_default();
+    let by_profile = "usually by a seccomp profile that does not allow it";
     match (errno, capability(call)) {
         (ENOSYS, _) => {
             format!("the kernel has no {call}, or a seccomp profile refuses it (ENOSYS){since}")
         }
-        (EPERM, None) => {
-            format!(
-                "{call} is refused (EPERM), usually by a seccomp profile that does not allow it{since}"
-            )
-        }
+        (EPERM, None) => format!("{call} is refused (EPERM), {by_profile}{since}"),
         (EPERM | EACCES, Some(capability)) => {
             let name = if errno == EPERM { "EPERM" } else { "EACCES" };
             format!(
-                "{call} is refused ({name}), usually by a seccomp profile that does not allow it, or \
-                 because {capability} is missing{since}"
+                "{call} is refused ({name}), {by_profile}, or because {capability} is missing{since}"
             )
         }
         (EINVAL, _) if call == "open_tree" => {
@@ -55,9 +51,7 @@ pub(crate) fn why(call: &str, errno: i32) -> String {
             "no more processes can be started (EAGAIN): see `ulimit -u` and pids.max of the cgroup"
                 .to_owned()
         }
-        (errno, _) => {
-            format!("{call}: {}", cause::in_words(&io::Error::from_raw_os_error(errno)))
-        }
+        (errno, _) => format!("{call}: {}", cause::in_words(&io::Error::from_raw_os_error(errno))),
     }
 }
 
