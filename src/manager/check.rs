@@ -12,7 +12,6 @@ use crate::host::container::bundle;
 use crate::host::container::rootfs::{self, Rootfs};
 use crate::model::text::cause::chain;
 use std::error::Error as Cause;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -86,13 +85,10 @@ pub(crate) fn run<R: Read>(
 }
 
 fn list_of_rules() -> String {
-    let mut text = String::new();
-    for rule in Rule::ALL {
-        // A formatter into a String cannot fail.
-        let _ =
-            writeln!(text, "{:<18} {:<8} {}", rule.name(), rule.severity().name(), rule.summary());
-    }
-    text
+    let row = |rule: &Rule| {
+        format!("{:<18} {:<8} {}\n", rule.name(), rule.severity().name(), rule.summary())
+    };
+    Rule::ALL.iter().map(row).collect()
 }
 
 fn load<R: Read>(

@@ -111,17 +111,12 @@ impl Pass {
         self.count(self.files.weight())?;
         let TarEntry { mut member, size, content } = entry;
         let name = from_root(&member.name);
-        match &mut member.kind {
-            MemberKind::File(found) => *found = self.read_file(&name, size, content, budget)?,
-            MemberKind::Link { target } => self.add_link(&name, target),
-            MemberKind::HardLink { target } => {
-                self.links.insert(name, from_root(target));
-            }
-            MemberKind::Directory
-            | MemberKind::Device { .. }
-            | MemberKind::Fifo
-            | MemberKind::Global
-            | MemberKind::Unknown { .. } => {}
+        if let MemberKind::File(found) = &mut member.kind {
+            *found = self.read_file(&name, size, content, budget)?;
+        } else if let MemberKind::Link { target } = &member.kind {
+            self.add_link(&name, target);
+        } else if let MemberKind::HardLink { target } = &member.kind {
+            self.links.insert(name, from_root(target));
         }
         self.files.add(member);
         Ok(())

@@ -52,15 +52,7 @@ pub(crate) enum TarError {
 impl TarError {
     /// Whether engines cannot read the archive either.
     pub(crate) fn is_damage(&self) -> bool {
-        match self {
-            Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. } => true,
-            Self::Input(_)
-            | Self::Compressed(_)
-            | Self::Unsupported(_)
-            | Self::Sparse { .. }
-            | Self::TooMuch
-            | Self::Headers => false,
-        }
+        matches!(self, Self::Read(_) | Self::NotTar | Self::Header { .. } | Self::EmptyBlock { .. })
     }
 }
 

@@ -38,17 +38,12 @@ pub(crate) fn check(tree: &FileTree, claims: &LabelFacts, findings: &mut Finding
 }
 
 /// The directories `lib/modules/RELEASE`, each with its release.
-fn releases(tree: &FileTree) -> Vec<(String, &str)> {
-    let mut found = Vec::new();
-    for modules in DIRECTORIES {
-        for (path, entry) in tree.below(modules) {
-            let (directory, release) = split(path);
-            if directory == modules && entry.is_directory() {
-                found.push((path.to_owned(), release));
-            }
-        }
-    }
-    found
+fn releases(tree: &FileTree) -> Vec<(&str, &str)> {
+    let below = DIRECTORIES.iter().flat_map(|modules| tree.below(modules));
+    let is_of_release = |(path, entry): &(&str, &Entry)| {
+        DIRECTORIES.contains(&split(path).0) && entry.is_directory()
+    };
+    below.filter(is_of_release).map(|(path, _)| (path, split(path).1)).collect()
 }
 
 fn is_module(path: &str) -> bool {
@@ -77,17 +72,17 @@ fn check_modules(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) 
     let mut unclaimed = None;
     for (directory, release) in releases(tree) {
         let modules: Vec<(&str, &Entry)> =
-            tree.below(&directory).filter(|(path, _)| is_module(path)).collect();
+            tree.below(directory).filter(|(path, _)| is_module(path)).collect();
         if modules.is_empty() {
             continue;
         }
-        unclaimed = unclaimed.or(Some(directory.clone()));
+        unclaimed = unclaimed.or(Some(directory));
         if let Some(claimed) =
             claims.kernel_version.as_ref().filter(|&it| it != version_of(release))
         {
             let message = format!("modules for {release}, but kernel-version is {claimed}");
             let fix = "build them for that kernel, or change the label";
-            findings.add_at(Rule::ModuleRelease, &directory, message, fix);
+            findings.add_at(Rule::ModuleRelease, directory, message, fix);
         }
         let misplaced = modules.iter().filter_map(|(path, entry)| {
             let own = entry.content()?.module_release.as_deref()?;
@@ -100,7 +95,7 @@ fn check_modules(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) 
         }
     }
     for (path, content) in elsewhere(tree) {
-        unclaimed = unclaimed.or_else(|| Some(path.to_owned()));
+        unclaimed = unclaimed.or(Some(path));
         let (Some(own), Some(claimed)) = (&content.module_release, &claims.kernel_version) else {
             continue;
         };
@@ -114,7 +109,7 @@ fn check_modules(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) 
         let message = "kernel modules, but no label kernel-version or kernel-abi-id";
         let fix = "add the label io.balena.image.kernel-version=M.m.p: without it, the extension is kept \
                    after an update to another kernel, which does not load the modules";
-        findings.add_at(Rule::ModuleClaim, &place, message, fix);
+        findings.add_at(Rule::ModuleClaim, place, message, fix);
     }
 }
 
@@ -179,7 +174,7 @@ fn check_indexes(tree: &FileTree, claims: &LabelFacts, findings: &mut Findings) 
         return;
     }
     for (directory, _) in releases(tree) {
-        for (path, entry) in tree.below(&directory) {
+        for (path, entry) in tree.below(directory) {
             let (parent, name) = split(path);
             if parent == directory && name.starts_with("modules.") && !entry.is_directory() {
                 let message = "an index that should list all modules of this kernel";

@@ -42,17 +42,12 @@ impl Header {
         let field = |from: usize, to: usize| block.get(from..to).unwrap_or_default();
         let number =
             |name, from, to| number(field(from, to)).ok_or(InvalidHeader::Number { field: name });
-        // Some old programs sum signed characters.
+        // The checksum itself counts as blanks. Some old programs sum signed characters.
         let sum = number("checksum", 148, 156)?;
-        let with = |value: &dyn Fn(u8) -> i64| -> i64 {
-            let of = |(at, byte): (usize, &u8)| match (148..156).contains(&at) {
-                true => 32,
-                false => value(*byte),
-            };
-            block.iter().enumerate().map(of).sum()
-        };
-        let signed = |byte: u8| i64::from(i8::from_ne_bytes([byte]));
-        if sum != with(&|byte| i64::from(byte)) && sum != with(&signed) {
+        let summed = [field(0, 148), &[b' '; 8], field(156, BLOCK)].concat();
+        let unsigned: i64 = summed.iter().map(|byte| i64::from(*byte)).sum();
+        let signed: i64 = summed.iter().map(|byte| i64::from(i8::from_ne_bytes([*byte]))).sum();
+        if sum != unsigned && sum != signed {
             return Err(InvalidHeader::Checksum);
         }
         let mut header = Self {
@@ -71,20 +66,16 @@ impl Header {
             header.device = (number("major", 329, 337)?, number("minor", 337, 345)?);
         }
         if posix {
-            let prefix =
-                if field(508, 512) == b"tar\0" { field(345, 476) } else { field(345, 500) };
-            header.prepend(text(prefix));
+            let prefix_end = if field(508, 512) == b"tar\0" { 476 } else { 500 };
+            let prefix = text(field(345, prefix_end));
+            if !prefix.is_empty() {
+                header.name = [prefix, b"/", &header.name].concat();
+            }
         }
         if gnu && header.flag == b'S' {
             header.more_map = block.get(482).is_some_and(|byte| *byte != 0);
         }
         Ok(header)
-    }
-
-    fn prepend(&mut self, prefix: &[u8]) {
-        if !prefix.is_empty() {
-            self.name = [prefix, b"/", &self.name].concat();
-        }
     }
 
     /// The length of the content in the archive, without the padding.
