@@ -342,9 +342,10 @@ pub fn proc_stat(bytes: &[u8]) {
         let start_time = head * 1_000_003;
         let mut text = b"77 (".to_vec();
         text.extend(bytes);
-        let rest = "1 77 77 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0";
+        let rest = "1 77 76 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0";
         text.extend(format!(") {letter} {rest} {start_time} 1 2 3\n").into_bytes());
-        assert_eq!(proxy::parse_stat(&text), Some(Stat { start_time, parent: 1, life }));
+        let stat = Stat { start_time, parent: 1, session: 76, life };
+        assert_eq!(proxy::parse_stat(&text), Some(stat));
     }
 }
 

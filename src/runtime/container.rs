@@ -2,13 +2,14 @@
 //! it may do; the answers are decided in `model/container/lifecycle.rs`.
 
 use super::error::Error;
-use crate::host::container::state_dir::{Loaded, LockedContainer, StateRoot};
+use crate::host::container::state_dir::{Loaded, LockedContainer, Locking, StateRoot};
 use crate::host::os::process::{self, Process};
 use crate::model::container::id::ContainerId;
 use crate::model::container::lifecycle::{
     Audience, Delivery, Insistence, Refused, Status, can_delete, can_kill, can_start,
 };
 use crate::model::container::state::{ProxyIs, State};
+use std::time::Duration;
 
 pub(super) struct Container {
     pub(super) state: State,
@@ -20,12 +21,18 @@ pub(super) struct Container {
 impl Container {
     /// Reads the state and looks for the proxy, without the lock.
     pub(super) fn open(root: &StateRoot, id: &ContainerId) -> Result<Self, Error> {
-        Self::observe(known(id, root.load(id)?)?)
+        Self::of(id, root.load(id)?)
     }
 
-    /// The same for a container that is locked, which nobody else changes.
-    pub(super) fn open_locked(locked: &LockedContainer, id: &ContainerId) -> Result<Self, Error> {
-        Self::observe(known(id, locked.load()?)?)
+    /// The same from a state that was `loaded` already.
+    pub(super) fn of(id: &ContainerId, loaded: Loaded) -> Result<Self, Error> {
+        match loaded {
+            Loaded::Ours(state) => Self::observe(*state),
+            Loaded::Unknown => Err(Error::Unknown { id: id.to_string() }),
+            Loaded::Damaged { path, why, .. } => {
+                Err(Error::Damaged { id: id.to_string(), path, why })
+            }
+        }
     }
 
     /// Looks for the proxy that `state` records.
@@ -35,8 +42,7 @@ impl Container {
                 .map_err(|source| Error::FindProxy { id: state.id.clone(), source })?,
             None => None,
         };
-        let proxy_is = if proxy.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
-        let status = state.true_status(proxy_is);
+        let status = state.true_status(is_alive(proxy.as_ref()));
         Ok(Self { state, proxy, status })
     }
 
@@ -54,8 +60,7 @@ impl Container {
 
     /// Whether a new container of the same id may take its place, if no command works on it.
     pub(super) fn may_be_taken_over(&self) -> bool {
-        let proxy = if self.proxy.is_some() { ProxyIs::Alive } else { ProxyIs::Gone };
-        self.state.may_be_taken_over(proxy)
+        self.state.may_be_taken_over(is_alive(self.proxy.as_ref()))
     }
 
     /// For the log.
@@ -68,11 +73,19 @@ impl Container {
     }
 }
 
-fn known(id: &ContainerId, loaded: Loaded) -> Result<State, Error> {
-    let id = id.to_string();
-    match loaded {
-        Loaded::Ours(state) => Ok(*state),
-        Loaded::Unknown => Err(Error::Unknown { id }),
-        Loaded::Damaged { path, why, .. } => Err(Error::Damaged { id, path, why }),
+/// Locks a container, waiting for at most `patience`.
+pub(super) fn lock(
+    root: &StateRoot,
+    id: &ContainerId,
+    patience: Duration,
+) -> Result<LockedContainer, Error> {
+    match root.lock(id, patience)? {
+        Locking::Locked(locked) => Ok(locked),
+        Locking::Busy => Err(Error::Busy { id: id.to_string() }),
+        Locking::Unknown => Err(Error::Unknown { id: id.to_string() }),
     }
+}
+
+fn is_alive(proxy: Option<&Process>) -> ProxyIs {
+    if proxy.is_some() { ProxyIs::Alive } else { ProxyIs::Gone }
 }

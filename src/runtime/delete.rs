@@ -1,15 +1,14 @@
 //! `delete ID`: run the extension's hook, and remove the container. A hook that fails is a warning: a
 //! delete that fails leaves a container that no engine can start or remove again.
 
-use super::container::Container;
+use super::container::{Container, lock};
 use super::error::Error;
 use super::hooks::{ImageHooks, end_outlived, open_rootfs_again, remove_left_mounts, run_poststop};
 use super::journal::{Journal, Outcome};
 use super::shown_paths;
 use crate::host::container::cgroup;
-use crate::host::container::lock_holder::{self, Ends};
+use crate::host::container::lock_holder::{self, Ends, Lookalikes};
 use crate::host::container::log::ContainerLog;
-use crate::host::container::lookalikes::{self, Lookalikes};
 use crate::host::container::proxy;
 use crate::host::container::state_dir::{Loaded, LockedContainer, Locking, StateRoot};
 use crate::host::os::process::{self, Process, Waited};
@@ -43,7 +42,7 @@ pub(super) fn delete(
         Insistence::Plain => {
             // Refused at once, without waiting for the lock.
             Container::open(root, id)?.may_delete(insistence)?;
-            lock_patiently(root, id)?
+            lock(root, id, PLAIN_PATIENCE)?
         }
         Insistence::Force => {
             // A state that is not trusted is refused before anything is ended.
@@ -67,23 +66,11 @@ pub(super) fn delete(
             let damage = format!("the state was damaged ({path:?}: {why})");
             delete_damaged(journal, locked, id, &damage, proxy)
         }
-        (Loaded::Ours(state), _) => {
-            let container = Container::observe(*state)?;
+        (loaded, _) => {
+            let container = Container::of(id, loaded)?;
             container.may_delete(insistence)?;
             delete_locked(journal, locked, container, insistence)
         }
-        (Loaded::Unknown, Insistence::Plain) => Err(Error::Unknown { id: id.to_string() }),
-        (Loaded::Damaged { path, why, .. }, Insistence::Plain) => {
-            Err(Error::Damaged { id: id.to_string(), path, why })
-        }
-    }
-}
-
-fn lock_patiently(root: &StateRoot, id: &ContainerId) -> Result<LockedContainer, Error> {
-    match root.lock(id, PLAIN_PATIENCE)? {
-        Locking::Locked(locked) => Ok(locked),
-        Locking::Busy => Err(Error::Busy { id: id.to_string() }),
-        Locking::Unknown => Err(Error::Unknown { id: id.to_string() }),
     }
 }
 
@@ -97,26 +84,26 @@ fn lock_or_end_holder(
     let directory = root.path_of(id);
     let failed = |source| Error::EndHolder { id: id.to_string(), source };
     let end = |ends| lock_holder::end(id.as_str(), &directory, ends).map_err(failed);
-    match root.lock(id, MARK_PATIENCE)? {
-        Locking::Busy => {}
-        settled @ (Locking::Locked(_) | Locking::Unknown) => return Ok(settled.locked()),
+    let mut locking = root.lock(id, MARK_PATIENCE)?;
+    if matches!(locking, Locking::Busy) {
+        let is_deleting = matches!(root.load(id)?, Loaded::Ours(state) if state.phase.is_way_out());
+        if !is_deleting {
+            journal.warn("another command works on the container: ending it");
+            // Another forced delete may have ended that command already, and hold the lock now.
+            end(Ends::NoDelete)?;
+            lock_holder::end_unrecorded_proxy(id.as_str(), &directory).map_err(failed)?;
+        }
+        locking = root.lock(id, DELETE_PATIENCE)?;
     }
-    let is_deleting = matches!(root.load(id)?, Loaded::Ours(state) if state.phase.is_way_out());
-    if !is_deleting {
-        journal.warn("another command works on the container: ending it");
-        // Another forced delete may have ended that command already, and hold the lock now.
-        end(Ends::NoDelete)?;
-        lock_holder::end_unrecorded_proxy(id.as_str(), &directory).map_err(failed)?;
+    if matches!(locking, Locking::Busy) {
+        journal.warn("a command still works on the container: ending it, even if it is a delete");
+        end(Ends::All)?;
+        locking = root.lock(id, END_LIMIT)?;
     }
-    match root.lock(id, DELETE_PATIENCE)? {
-        Locking::Busy => {}
-        settled @ (Locking::Locked(_) | Locking::Unknown) => return Ok(settled.locked()),
-    }
-    journal.warn("a command still works on the container: ending it, even if it is a delete");
-    end(Ends::All)?;
-    match root.lock(id, END_LIMIT)? {
+    match locking {
+        Locking::Locked(locked) => Ok(Some(locked)),
+        Locking::Unknown => Ok(None),
         Locking::Busy => Err(Error::LockedByAnother { id: id.to_string(), path: directory }),
-        settled @ (Locking::Locked(_) | Locking::Unknown) => Ok(settled.locked()),
     }
 }
 
@@ -138,7 +125,7 @@ fn delete_damaged(
             }
             None => "its proxy has ended".to_owned(),
         },
-        None => describe(&lookalikes::proxies(id.as_str())),
+        None => describe(&lock_holder::find_lookalikes(id.as_str())),
     };
     locked.remove()?;
     journal

@@ -136,8 +136,7 @@ pub(super) fn run_spec_hooks(
         journal.debug(|| format!("hooks.{list} run in the network namespace {path}"));
     }
     for (index, hook) in hooks.iter().enumerate() {
-        let name = format!("hooks.{list}[{index}] ({})", hook.path);
-        let mut run = || run_spec_hook(journal, &name, hook, state, &input, lock);
+        let mut run = || run_spec_hook(journal, (list, index), hook, state, &input, lock);
         match namespace {
             Some(namespace) => namespace.within(run)??,
             None => run()?,
@@ -157,12 +156,9 @@ pub(super) fn run_poststop(
         Err(error) => return vec![error],
     };
     let hooks = state.hooks.poststop.iter().enumerate();
-    hooks
-        .filter_map(|(index, hook)| {
-            let name = format!("hooks.poststop[{index}] ({})", hook.path);
-            run_spec_hook(journal, &name, hook, state, &input, lock).err()
-        })
-        .collect()
+    let mut run =
+        |(index, hook)| run_spec_hook(journal, ("poststop", index), hook, state, &input, lock);
+    hooks.filter_map(|hook| run(hook).err()).collect()
 }
 
 fn input(state: &State, status: Status) -> Result<Vec<u8>, Error> {
@@ -172,12 +168,13 @@ fn input(state: &State, status: Status) -> Result<Vec<u8>, Error> {
 /// Its output goes into an error only.
 fn run_spec_hook(
     journal: &mut Journal,
-    name: &str,
+    (list, index): (&str, usize),
     hook: &SpecHook,
     state: &State,
     input: &[u8],
     lock: BorrowedFd<'_>,
 ) -> Result<(), Error> {
+    let name = &format!("hooks.{list}[{index}] ({})", hook.path);
     let mut arguments: Vec<&str> = hook.args.iter().map(String::as_str).collect();
     if arguments.is_empty() {
         arguments.push(&hook.path);

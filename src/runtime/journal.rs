@@ -8,6 +8,7 @@ use crate::host::os::log::Log;
 use crate::host::os::privilege;
 use crate::host::os::signals::Stop;
 use crate::model::container::deploy_record::{HookOutput, MountNamespace};
+use crate::model::container::exit::quote;
 use crate::model::container::id::ContainerId;
 use crate::model::container::refusal::Refusal;
 use crate::model::text::cause::{chain, sentence};
@@ -105,7 +106,7 @@ impl Journal {
     /// Adds a hook that has run; its result.
     pub(super) fn add(&mut self, run: HookRun, namespace: MountNamespace) -> Result<(), Error> {
         let took = millis(run.took);
-        self.debug(|| match (&run.result, run.last_lines()) {
+        self.debug(|| match (&run.result, quote(&run.output)) {
             (Ok(()), Some(said)) => format!("{} took {took:.3} ms, and printed: {said}", run.name),
             (Ok(()), None) => format!("{} took {took:.3} ms", run.name),
             (Err(_), _) => format!("{} failed after {took:.3} ms", run.name),

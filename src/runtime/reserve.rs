@@ -14,20 +14,17 @@ pub(super) struct Reserved {
 }
 
 /// Makes and locks the directory of a new container, or takes over that of one that is not complete any more, or not
-/// yet. Of several callers one wins.
-///
-/// # Errors
-/// The id is taken, or the directory cannot be made; nothing has changed.
+/// yet. Of several callers one wins. After an error nothing has changed.
 pub(super) fn reserve(root: &StateRoot, id: &ContainerId) -> Result<Reserved, Error> {
     let locked = root.lock_or_make(id)?;
     match locked.load_for_create()? {
         Loaded::Unknown if locked.is_empty()? => Ok(Reserved { locked, leftover: None }),
         Loaded::Ours(state) if state.may_be_taken_over(ProxyIs::Gone) => {
             let container = Container::observe(*state)?;
-            match container.may_be_taken_over() {
-                true => Ok(Reserved { locked, leftover: Some(container) }),
-                false => Err(locked.taken().into()),
+            if !container.may_be_taken_over() {
+                return Err(locked.taken().into());
             }
+            Ok(Reserved { locked, leftover: Some(container) })
         }
         Loaded::Unknown | Loaded::Ours(_) | Loaded::Damaged { .. } => Err(locked.taken().into()),
     }

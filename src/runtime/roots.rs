@@ -3,7 +3,7 @@
 
 use super::error::Error;
 use super::journal::Journal;
-use crate::host::container::state_dir::{Loaded, StateRoot};
+use crate::host::container::state_dir::{self, Loaded, StateRoot};
 use crate::model::container::id::ContainerId;
 use crate::model::text::cause::chain;
 use std::ffi::OsString;
@@ -27,9 +27,6 @@ impl Roots {
     }
 
     /// The root that has the container; the first one if none has it.
-    ///
-    /// # Errors
-    /// A root that may have it cannot be read, or is not trusted.
     pub(super) fn of_existing(
         &self,
         journal: &mut Journal,
@@ -65,8 +62,10 @@ impl Roots {
             let root = StateRoot::new(below);
             match root.check() {
                 Ok(()) => return Ok((root, Some(StateRoot::new(default)))),
-                Err(error) if error.is_of_the_path() => ignore(&chain(&error)),
-                Err(error) => return Err(root.refused(error).into()),
+                Err(state_dir::Error::Root { source, .. }) if source.is_of_the_path() => {
+                    ignore(&chain(&source));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         Ok((StateRoot::new(default), None))

@@ -1,6 +1,6 @@
 //! `start ID`: run the extension's hook, or refuse the extension, and let the proxy end.
 
-use super::container::Container;
+use super::container::{Container, lock};
 use super::error::Error;
 use super::hooks::{ImageHooks, open_rootfs_again, remove_left_mounts, run_spec_hooks};
 use super::journal::{Journal, Outcome};
@@ -8,7 +8,7 @@ use crate::host::container::log::ContainerLog;
 use crate::host::container::net_namespace::OpenNamespace;
 use crate::host::container::proxy;
 use crate::host::container::rootfs::Rootfs;
-use crate::host::container::state_dir::{LockedContainer, Locking, StateRoot};
+use crate::host::container::state_dir::{LockedContainer, StateRoot};
 use crate::host::os::process::{Process, Waited};
 use crate::model::container::id::ContainerId;
 use crate::model::container::lifecycle::{Duty, Phase, Refused, Status};
@@ -30,12 +30,8 @@ pub(super) fn start(
     root: &StateRoot,
     id: &ContainerId,
 ) -> Result<Outcome, Error> {
-    let locked = match root.lock(id, PATIENCE)? {
-        Locking::Locked(locked) => locked,
-        Locking::Busy => return Err(Error::Busy { id: id.to_string() }),
-        Locking::Unknown => return Err(Error::Unknown { id: id.to_string() }),
-    };
-    let container = Container::open_locked(&locked, id)?;
+    let locked = lock(root, id, PATIENCE)?;
+    let container = Container::of(id, locked.load()?)?;
     container.may_start()?;
     remove_left_mounts(journal, id.as_str(), locked.lock());
     journal.debug(|| container.describe());

@@ -7,10 +7,10 @@
 //! that container could rewrite the next hook. Such a namespace does get a copy of the tmpfs itself, before the
 //! tmpfs becomes private; therefore its filesystem is read-only by then.
 
-use crate::host::os::open_inside::open_inside;
+use crate::host::os::directory;
 use crate::model::container::environment::VOLUME_PREFIX;
 use crate::model::text::system_call::RefusedCall;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
@@ -103,22 +103,17 @@ struct Host {
 
 impl Host {
     fn open() -> Result<Self, RefusedCall> {
-        let open = |path: &str, flags| {
-            let opened = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
-            step("open", format!("open {path} to run the hook there"), opened)
-        };
-        Ok(Self {
-            namespace: open("/proc/1/ns/mnt", OFlags::RDONLY)?,
-            root: open("/proc/1/root", OFlags::PATH | OFlags::DIRECTORY)?,
-        })
+        let opening = |path: &str| format!("open {path} to run the hook there");
+        let (path, flags) = ("/proc/1/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC);
+        let namespace = rustix::fs::open(path, flags, Mode::empty());
+        let namespace = step("open", opening(path), namespace)?;
+        let path = "/proc/1/root";
+        Ok(Self { namespace, root: step("open", opening(path), directory::open(path))? })
     }
 
     /// What process 1 has at `path`.
     fn look(&self, path: &str) -> rustix::io::Result<Stat> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = open_inside(&self.root, path, flags, inside)?;
-        rustix::fs::fstat(file)
+        rustix::fs::fstat(directory::open_in_root(&self.root, path, OFlags::PATH)?)
     }
 }
 
@@ -175,7 +170,7 @@ fn is_same(own: &Stat, other: rustix::io::Result<Stat>) -> bool {
 
 fn join(namespace: &OwnedFd, purpose: &str) -> Result<(), RefusedCall> {
     nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)
-        .map_err(|error| refusal("setns", purpose, error.into()))
+        .map_err(|error| RefusedCall::new("setns", purpose, &error.into()))
 }
 
 fn attach(name: &str, clones: &[Tree]) -> Result<Attached, RefusedCall> {
@@ -229,13 +224,12 @@ fn tmpfs_with_mount_points(clones: &[Tree]) -> Result<OwnedFd, RefusedCall> {
 /// Opens the directory of all mount points, and creates it if it is missing.
 fn parent_folder() -> Result<OwnedFd, RefusedCall> {
     let purpose = format!("make {FOLDER}");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let base = step("open", &purpose, rustix::fs::open(BASE, flags, Mode::empty()))?;
+    let base = step("open", &purpose, directory::open(BASE))?;
     match rustix::fs::mkdirat(&base, NAME, Mode::RWXU) {
         Err(Errno::EXIST) => {}
         made => step("mkdir", &purpose, made)?,
     }
-    let flags = flags | OFlags::NOFOLLOW;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     step("open", purpose, rustix::fs::openat(&base, NAME, flags, Mode::empty()))
 }
 
@@ -291,9 +285,6 @@ fn remove_mount_point(path: &str) -> rustix::io::Result<()> {
 
 /// Removes the mounts that a guard left under `name` when it was killed. The caller holds the lock from which the
 /// name was made, so no guard uses it.
-///
-/// # Errors
-/// It is still there.
 pub(crate) fn sweep(name: &str) -> io::Result<()> {
     remove_mount_point(&format!("{FOLDER}/{name}"))?;
     // This may not be the namespace of process 1. A process that may not look there cannot have attached anything.
@@ -308,10 +299,5 @@ fn step<T>(
     purpose: impl AsRef<str>,
     result: rustix::io::Result<T>,
 ) -> Result<T, RefusedCall> {
-    result.map_err(|error| refusal(call, purpose.as_ref(), error.into()))
-}
-
-fn refusal(call: &str, purpose: &str, error: io::Error) -> RefusedCall {
-    let errno = error.raw_os_error().unwrap_or_default();
-    RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno }
+    result.map_err(|error| RefusedCall::new(call, purpose.as_ref(), &error.into()))
 }

@@ -2,7 +2,7 @@
 //! `/run`, because their contents are void after a reboot. `model/container/deploy_record.rs` defines the contents.
 
 use crate::host::os::atomic_file;
-use crate::host::os::listing;
+use crate::host::os::directory;
 use crate::host::os::process;
 use crate::host::os::read::read_bounded_from;
 use crate::host::os::trusted;
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -37,10 +37,7 @@ pub(crate) enum Error {
     Write { folder: PathBuf, source: io::Error },
 }
 
-/// Reads the record of a container.
-///
-/// # Errors
-/// The record exists but cannot be read, or other users may have written it.
+/// Reads the record of a container; `None` if there is none.
 pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<DeployRecord>, Error> {
     let path = folder.join(name(id));
     let failed = |error: Errno| Error::Read { path: path.clone(), source: error.into() };
@@ -58,14 +55,11 @@ pub(crate) fn load(folder: &Path, id: &ContainerId) -> Result<Option<DeployRecor
 }
 
 /// The ids of all containers that have a record, sorted.
-///
-/// # Errors
-/// The directory exists but cannot be listed.
 pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
     let failed = |error: Errno| Error::Read { path: folder.to_owned(), source: error.into() };
     let mut ids = Vec::new();
     let Some(opened) = open(folder)? else { return Ok(ids) };
-    for name in listing::names(&opened).map_err(failed)? {
+    for name in directory::names(&opened).map_err(failed)? {
         let id = name.to_str().ok().and_then(|name| name.strip_suffix(".json"));
         ids.extend(id.filter(|id| ContainerId::parse(id).is_ok()).map(str::to_owned));
     }
@@ -83,8 +77,9 @@ pub(crate) fn save(folder: &Path, id: &ContainerId, record: &DeployRecord) -> Re
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
     make(folder).map_err(failed)?;
     let Some(opened) = open(folder)? else { return Err(failed(Errno::NOENT.into())) };
-    replace(opened.as_fd(), id, &bytes).map_err(failed)?;
-    prune(opened.as_fd()).map_err(failed)
+    let folder = opened.as_fd();
+    atomic_file::replace_unlocked(folder, &prepared(id), &name(id), &bytes).map_err(failed)?;
+    prune(folder).map_err(failed)
 }
 
 /// Removes the record of a container, if there is one.
@@ -127,58 +122,9 @@ fn check(file: impl AsFd, path: &Path) -> Result<(), Error> {
     trusted.map_err(|why| Error::Distrusted { path: path.to_owned(), why })
 }
 
-/// The file has no name until it is complete, so a kill leaves a whole record, if under the wrong name,
-/// which the next one takes over. Two calls for one container may meet here: one's record replaces the
-/// other's, as if it had come later.
-fn replace(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
-    let prepared = PathBuf::from(prepared(id));
-    match prepare_unnamed(folder, &prepared, bytes) {
-        Ok(()) => rename(folder, &prepared, id),
-        // An overlay, or an old filesystem, has no such files.
-        Err(_) => replace_named(folder, id, bytes),
-    }
-}
-
-fn prepare_unnamed(folder: BorrowedFd<'_>, prepared: &Path, bytes: &[u8]) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(folder, ".", flags, Mode::from_raw_mode(0o600))?);
-    file.write_all(bytes)?;
-    let mut linked = atomic_file::link(&file, folder, prepared);
-    if linked == Err(Errno::EXIST) {
-        let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
-        linked = atomic_file::link(&file, folder, prepared);
-    }
-    Ok(linked?)
-}
-
-/// The same through a file that has a name before it is complete. The name is unique to this process, because another
-/// call for the container must not complete it. If this process is killed, the file remains until it is the oldest.
-fn replace_named(folder: BorrowedFd<'_>, id: &ContainerId, bytes: &[u8]) -> io::Result<()> {
-    let prepared = PathBuf::from(format!(".{id}.{}.tmp", std::process::id()));
-    let mut file = atomic_file::create(folder, &prepared, Mode::from_raw_mode(0o600))?;
-    match file.write_all(bytes) {
-        Ok(()) => rename(folder, &prepared, id),
-        Err(error) => {
-            let _ = rustix::fs::unlinkat(folder, &prepared, AtFlags::empty());
-            Err(error)
-        }
-    }
-}
-
-fn rename(folder: BorrowedFd<'_>, prepared: &Path, id: &ContainerId) -> io::Result<()> {
-    match rustix::fs::renameat(folder, prepared, folder, name(id)) {
-        // Missing: the other call has renamed it.
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => {
-            let _ = rustix::fs::unlinkat(folder, prepared, AtFlags::empty());
-            Err(error.into())
-        }
-    }
-}
-
 /// Removes the oldest records above the number that is kept.
 fn prune(folder: BorrowedFd<'_>) -> io::Result<()> {
-    let names = listing::names(folder)?;
+    let names = directory::names(folder)?;
     let Some(excess) = names.len().checked_sub(KEPT).filter(|&excess| excess > 0) else {
         return Ok(());
     };
@@ -237,21 +183,6 @@ mod tests {
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
         File::create(folder.join("x.json")).unwrap();
         assert!(matches!(load(&folder, &id("x")), Err(Error::Parse { .. })));
-    }
-
-    #[test]
-    fn records_are_kept_where_every_file_has_a_name_from_its_beginning() {
-        let base = tempfile::tempdir().unwrap();
-        let folder = File::open(base.path()).unwrap();
-        let bytes = |text| record(text).to_bytes().unwrap();
-        // As a kill leaves it.
-        let left = base.path().join(format!(".x.{}.tmp", std::process::id()));
-        File::create(left).unwrap();
-        for text in ["x", "y"] {
-            replace_named(folder.as_fd(), &id("x"), &bytes(text)).unwrap();
-            assert_eq!(load(base.path(), &id("x")).unwrap().unwrap(), record(text));
-            assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1, "nothing beside it");
-        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -32,7 +33,7 @@ pub(crate) const LOCK: RawFd = 4;
 /// Where it finds the rootfs and its mount namespace, if [`Entering`] says so.
 pub(crate) const ROOTFS: RawFd = 5;
 pub(crate) const HOME: RawFd = 6;
-/// The longest report. Only a path of an absurd length is longer, and loses its end.
+/// The longest report is shorter: it quotes a path or a few words of a file.
 pub(crate) const REPORT_MAX: usize = 16 * 1024;
 
 /// Whether a guard enters the mount namespace of process 1, and with what: one word of its command line.
@@ -61,7 +62,7 @@ impl Entering {
 }
 
 /// What the guard reports to the runtime.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
     Ended(Exit),
     /// execve(2) failed. The reason is found in the file itself, where the hook would have run.
@@ -73,45 +74,14 @@ pub(crate) enum Report {
 }
 
 impl Report {
-    fn to_text(&self) -> String {
-        let refused = |word, RefusedCall { purpose, call, errno }: &RefusedCall| {
-            format!("{word} {errno} {call} {purpose}")
-        };
-        match self {
-            Self::Ended(Exit::Status(status)) => format!("status {status}"),
-            Self::Ended(Exit::Signal(signal)) => format!("signal {signal}"),
-            Self::Ended(Exit::OverLimit(limit)) => format!("limit {}", limit.as_millis()),
-            Self::NotStarted(why) => format!("exec {why}"),
-            Self::Refused(refusal) => refused("refused", refusal),
-            Self::Unwatched(refusal) => refused("unwatched", refusal),
-        }
+    fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
     }
 
     /// Reads what a guard has sent.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(bytes);
-        let (word, rest) = text.split_once(' ')?;
-        let number = || rest.parse::<i32>().ok();
-        Some(match word {
-            "status" => Self::Ended(Exit::Status(number()?)),
-            "signal" => Self::Ended(Exit::Signal(number()?)),
-            "limit" => {
-                let millis = u64::try_from(number()?).ok()?;
-                Self::Ended(Exit::OverLimit(Duration::from_millis(millis)))
-            }
-            "exec" => Self::NotStarted(rest.to_owned()),
-            "refused" => Self::Refused(parse_refusal(rest)?),
-            "unwatched" => Self::Unwatched(parse_refusal(rest)?),
-            _ => return None,
-        })
+        serde_json::from_slice(bytes).ok()
     }
-}
-
-fn parse_refusal(text: &str) -> Option<RefusedCall> {
-    let (errno, text) = text.split_once(' ')?;
-    let (call, purpose) = text.split_once(' ')?;
-    let errno = errno.parse().ok()?;
-    Some(RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno })
 }
 
 /// The guard process itself. `words`: the limit in milliseconds, the word of [`Entering`], the name of the
@@ -158,7 +128,7 @@ fn guard(words: &[OsString]) -> io::Result<()> {
     };
     // Nobody waits for the report of a hook whose runtime has died.
     if let Some(report) = report {
-        rustix::net::send(&control, report.to_text().as_bytes(), SendFlags::NOSIGNAL)?;
+        rustix::net::send(&control, &report.to_bytes()?, SendFlags::NOSIGNAL)?;
     }
     drop(lock);
     Ok(())
@@ -178,22 +148,22 @@ struct Ready {
 
 /// Tries every step that this process needs to supervise a hook, before there is one.
 fn prepare(entering: Entering, luggage: Luggage<'_>) -> Result<Ready, RefusedCall> {
-    let watching = |call| move |error| refusal(call, "watch the hook", &error);
+    let watching = |call| move |error| RefusedCall::new(call, "watch the hook", &error);
     // Orphans of the hook become children of this process, where they can be found.
     reaper::adopt_orphans().map_err(watching("prctl"))?;
     open_pidfd(rustix::process::getpid()).map_err(watching("pidfd_open"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     process::give_up_oom_protection().map_err(|error| {
-        refusal("write", "give up the engine's protection from the OOM killer", &error)
+        RefusedCall::new("write", "give up the engine's protection from the OOM killer", &error)
     })?;
     // Read while `/proc` is the one of this process's own namespace.
-    let mut environment =
-        environment().map_err(|error| refusal("open", "read /proc/self/environ", &error))?;
+    let mut environment = environment()
+        .map_err(|error| RefusedCall::new("open", "read /proc/self/environ", &error))?;
     let attached = match entering {
         Entering::No => {
             let entered = rustix::process::chdir(luggage.folder);
             let purpose = || format!("enter the working directory {:?}", luggage.folder);
-            entered.map_err(|error| refusal("chdir", &purpose(), &error.into()))?;
+            entered.map_err(|error| RefusedCall::new("chdir", &purpose(), &error.into()))?;
             None
         }
         Entering::Alone | Entering::WithRootfs | Entering::WithRootfsFromHome => {
@@ -206,11 +176,6 @@ fn prepare(entering: Entering, luggage: Luggage<'_>) -> Result<Ready, RefusedCal
 fn open_pidfd(pid: Pid) -> io::Result<Process> {
     let opened = process::open_pidfd(pid.as_raw_nonzero().get())?;
     opened.ok_or_else(|| Errno::SRCH.into())
-}
-
-fn refusal(call: &str, purpose: &str, error: &io::Error) -> RefusedCall {
-    let errno = error.raw_os_error().unwrap_or_default();
-    RefusedCall { purpose: purpose.to_owned(), call: call.to_owned(), errno }
 }
 
 /// Runs the hook; `None` if the runtime has died meanwhile.
@@ -234,9 +199,9 @@ fn run(
         Err(error) => return Some(not_started(program, &error)),
     };
     let report = match open_pidfd(hook) {
-        Err(error) => Err(refusal("pidfd_open", "watch the hook", &error)),
+        Err(error) => Err(RefusedCall::new("pidfd_open", "watch the hook", &error)),
         Ok(process) => attend(control, hook, &process, deadline)
-            .map_err(|error| refusal("poll", "watch the hook", &error)),
+            .map_err(|error| RefusedCall::new("poll", "watch the hook", &error)),
     };
     match report {
         Ok(Seen::Ended(exit)) => Some(Report::Ended(exit)),
@@ -259,7 +224,7 @@ fn run(
 fn not_started(program: &str, error: &io::Error) -> Report {
     let errno = error.raw_os_error().unwrap_or_default();
     if matches!(errno, EPERM | EAGAIN | ENOSYS) {
-        return Report::Refused(refusal("fork/execve", "start the hook", error));
+        return Report::Refused(RefusedCall::new("fork/execve", "start the hook", error));
     }
     Report::NotStarted(why_unrunnable(program, errno))
 }
@@ -321,11 +286,7 @@ fn ended(hook: Pid) -> io::Result<Exit> {
     let peek = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
     let status = rustix::process::waitid(rustix::process::WaitId::Pid(hook), peek)?
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let exit = match (status.exit_status(), status.terminating_signal()) {
-        (Some(status), _) => Exit::Status(status),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => return Err(io::Error::from(io::ErrorKind::InvalidData)),
-    };
+    let exit = reaper::exit(status.exit_status(), status.terminating_signal())?;
     // While its zombie is there, no other process group can have its number.
     if !exit.is_success() {
         end_everything(hook);
@@ -361,9 +322,11 @@ mod tests {
             Report::Refused(refusal.clone()),
             Report::Unwatched(refusal),
         ] {
-            assert_eq!(Report::parse(report.to_text().as_bytes()), Some(report));
+            assert_eq!(Report::parse(&report.to_bytes().unwrap()), Some(report));
         }
-        for text in ["", "status", "status x", "frob 1", "limit -1", "refused x chdir y"] {
+        for text in
+            ["", "7", "{}", r#"{"Ended":{"Status":"x"}}"#, r#"{"Frob":1}"#, r#"{"Ended":{"St"#]
+        {
             assert_eq!(Report::parse(text.as_bytes()), None, "{text}");
         }
     }

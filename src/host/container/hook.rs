@@ -13,11 +13,12 @@ use crate::model::text::phrase::respell;
 use crate::model::text::system_call::{RefusedCall, explained};
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use rustix::pipe::PipeFlags;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -77,13 +78,6 @@ pub(crate) struct HookRun {
     /// The end of what it printed, unchanged.
     pub(crate) output: Vec<u8>,
     pub(crate) result: Result<(), Error>,
-}
-
-impl HookRun {
-    /// The last lines of the output, on one line.
-    pub(crate) fn last_lines(&self) -> Option<String> {
-        quote(&self.output)
-    }
 }
 
 /// Why a hook did not succeed.
@@ -207,8 +201,7 @@ impl RunningHook {
         };
         let ((out, out_end), (err, err_end)) = (pipe()?, pipe()?);
         for read in [&out, &err] {
-            let flags = rustix::fs::fcntl_getfl(read)?;
-            rustix::fs::fcntl_setfl(read, flags | OFlags::NONBLOCK)?;
+            rustix::io::ioctl_fionbio(read, true)?;
         }
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -318,25 +311,11 @@ impl RunningHook {
 
     /// How a guard without a report ended, as far as that can be determined.
     fn how_the_guard_ended(&self) -> String {
-        let deadline = Instant::now() + DEATH_LIMIT;
-        loop {
-            let flags = rustix::process::WaitOptions::NOHANG;
-            let Ok(waited) = rustix::process::waitpid(Some(self.guard), flags) else {
-                return "ended without a report".to_owned();
-            };
-            match waited.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
-                Some((_, Some(signal))) => {
-                    return format!("was killed by signal {signal} (see dmesg if nobody sent it)");
-                }
-                Some((Some(status), _)) => {
-                    return format!("ended with status {status} and without a report");
-                }
-                Some((None, None)) | None => {}
-            }
-            if Instant::now() >= deadline {
-                return "did not report in time".to_owned();
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        match reaper::wait(self.guard, DEATH_LIMIT) {
+            Ok(Some(exit @ Exit::Signal(_))) => format!("{exit} (see dmesg if nobody sent it)"),
+            Ok(Some(exit)) => format!("{exit} without a report"),
+            Ok(None) => "did not report in time".to_owned(),
+            Err(_) => "ended without a report".to_owned(),
         }
     }
 
@@ -349,7 +328,7 @@ impl RunningHook {
                 len => total += len,
             }
         }
-        let _ = rustix::process::waitpid(Some(self.guard), rustix::process::WaitOptions::NOHANG);
+        let _ = reaper::wait(self.guard, Duration::ZERO);
     }
 }
 
@@ -375,15 +354,11 @@ fn read_one(read: &mut Option<OwnedFd>, stream: &mut LogStream, kept: &mut Vec<u
 
 /// A file in memory that holds `bytes`: unlike a pipe, it does not block the writer if a hook never reads it.
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC)
-        .map_err(|error| named("memfd_create")(error.into()))?;
-    let mut left = bytes;
-    while !left.is_empty() {
-        let written = rustix::io::write(&file, left)?;
-        left = left.get(written..).unwrap_or_default();
-    }
-    rustix::fs::seek(&file, SeekFrom::Start(0))?;
-    Ok(file)
+    let file = rustix::fs::memfd_create("input", MemfdFlags::CLOEXEC);
+    let mut file = File::from(file.map_err(|error| named("memfd_create")(error.into()))?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// `directory`, or `/` if it is missing, as the bundle may be at delete.

@@ -2,8 +2,8 @@
 //! `delete --force` must not wait for a hook that hangs, so it kills that process; guard and proxy then exit too. A
 //! proxy that is stopped (SIGSTOP) cannot exit and is killed separately.
 
-use crate::host::os::listing;
-use crate::host::os::process::{self, Process, Waited};
+use crate::host::os::directory;
+use crate::host::os::process::{self, Process};
 use crate::model::container::lock_holder::{is_delete, names, works_on};
 use crate::model::container::proxy::command_line;
 use crate::model::text::cause::in_words;
@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 /// Which commands [`end`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +23,6 @@ pub(crate) enum Ends {
 
 /// Kills the command that holds the lock on `folder`, the directory of container `id`. It is not an error if there is
 /// no such process or directory any more. A holder that is not a command of this program is left alone.
-///
-/// # Errors
-/// It cannot be determined who holds the lock, or the kernel refuses.
 pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
     for process in find(id, folder, ends)? {
         process.kill()?;
@@ -36,35 +32,58 @@ pub(crate) fn end(id: &str, folder: &Path, ends: Ends) -> io::Result<()> {
 
 /// Kills the proxy of container `id` if it has `folder` open. It shares the lock of a `create` that died and is not
 /// recorded yet. It exits by itself unless it was stopped (SIGSTOP).
-///
-/// # Errors
-/// It cannot be determined whether there is one, or the kernel refuses.
 pub(crate) fn end_unrecorded_proxy(id: &str, folder: &Path) -> io::Result<()> {
     process::check_proc()?;
     let Some(folder) = inode(folder)? else { return Ok(()) };
     for pid in process::pids()? {
-        if cmdline(pid)?.is_none_or(|found| found != command_line(id)) {
+        if !looks_like_proxy(pid, id)? {
             continue;
         }
         let Some(process) = process::open(pid)? else { continue };
         // Looked at again, for only now does the pid stay the same process's.
-        let is_proxy = || -> io::Result<bool> {
-            Ok(cmdline(pid)?.is_some_and(|found| found == command_line(id))
+        let is_proxy = |pid| {
+            Ok(looks_like_proxy(pid, id)?
                 && is_command(pid, id, Ends::All)?
                 && has_open(pid, folder)?)
         };
-        if holds(&process, is_proxy())? {
+        if holds(&process, is_proxy)? {
             process.kill()?;
         }
     }
     Ok(())
 }
 
+/// The processes with the command line of a proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Lookalikes {
+    /// Their pids, in ascending order.
+    pub(crate) pids: Vec<i32>,
+    /// Why one of the others may be a proxy too: its command line could not be read.
+    pub(crate) unread: Option<io::Error>,
+}
+
+/// Finds the processes that look like the proxy of container `id`, for when its state does not say which one it is.
+/// They must not be signalled: another state root may have a container of the same id.
+pub(crate) fn find_lookalikes(id: &str) -> io::Result<Lookalikes> {
+    process::check_proc()?;
+    let mut found = Lookalikes::default();
+    for pid in process::pids()? {
+        match looks_like_proxy(pid, id) {
+            Ok(true) => found.pids.push(pid),
+            Ok(false) => {}
+            Err(error) => found.unread = Some(error),
+        }
+    }
+    found.pids.sort_unstable();
+    Ok(found)
+}
+
+fn looks_like_proxy(pid: i32, id: &str) -> io::Result<bool> {
+    Ok(process::read_proc(pid, "cmdline")?.is_some_and(|line| line == command_line(id)))
+}
+
 /// Whether a command works on the container. The lock alone does not say so: what a dead one has started
 /// may still hold it for a moment.
-///
-/// # Errors
-/// It cannot be determined who holds the lock.
 pub(crate) fn is_at_work(id: &str, folder: &Path) -> io::Result<bool> {
     Ok(!find(id, folder, Ends::All)?.is_empty())
 }
@@ -80,26 +99,24 @@ fn find(id: &str, folder: &Path, ends: Ends) -> io::Result<Vec<Process>> {
         let Some(process) = process::open(pid)? else { continue };
         // The lock outlives the process that took it while its children share it; by then the pid
         // may be another's. This one must be a command on the container and have the folder open.
-        let is_ours = is_command(pid, id, ends)
-            .and_then(|is_command| Ok(is_command && has_open(pid, folder)?));
-        if holds(&process, is_ours)? {
+        if holds(&process, |pid| Ok(is_command(pid, id, ends)? && has_open(pid, folder)?))? {
             found.push(process);
         }
     }
     Ok(found)
 }
 
-/// An error about a process counts only if the process still exists: of one that has exited nothing can be read.
-fn holds(process: &Process, found: io::Result<bool>) -> io::Result<bool> {
-    match process.wait_end(Duration::ZERO)? {
-        Waited::Ended => Ok(false),
-        Waited::StillThere => found.map_err(|error| {
-            let (pid, why) = (process.pid(), in_words(&error));
+/// Whether a process is there and `is_holder` is true of it.
+fn holds(process: &Process, is_holder: impl Fn(i32) -> io::Result<bool>) -> io::Result<bool> {
+    let holds = process.ask(|pid| {
+        is_holder(pid).map_err(|error| {
+            let why = in_words(&error);
             io::Error::other(format!(
                 "cannot determine whether process {pid} is working on it (without CAP_SYS_PTRACE?): {why}"
             ))
-        }),
-    }
+        })
+    })?;
+    Ok(holds.unwrap_or(false))
 }
 
 /// Device and inode; `None` if nothing is there.
@@ -126,7 +143,7 @@ fn holders(locks: &str, inode: u64) -> Vec<i32> {
 /// Whether `pid` runs this program, in this or another version, on container `id`.
 fn is_command(pid: i32, id: &str, ends: Ends) -> io::Result<bool> {
     // First, since everybody may read it.
-    let line = cmdline(pid)?.unwrap_or_default();
+    let line = process::read_proc(pid, "cmdline")?.unwrap_or_default();
     if !names(&line, id) || (ends == Ends::NoDelete && is_delete(&line)) {
         return Ok(false);
     }
@@ -135,20 +152,10 @@ fn is_command(pid: i32, id: &str, ends: Ends) -> io::Result<bool> {
     Ok(works_on(&line, &theirs.to_string_lossy(), &own.to_string_lossy(), id))
 }
 
-/// The command line; `None` of a process that has ended.
-fn cmdline(pid: i32) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::read(format!("/proc/{pid}/cmdline")) {
-        Ok(line) => Ok(Some(line)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 fn has_open(pid: i32, folder: (u64, u64)) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let table = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty())?;
-    for number in listing::names(&table)? {
+    for number in directory::names(&table)? {
         match rustix::fs::statat(&table, number, AtFlags::empty()) {
             Ok(found) if (found.st_dev, found.st_ino) == folder => return Ok(true),
             // NOENT: closed meanwhile.

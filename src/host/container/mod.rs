@@ -16,6 +16,5 @@ pub(crate) mod net_namespace;
 pub(crate) mod system_call_filter;
 pub(crate) mod sandbox;
 pub(crate) mod proxy;
-pub(crate) mod lookalikes;
 pub(crate) mod cgroup;
 pub(crate) mod deploy_record;

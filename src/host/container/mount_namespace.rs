@@ -1,14 +1,14 @@
 //! Mount namespaces (mount_namespaces(7)): whether a process is in that of process 1, and a handle on the
 //! one of a proxy. `host/container/attached.rs` enters them; `model/container/mount_namespace.rs` compares.
 
-use crate::host::os::process::{Process, Waited};
+use crate::host::os::directory;
+use crate::host::os::process::Process;
 use crate::model::container::mount_namespace::{Relation, compare};
 use crate::model::text::cause::in_words;
 use rustix::fs::{Mode, OFlags};
 use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 /// How the mount namespace of `process`, a pid or `self`, relates to that of process 1. Costs two
 /// readlink(2) where both may be read.
@@ -42,23 +42,13 @@ pub(crate) struct MountView {
 }
 
 impl MountView {
-    /// Those of `process`; `None` if it has ended.
-    ///
-    /// # Errors
-    /// They cannot be opened, as by a process that may not trace it.
+    /// Those of `process`; `None` if it has ended. Only a process that may trace it can open them.
     pub(crate) fn of(process: &Process) -> io::Result<Option<Self>> {
-        let opened = open(process.pid());
-        // The pid may be another's by now; what was opened is this process's only if it is still there.
-        match process.wait_end(Duration::ZERO)? {
-            Waited::Ended => Ok(None),
-            Waited::StillThere => Ok(Some(opened?)),
-        }
+        process.ask(|pid| {
+            let (flags, namespace) =
+                (OFlags::RDONLY | OFlags::CLOEXEC, format!("/proc/{pid}/ns/mnt"));
+            let namespace = rustix::fs::open(namespace, flags, Mode::empty())?;
+            Ok(Self { namespace, root: directory::open(format!("/proc/{pid}/root"))? })
+        })
     }
-}
-
-fn open(pid: i32) -> io::Result<MountView> {
-    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
-    let open = |name, flags| rustix::fs::open(format!("/proc/{pid}/{name}"), flags, Mode::empty());
-    Ok(MountView { namespace: open("ns/mnt", namespace)?, root: open("root", folder)? })
 }

@@ -1,12 +1,11 @@
 //! Network namespaces: which one a child is born into. A proxy left in the host's namespace would
 //! make Docker rewrite the host's interfaces and routes (network_namespaces(7)).
 
-use crate::host::os::process::{Process, Waited};
+use crate::host::os::process::Process;
 use crate::model::container::spec::Network;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io;
-use std::time::Duration;
 
 const OWN: &str = "/proc/self/ns/net";
 
@@ -35,20 +34,12 @@ impl OpenNamespace {
     /// The namespace of `process`; `None` if it has ended.
     pub(crate) fn of(process: &Process) -> Result<Option<Self>, Error> {
         let path = format!("/proc/{}/ns/net", process.pid());
-        let opened = open(&path);
-        // The pid may be another process's by now, unless this one is still there.
-        let looked = process.wait_end(Duration::ZERO);
-        match looked.map_err(|source| Error::Open { path: path.clone(), source })? {
-            Waited::Ended => Ok(None),
-            Waited::StillThere => match opened {
-                Ok(file) => Ok(Some(Self { file, path })),
-                Err(Error::Open { path, source })
-                    if source.kind() == io::ErrorKind::PermissionDenied =>
-                {
-                    Err(Error::OpenOfProxy { path, source })
-                }
-                Err(error) => Err(error),
-            },
+        match process.ask(|_| open(&path)) {
+            Ok(opened) => Ok(opened.map(|file| Self { file, path })),
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::OpenOfProxy { path, source })
+            }
+            Err(source) => Err(Error::Open { path, source }),
         }
     }
 
@@ -81,7 +72,8 @@ pub(crate) fn within<T>(network: &Network, action: impl FnOnce() -> T) -> Result
             in_namespace(|| enter().map_err(|error| Error::Create { source: error.into() }), action)
         }
         Network::Joined(path) => {
-            OpenNamespace { path: path.clone(), file: open(path)? }.within(action)
+            let file = open(path).map_err(|source| Error::Open { path: path.clone(), source })?;
+            OpenNamespace { path: path.clone(), file }.within(action)
         }
     }
 }
@@ -90,7 +82,7 @@ fn in_namespace<T>(
     enter: impl FnOnce() -> Result<(), Error>,
     action: impl FnOnce() -> T,
 ) -> Result<T, Error> {
-    let home = open(OWN)?;
+    let home = open(OWN).map_err(|source| Error::Open { path: OWN.to_owned(), source })?;
     enter()?;
     let result = action();
     setns(&home, CloneFlags::CLONE_NEWNET)
@@ -105,13 +97,9 @@ pub(crate) fn name_of(pid: i32) -> String {
 }
 
 /// Does not block if the path names a FIFO instead of a namespace.
-fn open(path: &str) -> Result<File, Error> {
+fn open(path: &str) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-        .open(path)
-        .map_err(|source| Error::Open { path: path.to_owned(), source })
+    File::options().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY).open(path)
 }
 
 #[cfg(test)]

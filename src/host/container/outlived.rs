@@ -2,8 +2,8 @@
 //! lock knows that no guard is left to do so.
 
 use crate::host::os::process;
-use crate::model::container::outlived::{self, Relative};
-use rustix::io::Errno;
+use crate::model::container::environment::is_of_hook;
+use crate::model::container::proxy::{Life, Stat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
@@ -25,9 +25,9 @@ pub(crate) fn end(rootfs: &[&str]) -> io::Result<usize> {
         // What cannot be read may be the hook.
         let mut unread = None;
         let all = processes(&mut unread)?;
-        for (&pid, _) in all.iter().filter(|(pid, relative)| relative.session == **pid) {
-            match environment(pid) {
-                Ok(environment) if outlived::is_of(&environment, rootfs) => {
+        for (&pid, _) in all.iter().filter(|(pid, stat)| stat.session == **pid) {
+            match process::read_proc(pid, "environ") {
+                Ok(Some(environment)) if is_of_hook(&environment, rootfs) => {
                     sessions.insert(pid);
                 }
                 Ok(_) => {}
@@ -51,7 +51,7 @@ pub(crate) fn end(rootfs: &[&str]) -> io::Result<usize> {
 }
 
 /// The members of these sessions, and all descendants.
-fn family(all: &BTreeMap<i32, Relative>, sessions: &BTreeSet<i32>) -> BTreeSet<i32> {
+fn family(all: &BTreeMap<i32, Stat>, sessions: &BTreeSet<i32>) -> BTreeSet<i32> {
     let mut family = BTreeSet::new();
     loop {
         let size = family.len();
@@ -67,12 +67,12 @@ fn family(all: &BTreeMap<i32, Relative>, sessions: &BTreeSet<i32>) -> BTreeSet<i
     }
 }
 
-fn processes(unread: &mut Option<io::Error>) -> io::Result<BTreeMap<i32, Relative>> {
+fn processes(unread: &mut Option<io::Error>) -> io::Result<BTreeMap<i32, Stat>> {
     let mut found = BTreeMap::new();
     for pid in process::pids()? {
         match look(pid) {
-            Ok(Some(relative)) => {
-                found.insert(pid, relative);
+            Ok(Some(stat)) => {
+                found.insert(pid, stat);
             }
             Ok(None) => {}
             Err(error) => *unread = Some(error),
@@ -82,16 +82,6 @@ fn processes(unread: &mut Option<io::Error>) -> io::Result<BTreeMap<i32, Relativ
 }
 
 /// `None` if the process has ended.
-fn look(pid: i32) -> io::Result<Option<Relative>> {
-    Ok(process::read_proc(pid, "stat")?.and_then(|stat| outlived::parse_stat(&stat)))
-}
-
-/// Empty for a process that has ended.
-fn environment(pid: i32) -> io::Result<Vec<u8>> {
-    match std::fs::read(format!("/proc/{pid}/environ")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        // It ended between open and read.
-        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(Vec::new()),
-        read => read,
-    }
+fn look(pid: i32) -> io::Result<Option<Stat>> {
+    Ok(process::read_stat(pid)?.filter(|stat| stat.life == Life::Alive))
 }

@@ -10,7 +10,7 @@ use crate::host::container::sandbox;
 use crate::host::os::descriptor;
 use crate::host::os::process::{self, Process, Waited};
 use crate::host::os::reaper;
-use crate::host::os::spawn::{Program, spawn as spawn_program};
+use crate::host::os::spawn::{Pid, Program, spawn as spawn_program};
 use crate::model::container::exit::Exit;
 use crate::model::container::proxy::{Identity, PROGRAM, RefusedStep, Step};
 use crate::model::extension::hook::PATH;
@@ -49,7 +49,7 @@ pub(crate) enum Error {
     NotReady,
     #[error("the proxy process {}", ended_in_words(exit.as_ref()))]
     Ended { exit: Option<Exit> },
-    #[error("the proxy process could not {}: {}", step.in_words(), why(step.call(), *errno))]
+    #[error("the proxy process could not {}", refusal_in_words(*step, *errno))]
     Refused { step: Step, errno: i32 },
     #[error("the proxy process was not ready within {} s", READY_LIMIT.as_secs())]
     Slow,
@@ -105,7 +105,7 @@ pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<
     .map_err(|source| Error::Spawn { source })?;
     // A child keeps its pid until it is reaped, so none of the following can reach another process.
     let watch = |source| Error::Watch { source };
-    let ended = || Error::Ended { exit: reaper::wait(pid).ok() };
+    let ended = || Error::Ended { exit: exit_of(pid) };
     let number = pid.as_raw_nonzero().get();
     let process = process::open(number).map_err(watch)?.ok_or_else(ended)?;
     let stat = process.stat().map_err(watch)?.ok_or_else(ended)?;
@@ -141,11 +141,11 @@ impl Spawned {
 
     /// Returns how a proxy ended that has closed its end of the socket pair.
     fn ended(&self) -> Error {
-        let Some(pid) = rustix::process::Pid::from_raw(self.identity.pid) else {
+        let Some(pid) = Pid::from_raw(self.identity.pid) else {
             return Error::NotReady;
         };
         match self.process.wait_end(END_LIMIT) {
-            Ok(Waited::Ended) => Error::Ended { exit: reaper::wait(pid).ok() },
+            Ok(Waited::Ended) => Error::Ended { exit: exit_of(pid) },
             Ok(Waited::StillThere) | Err(_) => Error::NotReady,
         }
     }
@@ -178,9 +178,7 @@ impl Spawned {
         let pid = self.identity.pid;
         end(&self.process)?;
         // Reaped, because a caller like `run` continues and would keep a zombie.
-        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
-        }
+        let _ = Pid::from_raw(pid).map(|pid| reaper::wait(pid, Duration::ZERO));
         Ok(())
     }
 }
@@ -198,6 +196,16 @@ fn ended_in_words(exit: Option<&Exit>) -> String {
         Some(Exit::Status(_) | Exit::Signal(_) | Exit::OverLimit(_)) | None => "",
     };
     format!("{how} before it was ready{why}")
+}
+
+/// How a proxy that has ended did so, if that can be determined.
+fn exit_of(pid: Pid) -> Option<Exit> {
+    reaper::wait(pid, END_LIMIT).ok().flatten()
+}
+
+fn refusal_in_words(step: Step, errno: i32) -> String {
+    let (call, words) = step.call_and_words();
+    format!("{words}: {}", why(call, errno))
 }
 
 fn refused(word: Option<&[u8]>) -> Option<Error> {

@@ -2,13 +2,12 @@
 //! (openat2(2), RESOLVE_IN_ROOT), and no link leads out of it.
 
 use crate::host::container::mount_namespace::MountView;
-use crate::host::os::listing;
-use crate::host::os::open_inside::open_inside;
+use crate::host::os::directory::{self, open_beneath, open_in_root};
 use crate::host::os::process::Process;
 use crate::model::container::state::SeenRootfs;
-use crate::model::extension::hook::{self, FileKind, Unfit, Verb};
+use crate::model::extension::hook::{FileKind, Unfit, Verb, fitness};
 use crate::model::text::system_call::explained;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -65,33 +64,25 @@ pub(crate) enum Error {
 
 impl Rootfs {
     /// Opens the rootfs that `root_path` names: absolute, or relative to the bundle and inside it.
-    ///
-    /// # Errors
-    /// The rootfs is outside the bundle, missing, or not a directory.
     pub(crate) fn open(bundle: &str, root_path: &str) -> Result<Self, Error> {
         let path = Path::new(bundle).join(root_path).components().collect::<PathBuf>();
         let path = path.to_string_lossy().into_owned();
-        let opening = |error: Errno| Error::Open { path: path.clone(), source: cause(error) };
-        let folder = if Path::new(root_path).is_absolute() {
-            rustix::fs::open(root_path, FOLDER, Mode::empty()).map_err(opening)?
-        } else {
-            let base = rustix::fs::open(bundle, FOLDER, Mode::empty()).map_err(opening)?;
-            let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            match open_inside(&base, root_path, FOLDER, inside) {
-                Err(Errno::XDEV) => {
-                    return Err(Error::Escapes { path, bundle: bundle.to_owned() });
-                }
-                result => result.map_err(opening)?,
+        let root_path = Path::new(root_path);
+        let opened = match root_path.is_absolute() {
+            true => directory::open(root_path),
+            false => {
+                directory::open(bundle).and_then(|bundle| open_beneath(bundle, root_path, FOLDER))
             }
         };
-        Ok(Self { folder, path, home: None })
+        match opened {
+            Ok(folder) => Ok(Self { folder, path, home: None }),
+            Err(Errno::XDEV) => Err(Error::Escapes { path, bundle: bundle.to_owned() }),
+            Err(error) => Err(Error::Open { path, source: cause(error) }),
+        }
     }
 
     /// Checks that it is mounted, if it is an overlay of Moby's or Podman's store (`<layer>/merged` beside
     /// `<layer>/lower`). Without the mount there is an empty directory, which looks like an image without hooks.
-    ///
-    /// # Errors
-    /// It is mounted in another mount namespace only.
     pub(crate) fn check_mounted(&self) -> Result<(), Error> {
         let looking =
             |error: Errno| Error::LookForMount { path: self.path.clone(), source: error.into() };
@@ -112,9 +103,6 @@ impl Rootfs {
     /// Opens the rootfs that a create has `seen` at the absolute `path`: here, or in the mount namespace of
     /// the `proxy`, which may be the only one that has it. A create of an earlier version recorded no identity; then
     /// the directory at that path is used.
-    ///
-    /// # Errors
-    /// The rootfs was removed, or another directory is in its place.
     pub(crate) fn open_again(
         path: &str,
         seen: Option<&SeenRootfs>,
@@ -143,8 +131,7 @@ impl Rootfs {
         let Some(MountView { namespace, root }) = MountView::of(proxy).map_err(looking)? else {
             return Ok(None);
         };
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let folder = match open_inside(&root, path, FOLDER, inside) {
+        let folder = match open_in_root(&root, path, FOLDER) {
             Ok(folder) => folder,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(looking(cause(error))),
@@ -174,9 +161,8 @@ impl Rootfs {
 
     /// Whether process 1 has the same directory at the same path. False if that cannot be determined.
     pub(crate) fn is_of_process_1(&self) -> bool {
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let found = rustix::fs::open("/proc/1/root", FOLDER, Mode::empty())
-            .and_then(|root| open_inside(&root, self.path.as_str(), FOLDER, inside))
+        let found = directory::open("/proc/1/root")
+            .and_then(|root| open_in_root(&root, self.path.as_str(), FOLDER))
             .and_then(rustix::fs::fstat);
         match (found, self.identity()) {
             (Ok(found), Ok(own)) => (found.st_dev, found.st_ino) == own,
@@ -199,9 +185,6 @@ impl Rootfs {
     }
 
     /// The path below the rootfs of the hook at `path`, as [`Self::hook`] returns it.
-    ///
-    /// # Errors
-    /// The hook is elsewhere.
     pub(crate) fn below<'a>(&self, verb: Verb, path: &'a str) -> Result<&'a str, Error> {
         let hook = verb.path();
         let looking = |source| Error::Look { hook, rootfs: self.path.clone(), source };
@@ -212,23 +195,19 @@ impl Rootfs {
     }
 
     /// The path on the host of the hook for `verb`, symlinks resolved inside the rootfs; `None` if
-    /// the image has none.
-    ///
-    /// # Errors
-    /// The file there cannot be run.
+    /// the image has none. A file that cannot be run is an error.
     pub(crate) fn hook(&self, verb: Verb) -> Result<Option<String>, Error> {
-        let name = verb.path();
-        let looking =
-            |source: io::Error| Error::Look { hook: name, rootfs: self.path.clone(), source };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match open_inside(&self.folder, name, flags, inside) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::NOTDIR) => return self.absent(verb, looking),
-            Err(error) => return Err(looking(cause(error))),
+        let hook = verb.path();
+        let looking = |source| Error::Look { hook, rootfs: self.path.clone(), source };
+        let Some((file, stat)) = self.look(hook, OFlags::PATH).map_err(looking)? else {
+            // Without a file there is no hook. A link to a missing file is a mistake and is reported.
+            let link = self.look(hook, OFlags::PATH | OFlags::NOFOLLOW).map_err(looking)?;
+            if link.is_some_and(|(_, stat)| kind(&stat) == FileType::Symlink) {
+                fitness(verb, FileKind::LinkToNothing, 0)?;
+            }
+            return Ok(None);
         };
-        let stat = rustix::fs::fstat(&file).map_err(|error| looking(error.into()))?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+        let kind = match kind(&stat) {
             FileType::RegularFile => FileKind::File,
             FileType::Directory => FileKind::Folder,
             FileType::Fifo => FileKind::Fifo,
@@ -236,64 +215,49 @@ impl Rootfs {
             FileType::CharacterDevice | FileType::BlockDevice => FileKind::Device,
             FileType::Symlink | FileType::Unknown => FileKind::Other,
         };
-        hook::fitness(verb, kind, stat.st_mode)?;
-        let path =
-            std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(looking)?;
-        let path = path
-            .into_os_string()
-            .into_string()
-            .map_err(|path| Error::NotUtf8 { hook: name, path: path.into() })?;
-        Ok(Some(path))
+        fitness(verb, kind, stat.st_mode)?;
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let path = path.map_err(looking)?.into_os_string().into_string();
+        path.map(Some).map_err(|path| Error::NotUtf8 { hook, path: path.into() })
     }
 
     /// The first regular file directly in `/boot`, by its name; links do not count. `None` if there is none.
-    ///
-    /// # Errors
-    /// `/boot` exists but cannot be listed.
     pub(crate) fn file_in_boot(&self) -> Result<Option<String>, Error> {
-        let listing = |source| Error::Boot { rootfs: self.path.clone(), source };
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let boot = match open_inside(&self.folder, "boot", flags, inside) {
-            Ok(boot) => boot,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(error) => return Err(listing(cause(error))),
-        };
-        let mut names = listing::names(&boot).map_err(|error| listing(error.into()))?;
+        self.first_file("boot").map_err(|source| Error::Boot { rootfs: self.path.clone(), source })
+    }
+
+    fn first_file(&self, directory: &str) -> io::Result<Option<String>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let Some((directory, _)) = self.look(directory, flags)? else { return Ok(None) };
+        let mut names = directory::names(&directory)?;
         names.sort();
         for name in names {
-            let stat = rustix::fs::statat(&boot, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| listing(error.into()))?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if kind(&stat) == FileType::RegularFile {
                 return Ok(Some(name.to_string_lossy().into_owned()));
             }
         }
         Ok(None)
     }
 
-    /// Without a file there is no hook. A link to a missing file is a mistake and is reported.
-    fn absent(
-        &self,
-        verb: Verb,
-        looking: impl Fn(io::Error) -> Error,
-    ) -> Result<Option<String>, Error> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match open_inside(&self.folder, verb.path(), flags, inside) {
-            Ok(found) => {
-                let stat = rustix::fs::fstat(found).map_err(|error| looking(error.into()))?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-                    hook::fitness(verb, FileKind::LinkToNothing, 0)?;
-                }
-                Ok(None)
+    /// Opens a file of the rootfs; `None` if it is missing.
+    fn look(&self, path: &str, flags: OFlags) -> io::Result<Option<(OwnedFd, Stat)>> {
+        match open_in_root(&self.folder, path, flags) {
+            Ok(file) => {
+                let stat = rustix::fs::fstat(&file)?;
+                Ok(Some((file, stat)))
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(looking(cause(error))),
+            Err(error) => Err(cause(error)),
         }
     }
 }
 
-/// Why [`open_inside`] failed.
+fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Why a path in a rootfs or a bundle cannot be opened.
 fn cause(error: Errno) -> io::Error {
     if error == Errno::AGAIN {
         let why = "something on this machine renames or mounts without a pause, which the kernel does not \
@@ -303,7 +267,7 @@ fn cause(error: Errno) -> io::Error {
     explained("openat2", error.raw_os_error())
 }
 
-const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 #[cfg(test)]
 mod tests {

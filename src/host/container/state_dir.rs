@@ -3,8 +3,9 @@
 
 use crate::host::container::lock_holder;
 use crate::host::os::atomic_file::{self, PREPARED};
+use crate::host::os::directory;
 use crate::host::os::flock;
-use crate::host::os::listing;
+use crate::host::os::read::read_limited;
 use crate::host::os::trusted;
 use crate::model::container::id::ContainerId;
 use crate::model::container::proxy::Identity;
@@ -12,7 +13,7 @@ use crate::model::container::state::{Parsed, State};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,16 +75,6 @@ pub(crate) enum Locking {
     Unknown,
 }
 
-impl Locking {
-    /// The container, unless it is busy or unknown.
-    pub(crate) fn locked(self) -> Option<LockedContainer> {
-        match self {
-            Self::Locked(locked) => Some(locked),
-            Self::Busy | Self::Unknown => None,
-        }
-    }
-}
-
 /// A failure around the state.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -127,23 +118,16 @@ pub(crate) enum Error {
 impl Error {
     /// Whether the container, if there is one, may not be the caller's.
     pub(crate) fn is_of_another(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Exists { .. }
-            | Self::Taken { .. }
-            | Self::NotADirectory { .. }
-            | Self::Root { .. }
-            | Self::Distrusted { .. }
-            | Self::OtherId { .. }
-            | Self::Unidentified { .. } => true,
-            Self::Create { .. }
-            | Self::Open { .. }
-            | Self::Lock { .. }
-            | Self::Read { .. }
-            | Self::Write { .. }
-            | Self::Remove { .. }
-            | Self::List { .. }
-            | Self::Restless { .. } => false,
-        }
+                | Self::Taken { .. }
+                | Self::NotADirectory { .. }
+                | Self::Root { .. }
+                | Self::Distrusted { .. }
+                | Self::OtherId { .. }
+                | Self::Unidentified { .. }
+        )
     }
 }
 
@@ -153,14 +137,16 @@ impl StateRoot {
     }
 
     /// Checks that the root may be used. One that does not exist yet may.
-    pub(crate) fn check(&self) -> Result<(), trusted::Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         self.open().map(drop)
     }
 
-    fn open(&self) -> Result<Option<Arc<OwnedFd>>, trusted::Error> {
+    fn open(&self) -> Result<Option<Arc<OwnedFd>>, Error> {
         let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
         if directory.is_none() {
-            *directory = trusted::open_directory(&self.path)?.map(Arc::new);
+            let opened = trusted::open_directory(&self.path);
+            let failed = |source| Error::Root { path: self.path.clone(), source };
+            *directory = opened.map_err(failed)?.map(Arc::new);
         }
         Ok(directory.clone())
     }
@@ -169,19 +155,10 @@ impl StateRoot {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn opened(&self) -> Result<Option<Arc<OwnedFd>>, Error> {
-        self.open().map_err(|source| self.refused(source))
-    }
-
-    /// The error of a root that failed its check.
-    pub(crate) fn refused(&self, source: trusted::Error) -> Error {
-        Error::Root { path: self.path.clone(), source }
-    }
-
     /// Opens the directory of a container, which only this user may be able to change. `None` if there is none.
     fn open_container(&self, id: &ContainerId) -> Result<Option<(Arc<OwnedFd>, OwnedFd)>, Error> {
         let path = self.path_of(id);
-        let Some(root) = self.opened()? else { return Ok(None) };
+        let Some(root) = self.open()? else { return Ok(None) };
         match rustix::fs::openat(&root, id.as_str(), DIRECTORY, Mode::empty()) {
             Ok(directory) => {
                 trusted::check_own(&directory, &path)
@@ -199,14 +176,12 @@ impl StateRoot {
     }
 
     /// Makes the directory of a new container and locks it, or locks the one that is there and that no command
-    /// works on. Of several callers one gets the lock; whether it may have the id is for the caller to decide.
-    ///
-    /// # Errors
-    /// A command works on the container, or the directory cannot be made; nothing has changed.
+    /// works on. Of several callers one gets the lock; whether it may have the id is for the caller to decide. After
+    /// an error nothing has changed.
     pub(crate) fn lock_or_make(&self, id: &ContainerId) -> Result<LockedContainer, Error> {
         let path = self.path_of(id);
         for _ in 0..ATTEMPTS {
-            let Some(root) = self.opened()? else {
+            let Some(root) = self.open()? else {
                 self.make_root()?;
                 continue;
             };
@@ -291,9 +266,6 @@ impl StateRoot {
     }
 
     /// Reads the state without the lock: a reader sees the old state or the new one, always whole.
-    ///
-    /// # Errors
-    /// The file is there and cannot be read, or is not trusted.
     pub(crate) fn load(&self, id: &ContainerId) -> Result<Loaded, Error> {
         match self.open_container(id)? {
             Some((_, directory)) => load(directory.as_fd(), id, &self.path_of(id)),
@@ -309,10 +281,10 @@ impl StateRoot {
     /// The ids under the root, sorted. Another runtime's containers are among them.
     pub(crate) fn ids(&self) -> Result<Vec<ContainerId>, Error> {
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
-        let Some(root) = self.opened()? else { return Ok(Vec::new()) };
+        let Some(root) = self.open()? else { return Ok(Vec::new()) };
         let directory = rustix::fs::openat(&root, ".", DIRECTORY, Mode::empty()).map_err(failed)?;
         let mut ids = Vec::new();
-        for name in listing::names(directory.as_fd()).map_err(failed)? {
+        for name in directory::names(directory.as_fd()).map_err(failed)? {
             ids.extend(name.to_str().ok().and_then(|name| ContainerId::parse(name).ok()));
         }
         ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
@@ -346,7 +318,7 @@ impl LockedContainer {
             return Ok(true);
         }
         let failed = |error: Errno| Error::List { path: self.path.clone(), source: error.into() };
-        let names = listing::names(self.directory.as_fd()).map_err(failed)?;
+        let names = directory::names(self.directory.as_fd()).map_err(failed)?;
         Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
@@ -356,9 +328,6 @@ impl LockedContainer {
     }
 
     /// Reads the state.
-    ///
-    /// # Errors
-    /// The file is there and cannot be read, or is not trusted.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
         load(self.directory.as_fd(), &self.id, &self.path)
     }
@@ -378,10 +347,7 @@ impl LockedContainer {
         })
     }
 
-    /// Replaces the state, atomically and durably.
-    ///
-    /// # Errors
-    /// The state is as it was.
+    /// Replaces the state, atomically and durably. After an error the state is as it was.
     pub(crate) fn save(&self, state: &State) -> Result<(), Error> {
         let failed = |source| Error::Write { path: self.path.join(FILE), source };
         let bytes = state.to_bytes().map_err(|error| failed(io::Error::other(error)))?;
@@ -436,12 +402,14 @@ fn load(directory: BorrowedFd<'_>, id: &ContainerId, parent: &Path) -> Result<Lo
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(unidentified("it is not a regular file"));
     }
-    let mut bytes = Vec::new();
-    let read = File::from(file).take(MAX_LEN + 1).read_to_end(&mut bytes);
-    let len = read.map_err(|source| Error::Read { path: path.clone(), source })?;
-    if u64::try_from(len).unwrap_or(u64::MAX) > MAX_LEN {
-        return Err(unidentified(&format!("it has more than {MAX_LEN} bytes")));
-    }
+    let len = u64::try_from(stat.st_size).unwrap_or_default();
+    let bytes = match read_limited(&File::from(file), len.min(MAX_LEN), MAX_LEN) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Err(unidentified(&error.to_string()));
+        }
+        Err(source) => return Err(Error::Read { path, source }),
+    };
     match State::parse(&bytes) {
         Parsed::Ours(state) if state.id != id.as_str() => {
             Err(Error::OtherId { id: id.to_string(), found: state.id, path })

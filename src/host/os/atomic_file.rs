@@ -1,42 +1,110 @@
 //! Files whose content is complete at every instant, or which do not exist.
 
+use crate::host::os::directory;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
 /// The name of the file that `replace` prepares. Only a crash leaves it behind.
 pub(crate) const PREPARED: &str = ".state.json.tmp";
 
-/// Replaces `name` in `directory` by `bytes`: a reader sees the old content or the new content. The caller holds the
-/// lock of the directory, so the name of the prepared file can be fixed.
-///
-/// # Errors
-/// The file is unchanged.
+/// Replaces `name` in `directory` by `bytes`: a reader sees the old content or the new content, also if this fails. The
+/// caller holds the lock of the directory, so the name of the prepared file can be fixed.
 pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut prepared = create(directory, Path::new(PREPARED), Mode::from_raw_mode(0o600))?;
-    let written = prepared
-        .write_all(bytes)
+    let prepared = Path::new(PREPARED);
+    let written = create(directory, prepared, Mode::from_raw_mode(0o600), bytes)
         // Durable before the rename, or a power cut leaves an empty file under the name. On a tmpfs the call does
         // nothing and costs less than asking statfs(2) whether it is one.
-        .and_then(|()| rustix::fs::fdatasync(&prepared).map_err(io::Error::from))
-        .and_then(|()| {
-            rustix::fs::renameat(directory, PREPARED, directory, name).map_err(io::Error::from)
-        });
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(directory, PREPARED, AtFlags::empty());
+        .and_then(|file| Ok(rustix::fs::fdatasync(file)?));
+    finish(directory, prepared, Path::new(name), written)
+}
+
+/// Replaces `name` in `directory` without a lock and without syncing. Of two calls that meet, one's content replaces
+/// the other's, as if it had come later.
+///
+/// The file has no name until it is complete, so a kill leaves a whole file, if only under the name `prepared`, which
+/// the next call takes over.
+pub(crate) fn replace_unlocked(
+    directory: BorrowedFd<'_>,
+    prepared: &str,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o600);
+    let (prepared, name) = (Path::new(prepared), Path::new(name));
+    let link = || -> io::Result<()> {
+        let file = unnamed(directory, mode, bytes)?;
+        if link(&file, directory, prepared) == Err(Errno::EXIST) {
+            let _ = rustix::fs::unlinkat(directory, prepared, AtFlags::empty());
+            link(&file, directory, prepared)?;
+        }
+        Ok(())
+    };
+    if link().is_err() {
+        // An overlay, or an old filesystem, has no unnamed files. Another call must not complete this one's file, so
+        // its name is unique to this process. If this process is killed, the file remains.
+        let mut unique = prepared.as_os_str().to_owned();
+        unique.push(format!(".{}", std::process::id()));
+        return replace_named(directory, Path::new(&unique), name, mode, bytes);
     }
-    written
+    match finish(directory, prepared, name, Ok(())) {
+        // The other call has renamed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Creates or replaces the file at `path`, mode 0644. A new file has no name until it is complete, so that not even a
+/// crash leaves a second name behind. If this fails, the path is unchanged.
+pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let directory = directory::open(parent)?;
+    let (directory, mode) = (directory.as_fd(), Mode::from_raw_mode(0o644));
+    // Some filesystems have no unnamed files, or cannot give every file a name.
+    if let Ok(file) = unnamed(directory, mode, bytes) {
+        if link(&file, directory, Path::new(name)).is_ok() {
+            return Ok(());
+        }
+    }
+    let mut prepared = OsString::from(".");
+    prepared.push(name);
+    replace_named(directory, Path::new(&prepared), Path::new(name), mode, bytes)
+}
+
+/// Makes a file without a name.
+fn unnamed(directory: BorrowedFd<'_>, mode: Mode, bytes: &[u8]) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, ".", flags, mode)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// Gives a file of [`unnamed`] a name that is not used yet.
+fn link(file: &File, directory: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, unnamed, directory, name, AtFlags::SYMLINK_FOLLOW)
+}
+
+fn replace_named(
+    directory: BorrowedFd<'_>,
+    prepared: &Path,
+    name: &Path,
+    mode: Mode,
+    bytes: &[u8],
+) -> io::Result<()> {
+    finish(directory, prepared, name, create(directory, prepared, mode, bytes).map(drop))
 }
 
 /// Creates a new file. An existing entry of that name is removed without being opened: an earlier call left it, or
 /// another user wants this call to write through it (a link) or to wait for it (a FIFO).
-///
-/// # Errors
-/// The file does not exist.
-pub(crate) fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode) -> io::Result<File> {
+fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode, bytes: &[u8]) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || rustix::fs::openat(directory, name, flags, mode);
     let opened = match open() {
@@ -46,52 +114,24 @@ pub(crate) fn create(directory: BorrowedFd<'_>, name: &Path, mode: Mode) -> io::
         }
         opened => opened,
     };
-    Ok(File::from(opened?))
+    let mut file = File::from(opened?);
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
-/// Creates or replaces the file at `path`, mode 0644. A new file has no name until it is complete, so that not even a
-/// crash leaves a second name behind.
-///
-/// # Errors
-/// The path is unchanged.
-pub(crate) fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(parent, path_only, Mode::empty())?;
-    let mode = Mode::from_raw_mode(0o644);
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    // Some filesystems have no such files, and cannot give every file a name.
-    if let Ok(file) = rustix::fs::openat(&directory, ".", flags, mode) {
-        let mut file = File::from(file);
-        file.write_all(bytes)?;
-        if link(&file, directory.as_fd(), Path::new(name)).is_ok() {
-            return Ok(());
-        }
-    }
-    replace_named(directory.as_fd(), Path::new(name), bytes)
-}
-
-/// Gives a file of `O_TMPFILE` a name that is not used yet.
-pub(crate) fn link(file: &File, directory: BorrowedFd<'_>, name: &Path) -> Result<(), Errno> {
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    rustix::fs::linkat(CWD, unnamed, directory, name, AtFlags::SYMLINK_FOLLOW)
-}
-
-fn replace_named(directory: BorrowedFd<'_>, name: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut prepared = std::ffi::OsString::from(".");
-    prepared.push(name);
-    let prepared = Path::new(&prepared);
-    let mut file = create(directory, prepared, Mode::from_raw_mode(0o644))?;
-    let written = file.write_all(bytes).and_then(|()| {
-        rustix::fs::renameat(directory, prepared, directory, name).map_err(io::Error::from)
-    });
-    if written.is_err() {
+/// Renames `prepared` to `name` if it was `written`. If either fails, it removes `prepared`.
+fn finish(
+    directory: BorrowedFd<'_>,
+    prepared: &Path,
+    name: &Path,
+    written: io::Result<()>,
+) -> io::Result<()> {
+    let renamed =
+        written.and_then(|()| Ok(rustix::fs::renameat(directory, prepared, directory, name)?));
+    if renamed.is_err() {
         let _ = rustix::fs::unlinkat(directory, prepared, AtFlags::empty());
     }
-    written
+    renamed
 }
 
 #[cfg(test)]
@@ -144,6 +184,19 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&other).unwrap(), "theirs");
             assert_eq!(names(directory.path()), ["other", "pid"]);
             std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_has_a_name_from_its_beginning_replaces_one_that_was_left_half_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = File::open(directory.path()).unwrap();
+        File::create(directory.path().join(".x")).unwrap();
+        for text in ["1", "22"] {
+            let (prepared, mode) = (Path::new(".x"), Mode::from_raw_mode(0o600));
+            replace_named(folder.as_fd(), prepared, Path::new("x"), mode, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(directory.path().join("x")).unwrap(), text);
+            assert_eq!(names(directory.path()), ["x"]);
         }
     }
 

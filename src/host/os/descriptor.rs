@@ -4,7 +4,7 @@
     reason = "inherited descriptors are numbers, and close_range(2) has no safe wrapper"
 )]
 
-use crate::host::os::listing;
+use crate::host::os::directory;
 use rustix::fs::FileType;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -25,7 +25,7 @@ pub(crate) fn keep_from_children() -> io::Result<()> {
 
 /// Linux before 5.11 has no CLOSE_RANGE_CLOEXEC.
 fn keep_listed_from_children() -> io::Result<()> {
-    let listed = listing::numbers("/proc/self/fd")?;
+    let listed = directory::numbers("/proc/self/fd")?;
     let is_ours = |number: &RawFd| u32::try_from(*number).is_ok_and(|number| number >= FIRST);
     for number in listed.into_iter().filter(is_ours) {
         // SAFETY: sets a flag; a number that has been closed since is an error that changes nothing.

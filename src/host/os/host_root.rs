@@ -2,12 +2,11 @@
 //! device that does not boot. In a copy every link is followed as if that directory were `/` (openat2(2),
 //! RESOLVE_IN_ROOT); an absolute link would otherwise lead to this machine's own files.
 
-use crate::host::os::listing;
-use crate::host::os::open_inside::open_inside;
-use crate::host::os::read::read_bounded_from;
+use crate::host::os::directory;
+use crate::host::os::read::{read_bounded_from, read_limited};
 use crate::model::kernel::mounts;
 use crate::model::text::cause::in_words;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -29,8 +28,6 @@ const PROGRAM_PIECES: usize = 1024;
 const PIECE_OVERLAP: usize = 1024;
 /// These flags are safe for a FIFO and for a terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
-/// Links cannot lead out of a copy.
-const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 impl HostRoot {
     pub(crate) fn new(folder: PathBuf) -> Self {
@@ -50,9 +47,7 @@ impl HostRoot {
         if self.is_own() {
             return Ok(rustix::fs::open(path.as_ref(), flags, Mode::empty())?);
         }
-        let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&self.0, root, Mode::empty())?;
-        Ok(open_inside(root, path, flags, INSIDE)?)
+        Ok(directory::open_in_root(directory::open(&self.0)?, path, flags)?)
     }
 
     /// The path by which this process can open a file of the host. It contains no links.
@@ -73,7 +68,7 @@ impl HostRoot {
     /// The names in a directory of the host, sorted.
     pub(crate) fn names(&self, folder: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
         let folder = self.open(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let names = listing::names(folder)?.into_iter();
+        let names = directory::names(folder)?.into_iter();
         let mut names: Vec<_> = names.map(|name| OsString::from_vec(name.into_bytes())).collect();
         names.sort();
         Ok(names)
@@ -88,9 +83,9 @@ impl HostRoot {
 
     /// Reads a regular file of the host. A very large one is an error.
     pub(crate) fn bytes(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-        let made_up = path.as_ref().starts_with("/proc");
+        let is_of_proc = path.as_ref().starts_with("/proc");
         let file = File::from(self.open(path, READ)?);
-        if made_up { read_made_up(&file) } else { read_bounded_from(&file) }
+        if is_of_proc { read_limited(&file, 0, PROC_MAX) } else { read_bounded_from(&file) }
     }
 
     /// Reads a program of the host in pieces until `find` finds something. The pieces overlap by [`PIECE_OVERLAP`]
@@ -170,16 +165,6 @@ impl HostRoot {
 /// Whether a file is certainly missing.
 pub(crate) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn read_made_up(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(PROC_MAX + 1).read_to_end(&mut bytes)?;
-    // A truncated file could be mistaken for a whole one.
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > PROC_MAX {
-        return Err(io::Error::other(format!("it has more than {PROC_MAX} bytes")));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

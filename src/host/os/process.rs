@@ -2,7 +2,7 @@
 //! because the kernel may have given it to another process.
 #![expect(unsafe_code, reason = "rustix has no safe type for signal 0 and the real-time signals")]
 
-use crate::host::os::listing;
+use crate::host::os::directory;
 use crate::model::container::proxy::{self, Identity, Life, Stat};
 use crate::model::container::signal::{self, Signal};
 use crate::model::text::system_call;
@@ -10,15 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Larger than any `stat`, and than the command line of a proxy, whose id has at most 1,024 characters. If the buffer
-/// is large enough, one read of `/proc` fills it.
-const READ_MAX: usize = 2048;
-/// SIGKILL.
-const KILL: i32 = 9;
+/// Larger than any `stat`, and than the command line of a proxy, whose id has at most 1,024 characters.
+const USUAL_LEN: usize = 2048;
 
 /// A process that was alive when it was opened; its pidfd never refers to another one.
 pub(crate) struct Process {
@@ -43,15 +41,13 @@ pub(crate) fn find_proxy(id: &str, identity: Identity) -> io::Result<Option<Proc
     check_proc()?;
     let Some(process) = open(identity.pid)? else { return Ok(None) };
     let Some(stat) = process.stat()? else { return Ok(None) };
-    let Some(line) = process.shown("cmdline")? else { return Ok(None) };
+    let Some(line) = process.shown(|pid| read_proc(pid, "cmdline"))? else { return Ok(None) };
     let is_recorded = stat.start_time == identity.start_time
         && stat.life == Life::Alive
         && line == proxy::command_line(id);
-    // What was read above is of this very process only if it is still there now.
-    Ok(match process.wait_end(Duration::ZERO)? {
-        Waited::StillThere => Some(process).filter(|_| is_recorded),
-        Waited::Ended => None,
-    })
+    // What was read is about this very process only if it is still there now.
+    let is_there = process.wait_end(Duration::ZERO)? == Waited::StillThere;
+    Ok((is_recorded && is_there).then_some(process))
 }
 
 /// Opens a process; `None` if there is none.
@@ -111,7 +107,7 @@ pub(crate) fn find_children() -> io::Result<Vec<Pid>> {
 
 /// The processes that `/proc` shows.
 pub(crate) fn pids() -> io::Result<Vec<i32>> {
-    Ok(listing::numbers("/proc")?)
+    Ok(directory::numbers("/proc")?)
 }
 
 /// The signals that this process ignores, as [`signal::ignored`] has them; `None` if that cannot be known.
@@ -134,17 +130,16 @@ fn raise_to_zero(path: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The first bytes of a file in a process's directory; `None` if the process has ended.
+/// Reads a file in the `/proc` directory of a process; `None` if the process has ended.
 pub(crate) fn read_proc(pid: impl std::fmt::Display, file: &str) -> io::Result<Option<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut bytes = [0; READ_MAX];
-    let read = rustix::fs::open(format!("/proc/{pid}/{file}"), flags, Mode::empty())
-        .and_then(|file| rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes)));
-    match read {
-        Ok(len) => Ok(bytes.get(..len).map(<[u8]>::to_vec)),
+    let mut bytes = Vec::with_capacity(USUAL_LEN);
+    let opened = File::open(format!("/proc/{pid}/{file}"));
+    // Through `take`, which does not ask for the length first: these files have none.
+    match opened.and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
         // ESRCH: it ended between open and read.
-        Err(Errno::NOENT | Errno::SRCH) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -161,52 +156,52 @@ impl Process {
 
     /// The start time, parent and life; `None` if it has ended.
     pub(crate) fn stat(&self) -> io::Result<Option<Stat>> {
-        match read_stat(self.pid())? {
-            Some(stat) => Ok(Some(stat)),
-            None => self.not_shown(),
-        }
+        self.shown(read_stat)
     }
 
-    fn shown(&self, file: &str) -> io::Result<Option<Vec<u8>>> {
-        match read_proc(self.pid(), file)? {
-            Some(bytes) => Ok(Some(bytes)),
-            None => self.not_shown(),
+    /// What `read` finds in `/proc`; `None` if the process has ended.
+    fn shown<T>(&self, read: impl FnOnce(i32) -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+        if let Some(found) = read(self.pid())? {
+            return Ok(Some(found));
         }
+        self.ask(|pid| {
+            Err(io::Error::other(format!(
+                "process {pid} is running, but /proc does not show it (is /proc mounted with hidepid?)"
+            )))
+        })
     }
 
-    /// The result for a process that `/proc` does not show: `None` if it has ended, otherwise an error.
-    fn not_shown<T>(&self) -> io::Result<Option<T>> {
+    /// The answer to a `question` about the process, which is asked by its pid. `None` if it has ended: what was found,
+    /// or why nothing was found, may then be about another process.
+    pub(crate) fn ask<T>(
+        &self,
+        question: impl FnOnce(i32) -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        let answer = question(self.pid());
         match self.wait_end(Duration::ZERO)? {
             Waited::Ended => Ok(None),
-            Waited::StillThere => Err(io::Error::other(format!(
-                "process {} is running, but /proc does not show it (is /proc mounted with hidepid?)",
-                self.pid()
-            ))),
+            Waited::StillThere => answer.map(Some),
         }
-    }
-
-    /// Sends `signal`. A process that has ended is not an error.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.send(signal.number())
     }
 
     /// Sends SIGKILL.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        self.send(KILL)
+        self.signal(signal::KILL)
     }
 
-    fn send(&self, number: i32) -> io::Result<()> {
-        match self.try_send(number) {
-            Ok(()) => Ok(()),
+    /// Sends `signal`. A process that has ended is not an error.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match self.send(signal.number()) {
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(match error.raw_os_error() {
                 Some(errno) => system_call::explained("pidfd_send_signal", errno),
                 None => error,
             }),
+            Ok(()) => Ok(()),
         }
     }
 
-    fn try_send(&self, number: i32) -> io::Result<()> {
+    fn send(&self, number: i32) -> io::Result<()> {
         // SAFETY: plain numbers and a null siginfo, which the call accepts; no memory is written.
         let result = unsafe {
             nix::libc::syscall(
@@ -222,17 +217,14 @@ impl Process {
 
     /// Waits until the process has ended, a zombie included, or `limit` is over.
     pub(crate) fn wait_end(&self, limit: Duration) -> io::Result<Waited> {
-        let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        match poll(&mut descriptors, limit)? {
-            0 => Ok(Waited::StillThere),
-            _ => Ok(Waited::Ended),
-        }
+        let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], limit)?;
+        Ok(if ended == 0 { Waited::StillThere } else { Waited::Ended })
     }
 
     /// Waits until the parent has read the exit status of an ended process, or `limit` is over.
     pub(crate) fn wait_reaped(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while self.try_send(0).is_ok() && Instant::now() < deadline {
+        while self.send(0).is_ok() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -9,19 +9,13 @@ use std::path::Path;
 /// The largest document that is read, in bytes. Real documents have about ten thousand.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
 
-/// Reads a regular file of limited size. A FIFO or a device is refused at once.
-///
-/// # Errors
-/// The file cannot be opened, is not a regular file, or is larger than the limit.
+/// Reads a regular file of at most [`MAX_LEN`] bytes. A FIFO or a device is refused at once.
 pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     read_bounded_from(&File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
 /// The same for an open file.
-///
-/// # Errors
-/// It is not a regular file, or is larger than the limit.
 pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -32,18 +26,22 @@ pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
         let text = format!("it has {len} bytes, at most {MAX_LEN} are read");
         return Err(io::Error::other(text));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default());
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_LEN {
-        return Err(io::Error::other(format!("it has more than {MAX_LEN} bytes")));
-    }
-    Ok(bytes)
+    read_limited(file, len, MAX_LEN)
 }
 
-/// The same for an optional file; `None` if it is missing.
-///
-/// # Errors
-/// The file exists but cannot be read.
+/// Reads a file of any kind to its end. Its length is `expected`, as far as that is known. A file of more than `limit`
+/// bytes is an error (`FileTooLarge`), because a truncated one could be mistaken for a whole one.
+pub(crate) fn read_limited(file: &File, expected: u64, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
+    let len = file.take(limit + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(len).is_ok_and(|len| len <= limit) {
+        return Ok(bytes);
+    }
+    let too_large = format!("it has more than {limit} bytes");
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large))
+}
+
+/// Like [`read_bounded`], but `None` if the file is missing.
 pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match read_bounded(path) {
         Ok(bytes) => Ok(Some(bytes)),

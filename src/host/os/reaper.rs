@@ -2,7 +2,7 @@
 //! the only processes whose pid cannot be reused unnoticed.
 #![expect(unsafe_code, reason = "signal(2) has no safe wrapper")]
 
-use crate::host::os::listing;
+use crate::host::os::directory;
 use crate::host::os::process;
 use crate::model::container::exit::Exit;
 use nix::sys::signal::{SigHandler, Signal};
@@ -29,12 +29,23 @@ pub(crate) fn keep_statuses() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for the child `pid`.
-pub(crate) fn wait(pid: Pid) -> io::Result<Exit> {
-    let waited =
-        rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()))?;
-    let (_, status) = waited.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    match (status.exit_status(), status.terminating_signal()) {
+/// Waits for the child `pid`, at most for `limit`; `None` if it has not ended by then.
+pub(crate) fn wait(pid: Pid, limit: Duration) -> io::Result<Option<Exit>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some((_, status)) = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)? {
+            return exit(status.exit_status(), status.terminating_signal()).map(Some);
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How a child has ended, by what wait(2) reports of it.
+pub(crate) fn exit(status: Option<i32>, signal: Option<i32>) -> io::Result<Exit> {
+    match (status, signal) {
         (Some(status), _) => Ok(Exit::Status(status)),
         (None, Some(signal)) => Ok(Exit::Signal(signal)),
         (None, None) => Err(io::Error::from(io::ErrorKind::InvalidData)),
@@ -58,7 +69,7 @@ pub(crate) fn children() -> io::Result<Vec<Pid>> {
 /// The children as the kernel lists them, one list for each thread (proc_pid_task(5)).
 fn listed_children() -> io::Result<Vec<Pid>> {
     let mut children = Vec::new();
-    for task in listing::numbers("/proc/self/task")? {
+    for task in directory::numbers("/proc/self/task")? {
         let listed = std::fs::read_to_string(format!("/proc/self/task/{task}/children"))?;
         let pids = listed.split_ascii_whitespace().map(|pid| Pid::from_raw(pid.parse().ok()?));
         children.extend(pids.flatten());
@@ -94,11 +105,6 @@ pub(crate) fn end_children(spared: &[Pid]) -> io::Result<()> {
 
 /// Kills the child `pid` and waits a while until it has exited. Afterwards the pid may be that of another process.
 pub(crate) fn end(pid: Pid) {
-    let deadline = Instant::now() + ONE_LIMIT;
     let _ = rustix::process::kill_process(pid, RawSignal::KILL);
-    while matches!(rustix::process::waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
-        && Instant::now() < deadline
-    {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let _ = wait(pid, ONE_LIMIT);
 }

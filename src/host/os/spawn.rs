@@ -13,7 +13,7 @@ pub(crate) use nix::sys::signal::SigSet;
 pub(crate) use rustix::process::Pid;
 
 /// POSIX_SPAWN_SETSID, which nix does not name (`<spawn.h>` of glibc and musl).
-const SETSID: i32 = 0x80;
+const SETSID: u8 = 0x80;
 /// glibc reserves the two signals before it.
 const FIRST_REAL_TIME: i32 = 34;
 /// Above every number of a descriptor that a child gets.
@@ -48,7 +48,7 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     attributes.set_flags(
         PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
             | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
-            | PosixSpawnFlags::from_bits_retain(SETSID.into_flag()),
+            | PosixSpawnFlags::from_bits_retain(SETSID.into()),
     )?;
     attributes.set_sigmask(&program.blocked)?;
     // musl's child makes one system call for each signal in this set. glibc's makes one for each signal in it, and two
@@ -57,23 +57,6 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
     attributes.set_sigdefault(&to_reset(ignored))?;
     let pid = posix_spawn(program.path, &actions, &attributes, &arguments, &environment)?;
     Pid::from_raw(pid.as_raw()).ok_or_else(|| io::Error::other("posix_spawn returned no pid"))
-}
-
-/// The type of the flags differs between glibc and musl.
-trait IntoFlag<T> {
-    fn into_flag(self) -> T;
-}
-
-impl IntoFlag<i16> for i32 {
-    fn into_flag(self) -> i16 {
-        i16::try_from(self).unwrap_or_default()
-    }
-}
-
-impl IntoFlag<i32> for i32 {
-    fn into_flag(self) -> i32 {
-        self
-    }
 }
 
 /// The signals to reset. execve(2) removes handlers, so only the `ignored` signals need it. All signals are reset if

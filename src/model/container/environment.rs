@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// What the variables of volumes begin with.
 pub(crate) const VOLUME_PREFIX: &str = "EXTENSION_VOLUME_";
+const ROOTFS: &str = "EXTENSION_ROOTFS";
 /// The kernel's limit for one string of the environment, its final NUL included (execve(2)).
 const STRING_MAX: usize = 128 * 1024;
 /// What all strings together may have. The kernel grants a quarter of the stack limit, usually
@@ -76,7 +77,7 @@ pub(crate) fn environment(
 ) -> Result<Environment, Unpassable> {
     let mut collisions = Vec::new();
     let mut variables = vec![PATH.to_owned()];
-    variables.push(variable("EXTENSION_ROOTFS", rootfs, VariableOrigin::Rootfs)?);
+    variables.push(variable(ROOTFS, rootfs, VariableOrigin::Rootfs)?);
 
     let mut sorted: BTreeMap<String, String> = BTreeMap::new();
     for (label, text) in labels {
@@ -107,6 +108,16 @@ pub(crate) fn environment(
         return Err(Unpassable::TooMuch);
     }
     Ok(Environment { variables, collisions })
+}
+
+/// Whether an `environment`, NUL after every variable, is that of a hook whose image has its rootfs at one of these
+/// paths. Only the hooks of an image have that variable.
+pub(crate) fn is_of_hook(environment: &[u8], rootfs: &[&str]) -> bool {
+    let is_rootfs = |variable: &[u8]| {
+        let path = variable.strip_prefix(ROOTFS.as_bytes()).and_then(|it| it.strip_prefix(b"="));
+        path.is_some_and(|path| rootfs.iter().any(|rootfs| rootfs.as_bytes() == path))
+    };
+    environment.split(|&byte| byte == 0).any(is_rootfs)
 }
 
 fn variable(name: &str, text: &str, origin: VariableOrigin) -> Result<String, Unpassable> {
@@ -193,6 +204,14 @@ mod tests {
         let many: Vec<Mount> =
             (0..100_000).map(|index| mount(&format!("/m{index}"), "/source")).collect();
         assert_eq!(environment("/r", &labels(&[]), &many), Err(Unpassable::TooMuch));
+    }
+
+    #[test]
+    fn a_hook_is_known_by_its_rootfs() {
+        let environment = b"PATH=/bin\0EXTENSION_ROOTFS=/r\0X=EXTENSION_ROOTFS=/s\0";
+        assert!(is_of_hook(environment, &["/q", "/r"]));
+        assert!(!is_of_hook(environment, &["/s", "/", "/r/a"]));
+        assert!(!is_of_hook(b"", &["/r"]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! could not be run at all.
 
 use crate::model::text::cut;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 const QUOTED_LINES: usize = 5;
 
 /// How a hook ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Exit {
     Status(i32),
     Signal(i32),
@@ -31,17 +32,10 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(formatter, "was killed by signal {signal}"),
             Self::OverLimit(limit) => write!(
                 formatter,
-                "timed out: it was still running after {}, the limit, and was killed with everything that it had started",
-                humantime_like(*limit)
+                "timed out: it was still running after {} s, the limit, and was killed with everything that it had started",
+                limit.as_secs_f64()
             ),
         }
-    }
-}
-
-fn humantime_like(limit: Duration) -> String {
-    match (limit.as_secs(), limit.subsec_millis()) {
-        (seconds, 0) => format!("{seconds} s"),
-        (seconds, millis) => format!("{seconds}.{millis:03} s"),
     }
 }
 

@@ -14,5 +14,4 @@ pub(crate) mod cgroup;
 pub(crate) mod mount_namespace;
 pub(crate) mod ownership;
 pub(crate) mod lock_holder;
-pub(crate) mod outlived;
 pub(crate) mod deploy_record;

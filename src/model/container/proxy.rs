@@ -19,6 +19,7 @@ pub(crate) struct Identity {
 pub(crate) struct Stat {
     pub(crate) start_time: u64,
     pub(crate) parent: i32,
+    pub(crate) session: i32,
     pub(crate) life: Life,
 }
 
@@ -51,27 +52,15 @@ impl Step {
         Self::SystemCalls,
     ];
 
-    /// The step in words, to follow "could not".
-    pub(crate) fn in_words(self) -> &'static str {
+    /// The system call that the step needs, and the step in words, to follow "could not".
+    pub(crate) fn call_and_words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Inspection => "close itself to other processes",
-            Self::Signals => "reset its signals",
-            Self::Directory => "make / its working directory",
-            Self::Waiting => "wait for signals by rt_sigtimedwait or signalfd4",
-            Self::Capabilities => "give up its capabilities",
-            Self::SystemCalls => "give up the system calls that it does not need",
-        }
-    }
-
-    /// The system call that the step needs.
-    pub(crate) fn call(self) -> &'static str {
-        match self {
-            Self::Inspection => "prctl",
-            Self::Signals => "rt_sigaction",
-            Self::Directory => "chdir",
-            Self::Waiting => "signalfd4",
-            Self::Capabilities => "capset",
-            Self::SystemCalls => "seccomp",
+            Self::Inspection => ("prctl", "close itself to other processes"),
+            Self::Signals => ("rt_sigaction", "reset its signals"),
+            Self::Directory => ("chdir", "make / its working directory"),
+            Self::Waiting => ("signalfd4", "wait for signals by rt_sigtimedwait or signalfd4"),
+            Self::Capabilities => ("capset", "give up its capabilities"),
+            Self::SystemCalls => ("seccomp", "give up the system calls that it does not need"),
         }
     }
 }
@@ -115,8 +104,9 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         _ => Life::Alive,
     };
     let parent = fields.next()?.parse().ok()?;
-    let start_time = fields.nth(17)?.parse().ok()?;
-    Some(Stat { start_time, parent, life })
+    let session = fields.nth(1)?.parse().ok()?;
+    let start_time = fields.nth(15)?.parse().ok()?;
+    Some(Stat { start_time, parent, session, life })
 }
 
 /// The command line of the proxy of container `id`, as `/proc/PID/cmdline` shows it.
@@ -128,12 +118,13 @@ pub(crate) fn command_line(id: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const STAT: &str = "77 (a b) c) S 1 77 77 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0 5005 1 2";
+    const STAT: &str = "77 (a b) c) S 1 76 75 0 -1 4194560 10 0 0 0 0 0 0 0 20 0 1 0 5005 1 2";
 
     #[test]
     fn the_start_time_is_found_behind_any_command_name() {
         let stat = parse_stat(STAT.as_bytes()).unwrap();
-        assert_eq!(stat, Stat { start_time: 5005, parent: 1, life: Life::Alive });
+        let expected = Stat { start_time: 5005, parent: 1, session: 75, life: Life::Alive };
+        assert_eq!(stat, expected);
     }
 
     #[test]

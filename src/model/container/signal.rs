@@ -13,6 +13,7 @@ const LAST: i32 = 64;
 
 /// The signal of `kill ID` when none is named.
 pub(crate) const DEFAULT: Signal = Signal(15);
+pub(crate) const KILL: Signal = Signal(9);
 /// SIGUSR1: the extension was started; the proxy exits with status 0.
 pub(crate) const STARTED: Signal = Signal(10);
 /// SIGUSR2: the extension was refused; the proxy exits with status 1.

@@ -3,7 +3,9 @@
 //! long-lived process would need.
 
 use crate::model::text::json_object::only_objects;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest runtime-spec this runtime knows; `--version`, `features` and state name it.
@@ -86,6 +88,8 @@ pub(crate) struct SpecHook {
 pub(crate) enum InvalidSpec {
     #[error("it is not a valid OCI configuration: {0}")]
     Json(#[source] serde_json::Error),
+    #[error("its {place} is not valid")]
+    Part { place: &'static str, source: serde_json::Error },
     #[error("it has no ociVersion")]
     NoVersion,
     #[error("unsupported ociVersion {version:?}, must be SemVer 1.x such as {OCI_VERSION}")]
@@ -127,19 +131,10 @@ struct RawSpec {
 struct RawProcess {
     #[serde(default, deserialize_with = "null_is_default")]
     terminal: bool,
-}
-
-/// Read only if `process.terminal` is true.
-#[derive(Deserialize)]
-#[serde(remote = "Self")]
-struct RawOfTerminal {
-    process: RawConsole,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "Self", rename_all = "camelCase")]
-struct RawConsole {
-    console_size: Option<RawSize>,
+    /// Ignored unless `terminal` is true, whatever it is.
+    console_size: Option<Box<RawValue>>,
+    /// Ignored unless a hook gets it.
+    env: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -147,20 +142,6 @@ struct RawConsole {
 struct RawSize {
     height: u64,
     width: u64,
-}
-
-/// Read only if a hook gets the environment of the container.
-#[derive(Deserialize)]
-#[serde(remote = "Self")]
-struct RawOfContainerHooks {
-    process: RawEnvironment,
-}
-
-#[derive(Deserialize)]
-#[serde(remote = "Self")]
-struct RawEnvironment {
-    #[serde(default, deserialize_with = "null_is_default")]
-    env: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -187,7 +168,7 @@ struct RawNamespace {
     path: String,
 }
 
-only_objects!(RawSpec, RawProcess, RawOfTerminal, RawConsole, RawSize, RawOfContainerHooks, RawEnvironment, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
+only_objects!(RawSpec, RawProcess, RawSize, RawRoot, RawLinux, RawNamespace; written: Mount, SpecHooks, SpecHook);
 
 /// Engines written in Go write an empty list or map as `null`.
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -216,16 +197,14 @@ impl Spec {
         }
         refuse_nul("root.path", &root_path)?;
         if raw.hooks.of_the_container().any(|hook| hook.env.is_empty()) {
-            let RawOfContainerHooks { process } =
-                serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
-            raw.hooks.default_environment(&environment(process.env));
+            let env = part("process.env", process.env)?.unwrap_or_default();
+            raw.hooks.default_environment(&environment(env));
         }
         raw.hooks.check()?;
         let terminal = match process.terminal {
             true => {
-                let RawOfTerminal { process } =
-                    serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
-                let size = process.console_size.unwrap_or(RawSize { height: 0, width: 0 });
+                let size = part("process.consoleSize", process.console_size)?;
+                let size = size.unwrap_or(RawSize { height: 0, width: 0 });
                 let clamp = |cells: u64| u16::try_from(cells).unwrap_or(u16::MAX);
                 Terminal::Pty { rows: clamp(size.height), columns: clamp(size.width) }
             }
@@ -298,6 +277,15 @@ fn environment(mut env: Vec<String>) -> Vec<String> {
     env
 }
 
+/// Reads a part that is needed after all. Line and column of an error are counted from its beginning.
+fn part<T: DeserializeOwned>(
+    place: &'static str,
+    written: Option<Box<RawValue>>,
+) -> Result<Option<T>, InvalidSpec> {
+    let read = |text: Box<RawValue>| serde_json::from_str(text.get());
+    written.map(read).transpose().map_err(|source| InvalidSpec::Part { place, source })
+}
+
 fn network(namespaces: Vec<RawNamespace>) -> Result<Network, InvalidSpec> {
     let mut networks: Vec<RawNamespace> =
         namespaces.into_iter().filter(|namespace| namespace.kind == "network").collect();
@@ -322,33 +310,16 @@ fn refuse_nul(place: &str, text: &str) -> Result<(), InvalidSpec> {
 
 /// Whether `text` is SemVer (semver.org, 2.0.0) with major version 1. Engines send `1.0.2-dev`.
 fn is_version_one(text: &str) -> bool {
-    let core_and_build: Vec<&str> = text.splitn(2, '+').collect();
-    let (core_and_pre, build) = match core_and_build.as_slice() {
-        [core] => (*core, None),
-        [core, build] => (*core, Some(*build)),
-        _ => return false,
-    };
-    let (core, pre) = match core_and_pre.split_once('-') {
-        Some((core, pre)) => (core, Some(pre)),
-        None => (core_and_pre, None),
-    };
-    let dotted = |text: &str| {
-        text.split('.').all(|part| {
-            !part.is_empty()
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        })
-    };
-    let numbers: Vec<&str> = core.split('.').collect();
-    let numeric = |part: &&str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_digit())
-            && (part.len() == 1 || !part.starts_with('0'))
-    };
-    numbers.len() == 3
-        && numbers.iter().all(numeric)
-        && numbers.first() == Some(&"1")
-        && pre.is_none_or(dotted)
-        && build.is_none_or(dotted)
+    // Either of the two may be missing, which is as good as an allowed one.
+    let (rest, build) = text.split_once('+').unwrap_or((text, "none"));
+    let (core, pre_release) = rest.split_once('-').unwrap_or((rest, "none"));
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_label = |part: &str| !part.is_empty() && part.bytes().all(is_allowed);
+    // Without leading zeros.
+    let is_number = |part: &str| part.parse::<u64>().is_ok_and(|number| number.to_string() == part);
+    let core: Vec<&str> = core.split('.').collect();
+    matches!(*core, ["1", minor, patch] if is_number(minor) && is_number(patch))
+        && build.split('.').chain(pre_release.split('.')).all(is_label)
 }
 
 #[cfg(test)]
@@ -455,7 +426,7 @@ mod tests {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum InvalidSpec {
-        Json(_), NoVersion, Version { version }, NoProcess, NoRoot, Nul { place },
+        Json(_), Part { place, source }, NoVersion, Version { version }, NoProcess, NoRoot, Nul { place },
         HookPath { place, path }, HookTimeout { place, timeout }, NetworkPath { path },
         Networks { count },
     }

@@ -1,18 +1,27 @@
 //! Explains why a system call failed: which call it was, the Linux version that introduced it, and the seccomp profile
 //! or the missing capability that refuses it.
 
-use crate::model::text::cause;
+use crate::model::text::{cause, cut};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
 /// A system call that failed, and what it was needed for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RefusedCall {
     /// The operation that failed: `watch the hook`.
     pub(crate) purpose: String,
     /// The name of the system call.
     pub(crate) call: String,
     pub(crate) errno: i32,
+}
+
+impl RefusedCall {
+    /// The failure of `call` with `error`. Values that `purpose` quotes are cut.
+    pub(crate) fn new(call: &str, purpose: &str, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or_default();
+        Self { purpose: cut::values(purpose).into(), call: call.to_owned(), errno }
+    }
 }
 
 impl fmt::Display for RefusedCall {

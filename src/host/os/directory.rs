@@ -1,0 +1,66 @@
+//! Directories: a handle on one, the names in one, and opening a path that must not lead out of one.
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, Result};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long an open is repeated. Of two tries the second is rarely disturbed as well, even by a process that does
+/// nothing but rename.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// A handle (`O_PATH`) on the directory at `path`.
+pub(crate) fn open(path: impl AsRef<Path>) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_ref(), flags, Mode::empty())
+}
+
+/// The names in a directory except `.` and `..`, in no order. The reader of std panics if the directory cannot be
+/// closed, which would end a verb in the middle of its work.
+pub(crate) fn names(directory: impl AsFd) -> Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The numbers among the names in a directory of `/proc`, in no order.
+pub(crate) fn numbers(path: &str) -> Result<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let names = names(rustix::fs::open(path, flags, Mode::empty())?)?;
+    Ok(names.iter().filter_map(|name| name.to_str().ok()?.parse().ok()).collect())
+}
+
+/// Opens `path` as if the directory `root` were `/`, so that neither links nor `..` lead out of it.
+pub(crate) fn open_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+) -> Result<OwnedFd> {
+    resolve(root, path.as_ref(), flags, ResolveFlags::IN_ROOT)
+}
+
+/// Opens `path` in the directory `base`. The error is EXDEV if the path leads out of it.
+pub(crate) fn open_beneath(base: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    resolve(base, path, flags, ResolveFlags::BENEATH)
+}
+
+/// Calls openat2(2) again while it is disturbed: the kernel cannot resolve a `..` safely while anything on the machine
+/// is renamed or mounted, and reports EAGAIN. That is the error if the path was disturbed for two seconds.
+fn resolve(base: impl AsFd, path: &Path, flags: OFlags, inside: ResolveFlags) -> Result<OwnedFd> {
+    let (flags, inside) = (flags | OFlags::CLOEXEC, inside | ResolveFlags::NO_MAGICLINKS);
+    let mut first_failure = None;
+    loop {
+        match rustix::fs::openat2(&base, path, flags, Mode::empty(), inside) {
+            Err(Errno::AGAIN)
+                if first_failure.get_or_insert_with(Instant::now).elapsed() < LIMIT => {}
+            result => return result,
+        }
+    }
+}
