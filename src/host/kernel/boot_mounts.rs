@@ -1,13 +1,19 @@
-//! The boot mounts, and the boot loaders' files on them. `model/kernel/rollback.rs` decides from these whether
-//! an OS update can still roll back.
+//! The boot mounts, and the boot loaders' files on them, read under the shared lock that their writers respect.
+//! `model/kernel/block.rs` and `model/kernel/rollback.rs` parse the files and decide whether an OS update can still
+//! roll back.
 
-use crate::host::kernel::block;
+use crate::host::os::flock;
 use crate::host::os::host_root::{HostRoot, is_absence};
-use crate::model::kernel::block::{Block, InvalidBlock};
+use crate::model::kernel::block::{Block, InvalidBlock, MAX_LEN};
 use crate::model::kernel::mounts;
-use crate::model::kernel::rollback::{self, BootFile, BootMount, FILES, Rollback};
+use crate::model::kernel::rollback::{self, BootFile, BootMount, BootPartition, FILES, Rollback};
 use crate::model::text::cause::{chain, in_words};
+use rustix::fs::{FlockOperation, OFlags};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the boot partition is mounted.
 const BOOT: &str = "/mnt/boot";
@@ -21,15 +27,25 @@ const PREFIX: &str = "balena-";
 /// The block that names the kernel to boot next.
 const BLOCK: &str = "bootenv";
 
-/// Why the content of the block is unknown.
+/// How long a writer may hold the lock: it writes the file at once. A program that holds it longer only
+/// holds it, for which permission to read the file is enough.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
+/// How long the file must stay the same to be accepted without the lock.
+const UNCHANGED_FOR: Duration = Duration::from_millis(50);
+
+/// Why a file of a boot loader cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
         "the boot partition is not mounted at {directory:?}, so the boot environment cannot be read"
     )]
     NotMounted { directory: PathBuf },
-    #[error(transparent)]
-    Read(#[from] block::Error),
+    #[error("cannot read the boot environment {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "the boot environment {path:?} is locked by another program, and its content is changing"
+    )]
+    Locked { path: PathBuf },
     #[error("the boot environment {path:?} is damaged")]
     Invalid { path: PathBuf, source: InvalidBlock },
 }
@@ -41,7 +57,7 @@ pub(crate) enum Error {
 pub(crate) fn block(host: &HostRoot) -> Result<Option<Block>, Error> {
     for directory in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
         let path = format!("{directory}/{BLOCK}");
-        if let Some(bytes) = block::read(host, &path)? {
+        if let Some(bytes) = read(host, &path)? {
             let path = host.display_path(&path);
             let block = Block::parse(&bytes);
             return block.map(Some).map_err(|source| Error::Invalid { path, source });
@@ -70,27 +86,23 @@ fn other_mounts(host: &HostRoot) -> Vec<String> {
 
 fn other_boot_mounts(host: &HostRoot) -> Vec<BootMount> {
     let mounted = other_mounts(host);
-    let mut unreadable = Vec::new();
-    let mut labels = Vec::new();
+    let (mut unreadable, mut labels) = (Vec::new(), Vec::new());
     for directory in LABELS {
         match host.names(directory) {
             Ok(names) => labels.extend(names),
             Err(error) if is_absence(&error) => {}
             Err(error) => {
-                let why =
-                    format!("cannot list {:?}: {}", host.display_path(directory), in_words(&error));
-                unreadable.push(BootMount::Unreadable { why });
+                let shown = host.display_path(directory);
+                unreadable.push(Err(format!("cannot list {shown:?}: {}", in_words(&error))));
             }
         }
     }
-    let mut not_mounted: Vec<String> = labels
+    let not_mounted: BTreeSet<String> = labels
         .iter()
         .filter_map(|label| Some(label.to_str()?.strip_prefix(PREFIX)?.to_owned()))
         .map(|name| format!("{MOUNTS}/{name}"))
         .filter(|point| point != BOOT && !mounted.contains(point))
         .collect();
-    not_mounted.sort();
-    not_mounted.dedup();
     let points = mounted.into_iter().chain(not_mounted);
     unreadable.into_iter().chain(points.map(|point| boot_mount(host, &point))).collect()
 }
@@ -99,23 +111,15 @@ fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
     let shown = host.display_path(directory).display().to_string();
     match host.has_directory(directory) {
         Ok(true) => {}
-        Ok(false) => match host.dangling(directory) {
-            Some(link) => return BootMount::Unreadable { why: dangling(&link) },
-            None => return BootMount::Absent,
-        },
-        Err(error) => {
-            let why = format!("cannot examine {shown:?}: {}", in_words(&error));
-            return BootMount::Unreadable { why };
-        }
+        Ok(false) => return host.dangling(directory).map_or(Ok(None), |link| Err(dangling(&link))),
+        Err(error) => return Err(format!("cannot examine {shown:?}: {}", in_words(&error))),
     }
-    match host.is_mount_point(directory) {
-        Ok(true) => {}
-        Ok(false) => return BootMount::NotMounted { directory: shown },
-        Err(why) => return BootMount::Unreadable { why },
+    if !host.is_mount_point(directory)? {
+        return Err(format!("no boot partition is mounted at {shown:?}"));
     }
     let files = FILES.iter().filter_map(|(name, form)| {
         let path = format!("{directory}/{name}");
-        let can_roll_back = match block::read(host, &path) {
+        let can_roll_back = match read(host, &path) {
             Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes).map_err(|error| {
                 format!("cannot read {:?}: {}", host.display_path(&path), chain(&error))
             }),
@@ -124,17 +128,60 @@ fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
         };
         Some(BootFile { path: host.display_path(&path).display().to_string(), can_roll_back })
     });
-    BootMount::Mounted { directory: shown, files: files.collect() }
+    Ok(Some(BootPartition { directory: shown, files: files.collect() }))
 }
 
 fn dangling(link: &Path) -> String {
     format!("the target of the link {link:?} is missing")
 }
 
+/// Reads a file, up to one byte more than it may have. `None` if it is missing.
+///
+/// # Errors
+/// The file may exist, and its content is unknown.
+fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    let shown = host.display_path(path);
+    let failed = |source| Error::Read { path: shown.clone(), source };
+    let file = match host.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
+        Ok(file) => File::from(file),
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    read_open(&file, &shown).map(Some)
+}
+
+/// Reads the file under the lock. If another program keeps the lock, reads it twice without: a file that is
+/// being written changes.
+fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
+    let once = || read_once(file);
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let deadline = Instant::now() + LOCK_LIMIT;
+    let lock = flock::lock_until(file, FlockOperation::NonBlockingLockShared, deadline);
+    if lock.map_err(failed)? {
+        return once().map_err(failed);
+    }
+    let first = once().map_err(failed)?;
+    std::thread::sleep(UNCHANGED_FOR);
+    match once().map_err(failed)? == first {
+        true => Ok(first),
+        false => Err(Error::Locked { path: path.to_owned() }),
+    }
+}
+
+fn read_once(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(MAX_LEN).unwrap_or(u64::MAX).saturating_add(1);
+    file.rewind()?;
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
@@ -235,11 +282,67 @@ mod tests {
         let (_folder, root) = host(&[("/mnt/boot/", ""), ("/proc/mounts", MOUNTED)]);
         assert!(block(&root).unwrap().is_none());
     }
+
+    fn host_with(text: &str) -> (tempfile::TempDir, HostRoot) {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        File::create(host.display_path("/bootenv")).unwrap().write_all(text.as_bytes()).unwrap();
+        (folder, host)
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_a_missing_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = HostRoot::new(folder.path().to_owned());
+        File::create(host.display_path("/file")).unwrap().write_all(b"text").unwrap();
+        std::fs::create_dir(host.display_path("/folder")).unwrap();
+        nix::unistd::mkfifo(&host.display_path("/fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(read(&host, "/file").unwrap().unwrap(), b"text");
+        for path in ["/missing", "/file/below"] {
+            assert!(read(&host, path).unwrap().is_none(), "{path}");
+        }
+        for path in ["/folder", "/fifo"] {
+            assert!(matches!(read(&host, path), Err(Error::Read { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_only_holds_the_lock_does_not_keep_others_from_reading() {
+        let (_folder, root) = host_with("text");
+        let holder = File::open(root.display_path("/bootenv")).unwrap();
+        rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
+        let begun = Instant::now();
+        assert_eq!(read(&root, "/bootenv").unwrap().unwrap(), b"text");
+        assert!(begun.elapsed() >= LOCK_LIMIT && begun.elapsed() < 3 * LOCK_LIMIT);
+    }
+
+    #[test]
+    fn a_block_that_is_written_under_the_lock_is_not_accepted() {
+        let block = |value: u32| format!("# GRUB Environment Block\nx={value}\n###");
+        let (_folder, root) = host_with(&block(1_000_000));
+        let writer = File::options().write(true).open(root.display_path("/bootenv")).unwrap();
+        rustix::fs::flock(&writer, FlockOperation::LockExclusive).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let writing = std::thread::spawn(move || {
+            let pause = Duration::from_millis(5);
+            for value in 1_000_001.. {
+                if is_done.recv_timeout(pause) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                    break;
+                }
+                let text = block(value);
+                std::os::unix::fs::FileExt::write_all_at(&writer, text.as_bytes(), 0).unwrap();
+            }
+        });
+        let loaded = read(&root, "/bootenv");
+        drop(done);
+        writing.join().unwrap();
+        assert!(matches!(loaded, Err(Error::Locked { .. })), "{loaded:?}");
+    }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Error {
-        NotMounted { directory }, Read(..), Invalid { path, source },
+        NotMounted { directory }, Read { path, source }, Locked { path }, Invalid { path, source },
     }
 }

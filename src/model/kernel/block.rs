@@ -8,7 +8,7 @@ const SIGNATURE: &str = "# GRUB Environment Block\n";
 /// The largest block.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
 /// The OS update sets this key to 1 while it can still roll back.
-const UPGRADE_AVAILABLE: &str = "upgrade_available";
+pub(crate) const UPGRADE_AVAILABLE: &str = "upgrade_available";
 /// The key that names the kernel to boot next.
 pub(crate) const ARM: &str = "kernel_override_abi";
 

@@ -1,7 +1,7 @@
 //! Decides whether an OS update can still roll back. Each boot loader of balenaOS records this in its own file
 //! below the boot mount; `host/kernel/boot_mounts.rs` reads the files.
 
-use crate::model::kernel::block::{Block, InvalidBlock, MAX_LEN};
+use crate::model::kernel::block::{Block, InvalidBlock, MAX_LEN, UPGRADE_AVAILABLE};
 
 /// The format of a boot loader's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,6 @@ pub(crate) const FILES: [(&str, Form); 5] = [
     ("grub/grubenv", Form::Block),
 ];
 
-/// The OS update sets this value to 1 while it can still roll back.
-const UPGRADE_AVAILABLE: &str = "upgrade_available";
-
 /// A file of a boot loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BootFile {
@@ -32,18 +29,17 @@ pub(crate) struct BootFile {
     pub(crate) can_roll_back: Result<bool, String>,
 }
 
-/// A directory on which a boot partition may be mounted.
+/// A boot partition that is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BootMount {
-    /// The directory does not exist.
-    Absent,
-    /// The directory exists, but no partition is mounted on it.
-    NotMounted { directory: String },
-    /// The directory cannot be examined.
-    Unreadable { why: String },
+pub(crate) struct BootPartition {
+    pub(crate) directory: String,
     /// The boot loaders' files that exist.
-    Mounted { directory: String, files: Vec<BootFile> },
+    pub(crate) files: Vec<BootFile>,
 }
+
+/// A directory on which a boot partition may be mounted; `None` if it does not exist. The error is why its files are
+/// unknown.
+pub(crate) type BootMount = Result<Option<BootPartition>, String>;
 
 /// Whether an OS update can still roll back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,30 +59,17 @@ impl Rollback {
     /// one of the `others`. One file that says so is enough; otherwise every file must be known.
     pub(crate) fn judge(boot: &BootMount, others: &[BootMount]) -> Self {
         let all = || std::iter::once(boot).chain(others);
-        let files = || {
-            all().flat_map(|mount| match mount {
-                BootMount::Mounted { files, .. } => files.as_slice(),
-                BootMount::Absent | BootMount::NotMounted { .. } | BootMount::Unreadable { .. } => {
-                    &[]
-                }
-            })
-        };
+        let files = || all().flatten().flatten().flat_map(|partition| &partition.files);
         if let Some(file) = files().find(|file| file.can_roll_back == Ok(true)) {
             return Self::Possible { path: file.path.clone() };
         }
-        let unread = files().find_map(|file| file.can_roll_back.as_ref().err().cloned());
-        let unseen = all().find_map(|mount| match mount {
-            BootMount::Unreadable { why } => Some(why.clone()),
-            BootMount::NotMounted { directory } => {
-                Some(format!("no boot partition is mounted at {directory:?}"))
-            }
-            BootMount::Absent | BootMount::Mounted { .. } => None,
-        });
-        match (unread.or(unseen), boot) {
-            (Some(why), _) => Self::Unknown { why },
-            (None, BootMount::Mounted { directory, .. }) if files().next().is_none() => {
-                let names = FILES.map(|(name, _)| name).join(", ");
-                Self::Unknown { why: format!("{directory:?} has none of {names}") }
+        let unread = files().find_map(|file| file.can_roll_back.as_ref().err());
+        let unknown = unread.or_else(|| all().find_map(|mount| mount.as_ref().err()));
+        match (unknown, boot) {
+            (Some(why), _) => Self::Unknown { why: why.clone() },
+            (None, Ok(Some(partition))) if files().next().is_none() => {
+                let (directory, names) = (&partition.directory, FILES.map(|(name, _)| name));
+                Self::Unknown { why: format!("{directory:?} has none of {}", names.join(", ")) }
             }
             (None, _) => Self::Impossible,
         }
@@ -144,16 +127,16 @@ mod tests {
             path: format!("{directory}/{number}"),
             can_roll_back: said.map_err(str::to_owned),
         });
-        BootMount::Mounted { directory: directory.to_owned(), files: files.collect() }
+        Ok(Some(BootPartition { directory: directory.to_owned(), files: files.collect() }))
     }
 
     #[test]
     fn one_file_refuses_and_only_all_of_them_allow() {
         let possible = |path: &str| Rollback::Possible { path: path.to_owned() };
-        let not_mounted = || BootMount::NotMounted { directory: "/mnt/boot".to_owned() };
+        let not_mounted = || Err("no boot partition is mounted".to_owned());
         let open = || mounted("/b", &[Ok(false)]);
         for (boot, others, expected) in [
-            (BootMount::Absent, vec![], Rollback::Impossible),
+            (Ok(None), vec![], Rollback::Impossible),
             (open(), vec![], Rollback::Impossible),
             (open(), vec![mounted("/e", &[])], Rollback::Impossible),
             (mounted("/b", &[]), vec![mounted("/e", &[Ok(false)])], Rollback::Impossible),
@@ -165,12 +148,11 @@ mod tests {
             assert_eq!(Rollback::judge(&boot, &others), expected, "{boot:?} {others:?}");
         }
         for (boot, others, text) in [
-            (not_mounted(), vec![], "no boot partition is mounted at \"/mnt/boot\""),
+            (not_mounted(), vec![], "no boot partition"),
             (not_mounted(), vec![open()], "no boot partition"),
             (open(), vec![not_mounted()], "no boot partition"),
             (mounted("/b", &[]), vec![], "has none of resinOS_uEnv.txt, bootenv"),
             (mounted("/b", &[Ok(false), Err("torn")]), vec![], "torn"),
-            (BootMount::Unreadable { why: "why".to_owned() }, vec![], "why"),
         ] {
             let Rollback::Unknown { why } = Rollback::judge(&boot, &others) else {
                 panic!("{boot:?} {others:?}")
