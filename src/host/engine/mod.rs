@@ -6,7 +6,6 @@ mod transport;
 mod each;
 pub(crate) mod client;
 pub(crate) mod label_sources;
-pub(crate) mod containers_storage;
 pub(crate) mod layer_links;
 pub(crate) mod stored_containers;
 pub(crate) mod process;

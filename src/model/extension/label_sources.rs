@@ -49,50 +49,27 @@ impl Store {
     }
 }
 
-type RawLabels = Option<BTreeMap<String, Option<String>>>;
-
-fn labels(raw: RawLabels) -> BTreeMap<String, String> {
-    let raw = raw.unwrap_or_default();
-    raw.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect()
-}
-
 impl StoredLabels {
-    /// Reads the bytes of Moby's `config.v2.json`.
+    /// Reads the bytes of Moby's `config.v2.json`, or of an OCI image configuration (image-spec config.md), which names
+    /// no image.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         #[serde(remote = "Self", rename_all = "PascalCase")]
         struct RawRecord {
+            #[serde(alias = "config")]
             config: Option<RawConfig>,
             image: Option<String>,
         }
         #[derive(Deserialize)]
         #[serde(remote = "Self", rename_all = "PascalCase")]
         struct RawConfig {
-            labels: RawLabels,
+            labels: Option<BTreeMap<String, Option<String>>>,
         }
         only_objects!(RawRecord, RawConfig);
-        let raw: RawRecord = serde_json::from_slice(bytes)?;
-        let labels = labels(raw.config.and_then(|config| config.labels));
-        Ok(Self { labels, image: raw.image })
-    }
-
-    /// Reads the bytes of the OCI image configuration (image-spec config.md) of `image`.
-    pub(crate) fn parse_image(bytes: &[u8], image: &str) -> Result<Self, serde_json::Error> {
-        #[derive(Deserialize)]
-        #[serde(remote = "Self")]
-        struct RawRecord {
-            config: Option<RawConfig>,
-        }
-        #[derive(Deserialize)]
-        #[serde(remote = "Self")]
-        struct RawConfig {
-            #[serde(rename = "Labels")]
-            labels: RawLabels,
-        }
-        only_objects!(RawRecord, RawConfig);
-        let raw: RawRecord = serde_json::from_slice(bytes)?;
-        let labels = labels(raw.config.and_then(|config| config.labels));
-        Ok(Self { labels, image: Some(image.to_owned()) })
+        let RawRecord { config, image } = serde_json::from_slice(bytes)?;
+        let labels = config.and_then(|config| config.labels).unwrap_or_default().into_iter();
+        let labels = labels.map(|(name, text)| (name, text.unwrap_or_default()));
+        Ok(Self { labels: labels.collect(), image })
     }
 }
 
@@ -189,9 +166,7 @@ mod tests {
 
     #[test]
     fn a_configuration_of_an_image_has_the_labels() {
-        let record =
-            StoredLabels::parse_image(br#"{"config":{"Labels":{"a":"1"}}}"#, "00ff").unwrap();
+        let record = StoredLabels::parse(br#"{"config":{"Labels":{"a":"1"}}}"#).unwrap();
         assert_eq!(record.labels.len(), 1);
-        assert_eq!(record.image.as_deref(), Some("00ff"));
     }
 }

@@ -17,23 +17,18 @@ pub(crate) enum Role {
 /// Why a container is not an extension.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAnExtension {
-    #[error("missing required label {CLASS}: {annotations}, and {store}")]
-    ClassMissing { annotations: AnnotationCount, store: Lookup },
+    #[error("missing required label {CLASS}: {}, and {store}", without_it(*annotations))]
+    ClassMissing { annotations: usize, store: Lookup },
     #[error("unsupported {CLASS}={class:?}, must be {OVERLAY:?}")]
     ClassUnsupported { class: String },
 }
 
-/// The number of annotations in `config.json`, displayed as half a sentence.
-#[derive(Debug)]
-pub(crate) struct AnnotationCount(usize);
-
-impl std::fmt::Display for AnnotationCount {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => formatter.write_str("config.json has no annotations"),
-            1 => formatter.write_str("the only annotation in config.json is another one"),
-            count => write!(formatter, "it is not among the {count} annotations in config.json"),
-        }
+/// Says that a number of annotations in `config.json` do not include the class.
+fn without_it(annotations: usize) -> String {
+    match annotations {
+        0 => "config.json has no annotations".to_owned(),
+        1 => "the only annotation in config.json is another one".to_owned(),
+        count => format!("it is not among the {count} annotations in config.json"),
     }
 }
 
@@ -49,9 +44,6 @@ pub(crate) fn of_annotations(
 }
 
 /// What the container is, if its annotations, of which it has this many, do not say so.
-///
-/// # Errors
-/// The label that is missing or wrong, and where it was looked for.
 pub(crate) fn of_store(annotations: usize, store: Lookup) -> Result<Role, NotAnExtension> {
     match store {
         Lookup::Found { stored: StoredLabels { labels, image }, .. }
@@ -60,7 +52,6 @@ pub(crate) fn of_store(annotations: usize, store: Lookup) -> Result<Role, NotAnE
             of_labels(labels, image)
         }
         store @ (Lookup::Found { .. } | Lookup::Absent { .. } | Lookup::Unusable { .. }) => {
-            let annotations = AnnotationCount(annotations);
             Err(NotAnExtension::ClassMissing { annotations, store })
         }
     }
@@ -163,7 +154,7 @@ mod tests {
 crate::golden_tests::errors! {
     enum NotAnExtension {
         ClassMissing {
-            annotations = AnnotationCount(7),
+            annotations,
             store = Lookup::Absent {
                 path: sample("path"), store: crate::model::extension::label_sources::Store::Moby
             }

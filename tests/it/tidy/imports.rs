@@ -45,15 +45,7 @@ const LAYERS: &[Layer] = &[
     edge("check::read", &["model", "host::os", "check::rules"], &["flate2", "ruzstd", "sha2"]),
     shell(
         "runtime",
-        &[
-            "model",
-            "host::os",
-            "host::container",
-            "host::engine::label_sources",
-            "host::engine::containers_storage",
-            "cli",
-            "version",
-        ],
+        &["model", "host::os", "host::container", "host::engine::label_sources", "cli", "version"],
         &[],
     ),
     // Of clap only the answer of its parser.
