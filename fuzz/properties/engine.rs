@@ -4,9 +4,9 @@ use super::{assert_no_prefix, assert_one_line, assert_printable};
 use crate::model::container::deploy_record::DeployRecord;
 use crate::model::engine::api;
 use crate::model::engine::cleanup::{Decision, Fate, ObjectKind, Removal, Window, plan};
+use crate::model::engine::doctor::RegisteredBinary;
 use crate::model::engine::inspection::{Errors, InspectedContainer};
 use crate::model::engine::inventory::{Collector, Inventory, ListedVolumes};
-use crate::model::engine::runtimes::RanBy;
 use crate::model::engine::stored_container;
 use crate::model::engine::verdict::{self, Evidence, HostFacts};
 use crate::model::extension::claim::{Running, abi_of};
@@ -188,10 +188,10 @@ pub fn cleanup_plan(bytes: &[u8]) {
     let record = DeployRecord::parse(value["record"].to_string().as_bytes()).ok();
     for container in &inventory.containers {
         for (since_boot, ran_by) in [
-            (None, RanBy::Unknown),
-            (Some(false), RanBy::Unknown),
-            (Some(true), RanBy::This),
-            (Some(true), RanBy::Another),
+            (None, None),
+            (Some(false), None),
+            (Some(true), Some(&RegisteredBinary::SameVersion)),
+            (Some(true), Some(&RegisteredBinary::Another)),
         ] {
             let evidence = Evidence { since_boot, record: Ok(record.as_ref()), ran_by };
             let explanation = verdict::explain(container, evidence, &host);
@@ -199,7 +199,7 @@ pub fn cleanup_plan(bytes: &[u8]) {
             assert_printable(&explanation.next);
             assert!(!explanation.next.is_empty());
         }
-        assert!(verdict::claims(&container.labels, &host.running).len() <= 3);
+        assert!(container.labels.claims().compare(&host.running).len() <= 3);
     }
 }
 

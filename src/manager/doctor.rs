@@ -1,6 +1,6 @@
 //! `doctor`: reads the facts about a host; `model/engine/doctor.rs` judges whether it is set up for extensions.
 
-use super::surroundings::data_root;
+use super::host_view::{data_root, registered};
 use super::{Failure, ManagerExit, Session, print, print_json};
 use crate::cli::manager::{DoctorArguments, OutputFormat};
 use crate::host::container::mount_namespace;
@@ -9,7 +9,7 @@ use crate::host::engine::stored_containers::DataRoot;
 use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
 use crate::host::os::disk;
-use crate::host::os::host_root::{HostRoot, is_absence};
+use crate::host::os::host_root::HostRoot;
 use crate::host::os::systemd;
 use crate::model::container::mount_namespace::Relation;
 use crate::model::container::proxy::PROGRAM;
@@ -18,7 +18,6 @@ use crate::model::engine::doctor::{
 };
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::{chain, in_words, on_one_line};
-use crate::version;
 use serde::Serialize;
 use std::path::Path;
 
@@ -48,7 +47,7 @@ pub(super) fn doctor(session: &Session, request: &DoctorArguments) -> Result<Man
 
 fn lines(DoctorCheck { check, level, text, fix }: &DoctorCheck) -> String {
     let fix = fix.as_ref().map(|fix| format!("{:26} fix: {fix}\n", "")).unwrap_or_default();
-    format!("{:<8} {check:<17} {}\n{fix}", level.word(), on_one_line(text.as_str()))
+    format!("{:<8} {check:<17} {}\n{fix}", level, on_one_line(text.as_str()))
 }
 
 fn facts(session: &Session) -> Result<Facts, Failure> {
@@ -62,7 +61,7 @@ fn facts(session: &Session) -> Result<Facts, Failure> {
         Err(Failure::Engine(error)) if error.is_stop() => return Err(Failure::Stopped),
         Err(failure) => (None, Err(chain(&failure))),
     };
-    let runtimes = engine.as_ref().map(|info| runtimes(session, info)).unwrap_or_default();
+    let runtimes = engine.as_ref().map(|info| runtimes(host, info)).unwrap_or_default();
     let root = engine.as_ref().ok().and_then(|info| info.docker_root_dir.clone());
     let root = match root {
         Some(root) => DataRoot { host: host.clone(), path: root.into() },
@@ -117,31 +116,14 @@ fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {
     Ok(NAMESPACES.into_iter().filter(is_missing).collect())
 }
 
-/// The registered runtimes that are this runtime, under any name, or that have its name.
-fn runtimes(session: &Session, info: &EngineInfo) -> Vec<(String, String, RegisteredBinary)> {
-    let mut found = Vec::new();
-    for (name, runtime) in info.runtimes.iter().flatten() {
-        let Some(path) = runtime.path.as_deref().filter(|path| path.starts_with('/')) else {
-            continue;
-        };
-        let file = session.host.find(path).unwrap_or_else(|_| session.host.display_path(path));
-        let has_our_name = file.file_name().is_some_and(|name| name == PROGRAM);
-        let binary = match session.host.search(path, version::runtime_in) {
-            Ok(Some((version, commit))) => {
-                if (version.as_str(), commit.as_str()) == (version::VERSION, version::COMMIT) {
-                    RegisteredBinary::SameVersion
-                } else {
-                    RegisteredBinary::OtherVersion { version, commit }
-                }
-            }
-            Ok(None) | Err(_) if !has_our_name => continue,
-            Ok(None) => RegisteredBinary::NoVersion,
-            Err(error) if is_absence(&error) => RegisteredBinary::Missing,
-            Err(error) => RegisteredBinary::Unreadable { why: in_words(&error).to_string() },
-        };
-        found.push((name.clone(), path.to_owned(), binary));
-    }
-    found
+/// The registered runtimes whose program is known, by name and path.
+fn runtimes(host: &HostRoot, info: &EngineInfo) -> Vec<(String, String, RegisteredBinary)> {
+    let all = info.runtimes.iter().flatten();
+    let known = all.filter_map(|(name, runtime)| {
+        let path = runtime.path.clone().filter(|path| path.starts_with('/'))?;
+        Some((name.clone(), path, registered(host, runtime)?))
+    });
+    known.collect()
 }
 
 /// The default state root; engines name a directory beside it.

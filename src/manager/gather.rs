@@ -1,18 +1,20 @@
 //! Gathers an inventory from the engine's answers, or from its store on disk if the engine is down.
 
+use super::host_view::{HostView, data_root};
 use super::parallel;
-use super::surroundings::{Surroundings, data_root};
-use super::{Failure, Session};
+use super::{Failure, Session, resolve};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error;
 use crate::host::engine::stored_containers;
 use crate::model::engine::api::in_path;
+use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{
     Collector, Detail, EngineContainer, Inventory, ListedVolumes,
 };
 use crate::model::text::cause::chain;
 use crate::model::text::short_id::short_id;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -105,7 +107,8 @@ pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Err
 }
 
 /// Where the containers were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum InventorySource {
     Engine,
     Store,
@@ -122,22 +125,40 @@ pub(super) fn extensions(session: &Session) -> Result<Vec<EngineContainer>, Fail
     }
 }
 
-/// All extensions, inspected, with the facts about their host.
+/// The extensions that the user calls `names`, or all if there are no names: inspected, with the facts about their
+/// host.
 pub(super) fn inspected(
     session: &Session,
-) -> Result<(Vec<EngineContainer>, InventorySource, Surroundings), Failure> {
-    match connect_and_list(session) {
-        Ok((client, mut containers)) => {
-            let surroundings = Surroundings::read(session, Some(&client));
-            inspect(session, &client, &mut containers)?;
-            session.log_requests(&client);
-            Ok((containers, InventorySource::Engine, surroundings))
-        }
-        Err(failure) => {
-            let containers = from_store(session, failure)?;
-            Ok((containers, InventorySource::Store, Surroundings::read(session, None)))
-        }
+    names: &[String],
+) -> Result<(Vec<EngineContainer>, InventorySource, HostView), Failure> {
+    let (mut chosen, client) = match connect_and_list(session) {
+        Ok((client, containers)) => (containers, Some(client)),
+        Err(failure) => (from_store(session, failure)?, None),
+    };
+    if !names.is_empty() {
+        let find = |name| resolve(&chosen, name, EngineContainer::id_and_name).cloned();
+        chosen = names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
     }
+    let Some(client) = client else {
+        return Ok((chosen, InventorySource::Store, HostView::read(session, None)));
+    };
+    let view = HostView::read(session, about(session, &client));
+    let ids: Vec<String> = chosen.iter().map(|container| container.id.clone()).collect();
+    inspect(session, &client, &mut chosen)?;
+    session.log_requests(&client);
+    // A container may have disappeared since it was listed.
+    let is_gone = |id: &String| !chosen.iter().any(|container| container.id == *id);
+    match names.iter().zip(&ids).find(|(_, id)| is_gone(id)) {
+        Some((name, _)) => Err(Failure::NoSuchExtension { name: name.clone() }),
+        None => Ok((chosen, InventorySource::Engine, view)),
+    }
+}
+
+/// The engine's information about itself, on which little depends.
+fn about(session: &Session, client: &Client) -> Option<EngineInfo> {
+    let info = client.ask("/info", "get information about the engine");
+    let missing = |error: &Error| format!("{}; its runtimes are unknown", chain(error));
+    info.inspect_err(|error| session.log.debug(|| missing(error))).ok()
 }
 
 fn connect_and_list(session: &Session) -> Result<(Arc<Client>, Vec<EngineContainer>), Failure> {

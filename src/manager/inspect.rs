@@ -1,12 +1,10 @@
 //! `inspect ID`: everything that is known about an extension, as JSON.
 
 use super::gather;
-use super::status::{ExtensionView, HostView};
-use super::surroundings::Surroundings;
-use super::{Failure, ManagerExit, Session, print_json, resolve};
+use super::status::ExtensionView;
+use super::{Failure, ManagerExit, Session, print_json};
 use crate::cli::manager::InspectArguments;
 use crate::model::container::deploy_record::DeployRecord;
-use crate::model::engine::inventory::{Detail, EngineContainer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -57,29 +55,15 @@ pub(super) fn inspect(
     session: &Session,
     request: &InspectArguments,
 ) -> Result<ManagerExit, Failure> {
-    let containers = gather::extensions(session)?;
-    let one = resolve(&containers, &request.id, EngineContainer::id_and_name)?;
-    let mut asked = vec![one.clone()];
-    let surroundings = if asked.iter().any(|one| one.detail == Detail::NotAsked) {
-        let client = std::sync::Arc::new(session.connect()?);
-        gather::inspect(session, &client, &mut asked)?;
-        Surroundings::read(session, Some(&client))
-    } else {
-        Surroundings::read(session, None)
+    let (containers, _, view) = gather::inspected(session, std::slice::from_ref(&request.id))?;
+    let Some(container) = containers.first() else {
+        return Err(Failure::NoSuchExtension { name: request.id.clone() });
     };
-    // The container has disappeared between the two requests.
-    let gone = || Failure::NoSuchExtension { name: request.id.clone() };
-    let container = asked.first().ok_or_else(gone)?;
-    let view = HostView::read(session, surroundings);
-    let host = view.host();
-    let last_run = match &container.detail {
-        Detail::Known(last_run) => Some(last_run),
-        Detail::NotAsked | Detail::Unreadable(_) => None,
-    };
+    let (host, last_run) = (&view.facts, container.last_run());
     print_json(&InspectDocument {
         schema: 1,
         command: "inspect",
-        extension: view.view(container),
+        extension: ExtensionView::new(container, &view),
         labels: container.labels.to_map(),
         error: last_run.and_then(|last_run| last_run.failure()),
         started: last_run.map(|last_run| last_run.started.as_str()),
@@ -94,7 +78,7 @@ pub(super) fn inspect(
             rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
             root_is_layered: read(&host.overlays, |overlays| overlays.root),
         },
-        deploy: match view.record(container) {
+        deploy: match view.records.of(&container.id) {
             Ok(record) => Read::Value(record),
             Err(unreadable) => Read::Unreadable { unreadable },
         },

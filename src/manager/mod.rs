@@ -2,7 +2,7 @@
 //! applies or prints the result.
 
 mod gather;
-mod surroundings;
+mod host_view;
 mod records;
 mod sharing;
 mod parallel;

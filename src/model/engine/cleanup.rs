@@ -3,9 +3,9 @@
 //! run prints the same plan.
 
 use crate::model::engine::inventory::{
-    Detail, EngineContainer, EngineState, ExtensionImage, Inventory, Volume,
+    Detail, EngineContainer, EngineState, ExtensionImage, Inventory, LastRun, Volume,
 };
-use crate::model::extension::claim::{Judgement, Mismatch, Running};
+use crate::model::extension::claim::{ComparedClaim, Judgement, Running};
 use crate::model::extension::labels::Labels;
 use crate::model::text::cause::sentence;
 use serde::Serialize;
@@ -42,6 +42,12 @@ pub(crate) struct Object {
     pub(crate) bytes: Option<u64>,
 }
 
+impl Object {
+    fn new(kind: ObjectKind, id: &str, name: &str, bytes: Option<u64>) -> Self {
+        Self { kind, id: id.to_owned(), name: name.to_owned(), bytes }
+    }
+}
+
 /// The kinds, in the order of their removal: an object is removed after those that use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,11 +59,7 @@ pub(crate) enum ObjectKind {
 
 impl fmt::Display for ObjectKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Container => "container",
-            Self::Image => "image",
-            Self::Volume => "volume",
-        })
+        self.serialize(formatter)
     }
 }
 
@@ -70,7 +72,7 @@ pub(crate) enum Reason {
     /// Its create or start failed, with this error of the engine.
     Failed(String),
     /// The running system violates these claims.
-    Stale(Vec<Mismatch>),
+    Stale(Vec<ComparedClaim>),
 }
 
 /// Why an object is kept.
@@ -158,29 +160,30 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
             used_images.insert(&container.image_id);
             used_volumes.extend(container.volumes());
         }
-        decisions.push(Decision { object: container_object(container), fate });
+        let object = Object::new(ObjectKind::Container, &container.id, &container.name, None);
+        decisions.push(Decision { object, fate });
     }
-    let judgements: Vec<Judgement> =
-        images.iter().map(|image| window.judge(&image.labels)).collect();
-    let kept = images.iter().zip(&judgements);
-    let kept = kept.filter(|(_, judgement)| !matches!(judgement, Judgement::Violated(_)));
-    let kept = kept.map(|(image, _)| image.id.as_str());
+    let is_kept =
+        |image: &&ExtensionImage| !matches!(window.judge(&image.labels), Judgement::Violated(_));
+    let kept = images.iter().filter(is_kept).map(|image| image.id.as_str());
     use_ancestors(&mut used_images, kept, inventory);
     // An object that cannot be parsed may use any image or volume.
     let unread = inventory.unreadable.first();
-    for (image, judgement) in images.iter().zip(judgements) {
-        let in_use = used_images.contains(image.id.as_str());
-        let removal = || Removal::Image { names: removal_names(image) };
-        let fate = leftover_fate(judgement, in_use, unread, removal);
-        let fate = with_malformed(fate, &image.labels, window);
-        decisions.push(Decision { object: image_object(image), fate });
-    }
-    for volume in volumes {
-        let in_use = used_volumes.contains(volume.name.as_str());
-        let fate = leftover_fate(window.judge(&volume.labels), in_use, unread, || Removal::Volume);
-        let fate = with_malformed(fate, &volume.labels, window);
-        decisions.push(Decision { object: volume_object(volume), fate });
-    }
+    let decide = |object: Object, labels: &Labels, in_use, how| {
+        let fate = leftover_fate(labels, window, in_use, unread, how);
+        Decision { object, fate }
+    };
+    decisions.extend(images.iter().map(|image| {
+        let ExtensionImage { id, names, labels, bytes } = image;
+        let name = names.first().map_or("", String::as_str);
+        let object = Object::new(ObjectKind::Image, id, name, *bytes);
+        let names = removal_names(image);
+        decide(object, labels, used_images.contains(id.as_str()), Removal::Image { names })
+    }));
+    decisions.extend(volumes.iter().map(|Volume { name, labels, bytes }| {
+        let object = Object::new(ObjectKind::Volume, name, name, *bytes);
+        decide(object, labels, used_volumes.contains(name.as_str()), Removal::Volume)
+    }));
     Plan(decisions)
 }
 
@@ -213,47 +216,42 @@ fn container_fate(
         return Fate::Keep(Kept::GoingAlready);
     }
     let judgement = window.judge(&container.labels);
-    let mismatches = match &judgement {
-        Judgement::Violated(mismatches) => mismatches.as_slice(),
-        Judgement::Unclaimed | Judgement::Holds | Judgement::Unknown(_) => &[],
+    let has_ended = matches!(container.state, EngineState::Created | EngineState::Exited);
+    let failure = container.last_run().filter(|_| has_ended).and_then(LastRun::failure);
+    let reason = match (container.state, failure, &judgement) {
+        (EngineState::Dead, _, _) => Some(Reason::Dead),
+        (_, Some(error), _) => Some(Reason::Failed(error.to_owned())),
+        (_, None, Judgement::Violated(mismatches)) => Some(Reason::Stale(mismatches.clone())),
+        (_, None, _) => None,
     };
-    let failure = match (container.state, &container.detail) {
-        (EngineState::Created | EngineState::Exited, Detail::Known(last_run)) => {
-            last_run.failure().map(|error| Reason::Failed(error.to_owned()))
-        }
-        _ => None,
-    };
-    let dead = (container.state == EngineState::Dead).then_some(Reason::Dead);
-    let stale = (!mismatches.is_empty()).then(|| Reason::Stale(mismatches.to_vec()));
-    if let Some(reason) = dead.or(failure).or(stale) {
+    if let Some(reason) = reason {
         // Whatever the reason is, a stale extension may have changed the host.
-        let deactivate =
-            if mismatches.is_empty() { Vec::new() } else { deactivations(container, shared) };
+        let is_stale = matches!(judgement, Judgement::Violated(_));
+        let deactivate = if is_stale { deactivations(container, shared) } else { Vec::new() };
         return Fate::Remove { reason, how: Removal::Container { deactivate } };
     }
     match (&container.detail, container.state, judgement) {
         (Detail::Unreadable(why), _, _) => Fate::Keep(Kept::Undecided(why.clone())),
         (_, _, Judgement::Unknown(why)) => Fate::Keep(Kept::Undecided(why.join("; "))),
-        (_, EngineState::Created | EngineState::Exited, _) => {
-            Fate::Keep(sound(&container.labels, window))
-        }
+        (_, _, _) if has_ended => Fate::Keep(sound(&container.labels, window)),
         (_, state, _) => Fate::Keep(Kept::Busy(state)),
     }
 }
 
 /// Decides about an image or a volume: it is removed if it is stale and no object that is kept uses it.
 fn leftover_fate(
-    judgement: Judgement,
+    labels: &Labels,
+    window: Window<'_>,
     in_use: bool,
     unread: Option<&String>,
-    how: impl FnOnce() -> Removal,
+    how: Removal,
 ) -> Fate {
-    match judgement {
-        Judgement::Unclaimed | Judgement::Holds => Fate::Keep(Kept::Sound),
+    match window.judge(labels) {
+        Judgement::Unclaimed | Judgement::Holds => Fate::Keep(sound(labels, window)),
         Judgement::Violated(_) | Judgement::Unknown(_) if in_use => Fate::Keep(Kept::InUse),
         Judgement::Violated(mismatches) => match unread {
             Some(why) => Fate::Keep(Kept::Undecided(format!("another object may use it: {why}"))),
-            None => Fate::Remove { reason: Reason::Stale(mismatches), how: how() },
+            None => Fate::Remove { reason: Reason::Stale(mismatches), how },
         },
         Judgement::Unknown(why) => Fate::Keep(Kept::Undecided(why.join("; "))),
     }
@@ -267,59 +265,30 @@ fn sound(labels: &Labels, window: Window<'_>) -> Kept {
     }
 }
 
-fn with_malformed(fate: Fate, labels: &Labels, window: Window<'_>) -> Fate {
-    if fate == Fate::Keep(Kept::Sound) { Fate::Keep(sound(labels, window)) } else { fate }
-}
-
 /// The volumes whose `deactivate` is to run. A directory of the host belongs to the host.
 fn deactivations(
     container: &EngineContainer,
     shared: &BTreeMap<String, String>,
 ) -> Vec<Deactivation> {
-    let mounts = container.mounts.iter();
-    let volumes = mounts.filter_map(|mount| Some((mount.volume.clone()?, mount.source.clone())));
-    let one = |(volume, path)| {
-        let refused = shared.get(&volume).cloned();
-        Deactivation { volume, path, refused }
-    };
-    let mut all: Vec<_> = volumes.map(one).collect();
-    // A volume may be mounted in several places.
     let mut seen = BTreeSet::new();
-    all.retain(|one| seen.insert(one.volume.clone()));
-    all
+    let mounts = container.mounts.iter();
+    let volumes = mounts.filter_map(|mount| {
+        let volume = mount.volume.clone()?;
+        // A volume may be mounted in several places.
+        let refused = shared.get(&volume).cloned();
+        seen.insert(volume.clone()).then(|| Deactivation {
+            volume,
+            path: mount.source.clone(),
+            refused,
+        })
+    });
+    volumes.collect()
 }
 
 /// An image with several names cannot be removed by its id without force, and force would remove it although
 /// a container may have been made from it in the meantime.
 fn removal_names(image: &ExtensionImage) -> Vec<String> {
     if image.names.len() > 1 { image.names.clone() } else { vec![image.id.clone()] }
-}
-
-fn container_object(container: &EngineContainer) -> Object {
-    Object {
-        kind: ObjectKind::Container,
-        id: container.id.clone(),
-        name: container.name.clone(),
-        bytes: None,
-    }
-}
-
-fn image_object(image: &ExtensionImage) -> Object {
-    Object {
-        kind: ObjectKind::Image,
-        id: image.id.clone(),
-        name: image.names.first().cloned().unwrap_or_default(),
-        bytes: image.bytes,
-    }
-}
-
-fn volume_object(volume: &Volume) -> Object {
-    Object {
-        kind: ObjectKind::Volume,
-        id: volume.name.clone(),
-        name: volume.name.clone(),
-        bytes: volume.bytes,
-    }
 }
 
 impl Reason {
@@ -365,7 +334,7 @@ impl fmt::Display for Kept {
         match self {
             Self::Sound => formatter.write_str("no reason to remove it"),
             Self::GoingAlready => formatter.write_str("the engine is removing it"),
-            Self::Busy(state) => write!(formatter, "its container is {}", state.word()),
+            Self::Busy(state) => write!(formatter, "its container is {state}"),
             Self::InUse => formatter.write_str("an object that is kept uses it"),
             Self::Malformed(why) => formatter.write_str(why),
             Self::Undecided(why) => {

@@ -5,6 +5,7 @@ use crate::model::container::mount_namespace::Relation;
 use crate::model::text::cut;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// How serious the result of a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -15,13 +16,9 @@ pub(crate) enum CheckLevel {
     Problem,
 }
 
-impl CheckLevel {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Problem => "problem",
-        }
+impl fmt::Display for CheckLevel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
 }
 
@@ -103,6 +100,8 @@ pub(crate) enum RegisteredBinary {
         why: String,
     },
     Missing,
+    /// Another runtime.
+    Another,
 }
 
 /// The facts about a host; an error is why a fact could not be read.
@@ -110,7 +109,7 @@ pub(crate) enum RegisteredBinary {
 pub(crate) struct Facts {
     pub(crate) engine: Result<EngineInfo, String>,
     pub(crate) api: Option<String>,
-    /// The registered runtimes that are this runtime or have its name: name, path, file.
+    /// The registered runtimes whose program is known: name, path, program.
     pub(crate) runtimes: Vec<(String, String, RegisteredBinary)>,
     /// The engine's process and how its mount namespace relates to that of process 1.
     pub(crate) mounts: Result<(EngineProcess, Relation), String>,
@@ -173,11 +172,13 @@ fn runtime(facts: &Facts, info: &EngineInfo) -> DoctorCheck {
     const SAME_BUILD: &str = "install balena-extension-runtime and balena-extension-manager from the same build, \
          and restart the engine if the runtime's path has changed";
     let check = "runtime";
+    let not_registered = || {
+        let text = "the engine does not know balena-extension-runtime";
+        unnamed_runtime(info).unwrap_or_else(|| problem(check, text, REGISTER))
+    };
     let Some((name, path, binary)) = facts.runtimes.iter().min_by_key(|(_, _, binary)| binary)
     else {
-        return unnamed_runtime(info).unwrap_or_else(|| {
-            problem(check, "the engine does not know balena-extension-runtime", REGISTER)
-        });
+        return not_registered();
     };
     let registered = format!("{name:?} is registered as {path}");
     match binary {
@@ -200,6 +201,7 @@ fn runtime(facts: &Facts, info: &EngineInfo) -> DoctorCheck {
         RegisteredBinary::Missing => {
             problem(check, format!("{registered}, which is missing"), REGISTER)
         }
+        RegisteredBinary::Another => not_registered(),
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct InspectedContainer {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InspectedState {
-    status: Option<String>,
+    status: Option<EngineState>,
     exit_code: Option<i64>,
     error: Option<String>,
     started_at: Option<String>,
@@ -55,8 +55,7 @@ struct RestartPolicy {
 
 impl InspectedContainer {
     pub(crate) fn engine_state(&self) -> EngineState {
-        let status = self.state.as_ref().and_then(|state| state.status.as_deref());
-        EngineState::parse(status.unwrap_or_default())
+        self.state.as_ref().and_then(|state| state.status).unwrap_or_default()
     }
 
     /// Whether the container has not failed, or has been started since. `recorded` is the failure that the

@@ -8,54 +8,36 @@ use crate::model::text::cause::sentence;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// How many characters of an item that cannot be parsed are shown.
 const SHOWN: usize = 100;
 /// How many items that cannot be parsed are reported. A list may have millions of them.
 const UNREADABLE_MAX: usize = 100;
 
-/// The state of a container, as the engine reports it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The state of a container, in the engine's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EngineState {
+    /// `configured` is Podman's word, as `stopped` is.
+    #[serde(alias = "configured")]
     Created,
     Running,
     Paused,
     Restarting,
     Removing,
+    #[serde(alias = "stopped")]
     Exited,
     Dead,
-    /// A state of a newer engine.
+    /// A state of a newer engine, or none.
+    #[default]
+    #[serde(other)]
     Other,
 }
 
-impl EngineState {
-    pub(crate) fn parse(text: &str) -> Self {
-        match text {
-            // The second of each is Podman's.
-            "created" | "configured" => Self::Created,
-            "running" => Self::Running,
-            "paused" => Self::Paused,
-            "restarting" => Self::Restarting,
-            "removing" => Self::Removing,
-            "exited" | "stopped" => Self::Exited,
-            "dead" => Self::Dead,
-            _ => Self::Other,
-        }
-    }
-
-    /// The engine's word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Restarting => "restarting",
-            Self::Removing => "removing",
-            Self::Exited => "exited",
-            Self::Dead => "dead",
-            Self::Other => "other",
-        }
+impl fmt::Display for EngineState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
 }
 
@@ -125,6 +107,14 @@ impl EngineContainer {
         (&self.id, &self.name)
     }
 
+    /// The last run, if it is known.
+    pub(crate) fn last_run(&self) -> Option<&LastRun> {
+        match &self.detail {
+            Detail::Known(last_run) => Some(last_run),
+            Detail::NotAsked | Detail::Unreadable(_) => None,
+        }
+    }
+
     pub(crate) fn volumes(&self) -> impl Iterator<Item = &str> {
         self.mounts.iter().filter_map(|mount| mount.volume.as_deref())
     }
@@ -183,7 +173,7 @@ pub(crate) struct ListedContainer {
     image: Option<String>,
     #[serde(rename = "ImageID")]
     image_id: Option<String>,
-    state: Option<String>,
+    state: Option<EngineState>,
     #[serde(default)]
     labels: Labels,
     mounts: Option<Vec<ListedMount>>,
@@ -261,7 +251,7 @@ impl Collector {
             name: name.to_owned(),
             image: listed.image.unwrap_or_default(),
             image_id,
-            state: EngineState::parse(listed.state.as_deref().unwrap_or_default()),
+            state: listed.state.unwrap_or_default(),
             labels: listed.labels,
             mounts: mounts.collect(),
             detail: Detail::NotAsked,

@@ -3,14 +3,15 @@
 //! docs/manager.md explains them, and a test compares the two.
 
 use crate::model::container::deploy_record::{DeployRecord, Deployed};
+use crate::model::engine::doctor::RegisteredBinary;
 use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Labels, LastRun};
-use crate::model::engine::runtimes::RanBy;
-use crate::model::extension::claim::{self, Judgement, Mismatch, Running};
+use crate::model::extension::claim::{ClaimedFact, ComparedClaim, Judgement, Running};
 use crate::model::extension::labels::REQUIRES_REBOOT;
 use crate::model::kernel::mounts::HostOverlays;
 use crate::model::text::cause;
 use crate::model::text::short_id::short_id;
 use serde::Serialize;
+use std::fmt;
 
 /// The state of an extension, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,18 +27,9 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
-impl Verdict {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::PendingReboot => "pending-reboot",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::Stale => "stale",
-            Self::Dead => "dead",
-            Self::Unknown => "unknown",
-        }
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(formatter)
     }
 }
 
@@ -157,7 +149,8 @@ pub(crate) struct Evidence<'a> {
     /// The runtime's record of its deploy, or why it cannot be read. Every deploy is recorded, and no record
     /// survives a reboot.
     pub(crate) record: Result<Option<&'a DeployRecord>, &'a str>,
-    pub(crate) ran_by: RanBy,
+    /// The program of the runtime that ran it; `None` if that is unknown.
+    pub(crate) ran_by: Option<&'a RegisteredBinary>,
 }
 
 /// Finds the first reason that applies: what prevents the extension's effect comes before what shows it.
@@ -173,261 +166,258 @@ pub(crate) fn explain(
     Explanation { reason, sentence: cause::sentence(&sentence), next: cause::sentence(&next) }
 }
 
-fn decide(
-    container: &EngineContainer,
-    evidence: Evidence<'_>,
-    host: &HostFacts,
-) -> (VerdictReason, String) {
-    let is = |reason, sentence: &str| (reason, sentence.to_owned());
-    let restart = match &container.detail {
-        Detail::Known(last_run) => last_run.restart.as_str(),
-        Detail::NotAsked | Detail::Unreadable(_) => "",
-    };
+type Finding = (VerdictReason, String);
+
+fn because(reason: VerdictReason, sentence: impl Into<String>) -> Finding {
+    (reason, sentence.into())
+}
+
+fn decide(container: &EngineContainer, evidence: Evidence<'_>, host: &HostFacts) -> Finding {
     match container.state {
         EngineState::Dead => {
-            is(VerdictReason::EngineDead, "an earlier removal by the engine did not complete")
+            because(VerdictReason::EngineDead, "an earlier removal by the engine did not complete")
         }
-        EngineState::Removing => is(VerdictReason::BeingRemoved, "the engine is removing it"),
-        EngineState::Running | EngineState::Paused => is(
+        EngineState::Removing => because(VerdictReason::BeingRemoved, "the engine is removing it"),
+        EngineState::Running | EngineState::Paused => because(
             VerdictReason::Deploying,
             "its container is running, as it does for a moment during a deploy",
         ),
         EngineState::Restarting => {
-            let text =
-                format!("the engine restarts it again and again (restart policy {restart:?})");
-            (VerdictReason::Restarting, text)
+            let policy = container.last_run().map_or("", |last_run| &last_run.restart);
+            because(
+                VerdictReason::Restarting,
+                format!("the engine restarts it again and again (restart policy {policy:?})"),
+            )
         }
-        EngineState::Other => is(
+        EngineState::Other => because(
             VerdictReason::StrangeState,
             "the engine reports a state that this program does not know",
         ),
         EngineState::Created | EngineState::Exited => match &container.detail {
-            Detail::Known(last_run) => ended(container, last_run, evidence, host),
-            Detail::Unreadable(why) => (VerdictReason::NotInspected, why.clone()),
+            Detail::Known(last_run) => Ended { container, last_run, evidence, host }.explain(),
+            Detail::Unreadable(why) => because(VerdictReason::NotInspected, why),
             Detail::NotAsked => {
-                is(VerdictReason::NotInspected, "the engine was not asked about it")
+                because(VerdictReason::NotInspected, "the engine was not asked about it")
             }
         },
     }
 }
 
-fn ended(
-    container: &EngineContainer,
-    last_run: &LastRun,
-    evidence: Evidence<'_>,
-    host: &HostFacts,
-) -> (VerdictReason, String) {
-    let abi = container.labels.claims().abi;
-    let is_rejected = |abi: &&str| {
-        host.rejected.as_ref().is_ok_and(|all| all.iter().any(|rejected| rejected == abi))
-    };
-    if let Some(abi) = abi.filter(is_rejected) {
-        let text = format!("its kernel {} was tried and rejected", short_id(abi));
-        return (VerdictReason::KernelRejected, text);
-    }
-    if let Some(failed) = failure(last_run, evidence) {
-        return failed;
-    }
-    if let Some(bad) = bad_exit(container, last_run, evidence, host) {
-        return bad;
-    }
-    if let (Some(_), Err(why)) = (abi, &host.rejected) {
-        return (VerdictReason::RejectedUnreadable, why.clone());
-    }
-    match container.labels.claims().judge(&host.running) {
-        Judgement::Violated(mismatches) => violated(&mismatches, host),
-        Judgement::Unknown(why) => (VerdictReason::SystemUnreadable, why.join("; ")),
-        Judgement::Unclaimed | Judgement::Holds => effect(container, last_run, evidence, host),
-    }
+/// An extension that was created and maybe started, with everything that shows what became of it.
+struct Ended<'a> {
+    container: &'a EngineContainer,
+    last_run: &'a LastRun,
+    evidence: Evidence<'a>,
+    host: &'a HostFacts,
 }
 
-/// A create or start that failed, by the runtime's record or the engine's error.
-fn failure(last_run: &LastRun, evidence: Evidence<'_>) -> Option<(VerdictReason, String)> {
-    let reason_of = |verb: &str| match verb {
-        "start" => VerdictReason::StartFailed,
-        _ => VerdictReason::CreateFailed,
-    };
-    let recorded = evidence.record.ok().flatten().and_then(DeployRecord::last_error);
-    // The engine's error contains the runtime's, with text around it.
-    if let Some((verb, error)) = recorded {
-        return Some((reason_of(verb), error.to_owned()));
+impl Ended<'_> {
+    fn explain(&self) -> Finding {
+        let claims = self.container.labels.claims();
+        let rejected = self.host.rejected.as_ref();
+        let is_rejected = |abi: &&str| rejected.is_ok_and(|all| all.iter().any(|one| one == abi));
+        if let Some(abi) = claims.abi.filter(is_rejected) {
+            let text = format!("its kernel {} was tried and rejected", short_id(abi));
+            return because(VerdictReason::KernelRejected, text);
+        }
+        if let Some(finding) = self.failure().or_else(|| self.bad_exit()) {
+            return finding;
+        }
+        if let (Some(_), Err(why)) = (claims.abi, rejected) {
+            return because(VerdictReason::RejectedUnreadable, why);
+        }
+        match claims.judge(&self.host.running) {
+            Judgement::Violated(mismatches) => violated(&mismatches, self.host),
+            Judgement::Unknown(why) => because(VerdictReason::SystemUnreadable, why.join("; ")),
+            Judgement::Unclaimed | Judgement::Holds => self.effect(),
+        }
     }
-    let error = last_run.failure()?;
-    let verb = if error.contains("start failed") { "start" } else { "create" };
-    Some((reason_of(verb), error.to_owned()))
-}
 
-/// A state or an exit status that shows that the extension is not applied.
-fn bad_exit(
-    container: &EngineContainer,
-    last_run: &LastRun,
-    evidence: Evidence<'_>,
-    host: &HostFacts,
-) -> Option<(VerdictReason, String)> {
-    let is = |reason, sentence: &str| Some((reason, sentence.to_owned()));
-    if container.state == EngineState::Created {
-        return match (&last_run.error, evidence.record) {
-            (None, Err(why)) => Some((VerdictReason::RecordUnreadable, why.to_owned())),
-            (None, Ok(None)) => is(
-                VerdictReason::OutcomeUnknown,
-                "the engine does not report whether it failed, and the runtime has recorded nothing about it since \
-                 the host booted",
-            ),
-            (_, _) => is(VerdictReason::NeverStarted, "it was created, but never started"),
+    /// The runtime's record of the deploy, if there is one that can be read.
+    fn record(&self) -> Option<&DeployRecord> {
+        self.evidence.record.ok().flatten()
+    }
+
+    /// A create or start that failed, by the runtime's record or the engine's error.
+    fn failure(&self) -> Option<Finding> {
+        let by_engine = || {
+            let error = self.last_run.failure()?;
+            Some((if error.contains("start failed") { "start" } else { "create" }, error))
         };
+        // The engine's error contains the runtime's, with text around it.
+        let recorded = self.record().and_then(DeployRecord::last_error);
+        let (verb, error) = recorded.or_else(by_engine)?;
+        let reason = match verb {
+            "start" => VerdictReason::StartFailed,
+            _ => VerdictReason::CreateFailed,
+        };
+        Some(because(reason, error))
     }
-    if evidence.ran_by == RanBy::Another && evidence.record.is_ok_and(|record| record.is_none()) {
-        return ran_by_another(container, last_run, evidence, host);
-    }
-    match last_run.exit_code {
-        Some(0) => None,
-        Some(1) => {
-            let reason = evidence.record.ok().flatten().and_then(DeployRecord::refusal);
-            let text = match reason {
-                Some(reason) => format!("the runtime refused to start it: {reason}"),
-                None => "the runtime refused to start it (exit status 1)".to_owned(),
-            };
-            Some((VerdictReason::RefusedByRuntime, text))
-        }
-        // 128 plus the number of the signal, as shells report it. signal(7): there are 64.
-        Some(code @ 129..=192) => Some((
-            VerdictReason::Killed,
-            format!("its process was killed by signal {}", code - 128),
-        )),
-        Some(code) => {
-            let text = format!("it exited with status {code}, which this runtime never gives");
-            Some((VerdictReason::BadExit, text))
-        }
-        None => is(VerdictReason::NotInspected, "the engine does not report its exit status"),
-    }
-}
 
-/// Another runtime ran no hook, but the boot may have layered the extension all the same.
-fn ran_by_another(
-    container: &EngineContainer,
-    last_run: &LastRun,
-    evidence: Evidence<'_>,
-    host: &HostFacts,
-) -> Option<(VerdictReason, String)> {
-    let overlays = match &host.overlays {
-        Ok(overlays) => overlays,
-        Err(why) => return Some((VerdictReason::MountsUnreadable, why.clone())),
-    };
-    if is_layered(container, last_run, host) {
-        return None;
+    /// A state or an exit status that shows that the extension is not applied.
+    fn bad_exit(&self) -> Option<Finding> {
+        let Self { last_run, evidence, .. } = self;
+        if self.container.state == EngineState::Created {
+            return Some(match (&last_run.error, evidence.record) {
+                (None, Err(why)) => because(VerdictReason::RecordUnreadable, why),
+                (None, Ok(None)) => because(
+                    VerdictReason::OutcomeUnknown,
+                    "the engine does not report whether it failed, and the runtime has recorded nothing about it \
+                     since the host booted",
+                ),
+                (_, _) => because(VerdictReason::NeverStarted, "it was created, but never started"),
+            });
+        }
+        if evidence.ran_by == Some(&RegisteredBinary::Another)
+            && evidence.record.is_ok_and(|record| record.is_none())
+        {
+            return self.ran_by_another();
+        }
+        let (reason, text) = match last_run.exit_code {
+            Some(0) => return None,
+            Some(1) => (
+                VerdictReason::RefusedByRuntime,
+                match self.record().and_then(DeployRecord::refusal) {
+                    Some(reason) => format!("the runtime refused to start it: {reason}"),
+                    None => "the runtime refused to start it (exit status 1)".to_owned(),
+                },
+            ),
+            // 128 plus the number of the signal, as shells report it. signal(7): there are 64.
+            Some(code @ 129..=192) => {
+                (VerdictReason::Killed, format!("its process was killed by signal {}", code - 128))
+            }
+            Some(code) => (
+                VerdictReason::BadExit,
+                format!("it exited with status {code}, which this runtime never gives"),
+            ),
+            None => (
+                VerdictReason::NotInspected,
+                "the engine does not report its exit status".to_owned(),
+            ),
+        };
+        Some((reason, text))
     }
-    let is_unnamed = !overlays.unnamed.is_empty() || last_run.layers.is_none();
-    if overlays.root && is_unnamed && evidence.since_boot != Some(true) {
-        return Some(before_boot(last_run, overlays));
-    }
-    let text = format!("another runtime, {:?}, ran it, so no hook ran", last_run.runtime);
-    Some((VerdictReason::OtherRuntime, text))
-}
 
-fn is_layered(container: &EngineContainer, last_run: &LastRun, host: &HostFacts) -> bool {
-    let layers = last_run.layers.iter().flatten().map(String::as_str);
-    let mut parts = layers.chain(container.volumes());
-    host.overlays.as_ref().is_ok_and(|overlays| parts.any(|part| overlays.layers.contains(part)))
+    /// Another runtime ran no hook, but the boot may have layered the extension all the same.
+    fn ran_by_another(&self) -> Option<Finding> {
+        let Self { last_run, evidence, host, .. } = self;
+        let overlays = match &host.overlays {
+            Ok(overlays) => overlays,
+            Err(why) => return Some(because(VerdictReason::MountsUnreadable, why)),
+        };
+        if self.is_layered(overlays) {
+            return None;
+        }
+        let is_unnamed = !overlays.unnamed.is_empty() || last_run.layers.is_none();
+        if overlays.root && is_unnamed && evidence.since_boot != Some(true) {
+            return Some(self.before_boot(overlays));
+        }
+        let text = format!("another runtime, {:?}, ran it, so no hook ran", last_run.runtime);
+        Some(because(VerdictReason::OtherRuntime, text))
+    }
+
+    fn is_layered(&self, overlays: &HostOverlays) -> bool {
+        let layers = self.last_run.layers.iter().flatten().map(String::as_str);
+        layers.chain(self.container.volumes()).any(|part| overlays.layers.contains(part))
+    }
+
+    /// Its hooks ran and it is meant for this system: whether it is in effect.
+    fn effect(&self) -> Finding {
+        let evidence = &self.evidence;
+        let overlays = match &self.host.overlays {
+            Ok(overlays) => overlays,
+            Err(why) => return because(VerdictReason::MountsUnreadable, why),
+        };
+        if self.is_layered(overlays) {
+            return because(VerdictReason::Layered, "its content is layered over the host");
+        }
+        let record = match evidence.record {
+            Ok(record) => record,
+            Err(why) => return because(VerdictReason::RecordUnreadable, why),
+        };
+        if let Some(hook) = record.and_then(DeployRecord::hook_in_unknown_namespace) {
+            let text = format!(
+                "cannot determine whether {hook} ran in the mount namespace of process 1, so its mounts may not be \
+                 on the host"
+            );
+            return because(VerdictReason::MountNamespaceUnknown, text);
+        }
+        let (reason, text) = match (record.map(DeployRecord::deployed), evidence.since_boot) {
+            (Some(Deployed::WithHooks), _) if requires_reboot(&self.container.labels) => (
+                VerdictReason::RequiresReboot,
+                "its hooks ran, but it takes effect only after a reboot",
+            ),
+            (Some(Deployed::WithHooks), _) => {
+                (VerdictReason::HooksRan, "its hooks ran since the host booted")
+            }
+            (Some(Deployed::WithoutHooks), _) => (
+                VerdictReason::NoHooks,
+                "it has no hooks; the next boot layers its files over the host",
+            ),
+            (Some(Deployed::Unfinished), _) => (
+                VerdictReason::NotRecorded,
+                "it has exited, but the runtime has not recorded a start",
+            ),
+            (None, Some(true)) => (
+                VerdictReason::NotRecorded,
+                "it was started since the host booted, but the runtime has recorded nothing about it",
+            ),
+            (None, Some(false)) => return self.before_boot(overlays),
+            (None, None) => {
+                let started = &self.last_run.started;
+                let text = format!("cannot determine when it was started ({started:?})");
+                return because(VerdictReason::StartTimeUnknown, text);
+            }
+        };
+        because(reason, text)
+    }
+
+    /// It was deployed before the host booted, and no mount shows its content.
+    fn before_boot(&self, overlays: &HostOverlays) -> Finding {
+        if !overlays.root {
+            let text =
+                "its hooks ran before the last boot, and no mount of the host shows its content";
+            return because(VerdictReason::NotVisible, text);
+        }
+        match (overlays.unnamed.first(), &self.last_run.layers) {
+            (Some(path), _) => {
+                let count = overlays.unnamed.len();
+                let text = format!(
+                    "it may be one of {count} layers of the root filesystem whose names are unknown, such as {path}"
+                );
+                because(VerdictReason::LayersUnnamed, text)
+            }
+            (None, None) => because(
+                VerdictReason::LayersUnnamed,
+                "the engine does not name its layers, so they cannot be found in the root filesystem",
+            ),
+            (None, Some(_)) => because(
+                VerdictReason::NotLayered,
+                "it was deployed before the last boot, but the initramfs did not include it in the root overlay",
+            ),
+        }
+    }
 }
 
 /// Claims do not hold. The claim on a kernel will hold after the reboot if that kernel is set to boot next.
-fn violated(mismatches: &[Mismatch], host: &HostFacts) -> (VerdictReason, String) {
-    if let [Mismatch::KernelAbi { claimed, .. }] = mismatches {
+fn violated(mismatches: &[ComparedClaim], host: &HostFacts) -> Finding {
+    if let [ComparedClaim { fact: ClaimedFact::KernelAbi, claimed, .. }] = mismatches {
         match &host.armed {
             Ok(Some(armed)) if armed == claimed => {
                 let text = "its kernel is set to boot next; the current one runs until the reboot";
-                return (VerdictReason::KernelArmed, text.to_owned());
+                return because(VerdictReason::KernelArmed, text);
             }
             Ok(_) => {}
-            Err(why) => return (VerdictReason::BootEnvironmentUnreadable, why.clone()),
+            Err(why) => return because(VerdictReason::BootEnvironmentUnreadable, why),
         }
     }
-    let code = match mismatches.first() {
-        Some(Mismatch::KernelVersion { .. }) => VerdictReason::KernelVersionMismatch,
-        Some(Mismatch::OsVersion { .. }) => VerdictReason::OsVersionMismatch,
-        Some(Mismatch::KernelAbi { .. }) | None => VerdictReason::KernelAbiMismatch,
+    let reason = match mismatches.first().map(|mismatch| mismatch.fact) {
+        Some(ClaimedFact::KernelVersion) => VerdictReason::KernelVersionMismatch,
+        Some(ClaimedFact::OsVersion) => VerdictReason::OsVersionMismatch,
+        Some(ClaimedFact::KernelAbi) | None => VerdictReason::KernelAbiMismatch,
     };
     let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
-    (code, texts.join("; "))
-}
-
-/// Its hooks ran and it is meant for this system: whether it is in effect.
-fn effect(
-    container: &EngineContainer,
-    last_run: &LastRun,
-    evidence: Evidence<'_>,
-    host: &HostFacts,
-) -> (VerdictReason, String) {
-    let is = |reason, sentence: &str| (reason, sentence.to_owned());
-    let overlays = match &host.overlays {
-        Ok(overlays) => overlays,
-        Err(why) => return (VerdictReason::MountsUnreadable, why.clone()),
-    };
-    if is_layered(container, last_run, host) {
-        return is(VerdictReason::Layered, "its content is layered over the host");
-    }
-    let record = match evidence.record {
-        Ok(record) => record,
-        Err(why) => return (VerdictReason::RecordUnreadable, why.to_owned()),
-    };
-    if let Some(hook) = record.and_then(DeployRecord::hook_in_unknown_namespace) {
-        let text = format!(
-            "cannot determine whether {hook} ran in the mount namespace of process 1, so its mounts may not be \
-             on the host"
-        );
-        return (VerdictReason::MountNamespaceUnknown, text);
-    }
-    match (record.map(DeployRecord::deployed), evidence.since_boot) {
-        (Some(Deployed::WithHooks), _) if requires_reboot(&container.labels) => is(
-            VerdictReason::RequiresReboot,
-            "its hooks ran, but it takes effect only after a reboot",
-        ),
-        (Some(Deployed::WithHooks), _) => {
-            is(VerdictReason::HooksRan, "its hooks ran since the host booted")
-        }
-        (Some(Deployed::WithoutHooks), _) => is(
-            VerdictReason::NoHooks,
-            "it has no hooks; the next boot layers its files over the host",
-        ),
-        (Some(Deployed::Unfinished), _) => is(
-            VerdictReason::NotRecorded,
-            "it has exited, but the runtime has not recorded a start",
-        ),
-        (None, Some(true)) => is(
-            VerdictReason::NotRecorded,
-            "it was started since the host booted, but the runtime has recorded nothing about it",
-        ),
-        (None, Some(false)) => before_boot(last_run, overlays),
-        (None, None) => {
-            let text = format!("cannot determine when it was started ({:?})", last_run.started);
-            (VerdictReason::StartTimeUnknown, text)
-        }
-    }
-}
-
-/// It was deployed before the host booted, and no mount shows its content.
-fn before_boot(last_run: &LastRun, overlays: &HostOverlays) -> (VerdictReason, String) {
-    if !overlays.root {
-        let text = "its hooks ran before the last boot, and no mount of the host shows its content";
-        return (VerdictReason::NotVisible, text.to_owned());
-    }
-    match (overlays.unnamed.first(), &last_run.layers) {
-        (Some(path), _) => {
-            let count = overlays.unnamed.len();
-            let text = format!(
-                "it may be one of {count} layers of the root filesystem whose names are unknown, such as {path}"
-            );
-            (VerdictReason::LayersUnnamed, text)
-        }
-        (None, None) => {
-            let text = "the engine does not name its layers, so they cannot be found in the root filesystem";
-            (VerdictReason::LayersUnnamed, text.to_owned())
-        }
-        (None, Some(_)) => {
-            let text = "it was deployed before the last boot, but the initramfs did not include it in the root overlay";
-            (VerdictReason::NotLayered, text.to_owned())
-        }
-    }
+    because(reason, texts.join("; "))
 }
 
 /// Whether the labels ask for a reboot.
@@ -436,51 +426,6 @@ pub(crate) fn requires_reboot(labels: &Labels) -> bool {
         let text = labels.value(name).unwrap_or_default().trim();
         !matches!(text, "" | "0" | "false" | "no")
     })
-}
-
-/// A claim with the running system's value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ClaimView {
-    claim: &'static str,
-    claimed: String,
-    /// `None` if it cannot be read, or if the OS's stock kernel runs, which has no ABI.
-    running: Option<String>,
-    /// `None` if it cannot be judged.
-    holds: Option<bool>,
-}
-
-/// All claims of an extension, each with the running system's value.
-pub(crate) fn claims(labels: &Labels, running: &Running) -> Vec<ClaimView> {
-    let all = labels.claims();
-    let version = running.kernel_release.as_deref().map(claim::version_of).ok();
-    let one = |claim, claimed: Option<&str>, now: Option<&str>, single: claim::Claims<'_>| {
-        let claimed = claimed?.to_owned();
-        let holds = match single.judge(running) {
-            // The label is not empty, but malformed.
-            Judgement::Unclaimed if single.malformed().is_some() => None,
-            Judgement::Unclaimed | Judgement::Holds => Some(true),
-            Judgement::Violated(_) => Some(false),
-            Judgement::Unknown(_) => None,
-        };
-        Some(ClaimView { claim, claimed, running: now.map(str::to_owned), holds })
-    };
-    let none = claim::Claims::default();
-    let abi = running.abi.as_ref().ok().and_then(Option::as_deref);
-    let os = running.os_version.as_deref().ok();
-    [
-        one("kernelAbi", all.abi, abi, claim::Claims { abi: all.abi, ..none }),
-        one(
-            "kernelVersion",
-            all.kernel_version,
-            version,
-            claim::Claims { kernel_version: all.kernel_version, ..none },
-        ),
-        one("osVersion", all.os_version, os, claim::Claims { os_version: all.os_version, ..none }),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ struct Case {
     labels: Vec<(&'static str, &'static str)>,
     since_boot: Option<bool>,
     record: Result<Option<DeployRecord>, String>,
-    ran_by: RanBy,
+    ran_by: RegisteredBinary,
     host: HostFacts,
     unreadable: bool,
 }
@@ -66,7 +66,7 @@ fn sound() -> Case {
         labels: Vec::new(),
         since_boot: Some(true),
         record: Ok(Some(deployed(Some("hooks/start")))),
-        ran_by: RanBy::This,
+        ran_by: RegisteredBinary::SameVersion,
         host: host(),
         unreadable: false,
     }
@@ -96,7 +96,7 @@ impl Case {
         let evidence = Evidence {
             since_boot: self.since_boot,
             record: self.record.as_ref().map(Option::as_ref).map_err(String::as_str),
-            ran_by: self.ran_by,
+            ran_by: Some(&self.ran_by),
         };
         explain(&container, evidence, &self.host)
     }
@@ -191,7 +191,12 @@ fn every_reason_has_a_case_that_leads_to_it() {
         (VerdictReason::Killed, Case { last_run: exiting(137), ..sound() }),
         (
             VerdictReason::OtherRuntime,
-            Case { ran_by: RanBy::Another, record: Ok(None), last_run: exiting(127), ..sound() },
+            Case {
+                ran_by: RegisteredBinary::Another,
+                record: Ok(None),
+                last_run: exiting(127),
+                ..sound()
+            },
         ),
         (VerdictReason::NeverStarted, Case { state: EngineState::Created, ..earlier() }),
         (
@@ -264,7 +269,7 @@ fn every_reason_has_a_case_that_leads_to_it() {
 fn every_verdict_and_every_reason_is_explained_in_the_document() {
     let document = include_str!("../../../docs/manager.md");
     for reason in VerdictReason::ALL {
-        let row = format!("| `{}` | `{}` |", reason.verdict().word(), reason.code());
+        let row = format!("| `{}` | `{}` |", reason.verdict(), reason.code());
         assert!(document.contains(&row), "docs/manager.md has no row {row}");
     }
 }
@@ -346,12 +351,12 @@ fn only_numbers_of_signals_mean_that_a_process_was_killed() {
 
 #[test]
 fn an_extension_that_another_runtime_ran_is_applied_only_if_the_boot_has_layered_it() {
-    let ran_by = RanBy::Another;
+    let ran_by = || RegisteredBinary::Another;
     for status in [0, 1, 127] {
         let (last_run, record) = (exiting(status), Ok(None));
         let case = Case {
             last_run: LastRun { runtime: "runc".to_owned(), ..last_run },
-            ran_by,
+            ran_by: ran_by(),
             record,
             ..sound()
         };
@@ -364,19 +369,25 @@ fn an_extension_that_another_runtime_ran_is_applied_only_if_the_boot_has_layered
         );
     }
     let last_run = layered("layer");
-    assert_eq!(Case { ran_by, last_run, ..earlier() }.find().reason, VerdictReason::Layered);
+    assert_eq!(
+        Case { ran_by: ran_by(), last_run, ..earlier() }.find().reason,
+        VerdictReason::Layered
+    );
     // What cannot be seen may be layered, and a record that cannot be read may know better.
     let blind = HostFacts { overlays: Err("why".to_owned()), ..host() };
     assert_eq!(
-        Case { ran_by, host: blind, ..earlier() }.find().reason,
+        Case { ran_by: ran_by(), host: blind, ..earlier() }.find().reason,
         VerdictReason::MountsUnreadable
     );
     let last_run = LastRun { layers: None, ..exiting(0) };
-    assert_eq!(Case { ran_by, last_run, ..earlier() }.find().reason, VerdictReason::LayersUnnamed);
-    let unread = Case { ran_by, record: Err("why".to_owned()), ..earlier() };
+    assert_eq!(
+        Case { ran_by: ran_by(), last_run, ..earlier() }.find().reason,
+        VerdictReason::LayersUnnamed
+    );
+    let unread = Case { ran_by: ran_by(), record: Err("why".to_owned()), ..earlier() };
     assert_eq!(unread.find().reason, VerdictReason::RecordUnreadable);
     // A wrapper with a name of its own: the record knows better.
-    assert_eq!(Case { ran_by, ..sound() }.find().reason, VerdictReason::HooksRan);
+    assert_eq!(Case { ran_by: ran_by(), ..sound() }.find().reason, VerdictReason::HooksRan);
 }
 
 #[test]
@@ -384,7 +395,7 @@ fn claims_are_shown_with_the_running_values() {
     let map = serde_json::json!({labels::KERNEL_VERSION: "5.0.0", labels::OS_VERSION: "2.*"});
     let labels: Labels = serde_json::from_value(map).unwrap();
     let stock = Running { abi: Ok(None), ..running() };
-    let shown = serde_json::to_value(claims(&labels, &stock)).unwrap();
+    let shown = serde_json::to_value(labels.claims().compare(&stock)).unwrap();
     assert_eq!(
         shown,
         serde_json::json!([

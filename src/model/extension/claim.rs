@@ -5,6 +5,7 @@ use crate::model::extension::glob::{Glob, Malformed};
 use crate::model::extension::labels::{ABI, KERNEL_VERSION, Labels, OS_VERSION};
 use crate::model::text::cause;
 use crate::model::text::short_id::short_id;
+use serde::Serialize;
 use std::fmt;
 
 /// The initramfs adds this to the kernel's command line.
@@ -36,12 +37,29 @@ pub(crate) struct Claims<'a> {
     pub(crate) os_version: Option<&'a str>,
 }
 
-/// A claim that the running system does not match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mismatch {
-    KernelAbi { claimed: String, running: Option<String> },
-    KernelVersion { claimed: String, running: String },
-    OsVersion { claimed: String, running: String },
+/// The fact of the running system that a claim is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum ClaimedFact {
+    KernelAbi,
+    KernelVersion,
+    OsVersion,
+}
+
+/// A claim, compared with the running system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ComparedClaim {
+    #[serde(rename = "claim")]
+    pub(crate) fact: ClaimedFact,
+    pub(crate) claimed: String,
+    /// `None` if it cannot be read, or if the OS's stock kernel runs, which has no ABI.
+    running: Option<String>,
+    /// `None` if the claim is malformed, or if the fact cannot be read.
+    holds: Option<bool>,
+    /// Why the fact cannot be read.
+    #[serde(skip)]
+    unread: Option<String>,
 }
 
 /// Whether the claims match.
@@ -51,7 +69,7 @@ pub(crate) enum Judgement {
     Unclaimed,
     Holds,
     /// At least one does not match; these are all of those.
-    Violated(Vec<Mismatch>),
+    Violated(Vec<ComparedClaim>),
     /// No mismatch is known, but at least one claim cannot be judged, for these reasons.
     Unknown(Vec<String>),
 }
@@ -69,7 +87,7 @@ impl<'a> Claims<'a> {
         Self {
             abi: claim(ABI),
             kernel_version: claim(KERNEL_VERSION),
-            os_version: claim(OS_VERSION),
+            os_version: claim(OS_VERSION).filter(|text| patterns(text).next().is_some()),
         }
     }
 
@@ -82,55 +100,49 @@ impl<'a> Claims<'a> {
         )))
     }
 
-    /// Compares every claim with the running system. One mismatch decides even if another claim cannot be
-    /// judged, because all must match.
+    /// Compares every claim with the running system.
+    pub(crate) fn compare(&self, running: &Running) -> Vec<ComparedClaim> {
+        let version = running.kernel_release.as_deref().map(|release| Some(version_of(release)));
+        let claims = [
+            (ClaimedFact::KernelAbi, self.abi, running.abi.as_ref().map(Option::as_deref)),
+            (ClaimedFact::KernelVersion, self.kernel_version, version),
+            (ClaimedFact::OsVersion, self.os_version, running.os_version.as_deref().map(Some)),
+        ];
+        let one = |(fact, claimed, running): (_, Option<&str>, Result<Option<&str>, &String>)| {
+            let claimed = claimed?;
+            let (running, unread) = match running {
+                Ok(running) => (running, None),
+                Err(why) => (None, Some(why.clone())),
+            };
+            let matches = match fact {
+                ClaimedFact::KernelAbi | ClaimedFact::KernelVersion => Ok(running == Some(claimed)),
+                ClaimedFact::OsVersion => globs(claimed).map(|globs| {
+                    globs.iter().any(|glob| running.is_some_and(|version| glob.matches(version)))
+                }),
+            };
+            // A malformed claim keeps the extension; `check` reports it to the author.
+            let unread = unread.filter(|_| matches.is_ok());
+            let holds = matches.ok().filter(|_| unread.is_none());
+            let (claimed, running) = (claimed.to_owned(), running.map(str::to_owned));
+            Some(ComparedClaim { fact, claimed, running, holds, unread })
+        };
+        claims.into_iter().filter_map(one).collect()
+    }
+
+    /// Whether the running system matches all claims. One mismatch decides even if another claim cannot be judged,
+    /// because all must match.
     pub(crate) fn judge(&self, running: &Running) -> Judgement {
-        let mut violated = Vec::new();
-        let mut unknown = Vec::new();
-        let mut claimed_any = false;
-        if let Some(claimed) = self.abi {
-            claimed_any = true;
-            match &running.abi {
-                Ok(running) if running.as_deref() == Some(claimed) => {}
-                Ok(running) => {
-                    let (claimed, running) = (claimed.to_owned(), running.clone());
-                    violated.push(Mismatch::KernelAbi { claimed, running });
-                }
-                Err(why) => unknown.push(why.clone()),
-            }
+        let (violated, others): (Vec<_>, Vec<_>) =
+            self.compare(running).into_iter().partition(|claim| claim.holds == Some(false));
+        if !violated.is_empty() {
+            return Judgement::Violated(violated);
         }
-        if let Some(claimed) = self.kernel_version {
-            claimed_any = true;
-            match running.kernel_release.as_deref().map(version_of) {
-                Ok(version) if version == claimed => {}
-                Ok(version) => violated.push(Mismatch::KernelVersion {
-                    claimed: claimed.to_owned(),
-                    running: version.to_owned(),
-                }),
-                Err(why) => unknown.push(why.clone()),
-            }
-        }
-        // A malformed claim keeps the extension; `check` reports it to the author.
-        if let Some((claimed, globs)) = self
-            .os_version
-            .and_then(|claimed| Some((claimed, globs(claimed).ok()?)))
-            .filter(|(_, globs)| !globs.is_empty())
-        {
-            claimed_any = true;
-            match &running.os_version {
-                Ok(version) if globs.iter().any(|glob| glob.matches(version)) => {}
-                Ok(version) => violated.push(Mismatch::OsVersion {
-                    claimed: claimed.to_owned(),
-                    running: version.clone(),
-                }),
-                Err(why) => unknown.push(why.clone()),
-            }
-        }
-        match (violated.is_empty(), unknown.is_empty(), claimed_any) {
-            (false, _, _) => Judgement::Violated(violated),
-            (true, false, _) => Judgement::Unknown(unknown),
-            (true, true, true) => Judgement::Holds,
-            (true, true, false) => Judgement::Unclaimed,
+        let any_holds = others.iter().any(|claim| claim.holds == Some(true));
+        let unread: Vec<String> = others.into_iter().filter_map(|claim| claim.unread).collect();
+        match (unread.is_empty(), any_holds) {
+            (false, _) => Judgement::Unknown(unread),
+            (true, true) => Judgement::Holds,
+            (true, false) => Judgement::Unclaimed,
         }
     }
 }
@@ -142,29 +154,33 @@ pub(crate) fn version_of(release: &str) -> &str {
 
 /// Reads the patterns of an `os-version` label.
 pub(crate) fn globs(label: &str) -> Result<Vec<Glob<'_>>, Malformed> {
-    let patterns = label.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
-    patterns.map(Glob::parse).collect()
+    patterns(label).map(Glob::parse).collect()
 }
 
-impl fmt::Display for Mismatch {
+fn patterns(label: &str) -> impl Iterator<Item = &str> {
+    label.split(',').map(str::trim).filter(|pattern| !pattern.is_empty())
+}
+
+/// How the running system differs from the claim.
+impl fmt::Display for ComparedClaim {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KernelAbi { claimed, running: None } => write!(
-                formatter,
-                "it needs the kernel with ABI {}, but the OS's stock kernel is running",
-                short_id(claimed)
-            ),
-            Self::KernelAbi { claimed, running: Some(running) } => write!(
-                formatter,
-                "it needs the kernel with ABI {}, but the kernel with ABI {} is running",
-                short_id(claimed),
-                short_id(running)
-            ),
-            Self::KernelVersion { claimed, running } => {
-                write!(formatter, "it was built for kernel {claimed}, but {running} is running")
+        let (claimed, running) = (&self.claimed, self.running.as_deref());
+        let found = running.unwrap_or_default();
+        match self.fact {
+            ClaimedFact::KernelAbi => {
+                write!(formatter, "it needs the kernel with ABI {}, but ", short_id(claimed))?;
+                match running {
+                    Some(abi) => {
+                        write!(formatter, "the kernel with ABI {} is running", short_id(abi))
+                    }
+                    None => formatter.write_str("the OS's stock kernel is running"),
+                }
             }
-            Self::OsVersion { claimed, running } => {
-                write!(formatter, "it was built for OS version {claimed}, but this is {running}")
+            ClaimedFact::KernelVersion => {
+                write!(formatter, "it was built for kernel {claimed}, but {found} is running")
+            }
+            ClaimedFact::OsVersion => {
+                write!(formatter, "it was built for OS version {claimed}, but this is {found}")
             }
         }
     }
