@@ -1,14 +1,13 @@
 //! Carries out a plan. Every removal is tried, and every result is kept.
 
-use super::Session;
 use super::deactivate::{self, Deactivated};
 use super::gather;
-use super::parallel::{self, Completion};
+use super::parallel::{self, Limit};
 use super::records::Records;
+use super::{Failure, Session};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error as EngineError;
 use crate::host::kernel::operation_lock::OperationLock;
-use crate::host::os::signals::Stop;
 use crate::model::engine::api::in_path;
 use crate::model::engine::cleanup::{
     Deactivation, Decision, Fate, ObjectKind, Plan, Reason, Removal,
@@ -18,13 +17,38 @@ use crate::model::engine::inventory::{EngineContainer, EngineState};
 use crate::model::text::cause::chain;
 use crate::model::text::short_id::short_id;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-/// The result for an object that was to be removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of the object of a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) result: Result<Removed, RemovalError>,
+    /// `None` if it was not to be removed, in a dry run, or if the end came before its turn.
+    pub(super) result: Option<Result<Removed, RemovalError>>,
     pub(super) deactivated: Vec<Deactivated>,
+}
+
+impl Done {
+    /// The stable word for programs.
+    pub(super) fn word(&self) -> &'static str {
+        match &self.result {
+            None => "not-tried",
+            Some(Ok(Removed::Now)) => "removed",
+            Some(Ok(Removed::Before)) => "gone-already",
+            Some(Ok(Removed::ByAnother)) => "being-removed",
+            Some(Ok(Removed::LeftDead)) => "left-dead",
+            Some(Ok(Removed::Recovered)) => "recovered",
+            Some(Err(RemovalError::StillThere(_) | RemovalError::Conflict(_))) => "failed",
+            Some(Err(RemovalError::Unknown(_))) => "unknown",
+        }
+    }
+
+    /// Why the object is not known to be removed.
+    pub(super) fn error(&self) -> Option<&str> {
+        let error = self.result.as_ref()?.as_ref().err()?;
+        let (RemovalError::StillThere(why)
+        | RemovalError::Conflict(why)
+        | RemovalError::Unknown(why)) = error;
+        Some(why)
+    }
 }
 
 /// A result that is not a failure.
@@ -41,19 +65,6 @@ pub(super) enum Removed {
     Recovered,
 }
 
-impl Removed {
-    /// The stable word for programs.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Now => "removed",
-            Self::Before => "gone-already",
-            Self::ByAnother => "being-removed",
-            Self::LeftDead => "left-dead",
-            Self::Recovered => "recovered",
-        }
-    }
-}
-
 /// Why an object is not known to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RemovalError {
@@ -62,13 +73,6 @@ pub(super) enum RemovalError {
     Conflict(String),
     /// The engine may have received the request, but its answer is missing.
     Unknown(String),
-}
-
-impl RemovalError {
-    pub(super) fn why(&self) -> &str {
-        let (Self::StillThere(why) | Self::Conflict(why) | Self::Unknown(why)) = self;
-        why
-    }
 }
 
 impl From<EngineError> for RemovalError {
@@ -87,8 +91,7 @@ impl From<EngineError> for RemovalError {
 /// Shared by the threads.
 struct Work {
     client: Arc<Client>,
-    stop: Arc<Stop>,
-    deadline: Instant,
+    limit: Limit,
     plan: Arc<Plan>,
     records: Records,
     containers: Vec<EngineContainer>,
@@ -96,19 +99,18 @@ struct Work {
     lock: Mutex<OperationLock>,
 }
 
-/// Carries `plan` out. The results are in the order of the decisions; `None` if a decision had no turn.
+/// Carries `plan` out. The results are in the order of the decisions.
 pub(super) fn apply(
     session: &Session,
     client: &Arc<Client>,
     plan: &Arc<Plan>,
     containers: Vec<EngineContainer>,
     lock: OperationLock,
-) -> (Vec<Option<Done>>, Completion) {
-    let mut results: Vec<Option<Done>> = plan.0.iter().map(|_| None).collect();
+) -> (Vec<Done>, Result<(), Failure>) {
+    let mut results = vec![Done::default(); plan.0.len()];
     let work = Arc::new(Work {
         client: Arc::clone(client),
-        stop: Arc::clone(&session.stop),
-        deadline: session.deadline,
+        limit: session.limit.clone(),
         plan: Arc::clone(plan),
         records: Records::find(&session.host),
         containers,
@@ -126,14 +128,13 @@ pub(super) fn apply(
         let mut left = usize::MAX;
         while !turns.is_empty() && turns.len() < left {
             left = turns.len();
-            let completion = round(session, &work, &turns, &mut results);
-            if completion != Completion::Complete {
-                return (results, completion);
+            if let Err(end) = round(&work, &turns, &mut results) {
+                return (results, Err(end));
             }
             turns.retain(|&index| kind == ObjectKind::Image && is_conflict(results.get(index)));
         }
     }
-    (results, Completion::Complete)
+    (results, Ok(()))
 }
 
 fn is_removed(decision: &Decision, kind: ObjectKind) -> bool {
@@ -145,40 +146,35 @@ fn has_hooks(decision: &Decision) -> bool {
         if !deactivate.is_empty())
 }
 
-fn is_conflict(result: Option<&Option<Done>>) -> bool {
-    let result = result.and_then(Option::as_ref).map(|done| &done.result);
-    matches!(result, Some(Err(RemovalError::Conflict(_))))
+fn is_conflict(done: Option<&Done>) -> bool {
+    matches!(done, Some(Done { result: Some(Err(RemovalError::Conflict(_))), .. }))
 }
 
 /// Gives each of the decisions in `turns` one turn.
-fn round(
-    session: &Session,
-    work: &Arc<Work>,
-    turns: &[usize],
-    results: &mut [Option<Done>],
-) -> Completion {
+fn round(work: &Arc<Work>, turns: &[usize], results: &mut [Done]) -> Result<(), Failure> {
     let (shared, order) = (Arc::clone(work), turns.to_vec());
     parallel::each(
         turns.len(),
-        &session.stop,
-        session.deadline,
+        &work.limit,
         move |turn| order.get(turn).map(|&index| (index, shared.remove(index))),
         |_, result| {
-            let Some((index, Some(done))) = result else { return };
+            let Some((index, done)) = result else { return };
             if let Some(place) = results.get_mut(index) {
-                *place = Some(done);
+                *place = done;
             }
         },
     )
 }
 
 impl Work {
-    /// `None` if the end came before its turn.
-    fn remove(&self, index: usize) -> Option<Done> {
-        let decision = self.plan.0.get(index)?;
-        let Fate::Remove { how, reason } = &decision.fate else { return None };
-        let id = &decision.object.id;
-        let mut deactivated = Vec::new();
+    /// Removes the object of a decision, unless the end came before its turn.
+    fn remove(&self, index: usize) -> Done {
+        let mut done = Done::default();
+        let Some(Decision { object, fate: Fate::Remove { how, reason } }) = self.plan.0.get(index)
+        else {
+            return done;
+        };
+        let id = &object.id;
         let result = match how {
             Removal::Container { deactivate } if deactivate.is_empty() => {
                 self.recheck(id, reason).unwrap_or_else(|| self.remove_container(id))
@@ -187,8 +183,10 @@ impl Work {
             Removal::Container { deactivate } => {
                 let hooks = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
                 // The lock may have taken time. Work that has begun continues as far as it may.
-                self.why_to_end().is_none().then_some(())?;
-                deactivated = self.deactivate(id, deactivate, &hooks);
+                if self.limit.check().is_err() {
+                    return done;
+                }
+                done.deactivated = self.deactivate(id, deactivate, &hooks);
                 drop(hooks);
                 self.remove_container(id)
             }
@@ -198,11 +196,12 @@ impl Work {
                 removed(self.request_removal(&path, &format!("remove volume {id}")))
             }
         };
-        let is_container = decision.object.kind == ObjectKind::Container;
+        let is_container = object.kind == ObjectKind::Container;
         if is_container && result.as_ref().is_ok_and(|removed| *removed != Removed::Recovered) {
             self.records.remove(id);
         }
-        Some(Done { result, deactivated })
+        done.result = Some(result);
+        done
     }
 
     fn deactivate(
@@ -216,20 +215,16 @@ impl Work {
         };
         volumes
             .iter()
-            .take_while(|_| self.why_to_end().is_none())
+            .take_while(|_| self.limit.check().is_ok())
             .map(|volume| deactivate::run(container, volume, lock))
             .collect()
     }
 
-    fn why_to_end(&self) -> Option<Completion> {
-        parallel::why_to_end(&self.stop, self.deadline)
-    }
-
     /// The engine carries out a removal once it has the request, whether anybody waits for the answer or not.
     fn request_removal(&self, path: &str, what: &str) -> Result<(), RequestError> {
-        match self.why_to_end() {
-            None => self.client.remove(path, what).map_err(RequestError::Engine),
-            Some(_) => {
+        match self.limit.check() {
+            Ok(()) => self.client.remove(path, what).map_err(RequestError::Engine),
+            Err(_) => {
                 Err(RequestError::NotSent(format!("did not {what}: the command was ending")))
             }
         }

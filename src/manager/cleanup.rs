@@ -1,10 +1,9 @@
 //! `cleanup`: gather → plan → apply → report. `model/engine/cleanup.rs` decides which objects are removed, and why.
 
-use super::apply::apply;
+use super::apply::{Done, apply};
 use super::cleanup_report::CleanupReport;
 use super::deactivate;
 use super::gather::{self, Breadth};
-use super::parallel::{self, Completion};
 use super::records::Records;
 use super::sharing::shared_volumes;
 use super::{Failure, ManagerExit, Session};
@@ -36,7 +35,11 @@ pub(super) fn cleanup(
     let client = Arc::new(connect(session, request)?);
     let lock = match request.dry_run {
         true => None,
-        false => Some(OperationLock::acquire(&session.host, session.deadline, &session.stop)?),
+        false => Some(OperationLock::acquire(
+            &session.host,
+            session.limit.deadline,
+            &session.limit.stop,
+        )?),
     };
     // An update may have begun in the meantime.
     if !request.force {
@@ -46,25 +49,23 @@ pub(super) fn cleanup(
     let window = running.as_ref().map_or(Window::RollbackPossible, Window::Committed);
     let (inventory, plan) = decide(session, &client, window)?;
     let plan = Arc::new(plan);
-    let (results, completion) = match lock {
+    let (results, completed) = match lock {
         Some(lock) => apply(session, &client, &plan, inventory.containers, lock),
-        None => (Vec::new(), Completion::Complete),
+        None => {
+            let preview = |one| Done { result: None, deactivated: deactivate::preview(one) };
+            (plan.0.iter().map(preview).collect(), Ok(()))
+        }
     };
     session.log_requests(&client);
-    let previews: Vec<_> = match request.dry_run {
-        true => plan.0.iter().map(deactivate::preview).collect(),
-        false => Vec::new(),
-    };
-    let report = CleanupReport::new(request, &plan, &inventory.unreadable, &results, &previews);
+    let report = CleanupReport::new(request, &plan, &inventory.unreadable, &results);
     report.print(request.format)?;
     report.log_failures(&session.log);
-    session.completed(completion)?;
+    completed?;
     if report.failures() == 0 {
         return Ok(ManagerExit::Done);
     }
     // Objects that failed may have failed because the end came.
-    let end = parallel::why_to_end(&session.stop, session.deadline);
-    session.completed(end.unwrap_or(Completion::Complete))?;
+    session.limit.check()?;
     Ok(ManagerExit::Failed)
 }
 
@@ -90,7 +91,7 @@ fn connect(session: &Session, request: &CleanupArguments) -> Result<Client, Fail
     loop {
         match session.connect() {
             Err(Failure::Engine(error)) if error.may_pass() && Instant::now() < deadline => {
-                if session.stop.pause(PAUSE) {
+                if session.limit.stop.pause(PAUSE) {
                     return Err(Failure::Stopped);
                 }
             }

@@ -1,7 +1,7 @@
 //! Prints the plan and the results of `cleanup`: a table or JSON on standard output, failures on standard error,
 //! where a journal expects them.
 
-use super::apply::{Done, RemovalError};
+use super::apply::Done;
 use super::deactivate::Deactivated;
 use super::{Failure, print, print_json};
 use crate::cli::manager::{CleanupArguments, OutputFormat};
@@ -59,21 +59,24 @@ struct Summary {
 }
 
 impl<'a> CleanupReport<'a> {
-    /// `results` are empty in a dry run, `previews` in any other.
+    /// `results` are those of the plan's decisions; of a dry run they have previews.
     pub(super) fn new(
         request: &CleanupArguments,
         plan: &'a Plan,
         unreadable: &'a [String],
-        results: &'a [Option<Done>],
-        previews: &'a [Vec<Deactivated>],
+        results: &'a [Done],
     ) -> Self {
-        let decisions = plan.0.iter().enumerate();
-        let objects: Vec<_> = decisions
-            .map(|(index, decision)| match previews.get(index) {
-                Some(preview) => planned_row(decision, preview),
-                None => row(decision, results.get(index).and_then(Option::as_ref)),
-            })
-            .collect();
+        let row = |(Decision { object, fate }, done): (&'a Decision, &'a Done)| {
+            let (action, reason, detail) = match fate {
+                Fate::Remove { reason, .. } => ("remove", reason.code(), reason.to_string()),
+                Fate::Keep(kept) => ("keep", kept.code(), kept.to_string()),
+            };
+            let was_due = action == "remove" && !request.dry_run;
+            let result = was_due.then(|| done.word());
+            let (error, deactivated) = (done.error(), done.deactivated.as_slice());
+            ObjectRow { object, action, reason, detail, result, error, deactivated }
+        };
+        let objects: Vec<_> = plan.0.iter().zip(results).map(row).collect();
         Self {
             schema: 1,
             command: "cleanup",
@@ -180,30 +183,6 @@ fn preview_line(Deactivated { volume, program, error, .. }: &Deactivated) -> Opt
         (None, Some(why)) => Some(format!("does not run deactivate of volume {volume}: {why}")),
         (None, None) => None,
     }
-}
-
-/// The row of a decision that was not carried out.
-fn planned_row<'a>(decision: &'a Decision, deactivated: &'a [Deactivated]) -> ObjectRow<'a> {
-    let (action, reason, detail) = match &decision.fate {
-        Fate::Remove { reason, .. } => ("remove", reason.code(), reason.to_string()),
-        Fate::Keep(kept) => ("keep", kept.code(), kept.to_string()),
-    };
-    let object = &decision.object;
-    ObjectRow { object, action, reason, detail, result: None, error: None, deactivated }
-}
-
-/// The row of a decision that was to be carried out.
-fn row<'a>(decision: &'a Decision, done: Option<&'a Done>) -> ObjectRow<'a> {
-    let planned = planned_row(decision, done.map(|done| &*done.deactivated).unwrap_or_default());
-    let result = match (planned.action, done.map(|done| &done.result)) {
-        ("keep", _) => None,
-        (_, None) => Some("not-tried"),
-        (_, Some(Ok(removed))) => Some(removed.word()),
-        (_, Some(Err(RemovalError::Unknown(_)))) => Some("unknown"),
-        (_, Some(Err(RemovalError::StillThere(_) | RemovalError::Conflict(_)))) => Some("failed"),
-    };
-    let error = done.and_then(|done| done.result.as_ref().err()).map(RemovalError::why);
-    ObjectRow { result, error, ..planned }
 }
 
 fn summary(rows: &[ObjectRow<'_>], unreadable: usize) -> Summary {

@@ -51,10 +51,9 @@ pub(super) fn inspect(
     let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
     let work = Arc::clone(client);
     let mut gone = BTreeSet::new();
-    let completion = parallel::each(
+    parallel::each(
         ids.len(),
-        &session.stop,
-        session.deadline,
+        &session.limit,
         move |index| Some(inspect_one(&work, ids.get(index)?)),
         |index, answer| {
             let (Some(container), Some(answer)) = (containers.get_mut(index), answer) else {
@@ -69,9 +68,8 @@ pub(super) fn inspect(
                 Err(error) => container.detail = Detail::Unreadable(chain(&error)),
             }
         },
-    );
-    session.completed(completion)?;
-    if session.stop.is_wished() {
+    )?;
+    if session.limit.stop.is_wished() {
         return Err(Failure::Stopped);
     }
     containers.retain(|container| !gone.contains(&container.id));

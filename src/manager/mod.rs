@@ -37,7 +37,7 @@ use crate::model::text::cause::chain;
 use crate::model::text::cut;
 use crate::model::text::log::Format;
 use crate::model::text::short_id::short_id;
-use parallel::Completion;
+use parallel::Limit;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -155,8 +155,7 @@ struct Session {
     host: HostRoot,
     /// An error here fails only the commands that connect to the engine.
     socket: Result<PathBuf, UnusableHost>,
-    stop: Arc<Stop>,
-    deadline: Instant,
+    limit: Limit,
 }
 
 impl Session {
@@ -164,20 +163,9 @@ impl Session {
         let engine = Engine {
             socket: self.socket.clone()?,
             request_timeout: self.globals.request_timeout,
-            deadline: self.deadline,
+            deadline: self.limit.deadline,
         };
-        Ok(Client::connect(engine, &self.stop)?)
-    }
-
-    /// Fails unless every object had its turn.
-    fn completed(&self, completion: Completion) -> Result<(), Failure> {
-        match completion {
-            Completion::Complete => Ok(()),
-            Completion::Stopped => Err(Failure::Stopped),
-            Completion::OutOfTime => {
-                Err(Failure::OutOfTime { seconds: self.globals.timeout.as_secs_f32() })
-            }
-        }
+        Ok(Client::connect(engine, &self.limit.stop)?)
     }
 
     fn log_requests(&self, client: &Client) {
@@ -243,8 +231,9 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
     let log = Log::to_stderr(Format::Text, globals.log_level).patient(ERRORS_LIMIT);
     let host = HostRoot::new(globals.host_root.clone());
     let socket = socket::choose(globals.host.as_ref(), docker_host, &host);
-    let deadline = Instant::now() + globals.timeout;
-    let session = Session { log, host, socket, stop: Arc::new(stop), deadline, globals };
+    let (stop, timeout) = (Arc::new(stop), globals.timeout);
+    let limit = Limit { stop, deadline: Instant::now() + timeout, timeout };
+    let session = Session { log, globals, host, socket, limit };
     match command {
         ManagerCommand::Cleanup(request) => cleanup::cleanup(&session, &request),
         ManagerCommand::Status(request) => status::status(&session, &request),

@@ -1,6 +1,7 @@
 //! Works on many objects, a few at a time, until a signal comes or the time is up. A failure of one object
 //! does not affect the others.
 
+use super::Failure;
 use crate::host::engine::client::PARALLEL;
 use crate::host::os::signals::Stop;
 use std::sync::Arc;
@@ -15,30 +16,42 @@ const TICK: Duration = Duration::from_millis(50);
 /// not, but its guard kills it when this program has exited.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How far the work has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Completion {
-    /// Every object had its turn.
-    Complete,
-    /// A signal came.
-    Stopped,
-    OutOfTime,
+/// When work ends, done or not.
+#[derive(Clone)]
+pub(super) struct Limit {
+    pub(super) stop: Arc<Stop>,
+    pub(super) deadline: Instant,
+    /// The time from the start to the deadline.
+    pub(super) timeout: Duration,
 }
 
-/// Does `work` on the objects `0..count`, and passes each result to `done` as it arrives.
+impl Limit {
+    /// Fails if no further object is to be begun.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.stop.is_wished() {
+            return Err(Failure::Stopped);
+        }
+        match Instant::now() < self.deadline {
+            true => Ok(()),
+            false => Err(Failure::OutOfTime { seconds: self.timeout.as_secs_f32() }),
+        }
+    }
+}
+
+/// Does `work` on the objects `0..count`, and passes each result to `done` as it arrives. Fails unless every object had
+/// its turn.
 pub(super) fn each<T: Send + 'static>(
     count: usize,
-    stop: &Arc<Stop>,
-    deadline: Instant,
+    limit: &Limit,
     work: impl Fn(usize) -> T + Send + Sync + 'static,
     mut done: impl FnMut(usize, T),
-) -> Completion {
+) -> Result<(), Failure> {
     let (results, received) = mpsc::channel();
     let (work, next) = (Arc::new(work), Arc::new(AtomicUsize::new(0)));
-    let stop_of_worker = Arc::clone(stop);
+    let limit_of_worker = limit.clone();
     let worker = move || {
         // Checked before each object, so that none is begun after a signal.
-        while why_to_end(&stop_of_worker, deadline).is_none() {
+        while limit_of_worker.check().is_ok() {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= count || results.send((index, work(index))).is_err() {
                 break;
@@ -54,7 +67,7 @@ pub(super) fn each<T: Send + 'static>(
         }
     }
     drop(worker);
-    let (mut left, mut ended, mut grace_ends) = (count, None, None);
+    let (mut left, mut grace_ends) = (count, None);
     while left > 0 && grace_ends.is_none_or(|end| Instant::now() < end) {
         match received.recv_timeout(TICK) {
             Ok((index, result)) => {
@@ -64,22 +77,10 @@ pub(super) fn each<T: Send + 'static>(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        if ended.is_none() {
-            ended = why_to_end(stop, deadline);
-            grace_ends = ended.map(|_| Instant::now() + GRACE);
+        if grace_ends.is_none() && limit.check().is_err() {
+            grace_ends = Some(Instant::now() + GRACE);
         }
     }
-    match left {
-        0 => Completion::Complete,
-        // The threads may have seen the end first.
-        _ => ended.or_else(|| why_to_end(stop, deadline)).unwrap_or(Completion::OutOfTime),
-    }
-}
-
-/// Why no further object is begun.
-pub(super) fn why_to_end(stop: &Stop, deadline: Instant) -> Option<Completion> {
-    if stop.is_wished() {
-        return Some(Completion::Stopped);
-    }
-    (Instant::now() >= deadline).then_some(Completion::OutOfTime)
+    // A limit that was reached stays reached.
+    if left == 0 { Ok(()) } else { limit.check() }
 }

@@ -1,19 +1,19 @@
 //! The engine's HTTP API over its unix socket. ureq does the HTTP; this file adds the socket, limits in time and
 //! size, and errors that name the request and contain the engine's message.
 
-use crate::host::engine::each::each;
 use crate::host::engine::error::Error;
 use crate::host::engine::socket::Engine;
 use crate::host::engine::transport::{NoNames, UnixConnector};
 use crate::host::os::signals::Stop;
 use crate::model::engine::api::{self, ApiVersion};
 use crate::model::engine::inspection::Errors;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, BodyReader};
 
@@ -28,15 +28,6 @@ const MESSAGE: u64 = 64 * 1024;
 const BUFFER: usize = 16 * 1024;
 /// Only Podman has this header in its answer to a ping.
 const PODMAN: &str = "libpod-api-version";
-
-/// How long a request may take.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    /// The limit of one request.
-    Request,
-    /// The limit of all requests.
-    Deadline,
-}
 
 /// A client of an engine that has answered. Threads share it; idle connections are kept.
 pub(crate) struct Client {
@@ -66,7 +57,8 @@ impl Client {
         let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
         let mut client = Self { agent, engine, api, errors, sent };
         let what = "get the engine's API version";
-        let answer = client.exchange("GET", "/_ping", what, Limit::Request)?;
+        let request_timeout = client.engine.request_timeout;
+        let answer = client.exchange("GET", "/_ping", what, request_timeout)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         if answer.headers().contains_key(PODMAN) {
             client.errors = Errors::NotKept;
@@ -94,7 +86,7 @@ impl Client {
     /// Requests information about one object. `path` follows the API's version; `what` names the request in
     /// errors.
     pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
+        let answer = self.get(path, what)?;
         // Read whole: it is small, and serde reads single bytes many times slower.
         self.decode(answer, ONE, what, |mut reader| {
             let mut bytes = Vec::with_capacity(BUFFER);
@@ -105,7 +97,7 @@ impl Client {
 
     /// Requests one document that may be as long as a list, and parses it as it arrives.
     pub(crate) fn ask_long<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
+        let answer = self.get(path, what)?;
         self.decode(answer, LIST, what, |reader| serde_json::from_reader(reader))
     }
 
@@ -119,8 +111,8 @@ impl Client {
         what: &str,
         item: impl FnMut(&RawValue),
     ) -> Result<(), Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Request)?;
-        self.decode(answer, LIST, what, |reader| each(reader, item))
+        let answer = self.get(path, what)?;
+        self.decode(answer, LIST, what, |reader| each_item(reader, item))
     }
 
     /// Requests any number of bytes, such as an image. This may take until the deadline.
@@ -128,7 +120,7 @@ impl Client {
     /// # Errors
     /// No answer, or an error as an answer. Later failures are errors of the reader.
     pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Limit::Deadline)?;
+        let answer = self.exchange("GET", &self.versioned(path), what, Duration::MAX)?;
         Ok(Download {
             body: answer.into_body().into_with_config().limit(u64::MAX).reader(),
             what: what.to_owned(),
@@ -141,7 +133,8 @@ impl Client {
     /// # Errors
     /// The object may still exist.
     pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
-        let mut answer = self.exchange("DELETE", &self.versioned(path), what, Limit::Request)?;
+        let path = self.versioned(path);
+        let mut answer = self.exchange("DELETE", &path, what, self.engine.request_timeout)?;
         // Read to its end, so that the connection can be used again. The object is removed in any case.
         let mut body = answer.body_mut().with_config().limit(ONE).reader();
         let _ = io::copy(&mut body, &mut io::sink());
@@ -152,13 +145,18 @@ impl Client {
         format!("/v{}{path}", self.api)
     }
 
-    /// Sends a request and reads the head of its answer; an error as an answer is an error.
+    fn get(&self, path: &str, what: &str) -> Result<Response<Body>, Error> {
+        self.exchange("GET", &self.versioned(path), what, self.engine.request_timeout)
+    }
+
+    /// Sends a request and reads the head of its answer, within `limit` and the deadline. An error as an answer is an
+    /// error.
     fn exchange(
         &self,
         method: &str,
         path: &str,
         what: &str,
-        limit: Limit,
+        limit: Duration,
     ) -> Result<Response<Body>, Error> {
         let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
         let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
@@ -181,16 +179,18 @@ impl Client {
         Err(Error::Refused { what: what.to_owned(), status: status.as_u16(), message })
     }
 
-    fn send(&self, method: &str, uri: &Uri, limit: Limit) -> Result<Response<Body>, ureq::Error> {
+    fn send(
+        &self,
+        method: &str,
+        uri: &Uri,
+        limit: Duration,
+    ) -> Result<Response<Body>, ureq::Error> {
         self.sent.fetch_add(1, Ordering::Relaxed);
         let left = self.engine.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ureq::Error::Timeout(ureq::Timeout::Global));
         }
-        let limit = Some(match limit {
-            Limit::Request => left.min(self.engine.request_timeout),
-            Limit::Deadline => left,
-        });
+        let limit = Some(left.min(limit));
         match method {
             "DELETE" => self.agent.delete(uri).config().timeout_global(limit).build().call(),
             _ => self.agent.get(uri).config().timeout_global(limit).build().call(),
@@ -249,4 +249,54 @@ fn is_closed(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     matches!(error, ureq::Error::Io(error)
         if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+}
+
+/// Passes on every item of a JSON list as its own text, so that an item that cannot be parsed does not hide the others.
+/// `null` is an empty list, as Go writes it.
+fn each_item(reader: impl Read, item: impl FnMut(&RawValue)) -> serde_json::Result<()> {
+    let mut json = serde_json::Deserializer::from_reader(reader);
+    json.deserialize_any(PassOn(item))?;
+    json.end()
+}
+
+struct PassOn<F>(F);
+
+impl<'de, F: FnMut(&RawValue)> Visitor<'de> for PassOn<F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while let Some(item) = list.next_element::<Box<RawValue>>()? {
+            (self.0)(&item);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> serde_json::Result<Vec<String>> {
+        let mut items = Vec::new();
+        each_item(text.as_bytes(), |item| items.push(item.get().to_owned()))?;
+        Ok(items)
+    }
+
+    #[test]
+    fn items_arrive_in_order_and_null_is_an_empty_list() {
+        assert_eq!(read("[1, {\"a\":[]},null]\n").unwrap(), ["1", "{\"a\":[]}", "null"]);
+        assert!(read("[]").unwrap().is_empty());
+        assert!(read("null").unwrap().is_empty());
+        for text in ["", "[1", "[1,x]", "{}", "[1] x", "1"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 }

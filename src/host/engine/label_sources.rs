@@ -3,7 +3,7 @@
 
 use crate::host::os::read::read_if_there;
 use crate::model::engine::containers_storage::{
-    self as layout, CONFIGURATIONS, LISTS, Listed, MANIFEST, StorageRoot,
+    self as layout, CONFIGURATIONS, LISTS, Listed, StorageRoot,
 };
 use crate::model::extension::label_sources::{Lookup, Store, StoredLabels};
 use crate::model::text::cause::in_words;
@@ -167,7 +167,7 @@ impl Search<'_> {
         if self.tried.contains(&directory) {
             return None;
         }
-        let digest = self.digest(&directory.join(MANIFEST));
+        let digest = self.digest(&directory.join("manifest"));
         let path = directory.join(layout::blob_name(&digest));
         self.tried.push(directory);
         let found = parsed(&path, StoredLabels::parse);
@@ -188,7 +188,7 @@ impl Search<'_> {
             Ok(None) => {}
             Err(why) => self.problem(manifest, &why),
         }
-        layout::digest_of_id(self.image)
+        format!("sha256:{}", self.image)
     }
 
     /// The image stores besides the engine's own: those that have the lower layers of the rootfs, and those of
@@ -347,7 +347,7 @@ mod tests {
     fn an_image_without_manifest_has_its_configuration_under_its_id() {
         let disk = Disk::new();
         disk.write("own/overlay-containers/containers.json", LIST);
-        let name = layout::blob_name(&layout::digest_of_id("00ff"));
+        let name = layout::blob_name("sha256:00ff");
         disk.write(&format!("own/overlay-images/00ff/{name}"), CONFIG);
         is_found(&disk.look_up("x"));
     }

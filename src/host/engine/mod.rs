@@ -3,7 +3,6 @@
 pub(crate) mod socket;
 pub(crate) mod error;
 mod transport;
-mod each;
 pub(crate) mod client;
 pub(crate) mod label_sources;
 pub(crate) mod layer_links;

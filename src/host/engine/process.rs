@@ -15,68 +15,51 @@ const SLICES: [&str; 3] = [
 /// Finds the process of the engine with this socket. Docker and balenaEngine name their pid files like the socket.
 pub(crate) fn find(host: &HostRoot, socket: &Path) -> Result<EngineProcess, String> {
     let pid_file = socket.with_extension("pid").display().to_string();
-    let mut problems = Vec::new();
-    match by_pid_file(host, &pid_file) {
-        Ok(Some(process)) => return Ok(process),
-        Ok(None) => {}
-        Err(problem) => problems.push(problem),
-    }
     let name = socket.file_stem().unwrap_or_default().to_string_lossy();
     let units = units_of_engine(&name);
-    for unit in &units {
-        match by_unit(host, unit) {
+    let by_file = std::iter::once_with(|| by_pid_file(host, &pid_file));
+    let mut problems = String::new();
+    for found in by_file.chain(units.iter().map(|unit| by_unit(host, unit))) {
+        match found {
             Ok(Some(process)) => return Ok(process),
             Ok(None) => {}
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push_str(&format!("; {problem}")),
         }
     }
     let units = units.join(" or ");
-    let tried = format!("neither the pid file {pid_file} nor {units} names its process");
-    Err(problems.iter().fold(tried, |text, problem| format!("{text}; {problem}")))
+    Err(format!("neither the pid file {pid_file} nor {units} names its process{problems}"))
 }
 
 fn by_pid_file(host: &HostRoot, path: &str) -> Result<Option<EngineProcess>, String> {
     let Some(text) = host.read_if_there(path)? else { return Ok(None) };
     let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 0);
     let pid = pid.ok_or_else(|| format!("{path} does not contain a process id"))?;
-    match process(host, pid, path)? {
-        Ok(process) => Ok(Some(process)),
-        // A daemon that was killed leaves its pid file.
-        Err(None) => Err(format!("process {pid} of {path} has exited")),
-        Err(Some(other)) => {
-            Err(format!("process {pid} of {path} is {other:?}, which is not an engine"))
+    match name_of(host, pid)? {
+        Some(name) if serves_an_engine(&name) => {
+            Ok(Some(EngineProcess { pid, name, by: path.to_owned() }))
         }
+        Some(name) => Err(format!("process {pid} of {path} is {name:?}, which is not an engine")),
+        // A daemon that was killed leaves its pid file.
+        None => Err(format!("process {pid} of {path} has exited")),
     }
 }
 
 fn by_unit(host: &HostRoot, unit: &str) -> Result<Option<EngineProcess>, String> {
     for slice in SLICES {
-        let Some(pids) = host.read_if_there(&format!("{slice}/{unit}/cgroup.procs"))? else {
-            continue;
-        };
-        for pid in pids.lines().filter_map(|line| line.parse().ok()) {
-            if let Ok(process) = process(host, pid, unit)? {
-                return Ok(Some(process));
+        let pids = host.read_if_there(&format!("{slice}/{unit}/cgroup.procs"))?;
+        for pid in pids.unwrap_or_default().lines().filter_map(|line| line.parse().ok()) {
+            if let Some(name) = name_of(host, pid)?.filter(|name| serves_an_engine(name)) {
+                return Ok(Some(EngineProcess { pid, name, by: unit.to_owned() }));
             }
         }
     }
     Ok(None)
 }
 
-/// The process if it is an engine; otherwise its name, `None` if it does not exist.
-fn process(
-    host: &HostRoot,
-    pid: i32,
-    by: &str,
-) -> Result<Result<EngineProcess, Option<String>>, String> {
-    let Some(name) = host.read_if_there(&format!("/proc/{pid}/comm"))? else {
-        return Ok(Err(None));
-    };
-    let name = name.trim().to_owned();
-    if !serves_an_engine(&name) {
-        return Ok(Err(Some(name)));
-    }
-    Ok(Ok(EngineProcess { pid, name, by: by.to_owned() }))
+/// The name of a process; `None` if it does not exist.
+fn name_of(host: &HostRoot, pid: i32) -> Result<Option<String>, String> {
+    let name = host.read_if_there(&format!("/proc/{pid}/comm"))?;
+    Ok(name.map(|name| name.trim().to_owned()))
 }
 
 #[cfg(test)]

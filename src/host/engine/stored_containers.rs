@@ -2,7 +2,7 @@
 //! parses a record; the layers of a container are in the layer store beside the records.
 
 use crate::host::os::host_root::HostRoot;
-use crate::model::engine::inventory::{Detail, EngineContainer};
+use crate::model::engine::inventory::{Detail, Inventory};
 use crate::model::engine::stored_container;
 use crate::model::text::cause::in_words;
 use std::io;
@@ -16,14 +16,6 @@ pub(crate) struct DataRoot {
     pub(crate) path: PathBuf,
 }
 
-/// The containers of a store.
-#[derive(Debug, Default)]
-pub(crate) struct Stored {
-    pub(crate) containers: Vec<EngineContainer>,
-    /// The records that cannot be read, and why.
-    pub(crate) unreadable: Vec<String>,
-}
-
 /// Why a store cannot be read at all.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the container store {path:?} (is --docker-root right?)")]
@@ -33,29 +25,30 @@ pub(crate) struct Unreadable {
 }
 
 /// Reads all extensions of the store.
-pub(crate) fn load(root: &DataRoot) -> Result<Stored, Unreadable> {
+pub(crate) fn load(root: &DataRoot) -> Result<Inventory, Unreadable> {
     let directory = root.path.join("containers");
     let failed = |source| Unreadable { path: root.host.display_path(&directory), source };
-    let mut stored = Stored::default();
+    let mut stored = Inventory::default();
     for name in root.host.names(&directory).map_err(failed)? {
         let path = directory.join(name).join("config.v2.json");
-        let why = match root.host.bytes(&path) {
-            Ok(bytes) => match stored_container::parse(&bytes) {
-                Ok(Some(mut container)) => {
-                    if let Detail::Known(last_run) = &mut container.detail {
-                        last_run.layers = layers(root, &container.id);
-                    }
-                    stored.containers.push(container);
-                    continue;
-                }
-                Ok(None) => continue,
-                Err(error) => error.to_string(),
-            },
+        let parsed = match root.host.bytes(&path) {
+            Ok(bytes) => stored_container::parse(&bytes).map_err(|error| error.to_string()),
             // Not a container's directory, or that of a container which was just removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => in_words(&error),
+            Err(error) => Err(in_words(&error)),
         };
-        stored.unreadable.push(format!("{:?}: {why}", root.host.display_path(path)));
+        match parsed {
+            Ok(Some(mut container)) => {
+                if let Detail::Known(last_run) = &mut container.detail {
+                    last_run.layers = layers(root, &container.id);
+                }
+                stored.containers.push(container);
+            }
+            Ok(None) => {}
+            Err(why) => {
+                stored.unreadable.push(format!("{:?}: {why}", root.host.display_path(path)));
+            }
+        }
     }
     Ok(stored)
 }

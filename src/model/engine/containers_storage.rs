@@ -12,8 +12,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// The lists of containers: the durable one, and the one of containers that do not survive a reboot.
 pub(crate) const LISTS: [&str; 2] = ["containers.json", "volatile-containers.json"];
-/// The manifest in an image's directory.
-pub(crate) const MANIFEST: &str = "manifest";
 /// The paths of storage.conf(5); the first file that exists counts.
 pub(crate) const CONFIGURATIONS: [&str; 2] =
     ["/etc/containers/storage.conf", "/usr/share/containers/storage.conf"];
@@ -112,11 +110,6 @@ pub(crate) fn config_digest(manifest: &[u8]) -> Result<Option<String>, serde_jso
     }
     let manifest: ImageManifest = serde_json::from_slice(manifest)?;
     Ok(manifest.config.map(|config| config.digest).filter(|digest| is_digest(digest)))
-}
-
-/// The digest of the configuration of an image without a manifest: the image's id.
-pub(crate) fn digest_of_id(image: &str) -> String {
-    format!("sha256:{image}")
 }
 
 /// The file in the image's directory that holds the blob of this digest: its name is the digest in base64.
@@ -282,7 +275,7 @@ mod tests {
     fn the_name_of_a_blob_is_its_key_in_base64() {
         assert_eq!(blob_name("sha256:0"), "=c2hhMjU2OjA=");
         assert_eq!(blob_name("sha256:00"), "=c2hhMjU2OjAw");
-        assert_eq!(blob_name(&digest_of_id("000")), "=c2hhMjU2OjAwMA==");
+        assert_eq!(blob_name("sha256:000"), "=c2hhMjU2OjAwMA==");
     }
 
     #[test]

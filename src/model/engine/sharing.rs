@@ -33,11 +33,10 @@ pub(crate) fn why_shared<'a>(
     foreign: impl IntoIterator<Item = (&'a ForeignMount, &'a MountSource)>,
 ) -> Option<String> {
     foreign.into_iter().find_map(|(mount, source)| {
-        let container = &mount.container;
+        let container =
+            format!("container {}, which is not an extension, also uses", mount.container);
         if mount.volume.as_deref() == Some(volume) {
-            return Some(format!(
-                "container {container}, which is not an extension, also uses the volume"
-            ));
+            return Some(format!("{container} the volume"));
         }
         let uses_directory = match source {
             // An engine with its own mount namespace may have a directory there that is not here.
@@ -47,17 +46,11 @@ pub(crate) fn why_shared<'a>(
             }
             Err(why) => {
                 return Some(format!(
-                    "cannot determine whether container {container}, which is not an extension, also uses \
-                     the volume's directory: {why}"
+                    "cannot determine whether {container} the volume's directory: {why}"
                 ));
             }
         };
-        uses_directory.then(|| {
-            let path = &mount.source;
-            format!(
-                "container {container}, which is not an extension, also uses the volume's directory ({path:?})"
-            )
-        })
+        uses_directory.then(|| format!("{container} the volume's directory ({:?})", mount.source))
     })
 }
 

@@ -34,10 +34,7 @@ pub(crate) enum InvalidBlock {
 }
 
 impl Block {
-    /// Parses a block.
-    ///
-    /// # Errors
-    /// What is wrong. No value of an invalid block is used.
+    /// Parses a block. No value of an invalid block is used.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, InvalidBlock> {
         if bytes.len() > MAX_LEN {
             return Err(InvalidBlock::TooLong { len: bytes.len() });
