@@ -5,9 +5,8 @@ use crate::model::container::deploy_record::DeployRecord;
 use crate::model::engine::api;
 use crate::model::engine::cleanup::{Decision, Fate, ObjectKind, Removal, Window, plan};
 use crate::model::engine::doctor::RegisteredBinary;
-use crate::model::engine::inspection::{Errors, InspectedContainer};
-use crate::model::engine::inventory::{Collector, Inventory, ListedVolumes};
-use crate::model::engine::stored_container;
+use crate::model::engine::inspection::{Errors, InspectedContainer, parse_stored};
+use crate::model::engine::inventory::{Inventory, ListedVolumes};
 use crate::model::engine::verdict::{self, Evidence, HostFacts};
 use crate::model::extension::claim::{Running, abi_of};
 use crate::model::extension::labels::CLASS;
@@ -18,7 +17,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 
 /// One answer of the engine, as any of those that are asked for (`model/engine/inventory.rs`,
-/// `model/engine/api.rs`, `model/engine/stored_container.rs`).
+/// `model/engine/api.rs`, `model/engine/inspection.rs`).
 pub fn engine_answer(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Some(message) = api::message(bytes) {
@@ -37,17 +36,17 @@ pub fn engine_answer(bytes: &[u8]) {
     }
     let value = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     if let Some(items) = decoded::<Vec<Box<RawValue>>>(bytes) {
-        let collected = |take: fn(&mut Collector, &RawValue)| {
-            let mut collector = Collector::default();
-            items.iter().for_each(|item| take(&mut collector, item));
-            collector.inventory()
+        let collected = |take: fn(&mut Inventory, &RawValue)| {
+            let mut inventory = Inventory::default();
+            items.iter().for_each(|item| take(&mut inventory, item));
+            inventory.without_intermediates()
         };
-        let containers = collected(Collector::container);
+        let containers = collected(Inventory::add_container);
         containers.unreadable.iter().for_each(|why| assert_printable(why));
         if containers.unreadable.is_empty() {
             check_containers(&containers, &value);
         }
-        let images = collected(Collector::image);
+        let images = collected(Inventory::add_image);
         images.unreadable.iter().for_each(|why| assert_printable(why));
         let listed = ids(&value, "Id");
         assert!(images.images.iter().all(|image| listed.contains(&image.id)));
@@ -56,9 +55,9 @@ pub fn engine_answer(bytes: &[u8]) {
         }
     }
     if let Some(listed) = decoded::<ListedVolumes>(bytes) {
-        let mut collector = Collector::default();
-        collector.volumes(&listed);
-        let inventory = collector.inventory();
+        let mut inventory = Inventory::default();
+        inventory.add_volumes(&listed);
+        let inventory = inventory.without_intermediates();
         inventory.unreadable.iter().for_each(|why| assert_printable(why));
         let found: Vec<String> = inventory.volumes.into_iter().map(|volume| volume.name).collect();
         let is_whole = inventory.unreadable.is_empty() && !value["Volumes"].is_null();
@@ -70,11 +69,11 @@ pub fn engine_answer(bytes: &[u8]) {
         summary.add_to(&mut container);
         assert!(container.volumes().all(|volume| !volume.is_empty()));
     }
-    match stored_container::parse(bytes) {
+    match parse_stored(bytes) {
         Ok(Some(container)) => {
             assert_eq!(value["Config"]["Labels"][CLASS], "overlay");
             assert_eq!(value["ID"], container.id);
-            assert_no_prefix(bytes, |prefix| stored_container::parse(prefix).is_ok());
+            assert_no_prefix(bytes, |prefix| parse_stored(prefix).is_ok());
         }
         Ok(None) => {}
         Err(error) => assert_one_line(&error),
@@ -131,10 +130,10 @@ fn check_containers(inventory: &Inventory, value: &Value) {
 }
 
 fn one_container() -> crate::model::engine::inventory::EngineContainer {
-    let mut collector = Collector::default();
+    let mut inventory = Inventory::default();
     let listed = serde_json::json!({ "Id": "x", "Labels": { CLASS: "overlay" } });
-    collector.container(&raw(&listed));
-    collector.inventory().containers.remove(0)
+    inventory.add_container(&raw(&listed));
+    inventory.without_intermediates().containers.remove(0)
 }
 
 fn unescaped(path: &str) -> Vec<u8> {
@@ -204,17 +203,17 @@ pub fn cleanup_plan(bytes: &[u8]) {
 }
 
 fn inventory(value: &Value) -> Inventory {
-    let mut collector = Collector::default();
+    let mut inventory = Inventory::default();
     for listed in value["containers"].as_array().into_iter().flatten() {
-        collector.container(&raw(listed));
+        inventory.add_container(&raw(listed));
     }
     for listed in value["images"].as_array().into_iter().flatten() {
-        collector.image(&raw(listed));
+        inventory.add_image(&raw(listed));
     }
     if let Ok(listed) = serde_json::from_slice(value["volumes"].to_string().as_bytes()) {
-        collector.volumes(&listed);
+        inventory.add_volumes(&listed);
     }
-    let mut inventory = collector.inventory();
+    let mut inventory = inventory.without_intermediates();
     for container in &mut inventory.containers {
         let inspected = value["inspected"][&container.id].clone();
         let inspected = serde_json::from_value::<InspectedContainer>(inspected);

@@ -224,9 +224,7 @@ impl Work {
     fn request_removal(&self, path: &str, what: &str) -> Result<(), RequestError> {
         match self.limit.check() {
             Ok(()) => self.client.remove(path, what).map_err(RequestError::Engine),
-            Err(_) => {
-                Err(RequestError::NotSent(format!("did not {what}: the command was ending")))
-            }
+            Err(_) => Err(RequestError::NotSent(format!("did not {what}: the command was ending"))),
         }
     }
 

@@ -9,9 +9,7 @@ use crate::host::engine::stored_containers;
 use crate::model::engine::api::in_path;
 use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
-use crate::model::engine::inventory::{
-    Collector, Detail, EngineContainer, Inventory, ListedVolumes,
-};
+use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
 use crate::model::text::cause::chain;
 use crate::model::text::short_id::short_id;
 use serde::Serialize;
@@ -35,9 +33,9 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
         Breadth::Extensions => format!("/containers/json?all=1&{EXTENSIONS}"),
         Breadth::Everything => "/containers/json?all=1".to_owned(),
     };
-    let mut collector = Collector::default();
-    client.each(&path, "list the containers", |item| collector.container(item))?;
-    Ok(collector.inventory())
+    let mut inventory = Inventory::default();
+    client.each(&path, "list the containers", |item| inventory.add_container(item))?;
+    Ok(inventory)
 }
 
 /// Inspects the containers, a few at a time. Only an inspection shows whether a container has failed or is dead: in
@@ -84,13 +82,13 @@ pub(super) fn inspect_one(client: &Client, id: &str) -> Result<InspectedContaine
 
 /// Lists the images and volumes of extensions.
 pub(super) fn leftovers(client: &Client) -> Result<Inventory, Error> {
-    let mut collector = Collector::default();
+    let mut inventory = Inventory::default();
     // All images: the parents of an image that is kept are kept too.
-    client.each("/images/json?all=1", "list the images", |item| collector.image(item))?;
+    client.each("/images/json?all=1", "list the images", |item| inventory.add_image(item))?;
     let path = format!("/volumes?{EXTENSIONS}");
     let volumes: ListedVolumes = client.ask_long(&path, "list the volumes")?;
-    collector.volumes(&volumes);
-    Ok(collector.inventory())
+    inventory.add_volumes(&volumes);
+    Ok(inventory.without_intermediates())
 }
 
 /// Requests the sizes of the volumes of extensions, by name. The engine takes long to measure them.
@@ -98,9 +96,9 @@ pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Err
     // Older engines ignore the type and answer with everything.
     let usage: ListedVolumes =
         client.ask_long("/system/df?type=volume", "get the sizes of volumes")?;
-    let mut collector = Collector::default();
-    collector.volumes(&usage);
-    let volumes = collector.inventory().volumes.into_iter();
+    let mut inventory = Inventory::default();
+    inventory.add_volumes(&usage);
+    let volumes = inventory.volumes.into_iter();
     Ok(volumes.filter_map(|volume| Some((volume.name, volume.bytes?))).collect())
 }
 

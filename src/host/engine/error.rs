@@ -88,19 +88,10 @@ impl Error {
 
     /// Whether the result is unknown: the engine may have received the request, but its answer is missing.
     pub(crate) fn is_unknown(&self) -> bool {
-        match self {
-            Self::Unreachable { .. }
-            | Self::Api { .. }
-            | Self::Refused { .. }
-            | Self::Uri { .. } => false,
-            Self::NoAnswer { .. }
-            | Self::OutOfTime { .. }
-            | Self::Stopped { .. }
-            | Self::TooLarge { .. }
-            | Self::Garbage { .. }
-            | Self::Broken { .. }
-            | Self::Http { .. } => true,
-        }
+        !matches!(
+            self,
+            Self::Unreachable { .. } | Self::Api { .. } | Self::Refused { .. } | Self::Uri { .. }
+        )
     }
 
     /// Whether the deadline of the whole command was reached.

@@ -1,9 +1,9 @@
-//! Reads all containers of the engine's store on disk, for when the engine is down. `model/engine/stored_container.rs`
+//! Reads all containers of the engine's store on disk, for when the engine is down. `model/engine/inspection.rs`
 //! parses a record; the layers of a container are in the layer store beside the records.
 
 use crate::host::os::host_root::HostRoot;
+use crate::model::engine::inspection::parse_stored;
 use crate::model::engine::inventory::{Detail, Inventory};
-use crate::model::engine::stored_container;
 use crate::model::text::cause::in_words;
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub(crate) fn load(root: &DataRoot) -> Result<Inventory, Unreadable> {
     for name in root.host.names(&directory).map_err(failed)? {
         let path = directory.join(name).join("config.v2.json");
         let parsed = match root.host.bytes(&path) {
-            Ok(bytes) => stored_container::parse(&bytes).map_err(|error| error.to_string()),
+            Ok(bytes) => parse_stored(&bytes).map_err(|error| error.to_string()),
             // Not a container's directory, or that of a container which was just removed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => Err(in_words(&error)),

@@ -1,10 +1,12 @@
-//! Parses the inspection of a container: whether it failed, how it ended, which layers it has. The lists are in
+//! Parses the documents about one container: the engine's inspection, which shows whether it failed, how it ended and
+//! which layers it has; and the record in the engine's store, for when the engine is down. The lists are in
 //! `model/engine/inventory.rs`.
 
 use crate::model::engine::inventory::{
-    Detail, EngineContainer, EngineState, LastRun, ListedMount, Mounted,
+    Detail, EngineContainer, EngineState, Labels, LastRun, ListedMount, Mounted,
 };
 use serde::Deserialize;
+use serde::de::Error as _;
 use std::collections::BTreeMap;
 
 /// Whether an engine keeps the reason why a container could not be created or started (`State.Error`).
@@ -147,10 +149,92 @@ fn layer_of(path: &str) -> Option<String> {
     Some(layer.to_owned()).filter(|layer| !layer.ends_with("-init"))
 }
 
+/// The record of a container in the engine's store on disk (`config.v2.json`).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StoredContainer {
+    #[serde(rename = "ID")]
+    id: String,
+    name: Option<String>,
+    image: Option<String>,
+    config: Option<StoredConfig>,
+    state: Option<StoredState>,
+    mount_points: Option<BTreeMap<String, ListedMount>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StoredConfig {
+    image: Option<String>,
+    #[serde(default)]
+    labels: Labels,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StoredState {
+    running: bool,
+    paused: bool,
+    restarting: bool,
+    removal_in_progress: bool,
+    dead: bool,
+    exit_code: Option<i64>,
+    error: Option<String>,
+    started_at: Option<String>,
+}
+
+/// Go's zero time: the container never started.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Parses a record of the store. `None` if the container is not an extension.
+pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<EngineContainer>, serde_json::Error> {
+    let stored: StoredContainer = serde_json::from_slice(bytes)?;
+    let config =
+        stored.config.ok_or_else(|| serde_json::Error::custom("the record has no Config"))?;
+    if !config.labels.is_extension() {
+        return Ok(None);
+    }
+    let mounts = stored.mount_points.unwrap_or_default().into_iter();
+    let mounts = mounts.map(|(destination, mount)| Mounted { destination, ..mount.into_mounted() });
+    Ok(Some(EngineContainer {
+        id: stored.id,
+        name: stored.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        image: config.image.unwrap_or_default(),
+        image_id: stored.image.unwrap_or_default(),
+        state: stored_state(stored.state.as_ref()),
+        labels: config.labels,
+        mounts: mounts.collect(),
+        detail: match stored.state {
+            Some(state) => Detail::Known(LastRun {
+                exit_code: state.exit_code,
+                error: Some(state.error.unwrap_or_default()),
+                started: state.started_at.unwrap_or_default(),
+                ..LastRun::default()
+            }),
+            None => Detail::Unreadable("the engine's record of it has no State".to_owned()),
+        },
+    }))
+}
+
+/// The state, in the engine's own order (Moby's `State.StateString`).
+fn stored_state(state: Option<&StoredState>) -> EngineState {
+    let Some(state) = state else { return EngineState::Created };
+    let never = state.started_at.as_deref().is_none_or(|time| time.is_empty() || time == NEVER);
+    match state {
+        StoredState { paused: true, running: true, .. } => EngineState::Paused,
+        StoredState { restarting: true, .. } => EngineState::Restarting,
+        StoredState { running: true, .. } => EngineState::Running,
+        StoredState { removal_in_progress: true, .. } => EngineState::Removing,
+        StoredState { dead: true, .. } => EngineState::Dead,
+        _ if never => EngineState::Created,
+        _ => EngineState::Exited,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::engine::inventory::Collector;
+    use crate::model::engine::inventory::Inventory;
 
     #[test]
     fn an_inspection_shows_error_and_layers() {
@@ -163,9 +247,9 @@ mod tests {
     )
     .unwrap();
         let item = r#"{"Id":"1","State":"removing","Labels":{"io.balena.image.class":"overlay"}}"#;
-        let mut collector = Collector::default();
-        collector.container(serde_json::from_str(item).unwrap());
-        let mut container = collector.inventory().containers.remove(0);
+        let mut inventory = Inventory::default();
+        inventory.add_container(serde_json::from_str(item).unwrap());
+        let mut container = inventory.without_intermediates().containers.remove(0);
         inspected.summary(Errors::Kept).unwrap().add_to(&mut container);
         assert_eq!(
             (container.state, container.mounts[0].source.as_str()),
@@ -192,6 +276,52 @@ mod tests {
                      "GraphDriver":{"Data":{"LowerDir":"/s/overlay/i/diff"}}}"#;
         let podman = last_run(podman, Errors::NotKept);
         assert_eq!((podman.error, podman.layers), (None, None), "its own layer is not named");
+    }
+
+    fn record(state: &str, class: &str) -> Option<EngineContainer> {
+        let text = format!(
+            r#"{{"ID":"abc","Name":"/ext","Image":"sha256:1","State":{state},
+                "Config":{{"Image":"img","Labels":{{"io.balena.image.class":"{class}"}}}},
+                "MountPoints":{{"/boot":{{"Type":"volume","Name":"v","Source":"/s"}},
+                                "/etc":{{"Type":"bind","Name":"","Source":"/h"}}}}}}"#
+        );
+        parse_stored(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_state_is_derived_as_the_engine_does() {
+        let started = r#""StartedAt":"2026-01-01T00:00:00Z""#;
+        for (state, expected) in [
+            ("null".to_owned(), EngineState::Created),
+            ("{}".to_owned(), EngineState::Created),
+            (format!(r#"{{"StartedAt":"{NEVER}"}}"#), EngineState::Created),
+            (format!("{{{started}}}"), EngineState::Exited),
+            (format!(r#"{{{started},"Running":true}}"#), EngineState::Running),
+            (format!(r#"{{{started},"Running":true,"Paused":true}}"#), EngineState::Paused),
+            (format!(r#"{{{started},"Running":true,"Restarting":true}}"#), EngineState::Restarting),
+            (format!(r#"{{{started},"Dead":true}}"#), EngineState::Dead),
+            (
+                format!(r#"{{{started},"Dead":true,"RemovalInProgress":true}}"#),
+                EngineState::Removing,
+            ),
+        ] {
+            assert_eq!(record(&state, "overlay").unwrap().state, expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_fields_that_status_needs_are_read_and_other_containers_are_left_out() {
+        let container = record(r#"{"ExitCode":128,"Error":"no"}"#, "overlay").unwrap();
+        assert_eq!(container.name, "ext");
+        assert_eq!(container.volumes().collect::<Vec<_>>(), ["v"]);
+        let Detail::Known(last_run) = &container.detail else { panic!() };
+        assert_eq!((last_run.exit_code, last_run.error.as_deref()), (Some(128), Some("no")));
+        assert!(record("{}", "volume").is_none());
+        assert!(parse_stored(b"{").is_err());
+        for text in ["{}", r#"{"ID":"a"}"#, r#"{"ID":"a","Config":null}"#] {
+            assert!(parse_stored(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(matches!(record("null", "overlay").unwrap().detail, Detail::Unreadable(_)));
     }
 }
 

@@ -213,21 +213,16 @@ impl ListedMount {
 }
 
 /// Builds an inventory from lists. An item that cannot be parsed does not affect the others.
-#[derive(Default)]
-pub(crate) struct Collector {
-    inventory: Inventory,
-}
-
-impl Collector {
+impl Inventory {
     /// Adds a container: all of an extension, and what any other container uses.
-    pub(crate) fn container(&mut self, item: &RawValue) {
+    pub(crate) fn add_container(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedContainer>("container", item) else { return };
         let is_extension = listed.labels.is_extension();
         let mut mounts = listed.mounts.iter().flatten();
         if !is_extension
             && (listed.mounts.is_none() || mounts.any(ListedMount::is_of_unknown_source))
         {
-            self.unreadable(&format!(
+            self.add_unreadable(&format!(
                 "cannot list the containers: the engine does not report the mounts of {}",
                 listed.id
             ));
@@ -238,7 +233,7 @@ impl Collector {
         let image_id = listed.image_id.unwrap_or_default();
         if !is_extension {
             let container = if name.is_empty() { &listed.id } else { name };
-            let foreign = &mut self.inventory.foreign;
+            let foreign = &mut self.foreign;
             foreign.images.insert(image_id);
             for Mounted { volume, source, .. } in mounts {
                 foreign.volumes.extend(volume.clone());
@@ -247,7 +242,7 @@ impl Collector {
             }
             return;
         }
-        self.inventory.containers.push(EngineContainer {
+        self.containers.push(EngineContainer {
             name: name.to_owned(),
             image: listed.image.unwrap_or_default(),
             image_id,
@@ -260,41 +255,38 @@ impl Collector {
     }
 
     /// Adds an image.
-    pub(crate) fn image(&mut self, item: &RawValue) {
+    pub(crate) fn add_image(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedImage>("image", item) else { return };
-        let inventory = &mut self.inventory;
         let parent = listed.parent_id.clone().filter(|parent| !parent.is_empty());
         if let Some(parent) = &parent {
-            inventory.parents.insert(listed.id.clone(), parent.clone());
+            self.parents.insert(listed.id.clone(), parent.clone());
         }
         if listed.labels.is_extension() {
-            inventory.images.push(listed.into_image());
+            self.images.push(listed.into_image());
         } else if parent.is_some() {
-            inventory.foreign_children.push(listed.id);
+            self.foreign_children.push(listed.id);
         }
     }
 
     /// Adds the volumes of extensions.
-    pub(crate) fn volumes(&mut self, listed: &ListedVolumes) {
+    pub(crate) fn add_volumes(&mut self, listed: &ListedVolumes) {
         for item in listed.volumes.iter().flatten() {
             let volume = self.read::<ListedVolume>("volume", item);
-            self.inventory.volumes.extend(volume.and_then(ListedVolume::into_extension));
+            self.volumes.extend(volume.and_then(ListedVolume::into_extension));
         }
     }
 
-    /// The inventory without the intermediate images of builds, which have no name and are parents: the engine
-    /// removes them together with the image that the build made.
-    pub(crate) fn inventory(mut self) -> Inventory {
-        let parents: BTreeSet<&str> = self.inventory.parents.values().map(String::as_str).collect();
-        self.inventory
-            .images
-            .retain(|image| !image.names.is_empty() || !parents.contains(image.id.as_str()));
-        self.inventory
+    /// Drops the intermediate images of builds, which have no name and are parents: the engine removes them together
+    /// with the image that the build made.
+    pub(crate) fn without_intermediates(mut self) -> Self {
+        let parents: BTreeSet<&str> = self.parents.values().map(String::as_str).collect();
+        self.images.retain(|image| !image.names.is_empty() || !parents.contains(image.id.as_str()));
+        self
     }
 
-    fn unreadable(&mut self, why: &str) {
-        if self.inventory.unreadable.len() < UNREADABLE_MAX {
-            self.inventory.unreadable.push(sentence(why));
+    fn add_unreadable(&mut self, why: &str) {
+        if self.unreadable.len() < UNREADABLE_MAX {
+            self.unreadable.push(sentence(why));
         }
     }
 
@@ -303,7 +295,7 @@ impl Collector {
             Ok(read) => Some(read),
             Err(error) => {
                 let begin: String = item.get().chars().take(SHOWN).collect();
-                self.unreadable(&format!(
+                self.add_unreadable(&format!(
                     "cannot list the {kind}s: an item of the engine's answer does not follow its API: {error}: {begin}"
                 ));
                 None

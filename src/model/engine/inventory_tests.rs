@@ -7,15 +7,15 @@ fn labels(text: &str) -> Labels {
 }
 
 /// An inventory of the items of a list, each added by `take`.
-fn collected(text: &str, take: fn(&mut Collector, &RawValue)) -> Inventory {
-    let mut collector = Collector::default();
+fn collected(text: &str, take: fn(&mut Inventory, &RawValue)) -> Inventory {
+    let mut inventory = Inventory::default();
     let list: Vec<Box<RawValue>> = serde_json::from_str(text).unwrap();
-    list.iter().for_each(|item| take(&mut collector, item));
-    collector.inventory()
+    list.iter().for_each(|item| take(&mut inventory, item));
+    inventory.without_intermediates()
 }
 
 fn listed(text: &str) -> Inventory {
-    collected(text, Collector::container)
+    collected(text, Inventory::add_container)
 }
 
 #[test]
@@ -68,15 +68,15 @@ fn images_and_volumes_of_extensions_are_kept() {
         r#"[{"Id":"sha256:a","RepoTags":["<none>:<none>"],"RepoDigests":["r@sha256:1"],"Size":5,
              "Labels":{"io.balena.image.class":"overlay"}},
             {"Id":"sha256:b","RepoTags":null,"Labels":null,"Size":-1}]"#,
-        Collector::image,
+        Inventory::add_image,
     )
     .images;
     assert_eq!(images.len(), 1);
     assert_eq!((images[0].names.len(), images[0].bytes), (1, Some(5)));
     let volumes = |text: &str| {
-        let mut collector = Collector::default();
-        collector.volumes(&serde_json::from_str(text).unwrap());
-        collector.inventory().volumes
+        let mut inventory = Inventory::default();
+        inventory.add_volumes(&serde_json::from_str(text).unwrap());
+        inventory.without_intermediates().volumes
     };
     let some = volumes(
         r#"{"Volumes":[{"Name":"a","Labels":{"io.balena.image.class":"overlay"},
@@ -110,7 +110,7 @@ fn intermediate_images_of_builds_are_not_listed_but_show_the_parents() {
             {"Id":"new","ParentId":"layer","RepoTags":["ext:2"],"Labels":{"io.balena.image.class":"overlay"}},
             {"Id":"other","ParentId":"old","RepoTags":["x:1"],"Labels":null},
             {"Id":"loose","ParentId":null,"RepoTags":null,"Labels":{"io.balena.image.class":"overlay"}}]"#,
-        Collector::image,
+        Inventory::add_image,
     );
     let ids: Vec<&str> = inventory.images.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(ids, ["old", "new", "loose"]);

@@ -2,7 +2,6 @@
 
 pub(crate) mod api;
 pub(crate) mod inspection;
-pub(crate) mod stored_container;
 pub(crate) mod containers_storage;
 pub(crate) mod inventory;
 pub(crate) mod sharing;
