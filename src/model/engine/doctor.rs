@@ -270,7 +270,7 @@ fn state_root(facts: &Facts) -> DoctorCheck {
 fn boot_environment(facts: &Facts) -> DoctorCheck {
     let check = "boot-environment";
     match &facts.boot_environment {
-        Ok(None) => ok(check, "not used: this host has no boot environment block"),
+        Ok(None) => ok(check, "not used: this host has no GRUB environment block"),
         Ok(Some(free)) if *free < FREE_ENVIRONMENT => {
             let fix = "remove values that are no longer needed: grub-editenv FILE unset NAME";
             warning(check, format!("only {free} bytes are free"), fix)

@@ -71,7 +71,7 @@ reasons! {
     KernelRejected "kernel-rejected" Refused
         "ship a kernel that boots and stays healthy; this one is not tried again",
     RefusedByRuntime "refused-by-runtime" Refused
-        "read the reason: balena-extension-manager logs {id}",
+        "ship an image that the runtime accepts; details: balena-extension-manager logs {id}",
     CreateFailed "create-failed" Failed
         "fix the cause and deploy again; details: balena-extension-manager logs {id}",
     StartFailed "start-failed" Failed
