@@ -88,7 +88,7 @@ fn lock_or_end_holder(
     if matches!(locking, Locking::Busy) {
         let is_deleting = matches!(root.load(id)?, Loaded::Ours(state) if state.phase.is_way_out());
         if !is_deleting {
-            journal.warn("another command works on the container: ending it");
+            journal.warn("another command is working on the container: ending it");
             // Another forced delete may have ended that command already, and hold the lock now.
             end(Ends::NoDelete)?;
             lock_holder::end_unrecorded_proxy(id.as_str(), &directory).map_err(failed)?;
@@ -96,7 +96,8 @@ fn lock_or_end_holder(
         locking = root.lock(id, DELETE_PATIENCE)?;
     }
     if matches!(locking, Locking::Busy) {
-        journal.warn("a command still works on the container: ending it, even if it is a delete");
+        journal
+            .warn("a command is still working on the container: ending it, even if it is a delete");
         end(Ends::All)?;
         locking = root.lock(id, END_LIMIT)?;
     }
@@ -136,7 +137,7 @@ fn delete_damaged(
 /// The processes that may be the proxy that the state does not name. A container must not be kept only because they
 /// are unknown.
 fn describe(found: &io::Result<Lookalikes>) -> String {
-    let undetermined = "which process its proxy is cannot be determined";
+    let undetermined = "cannot determine which process is its proxy";
     match found {
         Err(error) => format!("{undetermined}: {}", chain(error)),
         Ok(Lookalikes { pids, unread: Some(error) }) if pids.is_empty() => {

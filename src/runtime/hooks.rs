@@ -97,7 +97,7 @@ pub(super) fn end_outlived(journal: &mut Journal, state: &State, lock: BorrowedF
     match ended {
         Ok(0) => {}
         Ok(count) => journal.warn(&format!(
-            "an interrupted command left its hook running: killed {count} process(es) of it"
+            "an interrupted command left its hook running; the processes of the hook were killed ({count})"
         )),
         Err(error) => journal.warn(&format!(
             "cannot determine whether an interrupted command left its hook running: {}",

@@ -55,10 +55,10 @@ impl Step {
     /// The system call that the step needs, and the step in words, to follow "could not".
     pub(crate) fn call_and_words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Inspection => ("prctl", "close itself to other processes"),
+            Self::Inspection => ("prctl", "protect itself from inspection by others"),
             Self::Signals => ("rt_sigaction", "reset its signals"),
             Self::Directory => ("chdir", "make / its working directory"),
-            Self::Waiting => ("signalfd4", "wait for signals by rt_sigtimedwait or signalfd4"),
+            Self::Waiting => ("signalfd4", "wait for signals with rt_sigtimedwait or signalfd4"),
             Self::Capabilities => ("capset", "give up its capabilities"),
             Self::SystemCalls => ("seccomp", "give up the system calls that it does not need"),
         }

@@ -61,7 +61,7 @@ fn a_process_whose_command_line_cannot_be_read_may_be_the_proxy_of_a_damaged_sta
         exec setpriv --reuid 0 --bounding-set -sys_ptrace --inh-caps -sys_ptrace \"$@\"";
     let unshare = ["--mount", "--propagation=private", "sh", "-c", script, "sh"];
     let finished = behind(&unshare, &container, &["delete", "--force", container.id.as_str()]).ok();
-    let expected = "its proxy is cannot be determined: the command lines of some";
+    let expected = "cannot determine which process is its proxy: the command lines of some";
     assert!(finished.warnings().contains(expected), "{finished}");
     assert!(process::is_alive(pid));
     process::end(pid);

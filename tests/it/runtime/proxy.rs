@@ -207,7 +207,7 @@ fn a_step_that_the_kernel_refuses_the_proxy_is_named_by_create() {
             ["capabilities", "capset is refused (EPERM), usually by a seccomp profile"],
         ),
         (nix::libc::SYS_seccomp, rustix::io::Errno::FAULT, ["system calls", "bad address"]),
-        (nix::libc::SYS_prctl, rustix::io::Errno::FAULT, ["close itself", "bad address"]),
+        (nix::libc::SYS_prctl, rustix::io::Errno::FAULT, ["protect itself", "bad address"]),
         (
             nix::libc::SYS_chdir,
             rustix::io::Errno::ACCESS,
