@@ -1,7 +1,7 @@
-//! Reads an archive in one pass, from a file or from an engine: an image as `docker save` and similar
-//! commands write it, an OCI layout, or the files of a container as `docker export` writes them. Which of
-//! these it is shows only at the end, where the manifest may be, so everything that looks like a layer is
-//! unpacked on the way. `assemble.rs` builds the images from that.
+//! Reads an archive in one pass, from a file or from an engine. It may be an image as `docker save` and similar
+//! commands write it, an OCI layout, or the files of a container as `docker export` writes them. That is known only
+//! at the end, where the manifest may be, so everything that looks like a layer is unpacked on the way.
+//! `assemble.rs` builds the images from that.
 
 use crate::check::read::tar_stream::{
     self, ArchiveEnd, Compression, TarEntry, TarError, each_entry,
@@ -85,6 +85,7 @@ pub(super) struct Pass {
     pub(super) too_long: BTreeSet<String>,
     /// `docker save` writes a layer that two images share once, and a link to it.
     pub(super) links: BTreeMap<String, String>,
+    budget: Budget,
     entries: usize,
     /// The memory of the unpacked layers, about.
     weight: usize,
@@ -93,9 +94,9 @@ pub(super) struct Pass {
 
 /// Reads an archive to its end: the images in it, or the one export that it is.
 pub(crate) fn read(mut reader: impl Read) -> Result<Vec<Subject>, ArchiveError> {
-    let budget = Budget::new();
     let mut pass = Pass::default();
-    let end = each_entry(&mut reader, &budget, &mut |entry| pass.take_in(entry, &budget))?;
+    let budget = pass.budget.clone();
+    let end = each_entry(&mut reader, &budget, &mut |entry| pass.take_in(entry))?;
     if end.is_empty {
         return Err(TarError::NotTar.into());
     }
@@ -107,12 +108,12 @@ fn may_be_document(head: &[u8]) -> bool {
 }
 
 impl Pass {
-    fn take_in(&mut self, entry: TarEntry<'_>, budget: &Budget) -> Result<(), ArchiveError> {
+    fn take_in(&mut self, entry: TarEntry<'_>) -> Result<(), ArchiveError> {
         self.count(self.files.weight())?;
         let TarEntry { mut member, size, content } = entry;
         let name = from_root(&member.name);
         if let MemberKind::File(found) = &mut member.kind {
-            *found = self.read_file(&name, size, content, budget)?;
+            *found = self.read_file(&name, size, content)?;
         } else if let MemberKind::Link { target } = &member.kind {
             self.add_link(&name, target);
         } else if let MemberKind::HardLink { target } = &member.kind {
@@ -136,9 +137,8 @@ impl Pass {
         name: &str,
         size: u64,
         file: impl Read,
-        budget: &Budget,
     ) -> Result<(), ArchiveError> {
-        let content = self.read_file(name, size, &mut budget.counted(file), budget)?;
+        let content = self.read_file(name, size, &mut self.budget.counted(file))?;
         let (name, kind) = (name.to_owned(), MemberKind::File(content));
         self.files.add(Member { name, kind, mode: 0o644, uid: 0, gid: 0, attributes: Vec::new() });
         Ok(())
@@ -150,7 +150,6 @@ impl Pass {
         name: &str,
         size: u64,
         content: &mut dyn Read,
-        budget: &Budget,
     ) -> Result<Content, ArchiveError> {
         let head = read_head(content, HEAD_LEN)?;
         if size == 0 {
@@ -159,7 +158,7 @@ impl Pass {
         let read = if may_be_document(&head) {
             self.read_document(name, size, &head, content)?
         } else if tar_stream::may_be_archive(&head) {
-            return self.read_layer(name, size, &head, content, budget);
+            return self.read_layer(name, size, &head, content);
         } else {
             head.as_slice().into()
         };
@@ -203,11 +202,11 @@ impl Pass {
         size: u64,
         head: &[u8],
         content: &mut dyn Read,
-        budget: &Budget,
     ) -> Result<Content, ArchiveError> {
+        let budget = self.budget.clone();
         let mut unpacking = Unpacking::default();
         let mut reader = Hashed::new(head.chain(content));
-        let read = each_entry(&mut reader, budget, &mut |mut entry| {
+        let read = each_entry(&mut reader, &budget, &mut |mut entry| {
             self.count(unpacking.weight())?;
             if let MemberKind::File(found) = &mut entry.member.kind {
                 let path = from_root(&entry.member.name);

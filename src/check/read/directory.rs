@@ -28,7 +28,7 @@ pub(crate) enum DirectoryError {
 /// Lists everything in `root` without following links. Fails at the first file that cannot be read: a
 /// check that skipped a file would prove nothing.
 pub(crate) fn load(root: &Path) -> Result<FileTree, DirectoryError> {
-    load_within(root, &Budget::new())
+    load_within(root, &Budget::default())
 }
 
 fn load_within(root: &Path, budget: &Budget) -> Result<FileTree, DirectoryError> {
@@ -320,7 +320,7 @@ mod tests {
             symlink(target, root.0.path().join("hooks")).unwrap();
             let theirs = Rootfs::open("/", path).unwrap();
             let tree = load(root.0.path()).unwrap();
-            let broken = crate::check::rules::hooks::broken(&tree);
+            let broken = crate::check::rules::hooks::tests::broken(&tree);
             for verb in [Verb::Create, Verb::Start, Verb::Delete] {
                 let refused = theirs.hook(verb).is_err();
                 assert_eq!(broken.contains(&verb.path()), refused, "{target} {verb:?}");

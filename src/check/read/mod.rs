@@ -15,6 +15,7 @@ use crate::check::rules::tree::Content;
 use sha2::{Digest as _, Sha256};
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 /// Bounds the memory of a check: the files of one directory or archive.
 const ENTRIES_MAX: usize = 1_000_000;
@@ -33,30 +34,33 @@ pub(crate) enum OverLimit {
     Window { bytes: u64 },
 }
 
-/// The bytes that may still be read from one input and the archives inside it.
-pub(crate) struct Budget(Cell<u64>);
+/// The bytes that may still be read from one input and the archives inside it. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Budget(Rc<Cell<u64>>);
 
-impl Budget {
-    pub(crate) fn new() -> Self {
+impl Default for Budget {
+    fn default() -> Self {
         Self::of(READ_MAX)
     }
+}
 
+impl Budget {
     pub(crate) fn of(bytes: u64) -> Self {
-        Self(Cell::new(bytes))
+        Self(Rc::new(Cell::new(bytes)))
     }
 
     /// Passes on the bytes of `reader` until the budget is used up.
-    fn counted<R: Read>(&self, reader: R) -> Counted<'_, R> {
-        Counted { reader, left: &self.0 }
+    fn counted<R: Read>(&self, reader: R) -> Counted<R> {
+        Counted { reader, left: Rc::clone(&self.0) }
     }
 }
 
-struct Counted<'a, R> {
+struct Counted<R> {
     reader: R,
-    left: &'a Cell<u64>,
+    left: Rc<Cell<u64>>,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = self.reader.read(buffer)?;
         let left = self.left.get().checked_sub(u64::try_from(len).unwrap_or(u64::MAX));

@@ -1,7 +1,6 @@
 //! Reads a directory that holds a saved image: an OCI layout, an unpacked `docker save`, or the output of
 //! `skopeo copy … dir:` and `podman save --format docker-dir`. Its files are those of an archive.
 
-use crate::check::read::Budget;
 use crate::check::read::archive::{ArchiveError, DOCUMENT_MAX, Pass};
 use crate::check::read::directory::open;
 use crate::check::rules::Subject;
@@ -31,7 +30,6 @@ pub(crate) fn is_saved_image(path: &Path) -> io::Result<bool> {
 
 /// Reads the images in the directory at `path`.
 pub(crate) fn read(path: &Path) -> Result<Vec<Subject>, ArchiveError> {
-    let budget = Budget::new();
     let mut pass = Pass::default();
     let mut ahead = vec![(String::new(), 0)];
     while let Some((directory, depth)) = ahead.pop() {
@@ -47,7 +45,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Subject>, ArchiveError> {
                 pass.add_link(&name, &target.to_string_lossy());
             } else if found.is_file() {
                 let file = open(&item.path())?;
-                pass.add_file(&name, found.len(), file, &budget)?;
+                pass.add_file(&name, found.len(), file)?;
             }
         }
     }

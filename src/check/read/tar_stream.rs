@@ -1,5 +1,5 @@
 //! Reads one tar archive as a stream, decompressed, to its very end, so that the checksum of the
-//! compression is verified. Archives may be hostile: everything that one can ask for is limited.
+//! compression is verified. Archives may be hostile, so every size that they can ask for is limited.
 
 use crate::check::read::{Budget, Counted, Hashed, OverLimit, read_head, skip_to_end, zstd};
 use crate::check::rules::layer::{Member, MemberKind};
@@ -135,7 +135,7 @@ struct Extension {
 }
 
 struct TarReader<'a> {
-    reader: io::BufReader<Hashed<Counted<'a, Box<dyn Read + 'a>>>>,
+    reader: io::BufReader<Hashed<Counted<Box<dyn Read + 'a>>>>,
     /// The name of the last entry, for errors.
     last: String,
     extension: Extension,

@@ -243,21 +243,24 @@ fn check_names(tree: &FileTree, findings: &mut Findings) {
     }
 }
 
-/// The hooks that the runtime would refuse.
 #[cfg(test)]
-pub(crate) fn broken(tree: &FileTree) -> Vec<&'static str> {
-    let mut findings = Findings::default();
-    check(&crate::check::rules::tests::files(tree), &mut findings);
-    let paths = findings.of(Rule::Hook).map(|path| path.unwrap_or_default().to_owned());
-    let paths: Vec<String> = paths.collect();
-    VERBS.iter().map(|verb| verb.path()).filter(|hook| paths.iter().any(|it| it == hook)).collect()
-}
-
-#[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::check::rules::report::CheckReport;
     use crate::check::rules::tests::{files, rules};
     use crate::check::rules::tree::tests::{directory, file, link, tree};
+
+    /// The hooks that the runtime would refuse.
+    pub(crate) fn broken(tree: &FileTree) -> Vec<&'static str> {
+        let mut findings = Findings::default();
+        check(&files(tree), &mut findings);
+        let report = CheckReport::new(String::new(), "", findings);
+        let is_broken = |hook: &&str| {
+            let mut hooks = report.findings.iter().filter(|finding| finding.rule == Rule::Hook);
+            hooks.any(|finding| finding.path.as_deref() == Some(*hook))
+        };
+        VERBS.iter().map(|verb| verb.path()).filter(is_broken).collect()
+    }
 
     fn elf(machine: u16) -> Vec<u8> {
         let mut head = b"\x7fELF\x02\x01\x01".to_vec();

@@ -68,12 +68,6 @@ impl Findings {
             self.kept.push(CheckFinding { rule, severity, path, message, fix, allowed });
         }
     }
-
-    /// The paths of the findings of one rule.
-    #[cfg(test)]
-    pub(crate) fn of(&self, rule: Rule) -> impl Iterator<Item = Option<&str>> {
-        self.kept.iter().filter(move |it| it.rule == rule).map(|it| it.path.as_deref())
-    }
 }
 
 fn cut(mut text: String) -> String {

@@ -45,8 +45,8 @@ pub(crate) fn sentence(text: &str) -> String {
     phrase::respell_quoted(&cut::middle(&cut::values(&line), 0, cut::SENTENCE_MAX))
 }
 
-/// What is quoted of a command line, a document or an image must not forge a second line or move the
-/// cursor of a terminal.
+/// Escapes control characters: text from a command line, a document or an image must not forge a second line or move
+/// the cursor of a terminal.
 pub(crate) fn on_one_line(text: impl Into<String>) -> String {
     let text = text.into();
     let escaped = |found: char| match found.is_control() {

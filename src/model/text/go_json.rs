@@ -1,11 +1,11 @@
-//! JSON as Go's `encoding/json` reads it, which is how engines read the documents of an image: the name of
-//! a field counts in any case, a field that stands twice is set twice, and text that is not UTF-8 is
-//! replaced. serde refuses the second and the third, and takes the first for another field.
+//! JSON as Go's `encoding/json` reads it, which is how engines read the documents of an image. The name of a field
+//! matches in any case, a repeated field is set again, and text that is not UTF-8 is replaced. serde takes a name
+//! in another case for another field, and refuses the other two.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// A value, its fields in the order in which they stand.
+/// A value. The fields of an object are in the order of the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Json {
     Null,
@@ -17,7 +17,7 @@ pub(crate) enum Json {
     Object(Vec<(String, Json)>),
 }
 
-/// A value of another type than its reader takes.
+/// A value does not have the type that its field needs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}, not {expected}")]
 pub(crate) struct WrongType {
@@ -39,19 +39,19 @@ impl Json {
         Ok(fields.into_iter().filter_map(of_name).collect())
     }
 
-    /// The fields of an object, `owner` being its own name.
+    /// The fields of an object. `owner` names the object in an error, here and below.
     pub(crate) fn fields(&self, owner: &str) -> Result<Vec<(&str, &Self)>, WrongType> {
         let Self::Object(fields) = self else { return self.default_if_null("an object", owner) };
         Ok(fields.iter().map(|(name, value)| (name.as_str(), value)).collect())
     }
 
-    /// A text; `None` leaves what is there.
+    /// A text. `None` if it is `null`, which leaves an earlier value as it is.
     pub(crate) fn text(&self, owner: &str) -> Result<Option<&str>, WrongType> {
         let Self::Text(text) = self else { return self.default_if_null("a text", owner) };
         Ok(Some(text))
     }
 
-    /// Whether it is true, which `null` is not.
+    /// Whether it is `true`. `null` counts as false.
     pub(crate) fn is_true(&self, owner: &str) -> Result<bool, WrongType> {
         let Self::Bool(value) = self else { return self.default_if_null("true or false", owner) };
         Ok(*value)
@@ -100,8 +100,8 @@ impl Json {
     }
 }
 
-/// Go compares with simple case folding, which finds two more characters beside the letters of ASCII:
-/// the Kelvin sign and the long s.
+/// Go compares with simple case folding, which maps two characters outside ASCII to letters: the Kelvin sign and the
+/// long s.
 fn is_same_name(key: &str, name: &str) -> bool {
     let folded = |letter: char| match letter {
         '\u{212a}' => 'k',
@@ -111,8 +111,7 @@ fn is_same_name(key: &str, name: &str) -> bool {
     key.chars().map(folded).eq(name.chars().map(folded))
 }
 
-/// Halves of a surrogate pair that stand alone are no character: Go puts the replacement there, serde
-/// refuses the document.
+/// Half of a surrogate pair alone is not a character. Go replaces it, serde refuses the document.
 fn lone_surrogates_replaced(text: &str) -> String {
     let mut replaced = String::with_capacity(text.len());
     let mut rest = text;
