@@ -227,10 +227,7 @@ fn seconds(text: &str) -> Result<Duration, InvalidValue> {
         .ok_or(InvalidValue::Seconds)
 }
 
-/// Parses a whole command line, without the program's name.
-///
-/// # Errors
-/// clap's, among them the help and the version.
+/// Parses a whole command line, without the program's name. The help and the version are errors of clap.
 pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
     let name = OsString::from("balena-extension-manager");
     Arguments::try_parse_from(std::iter::once(&name).chain(words))

@@ -15,7 +15,7 @@ use crate::model::engine::cleanup::{
 use crate::model::engine::inspection::Errors;
 use crate::model::engine::inventory::{EngineContainer, EngineState};
 use crate::model::text::cause::chain;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What became of the object of a decision.

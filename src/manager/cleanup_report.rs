@@ -9,7 +9,7 @@ use crate::host::os::log::Log;
 use crate::model::engine::cleanup::{Decision, Fate, Object, Plan};
 use crate::model::text::cause::on_one_line;
 use crate::model::text::cut;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use serde::Serialize;
 use std::fmt::Write as _;
 

@@ -11,7 +11,7 @@ use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
 use crate::model::text::cause::chain;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use crate::model::engine::verdict::{self, Evidence, Explanation, Verdict};
 use crate::model::extension::claim::ComparedClaim;
 use crate::model::extension::labels::OVERRIDE;
 use crate::model::text::cause::on_one_line;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use serde::Serialize;
 use std::fmt::Write as _;
 

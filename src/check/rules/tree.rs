@@ -334,21 +334,40 @@ pub(crate) fn join(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// Whether a link at `path` leads out of the rootfs, judged by its text alone.
-pub(crate) fn leads_out(path: &str, target: &str) -> bool {
-    let mut depth = match target.starts_with('/') {
-        true => 0,
-        false => split(path).0.split('/').filter(|part| !part.is_empty()).count(),
-    };
-    for part in target.split('/') {
+/// Spells a path as Go's `filepath.Clean` does: keeps a leading slash, and `..` at the start of a relative
+/// path.
+pub(super) fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." if depth == 0 => return true,
-            ".." => depth -= 1,
-            _ => depth += 1,
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
         }
     }
-    false
+    match (rooted, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => parts.join("/"),
+    }
+}
+
+/// Whether a path that [`clean`] has spelled is outside the directory that it is relative to.
+pub(super) fn is_outside(path: &str) -> bool {
+    path == ".." || path.starts_with("../")
+}
+
+/// Whether a link at `path` leads out of the rootfs, judged by its text alone.
+pub(crate) fn leads_out(path: &str, target: &str) -> bool {
+    let from_root = match target.starts_with('/') {
+        true => target.trim_start_matches('/').to_owned(),
+        false => join(split(path).0, target),
+    };
+    is_outside(&clean(&from_root))
 }
 
 #[cfg(test)]

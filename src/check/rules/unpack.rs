@@ -7,7 +7,7 @@ use crate::check::rules::layer::{
     FAULTS_MAX, Fault, FaultKind, Member, MemberKind, NAME_MAX, PATH_MAX, Unpacked,
 };
 use crate::check::rules::tree::{
-    Entry, EntryKind, Layer, OPAQUE, ROOT, WHITEOUT, Walk, Whiteout, join, split,
+    Entry, EntryKind, Layer, OPAQUE, ROOT, WHITEOUT, Walk, Whiteout, clean, is_outside, join, split,
 };
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ impl Unpacking {
         if matches!(member.kind, MemberKind::Global) {
             return;
         }
-        if self.leads_out.is_none() && (name == ".." || name.starts_with("../")) {
+        if self.leads_out.is_none() && is_outside(&name) {
             self.leads_out = Some(name.clone());
         }
         if let Err(kind) = self.unpack(&name, member) {
@@ -383,28 +383,6 @@ fn checked<'a>(name: &'a str, path: &str) -> Result<&'a str, FaultKind> {
         return Err(FaultKind::TooLong);
     }
     Ok(name)
-}
-
-/// Spells a path as Go's `filepath.Clean` does: keeps a leading slash, and `..` at the start of a relative
-/// path.
-fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
-    }
 }
 
 /// The path inside the rootfs, which `..` does not leave.

@@ -9,7 +9,7 @@ use crate::model::extension::claim::{ClaimedFact, ComparedClaim, Judgement, Runn
 use crate::model::extension::labels::REQUIRES_REBOOT;
 use crate::model::kernel::mounts::HostOverlays;
 use crate::model::text::cause;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use serde::Serialize;
 use std::fmt;
 

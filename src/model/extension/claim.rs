@@ -4,7 +4,7 @@
 use crate::model::extension::glob::{Glob, Malformed};
 use crate::model::extension::labels::{ABI, KERNEL_VERSION, Labels, OS_VERSION};
 use crate::model::text::cause;
-use crate::model::text::short_id::short_id;
+use crate::model::text::cut::short_id;
 use serde::Serialize;
 use std::fmt;
 

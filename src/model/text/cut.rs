@@ -184,6 +184,13 @@ fn escape_len(behind: &str) -> usize {
     }
 }
 
+/// The first 12 characters of an id of a container, image or kernel, without the name of the hash.
+pub(crate) fn short_id(id: &str) -> &str {
+    let id = id.trim_start_matches("sha256:");
+    let end = id.char_indices().nth(12).map_or(id.len(), |(end, _)| end);
+    id.get(..end).unwrap_or(id)
+}
+
 /// A size in decimal units, rounded down, as engines print it.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] =
@@ -213,6 +220,19 @@ mod tests {
             (u64::MAX, "18446744.0 TB"),
         ] {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn an_id_is_cut_to_twelve_characters() {
+        for (id, expected) in [
+            ("sha256:0123456789abcdef", "0123456789ab"),
+            ("0123456789ab", "0123456789ab"),
+            ("name", "name"),
+            ("é123456789abc", "é123456789ab"),
+            ("", ""),
+        ] {
+            assert_eq!(short_id(id), expected);
         }
     }
 

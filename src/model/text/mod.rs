@@ -1,6 +1,5 @@
 //! Text: log lines, errors, JSON, and what may be printed of the text of others.
 
-pub(crate) mod short_id;
 pub(crate) mod cut;
 pub(crate) mod phrase;
 pub(crate) mod cause;
