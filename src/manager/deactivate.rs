@@ -52,15 +52,14 @@ pub(super) fn preview(decision: &Decision) -> Vec<Deactivated> {
         Fate::Remove { .. } | Fate::Keep(_) => &[],
     };
     let look = |Deactivation { volume, path, refused }: &Deactivation| {
-        let found = match refused {
-            Some(why) => Err(why.clone()),
-            None => Rootfs::open("/", path)
-                .and_then(|volume| volume.hook(Verb::Deactivate))
-                .map_err(|error| chain(&error)),
-        };
-        let (program, error) = match found {
-            Ok(program) => (program, None),
-            Err(error) => (None, Some(error)),
+        let (program, error) = match refused {
+            Some(why) => (None, Some(why.clone())),
+            None => {
+                match Rootfs::open("/", path).and_then(|volume| volume.hook(Verb::Deactivate)) {
+                    Ok(program) => (program, None),
+                    Err(error) => (None, Some(chain(&error))),
+                }
+            }
         };
         Deactivated { volume: volume.clone(), program, ran: false, error }
     };

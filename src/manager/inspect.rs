@@ -22,7 +22,7 @@ struct InspectDocument<'a> {
     layers: Option<&'a [String]>,
     runtime: Option<&'a str>,
     host: HostDocument<'a>,
-    deploy: Read<Option<DeployRecord>>,
+    deploy: Read<Option<&'a DeployRecord>>,
 }
 
 /// The facts that claims are compared with; `{"unreadable": why}` for a fact that cannot be read.
@@ -60,6 +60,7 @@ pub(super) fn inspect(
         return Err(Failure::NoSuchExtension { name: request.id.clone() });
     };
     let (host, last_run) = (&view.facts, container.last_run());
+    let record = view.records.of(&container.id);
     print_json(&InspectDocument {
         schema: 1,
         command: "inspect",
@@ -78,10 +79,7 @@ pub(super) fn inspect(
             rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
             root_is_layered: read(&host.overlays, |overlays| overlays.root),
         },
-        deploy: match view.records.of(&container.id) {
-            Ok(record) => Read::Value(record),
-            Err(unreadable) => Read::Unreadable { unreadable },
-        },
+        deploy: read(&record, Option::as_ref),
     })?;
     Ok(ManagerExit::Done)
 }

@@ -39,7 +39,7 @@ use crate::model::text::cut::short_id;
 use crate::model::text::log::Format;
 use parallel::Limit;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ use std::time::{Duration, Instant};
 /// and errors for all of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(300);
 const ERRORS_LIMIT: Duration = Duration::from_secs(30);
+/// How much JSON is written at once.
+const PIECE: usize = 64 * 1024;
 
 /// The exit statuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,13 +263,28 @@ fn saved_image(session: &Session, image: &str) -> Result<impl io::Read + use<>, 
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    stdio::print(text, ANSWER_LIMIT).map_err(|source| Failure::Print { source })
+    stdio::print(text.as_bytes(), ANSWER_LIMIT).map_err(|source| Failure::Print { source })
 }
 
+/// Prints JSON as it is made, since a document about thousands of objects is larger than all that is known of them.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(value);
-    let json = json.map_err(|error| Failure::Print { source: error.into() })?;
-    print(&format!("{json}\n"))
+    let mut output = BufWriter::with_capacity(PIECE, Output);
+    let written = serde_json::to_writer_pretty(&mut output, value).map_err(io::Error::from);
+    let written = written.and_then(|()| writeln!(output)).and_then(|()| output.flush());
+    written.map_err(|source| Failure::Print { source })
+}
+
+/// Standard output, as [`print`] writes it.
+struct Output;
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stdio::print(bytes, ANSWER_LIMIT).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Finds the object that the user calls `name`: by its whole id, else its name, else the beginning of its id.

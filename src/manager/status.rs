@@ -44,20 +44,20 @@ struct StatusDocument<'a> {
     schema: u32,
     command: &'static str,
     source: InventorySource,
-    extensions: &'a [ExtensionView<'a>],
+    extensions: Vec<ExtensionView<'a>>,
 }
 
 pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<ManagerExit, Failure> {
     let (containers, source, host) = gather::inspected(session, &request.ids)?;
-    let views: Vec<_> = containers.iter().map(|one| ExtensionView::new(one, &host)).collect();
+    let views = containers.iter().map(|one| ExtensionView::new(one, &host));
     match request.format {
         OutputFormat::Json => print_json(&StatusDocument {
             schema: 1,
             command: "status",
             source,
-            extensions: &views,
+            extensions: views.collect(),
         })?,
-        OutputFormat::Table => print(&table(&views))?,
+        OutputFormat::Table => print(&table(views))?,
     }
     Ok(ManagerExit::Done)
 }
@@ -94,12 +94,11 @@ impl<'a> ExtensionView<'a> {
     }
 }
 
-fn table(views: &[ExtensionView<'_>]) -> String {
-    if views.is_empty() {
-        return "there are no extensions\n".to_owned();
-    }
+fn table<'a>(views: impl Iterator<Item = ExtensionView<'a>>) -> String {
+    const HEAD: &str =
+        "ID            NAME                      STATE       VERDICT         REASON\n";
     // A formatter into a String cannot fail.
-    let (mut rows, mut details) = (String::new(), String::new());
+    let (mut rows, mut details) = (HEAD.to_owned(), String::new());
     for view in views {
         let (id, state, verdict) = (short_id(view.id), view.state, view.verdict);
         let name = on_one_line(view.name);
@@ -113,7 +112,5 @@ fn table(views: &[ExtensionView<'_>]) -> String {
             }
         }
     }
-    format!(
-        "ID            NAME                      STATE       VERDICT         REASON\n{rows}{details}"
-    )
+    if rows == HEAD { "there are no extensions\n".to_owned() } else { rows + &details }
 }

@@ -187,7 +187,7 @@ fn help_text(topic: Option<String>) -> Result<&'static str, Error> {
 
 /// Prints the answer of a command that only asks.
 fn print(text: &str) -> Result<Outcome, Error> {
-    let printed = stdio::print(text, ANSWER_LIMIT);
+    let printed = stdio::print(text.as_bytes(), ANSWER_LIMIT);
     printed.map(|()| Outcome::Answered).map_err(|source| Error::Print { source })
 }
 

@@ -208,19 +208,16 @@ impl Client {
         // The concrete type, because only that has a fast path for single bytes in std. All readers read to
         // the end of the framing, so that the connection can be used again.
         let body = BufReader::with_capacity(BUFFER, body);
-        decode(body).map_err(|error| self.undecodable(what, limit, error))
-    }
-
-    /// Why the body is not valid JSON to its end.
-    fn undecodable(&self, what: &str, limit: u64, error: serde_json::Error) -> Error {
-        if !error.is_io() {
-            return Error::Garbage { what: what.to_owned(), source: error };
-        }
-        let source = ureq::Error::from(io::Error::from(error));
-        if matches!(source, ureq::Error::BodyExceedsLimit(_)) {
-            return Error::TooLarge { what: what.to_owned(), limit };
-        }
-        self.failed(what, source)
+        decode(body).map_err(|error| {
+            if !error.is_io() {
+                return Error::Garbage { what: what.to_owned(), source: error };
+            }
+            let source = ureq::Error::from(io::Error::from(error));
+            if matches!(source, ureq::Error::BodyExceedsLimit(_)) {
+                return Error::TooLarge { what: what.to_owned(), limit };
+            }
+            self.failed(what, source)
+        })
     }
 
     fn failed(&self, what: &str, source: ureq::Error) -> Error {

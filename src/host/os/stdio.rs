@@ -19,9 +19,9 @@ const PIECE: usize = 64 * 1024;
 ///
 /// # Errors
 /// Those of write(2), except that the reader has closed the pipe.
-pub(crate) fn print(text: &str, limit: Duration) -> io::Result<()> {
+pub(crate) fn print(text: &[u8], limit: Duration) -> io::Result<()> {
     let Some(writer) = Writer::standard(standard_output()) else { return Ok(()) };
-    for piece in text.as_bytes().chunks(PIECE) {
+    for piece in text.chunks(PIECE) {
         match writer.write_all(piece, &mut limit.clone()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
