@@ -234,7 +234,7 @@ impl Making {
         };
         let spawn = || proxy::spawn(&self.state.id, stdio, self.locked.lock());
         let spawned = net_namespace::within(network, spawn)??;
-        let identity = spawned.identity();
+        let identity = spawned.identity;
         self.state.pid = identity.pid;
         self.state.pid_start_time = identity.start_time;
         self.proxy = Some(spawned);
@@ -267,7 +267,7 @@ impl Making {
     fn run_spec_hooks(&mut self, journal: &mut Journal, hooks: &SpecHooks) -> Result<(), Error> {
         let container = match &self.proxy {
             Some(proxy) if !hooks.create_container.is_empty() => {
-                let opened = OpenNamespace::of(proxy.process())?;
+                let opened = OpenNamespace::of(&proxy.process)?;
                 Some(opened.ok_or(proxy::Error::NotReady)?)
             }
             Some(_) | None => None,

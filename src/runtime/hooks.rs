@@ -132,8 +132,7 @@ pub(super) fn run_spec_hooks(
     }
     let input = input(state, status)?;
     if let Some(namespace) = namespace {
-        let path = namespace.path();
-        journal.debug(|| format!("hooks.{list} run in the network namespace {path}"));
+        journal.debug(|| format!("hooks.{list} run in the network namespace {}", namespace.path));
     }
     for (index, hook) in hooks.iter().enumerate() {
         let mut run = || run_spec_hook(journal, (list, index), hook, state, &input, lock);

@@ -13,8 +13,8 @@ pub(super) struct Reserved {
     pub(super) leftover: Option<Container>,
 }
 
-/// Makes and locks the directory of a new container, or takes over that of one that is not complete any more, or not
-/// yet. Of several callers one wins. After an error nothing has changed.
+/// Makes and locks the directory of a new container, or takes over that of a container whose create or delete did not
+/// finish. Of several callers one wins. After an error nothing has changed.
 pub(super) fn reserve(root: &StateRoot, id: &ContainerId) -> Result<Reserved, Error> {
     let locked = root.lock_or_make(id)?;
     match locked.load_for_create()? {

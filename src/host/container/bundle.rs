@@ -26,9 +26,6 @@ pub(crate) enum Error {
 }
 
 /// Loads the bundle at `path`, or that in the working directory.
-///
-/// # Errors
-/// Names the file and what is wrong with it.
 pub(crate) fn load(path: Option<&Path>) -> Result<Bundle, Error> {
     let given = path.unwrap_or(Path::new("."));
     let path =

@@ -30,9 +30,6 @@ pub(crate) enum Error {
 }
 
 /// The hierarchies in which the leaf already exists. We did not make it, so `remove` must keep it.
-///
-/// # Errors
-/// The hierarchies cannot be listed, or looked into.
 pub(crate) fn find(leaf: &str) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     for root in hierarchies()? {
@@ -45,10 +42,7 @@ pub(crate) fn find(leaf: &str) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Creates the leaf everywhere, moves `pid` into it, and returns where. Where no hierarchy is mounted,
-/// nothing is done.
-///
-/// # Errors
-/// Some leaves may exist; `remove` removes them.
+/// nothing is done. An error may leave some of them, which `remove` removes.
 pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
     let mut entered = Vec::new();
     for root in hierarchies()? {
@@ -67,10 +61,7 @@ pub(crate) fn enter(leaf: &str, pid: i32) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Removes the leaf from every hierarchy except where it is in `spared`, and returns where it was. A missing leaf is
-/// not an error.
-///
-/// # Errors
-/// The first that could not be removed; all are tried.
+/// not an error. All are tried; the error is that of the first that could not be removed.
 pub(crate) fn remove(leaf: &str, spared: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut first = Ok(());
     let mut removed = Vec::new();

@@ -35,9 +35,6 @@ pub(crate) enum Error {
 
 /// Creates a pty of the given size, sends its master to the socket at `path`, and returns the slave.
 /// It does not wait for an answer: containerd's shim accepts only after `create` has returned.
-///
-/// # Errors
-/// Nothing is left open.
 pub(crate) fn open(path: &Path, rows: u16, columns: u16) -> Result<OwnedFd, Error> {
     let (master, slave) = pair(rows, columns).map_err(|source| Error::Create { source })?;
     match send(&master, path) {

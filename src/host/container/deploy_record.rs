@@ -69,13 +69,10 @@ pub(crate) fn ids(folder: &Path) -> Result<Vec<String>, Error> {
 
 /// Replaces the record of a container: a reader sees the old one or the new. Nothing is synced, since no
 /// record outlives the boot.
-///
-/// # Errors
-/// The record is unchanged.
 pub(crate) fn save(folder: &Path, id: &ContainerId, record: &DeployRecord) -> Result<(), Error> {
     let failed = |source| Error::Write { folder: folder.to_owned(), source };
     let bytes = record.to_bytes().map_err(io::Error::other).map_err(failed)?;
-    make(folder).map_err(failed)?;
+    directory::make(folder, 0o700).map_err(failed)?;
     let Some(opened) = open(folder)? else { return Err(failed(Errno::NOENT.into())) };
     let folder = opened.as_fd();
     atomic_file::replace_unlocked(folder, &prepared(id), &name(id), &bytes).map_err(failed)?;
@@ -98,11 +95,6 @@ fn name(id: &ContainerId) -> String {
 /// The name that a record has for an instant, before it replaces another.
 fn prepared(id: &ContainerId) -> String {
     format!(".{id}.tmp")
-}
-
-fn make(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Opens the directory of the records, which only root or this user may have made and may change. `None` if it is

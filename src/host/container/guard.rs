@@ -5,7 +5,7 @@
 //! It also holds the container's lock, so a process that gets the lock knows that no such hook is left.
 
 use crate::host::container::attached::{self, Luggage};
-use crate::host::os::descriptor;
+use crate::host::os::descriptor::take;
 use crate::host::os::process::{self, Process, Waited};
 use crate::host::os::reaper;
 use crate::host::os::spawn::{Program, spawn};
@@ -14,7 +14,7 @@ use crate::model::text::system_call::RefusedCall;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, FdFlags};
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -132,12 +132,6 @@ fn guard(words: &[OsString]) -> io::Result<()> {
     }
     drop(lock);
     Ok(())
-}
-
-fn take(number: RawFd) -> io::Result<OwnedFd> {
-    let taken = descriptor::take(number)?;
-    rustix::io::fcntl_setfd(&taken, FdFlags::CLOEXEC)?;
-    Ok(taken)
 }
 
 /// What the guard prepares before the hook begins.
@@ -306,6 +300,15 @@ fn end_everything(hook: Pid) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_not_too_long_whatever_it_quotes() {
+        for text in ["/", "/\u{1b}", "\"", "\\"] {
+            let purpose = format!("open the volume {:?}", text.repeat(50_000));
+            let refusal = RefusedCall::new("open", &purpose, &io::Error::from_raw_os_error(36));
+            assert!(Report::Refused(refusal).to_bytes().unwrap().len() < REPORT_MAX, "{text}");
+        }
+    }
 
     #[test]
     fn a_report_is_read_as_it_was_sent() {

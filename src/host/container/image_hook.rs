@@ -58,9 +58,6 @@ pub(crate) struct ImageHook<'a> {
 }
 
 /// Finds the hook for `verb`; `None` if the image has none. The caller holds `lock`.
-///
-/// # Errors
-/// There is a file that cannot be run.
 pub(crate) fn find<'a>(
     verb: Verb,
     image: &Image<'a>,

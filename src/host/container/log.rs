@@ -1,9 +1,11 @@
-//! The container's own log, which `docker logs` shows: the proxy's standard output and standard error. Writing never blocks: while `create` runs nobody reads the engine's pipes, so a hook that
-//! prints more than they hold would hang the engine for ever.
+//! The container's own log, which `docker logs` shows: the proxy's standard output and standard error. Writing never
+//! blocks: while `create` runs no program reads the engine's pipes, so a hook that prints more than they hold would hang
+//! the engine for ever.
 
 use crate::host::os::process::Process;
 use crate::host::os::unblocked::Writer;
 use rustix::io::Errno;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 use rustix::process::PidfdGetfdFlags;
 use std::collections::VecDeque;
 use std::io;
@@ -107,16 +109,16 @@ impl ContainerLog {
     pub(crate) fn finish(&mut self) {
         let begun = Instant::now();
         let mut progress = begun;
-        let patience = match (self.out.reader, self.err.reader) {
+        let Self { out, err } = self;
+        let patience = match (out.reader, err.reader) {
             (Reader::Later, Reader::Later) => Duration::ZERO,
             (Reader::Now, _) | (_, Reader::Now) => PATIENCE,
         };
-        while self.out.has_more() || self.err.has_more() {
+        while out.has_more() || err.has_more() {
             // Both, neither waits for the other.
-            let written = [self.out.write_some(), self.err.write_some()];
-            let wrote = written.iter().flatten().any(|&bytes| bytes > 0);
+            let written = [out.write_some(), err.write_some()];
             let now = Instant::now();
-            if wrote {
+            if written.iter().flatten().any(|&bytes| bytes > 0) {
                 progress = now;
             } else if now >= progress + patience {
                 break;
@@ -127,24 +129,21 @@ impl ContainerLog {
                 break;
             }
             if now >= begun + HASTE {
-                self.out.keep(TAIL);
-                self.err.keep(TAIL);
+                out.keep(TAIL);
+                err.keep(TAIL);
             }
         }
-        self.out.forget();
-        self.err.forget();
+        out.forget();
+        err.forget();
     }
 }
 
 impl LogStream {
     fn new(writer: Option<Writer>, reader: Reader) -> Self {
         let budget = match (reader, &writer) {
-            // Nobody has to read a file for it to take more.
-            (Reader::Now, _) | (Reader::Later, Some(Writer::File(_))) => usize::MAX,
-            (
-                Reader::Later,
-                Some(Writer::Opened(_) | Writer::Socket(_) | Writer::Shared(_)) | None,
-            ) => HEAD,
+            // A file takes any number of bytes without a reader.
+            (Reader::Now, _) | (_, Some(Writer::File(_))) => usize::MAX,
+            (Reader::Later, _) => HEAD,
         };
         Self { writer, reader, note: Vec::new(), pending: VecDeque::new(), budget, dropped: 0 }
     }
@@ -217,37 +216,33 @@ impl LogStream {
 
     /// Makes room once for more than the pipe's usual size.
     fn enlarge(&mut self) -> bool {
-        let Some(Writer::Opened(descriptor)) = &self.writer else { return false };
-        let size = rustix::pipe::fcntl_getpipe_size(descriptor);
-        if size.is_ok_and(|size| size < ENLARGED)
-            && rustix::pipe::fcntl_setpipe_size(descriptor, ENLARGED).is_ok()
-        {
+        let Some(Writer::Opened(pipe)) = &self.writer else { return false };
+        let is_small = fcntl_getpipe_size(pipe).is_ok_and(|size| size < ENLARGED);
+        let is_enlarged = is_small && fcntl_setpipe_size(pipe, ENLARGED).is_ok();
+        if is_enlarged {
             self.budget = ENLARGED_HEAD;
-            return true;
         }
-        false
+        is_enlarged
     }
 
     /// The number of bytes written; `None` when nothing can be written now or ever.
     fn write_some(&mut self) -> Option<usize> {
         let writer = self.writer.as_ref()?;
+        // A note counts what is missing at the moment when there is room for it.
+        let is_new = self.note.is_empty() && self.dropped > 0;
+        if is_new {
+            self.note = format!("\n[{} bytes of output left out]\n", self.dropped).into_bytes();
+        }
+        let is_note = !self.note.is_empty();
         let (front, _) = self.pending.as_slices();
         let chunk = front.get(..front.len().min(self.budget.max(TAIL)))?;
-        // A note counts what is missing at the moment when there is room for it.
-        let fresh = match (self.note.is_empty(), self.dropped) {
-            (true, 1..) => format!("\n[{} bytes of output left out]\n", self.dropped).into_bytes(),
-            (true, 0) | (false, _) => Vec::new(),
-        };
-        let (bytes, is_note) = match (self.note.is_empty(), fresh.is_empty()) {
-            (false, _) => (self.note.as_slice(), true),
-            (true, false) => (fresh.as_slice(), true),
-            (true, true) if chunk.is_empty() => return None,
-            (true, true) => (chunk, false),
-        };
+        let bytes = if is_note { self.note.as_slice() } else { chunk };
+        if bytes.is_empty() {
+            return None;
+        }
         match writer.write(bytes) {
             Ok(written) => {
-                if !fresh.is_empty() {
-                    self.note = fresh;
+                if is_new {
                     self.dropped = 0;
                 }
                 if is_note {
@@ -257,7 +252,12 @@ impl LogStream {
                 }
                 Some(written)
             }
-            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(Errno::AGAIN | Errno::INTR) => {
+                if is_new {
+                    self.note.clear();
+                }
+                None
+            }
             Err(_) => {
                 // The reader has closed it.
                 self.writer = None;

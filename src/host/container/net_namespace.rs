@@ -26,7 +26,8 @@ pub(crate) enum Error {
 
 /// A namespace that is open: it exists even after the process through which it was opened has ended.
 pub(crate) struct OpenNamespace {
-    path: String,
+    /// The path through which it was opened.
+    pub(crate) path: String,
     file: File,
 }
 
@@ -41,11 +42,6 @@ impl OpenNamespace {
             }
             Err(source) => Err(Error::Open { path, source }),
         }
-    }
-
-    /// The path through which it was opened.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
     }
 
     /// Runs `action` in it and returns to this process's own; see [`within`] for errors.

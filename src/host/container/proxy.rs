@@ -63,8 +63,9 @@ pub(crate) enum Error {
 
 /// A proxy whose `create` is not complete yet.
 pub(crate) struct Spawned {
-    identity: Identity,
-    process: Process,
+    /// The identity to record.
+    pub(crate) identity: Identity,
+    pub(crate) process: Process,
     control: OwnedFd,
 }
 
@@ -79,10 +80,7 @@ pub(crate) enum Stdio<'a> {
     Silent(BorrowedFd<'a>),
 }
 
-/// Starts the proxy of container `id`.
-///
-/// # Errors
-/// No process is left.
+/// Starts the proxy of container `id`. After an error no process is left.
 pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<Spawned, Error> {
     // Without /proc this program cannot start itself, and cannot watch the proxy.
     process::check_proc().map_err(|source| Error::Spawn { source })?;
@@ -114,16 +112,6 @@ pub(crate) fn spawn(id: &str, stdio: Stdio<'_>, lock: BorrowedFd<'_>) -> Result<
 }
 
 impl Spawned {
-    /// The identity to record.
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// The process itself.
-    pub(crate) fn process(&self) -> &Process {
-        &self.process
-    }
-
     fn wait_ready(&self) -> Result<(), Error> {
         let mut descriptors = [PollFd::new(&self.control, PollFlags::IN)];
         let ready = process::poll(&mut descriptors, READY_LIMIT)
@@ -139,7 +127,7 @@ impl Spawned {
         }
     }
 
-    /// Returns how a proxy ended that has closed its end of the socket pair.
+    /// The error for a proxy that has closed its end of the socket pair: how it ended.
     fn ended(&self) -> Error {
         let Some(pid) = Pid::from_raw(self.identity.pid) else {
             return Error::NotReady;
@@ -159,9 +147,6 @@ impl Spawned {
     }
 
     /// Waits until the proxy is ready, and sends "complete", so that it survives the end of `create`.
-    ///
-    /// # Errors
-    /// The proxy has exited, or takes too long.
     pub(crate) fn complete(&self) -> Result<(), Error> {
         self.wait_ready()?;
         match rustix::net::send(&self.control, &[COMPLETE], rustix::net::SendFlags::NOSIGNAL) {
@@ -171,9 +156,6 @@ impl Spawned {
     }
 
     /// Kills the proxy, which is a child of this process, and waits until it has exited.
-    ///
-    /// # Errors
-    /// The proxy still exists.
     pub(crate) fn kill(self) -> Result<(), Error> {
         let pid = self.identity.pid;
         end(&self.process)?;
@@ -214,9 +196,6 @@ fn refused(word: Option<&[u8]>) -> Option<Error> {
 }
 
 /// Kills a proxy that was found by its identity. Waits until it has exited and, for a short time, until it is reaped.
-///
-/// # Errors
-/// The proxy still exists.
 pub(crate) fn kill(process: &Process) -> Result<(), Error> {
     end(process)?;
     process.wait_reaped(REAP_LIMIT);
@@ -285,7 +264,7 @@ fn wait_for_signal() -> io::Result<u8> {
 enum Waiter {
     /// By rt_sigtimedwait(2); no signal is pending yet.
     Call,
-    /// Not at all: this signal was pending already.
+    /// This signal was pending already, so there is nothing to wait for.
     Came(i32),
     /// By a signalfd(2), where rt_sigtimedwait is refused, mostly by a seccomp profile around the engine.
     Descriptor(SignalFd),

@@ -35,9 +35,6 @@ pub(crate) fn close_manager() -> io::Result<()> {
 }
 
 /// Gives up all privileges irrevocably: capabilities, the right to gain any, and most system calls.
-///
-/// # Errors
-/// The step that the kernel refused.
 pub(crate) fn enter() -> Result<(), (Step, io::Error)> {
     drop_capabilities().map_err(|error| (Step::Capabilities, error.into()))?;
     // The filter comes last, because it refuses the steps before it.

@@ -50,7 +50,7 @@ pub(crate) struct LockedContainer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DirectoryOrigin {
     Found,
-    /// This call made it, so it holds nobody's files.
+    /// This call made it, so it is empty.
     Made,
 }
 
@@ -182,7 +182,8 @@ impl StateRoot {
         let path = self.path_of(id);
         for _ in 0..ATTEMPTS {
             let Some(root) = self.open()? else {
-                self.make_root()?;
+                directory::make(&self.path, 0o711)
+                    .map_err(|source| Error::Create { path: self.path.clone(), source })?;
                 continue;
             };
             let origin = match rustix::fs::mkdirat(&root, id.as_str(), Mode::from_raw_mode(0o711)) {
@@ -195,10 +196,10 @@ impl StateRoot {
                 }
                 Err(error) => return Err(Error::Create { path, source: error.into() }),
             };
-            // Even if this call made it, it may be another caller's by now, or even its container.
+            // Even if this call made it, another caller may have locked it since, or created its container in it.
             let locking = match self.lock(id, Duration::ZERO) {
                 Ok(Locking::Busy) if self.is_at_work(id)? => return Err(exists(id, path)),
-                // The command that took the lock is dead; its proxy or guard is about to follow.
+                // The command that took the lock has died. Its proxy or guard shares the lock, and is about to exit.
                 Ok(Locking::Busy) => self.lock(id, DEATH_LIMIT)?,
                 Ok(settled) => settled,
                 Err(error) => {
@@ -232,15 +233,6 @@ impl StateRoot {
     fn is_at_work(&self, id: &ContainerId) -> Result<bool, Error> {
         let path = self.path_of(id);
         lock_holder::is_at_work(id.as_str(), &path).map_err(|source| Error::Lock { path, source })
-    }
-
-    fn make_root(&self) -> Result<(), Error> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&self.path)
-            .map_err(|source| Error::Create { path: self.path.clone(), source })
     }
 
     /// Locks the directory of a container, waiting for at most `patience`.
@@ -322,7 +314,7 @@ impl LockedContainer {
         Ok(names.iter().all(|name| name.to_bytes() == PREPARED.as_bytes()))
     }
 
-    /// The error for a caller that may not have the id.
+    /// The error of a `create` whose id is taken.
     pub(crate) fn taken(&self) -> Error {
         exists(&self.id, self.path.clone())
     }
@@ -332,12 +324,12 @@ impl LockedContainer {
         load(self.directory.as_fd(), &self.id, &self.path)
     }
 
-    /// Reads the state that is in the way of a new container. A directory that [`StateRoot::lock_or_make`] made is
+    /// Reads the state for a `create`. A directory that [`StateRoot::lock_or_make`] made is
     /// removed if that fails.
     pub(crate) fn load_for_create(&self) -> Result<Loaded, Error> {
         self.load().map_err(|error| {
             if self.origin == DirectoryOrigin::Made {
-                // While it is locked, so that it is not taken from anybody.
+                // While it is locked, so that no other call uses it.
                 let _ = rustix::fs::unlinkat(&self.root, self.id.as_str(), AtFlags::REMOVEDIR);
             }
             if matches!(error, Error::OtherId { .. } | Error::Unidentified { .. }) {
@@ -354,8 +346,8 @@ impl LockedContainer {
         atomic_file::replace(self.directory.as_fd(), FILE, &bytes).map_err(failed)
     }
 
-    /// Removes the state and the directory. A directory without a state is nobody's, so a crash in between
-    /// leaves nothing that counts.
+    /// Removes the state and the directory. A directory without a state belongs to no container, so a crash in between
+    /// leaves none.
     ///
     /// # Errors
     /// The state may be removed already while its directory is still there.
@@ -375,7 +367,7 @@ impl LockedContainer {
 }
 
 impl Drop for LockedContainer {
-    /// Unlocks at once, also for a child that has not closed its share yet.
+    /// Unlocks at once, even if a child still has the descriptor open.
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
     }

@@ -64,11 +64,8 @@ const RETURN: u16 = 0x06;
 /// A refused call fails with EPERM: if it killed the proxy, the container would get a wrong exit status.
 const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | Errno::PERM.raw_os_error().unsigned_abs();
 
-/// Applies the filter to this process, which must not be able to gain privileges (`no_new_privs`).
-///
-/// # Errors
-/// Those of seccomp(2). A kernel without it, or without filters, is no error: the capabilities are given up all the
-/// same.
+/// Applies the filter to this process, which must not be able to gain privileges (`no_new_privs`). A kernel without
+/// seccomp(2), or without filters, is no error: the capabilities are given up all the same.
 pub(crate) fn apply() -> io::Result<()> {
     let mut instructions = program(ARCHITECTURE, &ALLOWED);
     let program = libc::sock_fprog {

@@ -43,10 +43,10 @@ pub(crate) fn output_is_one_pipe() -> bool {
     is_pipe && (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino)
 }
 
-/// Takes ownership of the descriptor that the parent has left open as `number`.
+/// Takes ownership of the descriptor that the parent has left open as `number`, and keeps it from children.
 pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: asks for the flags of a number, which may be no descriptor.
-    if unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) } < 0 {
+    // SAFETY: sets a flag of a number, which may be no descriptor.
+    if unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: it is open, and called once a number at the start of a child, before anything else

@@ -4,6 +4,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,11 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path.as_ref(), flags, Mode::empty())
+}
+
+/// Makes a directory with this `mode`, and its parents; those that exist remain as they are.
+pub(crate) fn make(path: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// The names in a directory except `.` and `..`, in no order. The reader of std panics if the directory cannot be

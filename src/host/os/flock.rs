@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 /// The first pause between two attempts, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(10));
 
-/// Tries to lock `file`; whether the lock was taken. `operation` is one of the non-blocking ones.
-///
-/// # Errors
-/// flock(2)'s, except that another process has the lock.
+/// Tries to lock `file`; false if another process has the lock. `operation` is one of the non-blocking ones.
 pub(crate) fn try_lock(file: impl AsFd, operation: FlockOperation) -> io::Result<bool> {
     loop {
         match rustix::fs::flock(&file, operation) {

@@ -15,10 +15,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// How much of an answer its reader must take within the limit.
 const PIECE: usize = 64 * 1024;
 
-/// Writes a whole answer to standard output. The reader may take `limit` for each piece.
-///
-/// # Errors
-/// Those of write(2), except that the reader has closed the pipe.
+/// Writes a whole answer to standard output. The reader may take `limit` for each piece. If it has closed the pipe, that
+/// is no error.
 pub(crate) fn print(text: &[u8], limit: Duration) -> io::Result<()> {
     let Some(writer) = Writer::standard(standard_output()) else { return Ok(()) };
     for piece in text.chunks(PIECE) {

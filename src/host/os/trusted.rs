@@ -50,14 +50,10 @@ pub(crate) fn ownership(stat: &Stat) -> Ownership {
 }
 
 /// Opens the directory at `path` (`O_PATH`), if it and all its parents belong to root or to this user, and
-/// nobody else may exchange them. `None` if there is none.
-///
-/// # Errors
-/// Whose the first component is that is not trusted, or which one cannot be opened.
+/// nobody else may exchange them. `None` if there is none. The error names the first component that is not trusted or
+/// cannot be opened.
 pub(crate) fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
     let user = process::effective_user();
-    let failed =
-        |path: &Path, error: Errno| Error::Open { path: path.into(), source: error.into() };
     let path = std::path::absolute(path)
         .map_err(|source| Error::Open { path: path.to_owned(), source })?;
     // The last component is the next one.
@@ -111,12 +107,12 @@ pub(crate) fn open_directory(path: &Path) -> Result<Option<OwnedFd>, Error> {
 }
 
 fn top(user: u32) -> Result<OwnedFd, Error> {
-    let path = || PathBuf::from("/");
-    let failed = |error: Errno| Error::Open { path: path(), source: error.into() };
-    let folder = rustix::fs::open("/", COMPONENT, Mode::empty()).map_err(failed)?;
-    let stat = rustix::fs::fstat(&folder).map_err(failed)?;
+    let path = Path::new("/");
+    let opened = rustix::fs::open(path, COMPONENT, Mode::empty());
+    let folder = opened.map_err(|error| failed(path, error))?;
+    let stat = rustix::fs::fstat(&folder).map_err(|error| failed(path, error))?;
     let safe = ownership(&stat).is_safe_parent_for(user);
-    safe.map_err(|why| Error::Distrusted { path: path(), why })?;
+    safe.map_err(|why| Error::Distrusted { path: path.to_owned(), why })?;
     Ok(folder)
 }
 
@@ -130,13 +126,9 @@ fn components(path: &Path) -> Vec<OsString> {
     names.collect()
 }
 
-/// Whether an open file or directory can only be changed by this user.
-///
-/// # Errors
-/// Whose it is, or that it cannot be looked at.
+/// Checks that an open file or directory can only be changed by this user.
 pub(crate) fn check_own(file: impl AsFd, path: &Path) -> Result<Stat, Error> {
-    let stat = rustix::fs::fstat(file)
-        .map_err(|error| Error::Open { path: path.to_owned(), source: error.into() })?;
+    let stat = rustix::fs::fstat(file).map_err(|error| failed(path, error))?;
     let own = ownership(&stat).is_of(process::effective_user());
     own.map_err(|why| Error::Distrusted { path: path.to_owned(), why })?;
     Ok(stat)
@@ -144,9 +136,6 @@ pub(crate) fn check_own(file: impl AsFd, path: &Path) -> Result<Stat, Error> {
 
 /// Opens a file for appending, without waiting, and creates it if need be. It is not one that another user has led
 /// this call to: by a link on the way, a second name for another file, or a file of the user's own.
-///
-/// # Errors
-/// Whose it is, or that it cannot be opened.
 pub(crate) fn append(path: &Path) -> Result<File, Error> {
     let user = process::effective_user();
     let mode = Mode::from_raw_mode(0o644);

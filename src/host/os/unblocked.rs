@@ -27,22 +27,19 @@ pub(crate) enum Writer {
     Shared(Stream),
 }
 
-/// An inherited stream.
-pub(crate) enum Stream {
-    Duplicate(OwnedFd),
-    /// Standard output or standard error. It is not duplicated, because there may be no descriptor left.
-    Standard(BorrowedFd<'static>),
-}
+/// An inherited stream: a duplicate, or standard output or standard error itself.
+pub(crate) type Stream = Box<dyn AsFd + Send>;
 
 impl Writer {
-    /// A writer for standard output or standard error; `None` if it is closed.
+    /// A writer for standard output or standard error; `None` if it is closed. The stream is not duplicated, because
+    /// there may be no descriptor left.
     pub(crate) fn standard(stream: BorrowedFd<'static>) -> Option<Self> {
-        Self::own(stream, || Ok(Stream::Standard(stream)))
+        Self::own(stream, || Ok(Box::new(stream)))
     }
 
     /// A writer for another of this process's streams; `None` if it is closed, or if there is no descriptor left.
     pub(crate) fn of(stream: BorrowedFd<'_>) -> Option<Self> {
-        Self::own(stream, || rustix::io::fcntl_dupfd_cloexec(stream, 0).map(Stream::Duplicate))
+        Self::own(stream, || Ok(Box::new(rustix::io::fcntl_dupfd_cloexec(stream, 0)?)))
     }
 
     fn own(stream: BorrowedFd<'_>, keep: impl Fn() -> rustix::io::Result<Stream>) -> Option<Self> {
@@ -56,7 +53,7 @@ impl Writer {
         duplicate: impl Fn() -> rustix::io::Result<OwnedFd>,
     ) -> rustix::io::Result<Self> {
         let kind = FileType::from_raw_mode(rustix::fs::stat(path)?.st_mode);
-        Self::by(kind, path, || duplicate().map(Stream::Duplicate))
+        Self::by(kind, path, || Ok(Box::new(duplicate()?)))
     }
 
     fn by(
@@ -64,28 +61,20 @@ impl Writer {
         path: &str,
         keep: impl Fn() -> rustix::io::Result<Stream>,
     ) -> rustix::io::Result<Self> {
-        match kind {
-            FileType::RegularFile => keep().map(Self::File),
-            FileType::Socket => keep().map(Self::Socket),
-            FileType::Fifo
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::Directory
-            | FileType::Symlink
-            | FileType::Unknown => {
-                let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                match rustix::fs::open(path, flags, Mode::empty()) {
-                    Ok(own) => Ok(Self::Opened(own)),
-                    Err(error) => keep().map(Self::Shared).map_err(|_| error),
-                }
-            }
+        if kind == FileType::RegularFile {
+            return keep().map(Self::File);
+        }
+        if kind == FileType::Socket {
+            return keep().map(Self::Socket);
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(own) => Ok(Self::Opened(own)),
+            Err(error) => keep().map(Self::Shared).map_err(|_| error),
         }
     }
 
-    /// Writes as much as there is room for.
-    ///
-    /// # Errors
-    /// write(2)'s; `EAGAIN` if there is no room at all.
+    /// Writes as much as there is room for. The error is EAGAIN if there is none at all.
     pub(crate) fn write(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         match self {
             Self::Opened(stream) => rustix::io::write(stream, bytes),
@@ -108,10 +97,8 @@ impl Writer {
     }
 
     /// Writes all of `bytes`. While there is no room it waits, at most for `patience`, and subtracts the time that it
-    /// has waited.
-    ///
-    /// # Errors
-    /// write(2)'s; `EAGAIN` if the reader has taken too long. Part of `bytes` may have been written.
+    /// has waited. The error is EAGAIN if the reader has taken too long. After an error part of `bytes` may have been
+    /// written.
     pub(crate) fn write_all(&self, bytes: &[u8], patience: &mut Duration) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -142,15 +129,6 @@ impl AsFd for Writer {
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Duplicate(stream) => stream.as_fd(),
-            Self::Standard(stream) => *stream,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +152,7 @@ mod tests {
         is_given_up(&Writer::of(pipe.as_fd()).unwrap());
         assert!(!rustix::fs::fcntl_getfl(&pipe).unwrap().contains(OFlags::NONBLOCK));
         let (_read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        is_given_up(&Writer::Shared(Stream::Duplicate(pipe)));
+        is_given_up(&Writer::Shared(Box::new(pipe)));
         let (_peer, socket) = std::os::unix::net::UnixStream::pair().unwrap();
         is_given_up(&Writer::of(socket.as_fd()).unwrap());
     }

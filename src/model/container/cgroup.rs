@@ -16,9 +16,6 @@ pub(crate) enum InvalidCgroupsPath {
 }
 
 /// The leaf below the root of every hierarchy, without a leading slash.
-///
-/// # Errors
-/// The path does not lead below the root of a hierarchy.
 pub(crate) fn leaf(path: &str) -> Result<String, InvalidCgroupsPath> {
     let parts: Vec<&str> = path.split(':').collect();
     let expanded = match parts.as_slice() {

@@ -170,17 +170,11 @@ impl DeployRecord {
     }
 
     /// Reads a record.
-    ///
-    /// # Errors
-    /// Line and column where the JSON is not a record.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
 
     /// The bytes of a record.
-    ///
-    /// # Errors
-    /// None that is known; serde_json's type demands it.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }

@@ -14,11 +14,11 @@ const STRING_MAX: usize = 128 * 1024;
 /// 2 MiB, to arguments and environment with their pointers.
 const TOTAL_MAX: usize = 1024 * 1024;
 
-/// The environment of the image's hooks, `NAME=value` each, in the order of contract.
+/// The environment of the image's hooks, `NAME=value` each, in the order that [`environment`] documents.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Environment {
     pub(crate) variables: Vec<String>,
-    /// What two labels or two mounts claim together; the last one has it.
+    /// The variables that two labels or two mounts set; the last value is used.
     pub(crate) collisions: Vec<String>,
 }
 
@@ -75,39 +75,42 @@ pub(crate) fn environment(
     labels: &BTreeMap<String, String>,
     mounts: &[Mount],
 ) -> Result<Environment, Unpassable> {
-    let mut collisions = Vec::new();
-    let mut variables = vec![PATH.to_owned()];
-    variables.push(variable(ROOTFS, rootfs, VariableOrigin::Rootfs)?);
-
-    let mut sorted: BTreeMap<String, String> = BTreeMap::new();
-    for (label, text) in labels {
-        let Some(name) = label.strip_prefix(IMAGE_PREFIX) else { continue };
+    let rootfs = variable(ROOTFS, rootfs, VariableOrigin::Rootfs)?;
+    let mut environment =
+        Environment { variables: vec![PATH.to_owned(), rootfs], collisions: Vec::new() };
+    environment.extend(labels.iter().filter_map(|(label, text)| {
+        let name = label.strip_prefix(IMAGE_PREFIX)?.replace('-', "_").to_uppercase();
         let origin = VariableOrigin::Label(label.clone());
-        let name = format!("EXTENSION_IMAGE_{}", name.replace('-', "_").to_uppercase());
-        let entry = variable(&name, text, origin)?;
-        if sorted.insert(name.clone(), entry).is_some() {
-            collisions.push(name);
-        }
-    }
-    variables.extend(std::mem::take(&mut sorted).into_values());
-
-    for mount in mounts {
-        let Some(name) = mount.destination.strip_prefix('/').filter(|name| !name.is_empty()) else {
-            continue;
-        };
+        Some((format!("EXTENSION_IMAGE_{name}"), text.as_str(), origin))
+    }))?;
+    environment.extend(mounts.iter().filter_map(|mount| {
+        let name = mount.destination.strip_prefix('/').filter(|name| !name.is_empty())?;
+        let name = name.replace(['/', '-'], "_").to_uppercase();
         let origin = VariableOrigin::Mount(mount.destination.clone());
-        let name = format!("{VOLUME_PREFIX}{}", name.replace(['/', '-'], "_").to_uppercase());
-        let entry = variable(&name, &mount.source, origin)?;
-        if sorted.insert(name.clone(), entry).is_some() {
-            collisions.push(name);
-        }
-    }
-    variables.extend(sorted.into_values());
-
-    if variables.iter().map(|entry| entry.len() + 1).sum::<usize>() > TOTAL_MAX {
+        Some((format!("{VOLUME_PREFIX}{name}"), mount.source.as_str(), origin))
+    }))?;
+    if environment.variables.iter().map(|entry| entry.len() + 1).sum::<usize>() > TOTAL_MAX {
         return Err(Unpassable::TooMuch);
     }
-    Ok(Environment { variables, collisions })
+    Ok(environment)
+}
+
+impl Environment {
+    /// Adds variables, sorted.
+    fn extend<'a>(
+        &mut self,
+        entries: impl Iterator<Item = (String, &'a str, VariableOrigin)>,
+    ) -> Result<(), Unpassable> {
+        let mut sorted = BTreeMap::new();
+        for (name, text, origin) in entries {
+            let entry = variable(&name, text, origin)?;
+            if sorted.insert(name.clone(), entry).is_some() {
+                self.collisions.push(name);
+            }
+        }
+        self.variables.extend(sorted.into_values());
+        Ok(())
+    }
 }
 
 /// Whether an `environment`, NUL after every variable, is that of a hook whose image has its rootfs at one of these

@@ -29,9 +29,6 @@ pub(crate) enum InvalidId {
 
 impl ContainerId {
     /// Checks `text`.
-    ///
-    /// # Errors
-    /// Says which character at which position is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidId> {
         if text.is_empty() {
             return Err(InvalidId::Empty);

@@ -19,8 +19,8 @@ pub(crate) enum Status {
     Stopped,
 }
 
-/// How far the container is on its way in or out, beside its status. A create of the same id may take over
-/// what is no further in than `Completing`, if the proxy is gone, and what is on its way out.
+/// Progress of a create or delete, which the OCI status does not show. A create of the same id may take over a
+/// container that is `Completing` and whose proxy is gone, and one whose delete has begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Phase {

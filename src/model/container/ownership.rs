@@ -49,21 +49,16 @@ impl fmt::Display for Distrust {
     }
 }
 
+/// The error of each check is who else may.
 impl Ownership {
     /// Whether only `user` (and root, who can do everything) may change the file. Root's own files are
     /// not another user's: what decides what a user's call does must be that user's.
-    ///
-    /// # Errors
-    /// Who else may.
     pub(crate) fn is_of(self, user: u32) -> Result<(), Distrust> {
         self.belongs_to_one_of(&[user])?;
         self.is_written_by_the_owner_alone()
     }
 
     /// The same where root's files are believed too.
-    ///
-    /// # Errors
-    /// Who else may.
     pub(crate) fn is_of_root_or(self, user: u32) -> Result<(), Distrust> {
         self.belongs_to_one_of(&[ROOT, user])?;
         self.is_written_by_the_owner_alone()
@@ -71,9 +66,6 @@ impl Ownership {
 
     /// Whether nobody but root and `user` can exchange what they have in this directory. Root's group
     /// counts as root: with umask 002 its directories are writable by it.
-    ///
-    /// # Errors
-    /// Who else can.
     pub(crate) fn is_safe_parent_for(self, user: u32) -> Result<(), Distrust> {
         self.belongs_to_one_of(&[ROOT, user])?;
         if self.mode & STICKY != 0 {
@@ -86,9 +78,6 @@ impl Ownership {
     }
 
     /// Whether root or `user` has made the file, whoever may write to it. The mode of a link means nothing.
-    ///
-    /// # Errors
-    /// The owner.
     pub(crate) fn is_made_by_root_or(self, user: u32) -> Result<(), Distrust> {
         self.belongs_to_one_of(&[ROOT, user])
     }

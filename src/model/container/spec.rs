@@ -181,9 +181,6 @@ where
 
 impl Spec {
     /// Reads and checks the bytes of a `config.json`.
-    ///
-    /// # Errors
-    /// The property that is wrong, or the line and column where the JSON is.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, InvalidSpec> {
         let mut raw: RawSpec = serde_json::from_slice(bytes).map_err(InvalidSpec::Json)?;
         let version = raw.oci_version.ok_or(InvalidSpec::NoVersion)?;

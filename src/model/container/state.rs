@@ -157,9 +157,6 @@ impl State {
     }
 
     /// The bytes of a `state.json`.
-    ///
-    /// # Errors
-    /// serde_json's; a string-keyed structure such as this has none.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
