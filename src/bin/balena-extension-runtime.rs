@@ -5,7 +5,8 @@ use std::process::ExitCode;
 /// musl's own allocator maps and unmaps memory for every block above 128 KiB.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: balena_extension_runtime::SingleThreaded =
+    balena_extension_runtime::SingleThreaded::new();
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]

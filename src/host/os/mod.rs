@@ -1,5 +1,7 @@
 //! The operating system, without knowledge of extensions: files, processes, signals, streams.
 
+#[cfg(target_env = "musl")]
+pub(crate) mod allocator;
 pub(crate) mod descriptor;
 pub(crate) mod clock;
 pub(crate) mod unblocked;

@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     pure("check::rules", &["model"]),
     Layer { crates: &["lexopt", "clap", "thiserror"], ..pure("cli", &["model", "check::rules"]) },
     pure("version", &["model"]),
-    edge("host::os", &["model"], &["humantime"]),
+    edge("host::os", &["model"], &["humantime", "dlmalloc"]),
     edge("host::container", &["model", "host::os"], &[]),
     edge("host::kernel", &["model", "host::os", "host::engine"], &[]),
     edge("host::engine", &["model", "host::os"], &["ureq"]),
@@ -132,6 +132,10 @@ impl Layer {
                     || layer_of(path).is_none()
             }
             "std" if self.std == Std::Pure => is_pure(path),
+            // The runtime's allocator has no lock (`host/os/allocator.rs`).
+            "std" if is_below(path, "std::thread") && path != "std::thread::sleep" => {
+                self.name == "manager"
+            }
             _ if STD.contains(&first) => true,
             // A type, an enum's variant or a generic parameter.
             _ if !first.starts_with(|letter: char| letter.is_ascii_lowercase()) => true,
@@ -311,6 +315,17 @@ fn the_runtime_and_the_manager_know_neither_each_other_nor_system_calls() {
         found("src/runtime/x.rs", "use crate::host::os::log::Log;\nuse super::Context;").len(),
         0
     );
+}
+
+#[test]
+fn only_the_manager_starts_threads() {
+    for text in ["use std::thread;", "fn f() { std::thread::spawn(f); }", "use std::thread::scope;"]
+    {
+        assert_eq!(found("src/host/os/x.rs", text).len(), 1, "{text}");
+        assert_eq!(found("src/runtime/x.rs", text).len(), 1, "{text}");
+        assert_eq!(found("src/manager/x.rs", text).len(), 0, "{text}");
+    }
+    assert_eq!(found("src/host/os/x.rs", "fn f() { std::thread::sleep(TICK); }").len(), 0);
 }
 
 #[test]
