@@ -38,11 +38,12 @@ pub(crate) fn replace_unlocked(
     let (prepared, name) = (Path::new(prepared), Path::new(name));
     let link = || -> io::Result<()> {
         let file = unnamed(directory, mode, bytes)?;
-        if link(&file, directory, prepared) == Err(Errno::EXIST) {
+        let mut linked = link(&file, directory, prepared);
+        if linked == Err(Errno::EXIST) {
             let _ = rustix::fs::unlinkat(directory, prepared, AtFlags::empty());
-            link(&file, directory, prepared)?;
+            linked = link(&file, directory, prepared);
         }
-        Ok(())
+        Ok(linked?)
     };
     if link().is_err() {
         // An overlay, or an old filesystem, has no unnamed files. Another call must not complete this one's file, so
@@ -198,6 +199,15 @@ mod tests {
             assert_eq!(std::fs::read_to_string(directory.path().join("x")).unwrap(), text);
             assert_eq!(names(directory.path()), ["x"]);
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_get_a_name_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = File::open(directory.path()).unwrap();
+        let replaced = replace_unlocked(folder.as_fd(), "missing/prepared", "x", b"1");
+        assert_eq!(replaced.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(names(directory.path()), [""; 0]);
     }
 
     #[test]
