@@ -19,6 +19,7 @@ mod boot;
 mod documents;
 mod machine;
 mod package;
+mod recipe;
 mod snippets;
 
 #[path = "../support/mod.rs"]

@@ -1,7 +1,7 @@
-//! The unit, the hook, the engine snippets and the recipe: each is given to its reader.
+//! The unit, the hook and the engine snippets: each is given to its reader.
 
 use crate::bundle::executable;
-use crate::{dist, programs, read, run, top};
+use crate::{dist, programs, read, run};
 use std::process::Command;
 
 const RUNTIME: &str = "/usr/bin/balena-extension-runtime";
@@ -111,22 +111,5 @@ fn the_hook_for_after_an_update_cleans_up_and_passes_the_verdict_on() {
     // 3: refused, because the update can still roll back.
     for status in [1, 3, 4] {
         assert_eq!(run_hook(&format!("#!/bin/sh\nexit {status}\n")).0, status);
-    }
-}
-
-#[test]
-fn the_recipe_is_that_of_this_version_and_licence() {
-    let cargo = read(&top().join("Cargo.toml"));
-    let version = cargo.lines().find_map(|line| line.strip_prefix("version = ")).unwrap();
-    let recipe = dist(&format!("yocto/balena-extension-runtime_{}.bb", version.trim_matches('"')));
-    let recipe = read(&recipe);
-    let sum = run(Command::new("md5sum").arg(top().join("LICENSE"))).ok().out;
-    let sum = sum.split(' ').next().unwrap();
-    assert!(recipe.contains(&format!("file://LICENSE;md5={sum}")), "LICENSE has md5 {sum}");
-    assert!(recipe.contains("inherit cargo "));
-    // All files that it installs from the sources exist.
-    for word in recipe.split_whitespace().filter_map(|word| word.strip_prefix("${S}/")) {
-        let pattern = word.replace("$shell_name", "manager").replace("*.8", "");
-        assert!(top().join(&pattern).exists(), "the recipe installs {word}, which is not there");
     }
 }

@@ -1,6 +1,5 @@
 SUMMARY = "OCI runtime and manager for hostapp extensions"
 DESCRIPTION = "Deploys container images that extend an immutable host, and cleans up after them."
-HOMEPAGE = "https://github.com/balena-os/balena-extension-runtime"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
@@ -9,9 +8,35 @@ inherit cargo cargo-update-recipe-crates systemd
 # `bitbake -c update_crates` writes this file as well.
 require ${BPN}-crates.inc
 
-# In your layer, add SRCREV with the commit of the tag. Without it, bitbake asks the server at every parse.
-SRC_URI += "git://github.com/balena-os/balena-extension-runtime.git;protocol=https;nobranch=1;tag=v${PV}"
-S = "${WORKDIR}/git"
+# Where the sources are: the layer or local.conf sets it, for example
+#
+#   BALENA_EXTENSION_RUNTIME_SRC = "git://git.example.com/balena-extension-runtime.git;protocol=https;branch=main"
+#   SRCREV:pn-balena-extension-runtime = "the commit of the release, 40 hex digits"
+#
+# or, for a checkout on this machine:
+#
+#   INHERIT += "externalsrc"
+#   EXTERNALSRC:pn-balena-extension-runtime = "/path/to/balena-extension-runtime"
+#
+# There is no default on purpose: an address that somebody else serves builds another program.
+BALENA_EXTENSION_RUNTIME_SRC ?= ""
+
+python () {
+    if d.getVar('EXTERNALSRC'):
+        return
+    recipe = d.getVar('PN')
+    source = (d.getVar('BALENA_EXTENSION_RUNTIME_SRC') or '').strip()
+    if not source:
+        bb.fatal("%s: BALENA_EXTENSION_RUNTIME_SRC is not set: set it to the git URL of the sources, with "
+                 "SRCREV:pn-%s, or inherit externalsrc and set EXTERNALSRC:pn-%s" % (recipe, recipe, recipe))
+    if (d.getVar('SRCREV') or 'INVALID') == 'INVALID':
+        bb.fatal("%s: SRCREV:pn-%s is not set: set it to the commit of %s that is to be built"
+                 % (recipe, recipe, source))
+    d.prependVar('SRC_URI', source + ';destsuffix=git ')
+}
+
+# Releases of OpenEmbedded differ in where they unpack.
+S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}/git"
 
 # The version that `--version` prints. Engines read it.
 export BALENA_VERSION = "${PV}"
