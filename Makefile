@@ -20,6 +20,8 @@ N       ?=
 BASELINE ?=
 DESTDIR ?=
 PREFIX  ?= /usr
+ARCHS   ?=
+VERIFY  ?=
 CARGO   ?= cargo
 
 # Always an explicit target: it keeps the flags for a static program away from proc macros and
@@ -31,7 +33,7 @@ TEST := $(CARGO) test --locked --target $(HOST)
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test unit it packaging stress fuzz e2e vet bench bench-manager install deb documents clean
+.PHONY: help build demo test unit it packaging stress fuzz e2e vet bench bench-manager install deb release documents clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
 
@@ -84,6 +86,9 @@ install: | $(PROGRAMS) ## install both programs in $(DESTDIR)$(PREFIX)/bin [DEST
 deb: | $(PROGRAMS) ## build a Debian package of the built programs, at the top of the checkout
 	@tools/deb
 
+release: ## make the files of a release in target/release-files: tarballs, packages, SBOMs, sums [VERIFY=1: twice, and compare; VERSION= ARCHS=]
+	@CARGO='$(CARGO)' VERSION='$(VERSION)' ARCHS='$(ARCHS)' VERIFY='$(VERIFY)' tools/release
+
 documents: ## generate the man pages, completions and list of crates in dist/
 	WRITE_DOCUMENTS=1 $(TEST) --lib -- cli::documents
 
@@ -100,7 +105,7 @@ CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
-	crun=crun unshare=util-linux dpkg-deb=dpkg dockerd=docker.io /usr/bin/docker=docker.io \
+	crun=crun unshare=util-linux dpkg-deb=dpkg pip3=python3-pip dockerd=docker.io /usr/bin/docker=docker.io \
 	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \

@@ -130,7 +130,7 @@ fn the_hook_that_this_manager_cannot_serve_is_left_out_of_the_os() {
         format!("80-rollback 85-os-blocks-extensions/85-after_os-blocks-extensions {kept}"),
         format!("80-rollback {kept}"),
     ] {
-        std::fs::write(&recipe, format!("HOSTAPP_HOOKS = \"{hooks}\"\n")).unwrap();
+        std::fs::write(&recipe, format!("SRC_URI = \"\"\nHOSTAPP_HOOKS = \"{hooks}\"\n")).unwrap();
         let parsed = variables(&recipe, &[append.to_str().unwrap()]);
         let words: Vec<&str> = parsed["HOSTAPP_HOOKS"].as_str().unwrap().split(' ').collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
