@@ -20,6 +20,7 @@ mod documents;
 mod machine;
 mod package;
 mod recipe;
+mod release;
 mod snippets;
 
 #[path = "../support/mod.rs"]
