@@ -41,6 +41,10 @@ S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}/git"
 # The version that `--version` prints. Engines read it.
 export BALENA_VERSION = "${PV}"
 
+# Older releases of OpenEmbedded build the standard library so that only this strategy can be linked. With the one of
+# Cargo.toml the link fails: "the crate `panic_abort` does not have the panic strategy `abort`".
+export CARGO_PROFILE_RELEASE_PANIC = "unwind"
+
 # Only the two programs: no tests, no benchmarks.
 CARGO_BUILD_FLAGS += "--bins"
 

@@ -26,7 +26,7 @@ import bb.parse
 import bb.parse.parse_py
 import bb.utils
 
-SHOWN = "PV S SRC_URI BALENA_VERSION do_install HOSTAPP_HOOKS".split()
+SHOWN = "PV S SRC_URI BALENA_VERSION CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split()
 CLASSES = "cargo cargo-update-recipe-crates systemd base".split()
 BITBAKE_CONF = {
     "BPN": "${PN}",

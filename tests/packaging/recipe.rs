@@ -79,6 +79,8 @@ fn the_recipe_builds_what_the_layer_names() {
     assert_eq!(parsed["S"], "/work/git");
     assert_eq!(parsed["PV"], version());
     assert_eq!(parsed["BALENA_VERSION"], version());
+    // What Cargo.toml has cannot be linked with the standard library of every OpenEmbedded.
+    assert_eq!(parsed["CARGO_PROFILE_RELEASE_PANIC"], "unwind");
     // A newer OpenEmbedded has a directory of its own for what is unpacked.
     let parsed = variables(&recipe(), &[&source, COMMIT, "UNPACKDIR=/work/sources"]);
     assert_eq!(parsed["S"], "/work/sources/git");
