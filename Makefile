@@ -14,7 +14,8 @@ MANAGER  := balena-extension-manager
 PROGRAMS := $(RUNTIME) $(MANAGER)
 
 VERSION ?=
-LIBC    ?= auto
+LIBC    ?= musl
+ARCH    ?=
 ENGINE  ?=
 N       ?=
 BASELINE ?=
@@ -42,8 +43,8 @@ help: ## list the targets
 	@echo
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 17
 
-build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSION= LIBC=musl|glibc|auto]
-	@LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
+build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSION= LIBC=musl|glibc|auto-glibc] [ARCH=aarch64|armv7|armv6|riscv64|x86_64: in target/ARCH]
+	@ARCH='$(ARCH)' LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
 demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
