@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 /// How long an open is repeated. Of two tries the second is rarely disturbed as well, even by a process that does
 /// nothing but rename.
 const LIMIT: Duration = Duration::from_secs(2);
+/// The next tries are made after a pause. Without it, on a machine whose processors are all busy, a process that renames
+/// on another processor disturbs more than a thousand tries in a row; with it, some tens.
+const IMMEDIATE_TRIES: u32 = 16;
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A handle (`O_PATH`) on the directory at `path`.
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<OwnedFd> {
@@ -62,10 +66,17 @@ pub(crate) fn open_beneath(base: impl AsFd, path: &Path, flags: OFlags) -> Resul
 fn resolve(base: impl AsFd, path: &Path, flags: OFlags, inside: ResolveFlags) -> Result<OwnedFd> {
     let (flags, inside) = (flags | OFlags::CLOEXEC, inside | ResolveFlags::NO_MAGICLINKS);
     let mut first_failure = None;
+    let mut tries = 0;
     loop {
         match rustix::fs::openat2(&base, path, flags, Mode::empty(), inside) {
             Err(Errno::AGAIN)
-                if first_failure.get_or_insert_with(Instant::now).elapsed() < LIMIT => {}
+                if first_failure.get_or_insert_with(Instant::now).elapsed() < LIMIT =>
+            {
+                tries += 1;
+                if tries >= IMMEDIATE_TRIES {
+                    std::thread::sleep(PAUSE);
+                }
+            }
             result => return result,
         }
     }
