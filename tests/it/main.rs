@@ -30,6 +30,7 @@ mod seccomp_filter;
 #[path = "../support/mod.rs"]
 mod support;
 mod tidy;
+mod tools;
 mod troubleshooting;
 
 use support::{bundle, capture, finished, leftovers, numbers, proc_fs, process, programs};
