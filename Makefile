@@ -1,7 +1,7 @@
 # `make` or `make help` lists the targets.
 #
-# As root on Debian, a target installs the packages that it needs with apt-get, and says so first.
-# Elsewhere it names the missing commands and stops.
+# As root on Debian, a target installs the packages that it needs with apt-get, and says so first, with their size
+# (INSTALL_PACKAGES=no prevents it). Elsewhere it prints the command that installs them, and stops.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -28,13 +28,14 @@ CARGO   ?= cargo
 # Always an explicit target: it keeps the flags for a static program away from proc macros and
 # build scripts, which cannot be linked statically (see .cargo/config.toml).
 HOST := $(shell uname -m)-unknown-linux-gnu
-TEST := $(CARGO) test --locked --target $(HOST)
+TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --locked --target $(HOST)
 
 # The tests run on the programs that ship, unless the caller names others.
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test unit it packaging stress fuzz e2e vet bench bench-manager install deb release documents clean
+.PHONY: help build demo test unit it packaging stress fuzz e2e vet vet-oldest bench bench-manager install uninstall deb release documents \
+	clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
 
@@ -74,6 +75,10 @@ e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=ins
 vet: ## check formatting, lints, and licences and duplicates of the dependencies
 	@CARGO='$(CARGO)' tools/vet
 
+vet-oldest: ## check and lint lib and programs with the compiler in use, which is the oldest one in CI [RUSTUP_TOOLCHAIN=1.85.0]
+	@CARGO='$(CARGO)' tools/rust 'make vet-oldest' | tail -n 1
+	$(CARGO) clippy --locked --lib --bins --target $(HOST) --target-dir target/vet-oldest -- -D warnings
+
 bench: ## measure time, memory and system calls of a container's life, compared with runc, crun and an older build [N=rounds BASELINE=path]
 	@CARGO='$(CARGO)' N='$(N)' BASELINE='$(BASELINE)' tools/bench lifecycle
 
@@ -83,6 +88,9 @@ bench-manager: ## measure requests, time and memory of the manager, with 1,000 c
 install: | $(PROGRAMS) ## install both programs in $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 0755 $(PROGRAMS) '$(DESTDIR)$(PREFIX)/bin'
+
+uninstall: ## remove both programs from $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
+	rm -f $(PROGRAMS:%='$(DESTDIR)$(PREFIX)/bin/%')
 
 deb: | $(PROGRAMS) ## build a Debian package of the built programs, at the top of the checkout
 	@tools/deb
@@ -101,8 +109,8 @@ clean: ## remove everything that was built
 	$(CARGO) clean
 	rm -f $(PROGRAMS) $(RUNTIME)_*.deb
 
-# COMMAND_OR_PATH=DEBIAN_PACKAGE (see tools/need).
-CC_NEEDS  := cc=gcc /usr/include/stdlib.h=libc6-dev
+# COMMAND_OR_FILE=DEBIAN_PACKAGE (see tools/need).
+CC_NEEDS  := cc=gcc libc.a=libc6-dev
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \

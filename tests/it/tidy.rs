@@ -4,6 +4,7 @@
 mod errors;
 mod files;
 mod imports;
+mod oldest_compiler;
 mod type_names;
 mod used_paths;
 
@@ -114,6 +115,12 @@ fn every_dependency_has_its_reason_in_the_architecture() {
 #[test]
 fn a_type_name_is_defined_in_one_file_only() {
     none(&type_names::defined_twice(&rust_files(&["src"])));
+}
+
+#[test]
+fn all_files_name_the_same_oldest_compiler() {
+    let read = |path: &str| Source { path: path.to_owned(), text: read(path) };
+    none(&oldest_compiler::disagreements(read));
 }
 
 #[test]

@@ -4,7 +4,8 @@
 mod build;
 mod need;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +53,10 @@ impl Machine {
         let log = format!("echo \"{name} $*\" >>{top}/calls");
         let file = self.bin(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(&file, format!("#!/bin/sh\ntop={top}\n{log}\n{script}\n")).unwrap();
+        // Never written through a link to a program of the system.
+        let _ = fs::remove_file(&file);
+        let mut new = File::options().write(true).create_new(true).open(&file).unwrap();
+        new.write_all(format!("#!/bin/sh\ntop={top}\n{log}\n{script}\n").as_bytes()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
