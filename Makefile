@@ -99,7 +99,8 @@ release: ## make the files of a release in target/release-files: tarballs, packa
 	@CARGO='$(CARGO)' VERSION='$(VERSION)' ARCHS='$(ARCHS)' VERIFY='$(VERIFY)' tools/release
 
 documents: ## generate the man pages, completions and list of crates in dist/
-	WRITE_DOCUMENTS=1 $(TEST) --lib -- cli::documents
+	CARGO='$(CARGO)' tools/rust 'make documents' >/dev/null
+	WRITE_DOCUMENTS=1 $(CARGO) test --locked --target $(HOST) --lib -- cli::documents
 
 # Only when they are missing: `sudo make install` must not build again, as another user.
 $(PROGRAMS) &:
