@@ -128,16 +128,27 @@ fn inode(path: &Path) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
-/// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`.
+/// The pids that `/proc/locks` (proc_locks(5)) names for flock(2) on `inode`, and perhaps some for another file:
+/// see [`shows`].
 fn holders(locks: &str, inode: u64) -> Vec<i32> {
     let mut pids = Vec::new();
     for line in locks.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { continue };
-        let same = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
+        let number = file.rsplit(':').next().and_then(|number| number.parse().ok());
+        let same = number.is_some_and(|number| shows(number, inode));
         pids.extend(pid.parse::<i32>().ok().filter(|_| same));
     }
     pids
+}
+
+/// Whether `number` in `/proc/locks` may stand for `inode`, the number that stat(2) returns.
+///
+/// A 32-bit kernel has only 32 bits for the former. Of a larger number XFS and btrfs keep the lower half there, and
+/// NFS and FUSE both halves, combined by exclusive or.
+fn shows(number: u64, inode: u64) -> bool {
+    let (high, low) = (inode >> 32, inode & u64::from(u32::MAX));
+    number == inode || number == low || number == low ^ high
 }
 
 /// Whether `pid` runs this program, in this or another version, on container `id`.
@@ -180,5 +191,25 @@ mod tests {
                      4: FLOCK  ADVISORY  READ 13 fe:00:77 0 EOF\n";
         assert_eq!(holders(locks, 77), [10, 13]);
         assert!(holders("", 77).is_empty());
+    }
+
+    #[test]
+    fn an_inode_beyond_32_bits_is_found_as_64_bit_and_32_bit_kernels_write_it() {
+        let inode = 0x0000_0003_8000_0080_u64;
+        for (number, found) in [
+            (inode, true),
+            // XFS and btrfs, then NFS and FUSE, on a 32-bit kernel.
+            (0x8000_0080, true),
+            (0x8000_0083, true),
+            (0x8000_0081, false),
+            (3, false),
+            (inode + 1, false),
+            (u64::MAX, false),
+        ] {
+            let locks = format!("1: FLOCK  ADVISORY  WRITE 10 fe:00:{number} 0 EOF\n");
+            assert_eq!(!holders(&locks, inode).is_empty(), found, "{number:#x}");
+        }
+        let beyond_64_bits = "1: FLOCK  ADVISORY  WRITE 10 fe:00:18446744073709551616 0 EOF";
+        assert!(holders(beyond_64_bits, 0).is_empty());
     }
 }

@@ -4,7 +4,20 @@ use std::time::SystemTime;
 
 /// Now, as RFC 3339 in UTC with nanoseconds.
 pub(crate) fn now() -> String {
-    humantime::format_rfc3339_nanos(SystemTime::now()).to_string()
+    humantime::format_rfc3339_nanos(system_time()).to_string()
+}
+
+#[cfg(not(target_pointer_width = "32"))]
+fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The standard library asks the C library for 32 bits on such a machine, and panics from January 2038 on.
+#[cfg(target_pointer_width = "32")]
+fn system_time() -> SystemTime {
+    use rustix::time::{ClockId, clock_gettime};
+    let since_1970 = std::time::Duration::try_from(clock_gettime(ClockId::Realtime));
+    SystemTime::UNIX_EPOCH + since_1970.unwrap_or_default()
 }
 
 /// Parses an RFC 3339 time.

@@ -156,7 +156,7 @@ fn a_proxy_cannot_be_started_by_hand() {
 
 /// Creates a container with these system calls failing, as on a kernel that lacks or refuses them.
 fn create_where(
-    calls: &[i64],
+    calls: &[nix::libc::c_long],
     errno: rustix::io::Errno,
     prepare: fn(&Container),
 ) -> (Container, crate::finished::Finished) {
@@ -167,18 +167,14 @@ fn create_where(
 /// Creates a container with this action at these system calls.
 fn create_under(
     action: seccompiler::SeccompAction,
-    calls: &[i64],
+    calls: &[nix::libc::c_long],
     prepare: fn(&Container),
     create: fn(&Container) -> crate::finished::Finished,
 ) -> (Container, crate::finished::Finished) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
-    let architecture = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
+    let calls = calls.to_vec();
     // A filter applies to a thread and its children.
     let thread = std::thread::spawn(move || {
-        seccompiler::apply_filter(&program).unwrap();
+        crate::seccomp_filter::apply(&calls, action);
         let container = Container::new();
         prepare(&container);
         let created = create(&container);

@@ -1,0 +1,132 @@
+//! The root filesystem of a guest: Debian's packages, the kernel modules, the programs under test, the test programs,
+//! and what these read of the checkout.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::architecture::Architecture;
+use crate::{cpio, kernel_modules, packages};
+
+/// The places in the guest.
+pub(crate) const PROGRAMS: &str = "/under-test";
+pub(crate) const MODULES: &str = "/kernel-modules";
+/// Where the root filesystem is mounted once more, so that it can be moved like that of a real host.
+pub(crate) const NEW_ROOT: &str = "/new-root";
+
+/// What `tools/arm-tests` has built.
+const BUILT: [&str; 5] =
+    ["balena-extension-runtime", "balena-extension-manager", "arm", "it", "unit"];
+/// What the tests read of the checkout.
+const CHECKOUT: [&str; 3] = ["examples", "tools/demo", "tools/need"];
+/// Nothing reads it there, and the emulated machine would have to unpack it.
+const LEFT_OUT: [&str; 6] = [
+    "usr/share",
+    "usr/lib/systemd",
+    "lib/systemd",
+    "usr/lib/aarch64-linux-gnu/gconv",
+    "usr/lib/arm-linux-gnueabihf/gconv",
+    "usr/lib/aarch64-linux-gnu/perl-base/unicore",
+];
+
+/// A kernel and its initramfs.
+pub(crate) struct Image {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+}
+
+/// Makes both in the build directory.
+pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("arm");
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../arm").join(architecture.build);
+    for name in BUILT {
+        let path = built.join(name);
+        if !path.exists() {
+            return Err(format!("{} is missing; `make test-arm` builds it", path.display()));
+        }
+    }
+    let (kernel, packages) = packages::unpacked(architecture, &cache)?;
+    let root = cache.join(format!("root-{}", architecture.name));
+    packages::remove(&root)?;
+    copy(&packages, &root)?;
+    for path in LEFT_OUT {
+        packages::remove(&root.join(path))?;
+    }
+    let fill = || -> std::io::Result<()> {
+        for name in [
+            "proc",
+            "sys",
+            "dev",
+            "run",
+            "tmp",
+            "root",
+            "etc",
+            &NEW_ROOT[1..],
+            &MODULES[1..],
+            &PROGRAMS[1..],
+        ] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        // What the packages' scripts would make.
+        for (path, target) in [("bin/sh", "dash"), ("usr/bin/awk", "mawk")] {
+            if root.join(path).symlink_metadata().is_err() {
+                symlink(target, root.join(path))?;
+            }
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\n")?;
+        fs::write(root.join("etc/os-release"), "ID=guest\nVERSION_ID=1.0\n")?;
+        for name in BUILT {
+            let place = root.join(&PROGRAMS[1..]).join(name);
+            fs::copy(built.join(name), &place)?;
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
+        }
+        symlink(format!("{PROGRAMS}/arm"), root.join("init"))
+    };
+    fill().map_err(|error| format!("{}: {error}", root.display()))?;
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in CHECKOUT {
+        copy(&checkout.join(name), &root.join(checkout.strip_prefix("/").unwrap()).join(name))?;
+    }
+    for (number, module) in kernel_modules::in_order(&kernel)?.iter().enumerate() {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        copy(module, &root.join(&MODULES[1..]).join(format!("{number:02}-{name}")))?;
+    }
+    let initramfs = cache.join(format!("{}.cpio", architecture.name));
+    cpio::write(&root, &initramfs).map_err(|error| format!("{}: {error}", initramfs.display()))?;
+    packages::remove(&root)?;
+    Ok(Image { kernel: kernel_image(&kernel)?, initramfs })
+}
+
+fn kernel_image(kernel: &Path) -> Result<PathBuf, String> {
+    let items = fs::read_dir(kernel.join("boot")).map_err(|error| error.to_string())?;
+    let mut paths = items.filter_map(|item| Some(item.ok()?.path()));
+    let image = paths.find(|path| path.to_string_lossy().contains("/vmlinuz-"));
+    image.ok_or_else(|| format!("no vmlinuz below {}", kernel.display()))
+}
+
+/// Copies a file, a link or a directory with everything in it.
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    let result = (|| -> std::io::Result<()> {
+        let metadata = from.symlink_metadata()?;
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if metadata.is_symlink() {
+            return symlink(fs::read_link(from)?, to);
+        }
+        if !metadata.is_dir() {
+            return fs::copy(from, to).map(drop);
+        }
+        fs::create_dir_all(to)?;
+        fs::set_permissions(to, metadata.permissions())
+    })();
+    result.map_err(|error| format!("{}: {error}", from.display()))?;
+    if from.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        for item in fs::read_dir(from).map_err(|error| error.to_string())? {
+            let item = item.map_err(|error| error.to_string())?;
+            copy(&item.path(), &to.join(item.file_name()))?;
+        }
+    }
+    Ok(())
+}
