@@ -19,6 +19,7 @@ ARCH    ?=
 ENGINE  ?=
 N       ?=
 BASELINE ?=
+PARTS   ?=
 DESTDIR ?=
 PREFIX  ?= /usr
 ARCHS   ?=
@@ -34,8 +35,8 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test unit it packaging stress fuzz e2e vet vet-oldest bench bench-manager install uninstall deb release documents \
-	clean
+.PHONY: help build demo test unit it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
+	release documents clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
 
@@ -71,6 +72,11 @@ packaging: build ## tests of dist/: man pages, completions, snippets, the Debian
 e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=installed]
 	@tools/need 'make e2e' $(E2E_NEEDS)
 	$(TEST) --test engines
+
+test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see tests/arm/parts.rs]
+	@tools/need 'make test-arm' $(ARM_NEEDS)
+	@CARGO='$(CARGO)' tools/arm-tests aarch64 armv7
+	PARTS='$(PARTS)' $(TEST) --test arm
 
 vet: ## check formatting, lints, and licences and duplicates of the dependencies
 	@CARGO='$(CARGO)' tools/vet
@@ -112,11 +118,12 @@ clean: ## remove everything that was built
 
 # COMMAND_OR_FILE=DEBIAN_PACKAGE (see tools/need).
 CC_NEEDS  := cc=gcc libc.a=libc6-dev
-IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace
+IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace mkfs.xfs=xfsprogs
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
 	crun=crun unshare=util-linux dpkg-deb=dpkg pip3=python3-pip dockerd=docker.io /usr/bin/docker=docker.io \
 	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname
+ARM_NEEDS := $(CC_NEEDS) qemu-system-aarch64=qemu-system-arm dpkg-deb=dpkg
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
 	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils \

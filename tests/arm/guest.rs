@@ -170,6 +170,8 @@ fn run_to_end(command: &mut Command) -> Result<(), String> {
     command.env_clear().envs([("PATH", PATH), ("HOME", "/root"), ("TMPDIR", "/tmp")]);
     command.env("RUNTIME_UNDER_TEST", format!("{PROGRAMS}/balena-extension-runtime"));
     command.env("MANAGER_UNDER_TEST", format!("{PROGRAMS}/balena-extension-manager"));
+    // An emulated machine is some ten times slower.
+    command.env("TEST_PATIENCE", "10");
     command.stdin(Stdio::null()).process_group(0);
     let child = command.spawn().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
     let child = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);

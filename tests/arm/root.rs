@@ -14,7 +14,7 @@ pub(crate) const MODULES: &str = "/kernel-modules";
 /// Where the root filesystem is mounted once more, so that it can be moved like that of a real host.
 pub(crate) const NEW_ROOT: &str = "/new-root";
 
-/// What `tools/arm-tests` has built.
+/// What `tools/arm-tests` has built, in the directory `arm/ARCH` of the build directory.
 const BUILT: [&str; 5] =
     ["balena-extension-runtime", "balena-extension-manager", "arm", "it", "unit"];
 /// What the tests read of the checkout.
@@ -38,7 +38,7 @@ pub(crate) struct Image {
 /// Makes both in the build directory.
 pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("arm");
-    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../arm").join(architecture.build);
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../../arm").join(architecture.build);
     for name in BUILT {
         let path = built.join(name);
         if !path.exists() {
