@@ -101,7 +101,7 @@ impl Drop for LargeInodes {
 fn a_state_directory_with_a_large_inode_is_locked_and_its_holder_is_found() {
     let disk = LargeInodes::mount();
     let container = Container::new();
-    container.hook("create", "echo $$ > hung; exec sleep 1000");
+    container.hook("create", "echo $$ > part; mv part hung; exec sleep 1000");
     let call = |root: &Path, verb: &[&str]| {
         let mut command = Command::new(programs::runtime());
         command.env_clear().arg("--root").arg(root).args(verb);
