@@ -15,6 +15,7 @@
     clippy::string_slice,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
     clippy::disallowed_methods,
     reason = "a test fails by panicking, prints what it saw, and owns the files it writes"
 )]
@@ -62,10 +63,9 @@ fn main() -> ExitCode {
         }));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    for console in Architecture::ALL.into_iter().filter_map(|known| consoles(known).get()) {
-        if let Ok(console) = console {
-            console.print_notes();
-        }
+    for console in Architecture::ALL.into_iter().filter_map(|known| consoles(known).get()).flatten()
+    {
+        console.print_notes();
     }
     conclusion.exit_code()
 }
