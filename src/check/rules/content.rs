@@ -70,7 +70,7 @@ fn loader(head: &[u8]) -> Option<String> {
     let big = *head.get(5)? == 2;
     let number = |at: usize, len: usize| -> Option<u64> {
         let bytes = head.get(at..at.checked_add(len)?)?;
-        let fold = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        let fold = |sum: u64, byte: &u8| (sum << 8) | u64::from(*byte);
         Some(if big { bytes.iter().fold(0, fold) } else { bytes.iter().rev().fold(0, fold) })
     };
     let size = |value: u64| usize::try_from(value).ok();

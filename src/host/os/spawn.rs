@@ -62,7 +62,7 @@ pub(crate) fn spawn(program: &Program<'_>) -> io::Result<Pid> {
 /// The signals to reset. execve(2) removes handlers, so only the `ignored` signals need it. All signals are reset if
 /// those are not known, or contain a real-time signal, for which nix has no name.
 fn to_reset(ignored: Option<u64>) -> SigSet {
-    let is_ignored = |ignored: u64, number: i32| ignored >> (number - 1) & 1 == 1;
+    let is_ignored = |ignored: u64, number: i32| (ignored >> (number - 1)) & 1 == 1;
     match ignored.filter(|ignored| ignored >> (FIRST_REAL_TIME - 1) == 0) {
         Some(ignored) => (1..FIRST_REAL_TIME)
             .filter(|&number| is_ignored(ignored, number))

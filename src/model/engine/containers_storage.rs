@@ -117,10 +117,10 @@ pub(crate) fn blob_name(digest: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut name = String::from("=");
     for group in digest.as_bytes().chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+        let bits = group.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte))
             << (8 * (3 - group.len()));
         for position in 0..4 {
-            let index = usize::try_from(bits >> (18 - 6 * position) & 63).unwrap_or_default();
+            let index = usize::try_from((bits >> (18 - 6 * position)) & 63).unwrap_or_default();
             let filled = position <= group.len();
             let letter = ALPHABET.get(index).filter(|_| filled);
             name.push(letter.map_or('=', |letter| char::from(*letter)));
