@@ -10,6 +10,7 @@ use crate::model::container::deploy_record::{
 };
 use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
 use crate::model::extension::glob::Glob;
+use crate::model::extension::labels::OS_VERSION;
 use crate::model::kernel::block::{Block, MAX_LEN};
 use crate::model::kernel::mounts::MountedOverlays;
 use crate::model::kernel::os_release;
@@ -40,7 +41,7 @@ pub fn os_version(bytes: &[u8]) {
     }
     assert_eq!(globs(label).is_ok(), documented.is_some());
     let running = Running { os_version: Ok(version.to_owned()), ..unread() };
-    let claims = Claims { os_version: Some(label), ..Claims::default() };
+    let claims = Claims::of(|name| (name == OS_VERSION).then_some(label));
     let judgement = claims.judge(&running);
     match documented {
         // Absent, empty or malformed keeps.
