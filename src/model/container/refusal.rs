@@ -1,5 +1,5 @@
 //! Refusals: an extension that is not applied although nothing has failed. `start` succeeds, the proxy ends
-//! with status 1 and the engine shows `Exited (1)`: nothing retries that, unlike a start that fails.
+//! with status 1, and the engine shows `Exited (1)`. Only a restart policy such as `on-failure` retries that.
 
 use crate::model::extension::labels::ABI;
 

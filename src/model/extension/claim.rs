@@ -29,8 +29,8 @@ pub(crate) fn abi_of(cmdline: &str) -> Option<String> {
     Some(abi.to_owned()).filter(|abi| !abi.is_empty())
 }
 
-/// The claims of an extension. An empty label is not a claim.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The claims of an extension, as [`Claims::of`] reads them: an empty label is not a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claims<'a> {
     pub(crate) abi: Option<&'a str>,
     pub(crate) kernel_version: Option<&'a str>,
