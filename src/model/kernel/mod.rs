@@ -2,5 +2,13 @@
 
 pub(crate) mod os_release;
 pub(crate) mod mounts;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod abi;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod records;
 pub(crate) mod block;
 pub(crate) mod rollback;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod transition;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod initramfs;

@@ -1,0 +1,469 @@
+//! The decisions about kernel overrides: from the records and an event to the steps that follow. Each step is durable
+//! before the next one begins, so a crash leaves the effects of a prefix of the list. The programs, `simulate` and the
+//! model checker share these functions. docs/kernel-override.md has the same table for people.
+
+use crate::model::kernel::abi::Abi;
+use crate::model::kernel::records::{BlockValues, Field, Records, Slot, TRIAL_LIMIT};
+use std::collections::BTreeSet;
+
+/// What the records are judged for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// A verb begins: malformed values are removed.
+    Begin,
+    /// A rollback has left an ABI to forget.
+    Relay,
+    /// These are all ABIs that deployed containers claim.
+    Sweep { claims: &'a BTreeSet<Abi> },
+    /// No update can roll back: judge the arm in the slot that runs.
+    Judge { slot: Slot },
+    /// The health check of the running kernel has ended.
+    Checked { slot: Slot, abi: &'a Abi, health: Health },
+    /// An extension with this kernel was started; its link leads to `target`.
+    Activate { abi: &'a Abi, target: &'a str },
+    /// The OS update has proven the slot that runs.
+    HupCommit { slot: Slot },
+    /// The OS update rolls back, away from the slot that runs.
+    HupReject { slot: Slot },
+    /// A person wants to be rid of the kernel.
+    Forget { abi: &'a Abi },
+    /// A person allows a rejected kernel again.
+    Retry { abi: &'a Abi },
+}
+
+/// What a health check that ran has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Passed,
+    Failed,
+}
+
+/// What is decided, for people and for the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Nothing,
+    Scrubbed,
+    RelayConsumed {
+        abi: Abi,
+    },
+    Swept {
+        abis: BTreeSet<Abi>,
+    },
+    /// The slot's committed kernel is armed again.
+    Restored {
+        abi: Abi,
+        slot: Slot,
+    },
+    /// The arm has no kernel to boot.
+    Forgotten {
+        abi: Abi,
+    },
+    /// The arm was not booted yet.
+    Pending {
+        abi: Abi,
+        boots: u32,
+    },
+    /// The arm runs, and its health check is due.
+    Trial {
+        abi: Abi,
+    },
+    Committed {
+        abi: Abi,
+        slot: Slot,
+    },
+    Rejected {
+        abi: Abi,
+        by: Cause,
+        to: Option<Abi>,
+    },
+    /// A rejection that was interrupted is completed.
+    RejectionFinished {
+        abis: BTreeSet<Abi>,
+    },
+    Armed {
+        abi: Abi,
+    },
+    RolledBack {
+        from: Abi,
+        to: Option<Abi>,
+    },
+    Allowed {
+        abi: Abi,
+    },
+}
+
+/// Why a kernel was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its health check failed, or the OS update rolls back.
+    Health,
+    /// It was booted this often and never ran.
+    Boots(u32),
+}
+
+/// One line of the audit record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Audit {
+    pub(crate) boots: Option<u32>,
+    pub(crate) from: Abi,
+    pub(crate) to: Option<Abi>,
+    pub(crate) slot: Slot,
+}
+
+/// One durable effect.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Step {
+    /// One write of the boot environment block.
+    Block(BlockChange),
+    Publish {
+        abi: Abi,
+        target: String,
+    },
+    Unpublish(Abi),
+    SavePrestate,
+    RemovePrestate,
+    AppendRejected(Abi),
+    RemoveRejected(Abi),
+    Audit(Audit),
+    Reboot,
+}
+
+impl Step {
+    /// Whether the steps after it are carried out although this one failed. What it leaves, a later sweep removes.
+    pub(crate) fn may_fail(&self) -> bool {
+        matches!(self, Self::Unpublish(_) | Self::RemovePrestate)
+    }
+
+    /// Whether it is left out if another kernel was armed meanwhile: the prestate is that kernel's now.
+    pub(crate) fn belongs_to_the_arm(&self) -> bool {
+        matches!(self, Self::RemovePrestate)
+    }
+}
+
+/// A change of the block. It is applied to the values that the block has when it is written, under the block's lock.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum BlockChange {
+    Scrub,
+    ConsumeRelay(Abi),
+    Forget(BTreeSet<Abi>),
+    Restore(Slot),
+    Commit {
+        slot: Slot,
+        abi: Abi,
+    },
+    Reject {
+        slot: Slot,
+        abi: Abi,
+    },
+    /// Removes all of these, which are rejected, and arms what the slot has committed if one of them was armed.
+    FinishRejection {
+        slot: Slot,
+        abis: BTreeSet<Abi>,
+    },
+    Arm(Abi),
+    /// `to` is what the other slot boots; the relay is for an arm that only the slot that is left has run.
+    RollBack {
+        from: Abi,
+        to: Option<Abi>,
+        relay: bool,
+    },
+}
+
+/// What a change makes of the block's values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// The same values if there is nothing to write.
+    pub(crate) values: BlockValues,
+    /// Whether the arm is not the one any more that the decision was about. It owns its own boot.
+    pub(crate) arm_moved: bool,
+}
+
+impl BlockChange {
+    pub(crate) fn apply(&self, now: &BlockValues) -> Applied {
+        let mut values = now.clone();
+        let mut arm_moved = false;
+        match self {
+            Self::Scrub => {
+                if values.arm == Field::Malformed {
+                    values.trial = None;
+                }
+                let BlockValues { arm, committed, relay, .. } = &mut values;
+                for field in [arm, &mut committed.a, &mut committed.b, relay] {
+                    if *field == Field::Malformed {
+                        *field = Field::Empty;
+                    }
+                }
+            }
+            Self::ConsumeRelay(abi) => {
+                arm_moved = values.arm.abi().is_some_and(|arm| arm != abi);
+                if values.relay.names(abi) {
+                    if values.arm.names(abi) {
+                        values.arm = Field::Empty;
+                    }
+                    values.drop_committed(abi);
+                    values.trial = None;
+                    values.relay = Field::Empty;
+                }
+            }
+            Self::Forget(abis) => {
+                match values.arm.abi() {
+                    Some(arm) if abis.contains(arm) => {
+                        values.arm = Field::Empty;
+                        values.trial = None;
+                    }
+                    arm => arm_moved = arm.is_some(),
+                }
+                abis.iter().for_each(|abi| values.drop_committed(abi));
+            }
+            Self::Restore(slot) => match values.arm {
+                Field::Empty => values.arm = values.committed.of(*slot).clone(),
+                Field::Abi(_) | Field::Malformed => arm_moved = true,
+            },
+            Self::Commit { slot, abi } if values.arm.names(abi) => {
+                *values.committed.of_mut(*slot) = Field::Abi(abi.clone());
+                values.trial = None;
+            }
+            Self::Reject { slot, abi } if values.arm.names(abi) => {
+                values.drop_committed(abi);
+                values.trial = None;
+                values.arm = values.committed.of(*slot).clone();
+            }
+            Self::Commit { .. } | Self::Reject { .. } => arm_moved = true,
+            Self::FinishRejection { slot, abis } => {
+                abis.iter().for_each(|abi| values.drop_committed(abi));
+                match values.arm.abi() {
+                    Some(arm) if abis.contains(arm) => {
+                        values.trial = None;
+                        values.arm = values.committed.of(*slot).clone();
+                    }
+                    arm => arm_moved = arm.is_some(),
+                }
+            }
+            Self::Arm(abi) => {
+                if !values.arm.names(abi) {
+                    values.arm = Field::Abi(abi.clone());
+                    values.trial = None;
+                }
+            }
+            Self::RollBack { from, to, relay } => {
+                if values.arm.names(from) {
+                    if *relay {
+                        values.relay = Field::Abi(from.clone());
+                    }
+                    values.arm = Field::from(to.clone());
+                } else {
+                    arm_moved = true;
+                }
+            }
+        }
+        Applied { values, arm_moved }
+    }
+}
+
+/// Why nothing may be done.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(
+        "the kernel {abi} was tried and rejected, so it is not armed again (to allow it: balena-extension-manager \
+         override retry {abi})"
+    )]
+    Rejected { abi: Abi },
+    #[error("the kernel {abi} is not on the list of rejected kernels")]
+    NotRejected { abi: Abi },
+    #[error("nothing is recorded about the kernel {abi}: it is not armed, committed or published")]
+    NotRecorded { abi: Abi },
+}
+
+/// A verdict, and the steps that carry it out.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Decision {
+    fn nothing(verdict: Verdict) -> Self {
+        Self { verdict, steps: Vec::new() }
+    }
+}
+
+/// Decides what an event leads to.
+pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Decision, Refused> {
+    let values = &records.values;
+    Ok(match event {
+        Event::Begin => scrub(values),
+        Event::Relay => match values.relay.abi() {
+            Some(abi) => consume_relay(abi),
+            None => Decision::nothing(Verdict::Nothing),
+        },
+        Event::Sweep { claims } => sweep(records, claims),
+        Event::Judge { slot } => judge(records, *slot),
+        Event::Checked { slot, abi, health: Health::Passed } => commit(*slot, abi),
+        Event::Checked { slot, abi, health: Health::Failed } => {
+            reject(values, *slot, abi, Cause::Health)
+        }
+        Event::Activate { abi, target } => activate(records, abi, target)?,
+        Event::HupCommit { slot } => hup_commit(records, *slot),
+        Event::HupReject { slot } => hup_reject(records, *slot),
+        Event::Forget { abi } => {
+            if !records.recorded().contains(*abi) {
+                return Err(Refused::NotRecorded { abi: (*abi).clone() });
+            }
+            forget(values, abi)
+        }
+        Event::Retry { abi } => {
+            if !records.rejected.contains(*abi) {
+                return Err(Refused::NotRejected { abi: (*abi).clone() });
+            }
+            let steps = vec![Step::RemoveRejected((*abi).clone())];
+            Decision { verdict: Verdict::Allowed { abi: (*abi).clone() }, steps }
+        }
+    })
+}
+
+fn scrub(values: &BlockValues) -> Decision {
+    if BlockChange::Scrub.apply(values).values == *values {
+        return Decision::nothing(Verdict::Nothing);
+    }
+    Decision { verdict: Verdict::Scrubbed, steps: vec![Step::Block(BlockChange::Scrub)] }
+}
+
+fn consume_relay(abi: &Abi) -> Decision {
+    let steps = vec![
+        Step::Block(BlockChange::ConsumeRelay(abi.clone())),
+        Step::Unpublish(abi.clone()),
+        Step::RemovePrestate,
+    ];
+    Decision { verdict: Verdict::RelayConsumed { abi: abi.clone() }, steps }
+}
+
+fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Decision {
+    let abis: BTreeSet<Abi> = records.recorded().difference(claims).cloned().collect();
+    if abis.is_empty() {
+        return Decision::nothing(Verdict::Nothing);
+    }
+    let mut steps = Vec::new();
+    if records.values.named().any(|abi| abis.contains(abi)) {
+        steps.push(Step::Block(BlockChange::Forget(abis.clone())));
+    }
+    steps.extend(records.published.intersection(&abis).cloned().map(Step::Unpublish));
+    if records.values.arm.abi().is_some_and(|arm| abis.contains(arm)) {
+        steps.push(Step::RemovePrestate);
+    }
+    Decision { verdict: Verdict::Swept { abis }, steps }
+}
+
+/// The decision table. The rows are in the order in which they are tried.
+fn judge(records: &Records, slot: Slot) -> Decision {
+    let Records { values, published, rejected, running } = records;
+    // D3: a crash between the record of a rejection and its block write left the kernel in the block.
+    let unfinished: BTreeSet<Abi> =
+        values.named().filter(|abi| rejected.contains(*abi)).cloned().collect();
+    if !unfinished.is_empty() {
+        return finish_rejection(records, slot, unfinished);
+    }
+    let (arm, committed) = (values.arm.abi(), values.committed.of(slot).abi());
+    match (arm, committed) {
+        (arm, committed) if arm == committed => Decision::nothing(Verdict::Nothing),
+        (None, None) => Decision::nothing(Verdict::Nothing),
+        (None, Some(abi)) => {
+            let verdict = Verdict::Restored { abi: abi.clone(), slot };
+            Decision { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
+        }
+        (Some(arm), _) if running.as_ref() == Some(arm) => {
+            Decision::nothing(Verdict::Trial { abi: arm.clone() })
+        }
+        (Some(arm), _) if !published.contains(arm) => forget(values, arm),
+        (Some(arm), _) if values.boots() < TRIAL_LIMIT => {
+            Decision::nothing(Verdict::Pending { abi: arm.clone(), boots: values.boots() })
+        }
+        (Some(arm), _) => reject(values, slot, arm, Cause::Boots(values.boots())),
+    }
+}
+
+fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Decision {
+    let is_one = |abi: Option<&Abi>| abi.is_some_and(|abi| abis.contains(abi));
+    let mut steps = vec![Step::Block(BlockChange::FinishRejection { slot, abis: abis.clone() })];
+    steps.extend(abis.iter().cloned().map(Step::Unpublish));
+    if is_one(records.values.arm.abi()) {
+        steps.push(Step::RemovePrestate);
+    }
+    if is_one(records.running.as_ref()) {
+        steps.push(Step::Reboot);
+    }
+    Decision { verdict: Verdict::RejectionFinished { abis }, steps }
+}
+
+fn forget(values: &BlockValues, abi: &Abi) -> Decision {
+    let change = BlockChange::Forget(BTreeSet::from([abi.clone()]));
+    let mut steps = vec![Step::Block(change), Step::Unpublish(abi.clone())];
+    if values.arm.names(abi) {
+        steps.push(Step::RemovePrestate);
+    }
+    Decision { verdict: Verdict::Forgotten { abi: abi.clone() }, steps }
+}
+
+fn commit(slot: Slot, abi: &Abi) -> Decision {
+    let change = BlockChange::Commit { slot, abi: abi.clone() };
+    let steps = vec![Step::Block(change), Step::RemovePrestate];
+    Decision { verdict: Verdict::Committed { abi: abi.clone(), slot }, steps }
+}
+
+/// The record comes first: whatever crash follows, the kernel is never tried again.
+fn reject(values: &BlockValues, slot: Slot, abi: &Abi, by: Cause) -> Decision {
+    let to = values.committed.of(slot).abi().filter(|to| *to != abi).cloned();
+    let boots = match by {
+        Cause::Boots(boots) => Some(boots),
+        Cause::Health => None,
+    };
+    let audit = Audit { boots, from: abi.clone(), to: to.clone(), slot };
+    let mut steps = vec![
+        Step::AppendRejected(abi.clone()),
+        Step::Audit(audit),
+        Step::Block(BlockChange::Reject { slot, abi: abi.clone() }),
+        Step::Unpublish(abi.clone()),
+        Step::RemovePrestate,
+    ];
+    if by == Cause::Health {
+        steps.push(Step::Reboot);
+    }
+    Decision { verdict: Verdict::Rejected { abi: abi.clone(), by, to }, steps }
+}
+
+fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Decision, Refused> {
+    if records.rejected.contains(abi) {
+        return Err(Refused::Rejected { abi: abi.clone() });
+    }
+    let steps = vec![
+        Step::Publish { abi: abi.clone(), target: target.to_owned() },
+        Step::SavePrestate,
+        Step::Block(BlockChange::Arm(abi.clone())),
+    ];
+    Ok(Decision { verdict: Verdict::Armed { abi: abi.clone() }, steps })
+}
+
+/// The prestate remains: the window of the update is still open.
+fn hup_commit(records: &Records, slot: Slot) -> Decision {
+    match records.values.arm.abi() {
+        Some(arm) if records.running.as_ref() == Some(arm) && !records.rejected.contains(arm) => {
+            let change = BlockChange::Commit { slot, abi: arm.clone() };
+            let verdict = Verdict::Committed { abi: arm.clone(), slot };
+            Decision { verdict, steps: vec![Step::Block(change)] }
+        }
+        Some(_) | None => Decision::nothing(Verdict::Nothing),
+    }
+}
+
+/// Nothing is recorded as rejected: the root filesystem rolls back, the kernel was not proven bad.
+fn hup_reject(records: &Records, slot: Slot) -> Decision {
+    let Records { values, rejected, running, .. } = records;
+    let Some(from) = values.arm.abi() else { return Decision::nothing(Verdict::Nothing) };
+    let committed = values.committed.of(slot.other()).abi();
+    let to = committed.filter(|abi| !rejected.contains(*abi)).cloned();
+    let relay = to.as_ref() != Some(from) && running.as_ref() == Some(from);
+    let audit = Audit { boots: None, from: from.clone(), to: to.clone(), slot: slot.other() };
+    let change = BlockChange::RollBack { from: from.clone(), to: to.clone(), relay };
+    let steps = vec![Step::Audit(audit), Step::Block(change)];
+    Decision { verdict: Verdict::RolledBack { from: from.clone(), to }, steps }
+}
