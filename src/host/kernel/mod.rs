@@ -3,3 +3,7 @@
 pub(crate) mod release;
 pub(crate) mod boot_mounts;
 pub(crate) mod operation_lock;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod override_store;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod slot;

@@ -23,6 +23,22 @@ pub(crate) fn replace(directory: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io
     finish(directory, prepared, Path::new(name), written)
 }
 
+/// Replaces `name` in `directory`; content and name are durable when this returns. `directory` is open for reading. The
+/// caller holds a lock that keeps others from preparing the same file, `name.new`.
+pub(crate) fn replace_durably(
+    directory: BorrowedFd<'_>,
+    name: &str,
+    mode: Mode,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let prepared = format!("{name}.new");
+    let prepared = Path::new(&prepared);
+    let written =
+        create(directory, prepared, mode, bytes).and_then(|file| Ok(rustix::fs::fsync(file)?));
+    finish(directory, prepared, Path::new(name), written)?;
+    Ok(rustix::fs::fsync(directory)?)
+}
+
 /// Replaces `name` in `directory` without a lock and without syncing. Of two calls that meet, one's content replaces
 /// the other's, as if it had come later.
 ///

@@ -7,6 +7,11 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_nanos(system_time()).to_string()
 }
 
+/// Now, as RFC 3339 in UTC with seconds.
+pub(crate) fn now_in_seconds() -> String {
+    humantime::format_rfc3339_seconds(system_time()).to_string()
+}
+
 #[cfg(not(target_pointer_width = "32"))]
 fn system_time() -> SystemTime {
     SystemTime::now()

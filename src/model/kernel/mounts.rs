@@ -77,6 +77,15 @@ pub(crate) fn is_mount_point(mounts: &str, point: &str) -> bool {
     points(mounts).any(|found| found == point)
 }
 
+/// The source of the first mount at `point`, by `/proc/mounts`.
+pub(crate) fn source_of(mounts: &str, point: &str) -> Option<String> {
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    fields.find_map(|mut fields| {
+        let source = fields.next()?;
+        (fields.next()? == point).then(|| unescaped(source))
+    })
+}
+
 /// The mount points directly in `directory`, by `/proc/mounts`, each once.
 pub(crate) fn points_in(mounts: &str, directory: &str) -> Vec<String> {
     let inside = points(mounts).filter(|point| {

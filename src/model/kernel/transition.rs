@@ -110,6 +110,20 @@ pub(crate) struct Audit {
     pub(crate) slot: Slot,
 }
 
+impl Audit {
+    /// The line; `time` is RFC 3339.
+    pub(crate) fn line(&self, time: &str) -> String {
+        let Self { boots, from, to, slot } = self;
+        let to = to.as_ref().map_or("none", Abi::as_str);
+        match boots {
+            None => format!("{time}: by=health from={from} to={to} slot={slot}\n"),
+            Some(boots) => {
+                format!("{time}: by=boots from={from} to={to} slot={slot} boots={boots}\n")
+            }
+        }
+    }
+}
+
 /// One durable effect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Step {
