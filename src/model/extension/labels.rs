@@ -25,6 +25,8 @@ pub(crate) const OVERRIDE: &str = "io.balena.image.override";
 /// The extension takes effect at the next boot; the second name is an older one.
 pub(crate) const REQUIRES_REBOOT: [&str; 2] =
     ["io.balena.image.requires-reboot", "io.balena.update.requires-reboot"];
+/// The name of the service, after which a fabricated volume is named. The container has it, not the image.
+pub(crate) const SERVICE_NAME: &str = "io.balena.service-name";
 
 /// The annotations by which containerd and CRI-O mark a Kubernetes sandbox container.
 pub(crate) const SANDBOX: [(&str, &str); 2] = [

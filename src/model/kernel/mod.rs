@@ -12,3 +12,5 @@ pub(crate) mod rollback;
 pub(crate) mod transition;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod initramfs;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod volume;
