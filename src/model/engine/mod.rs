@@ -2,6 +2,8 @@
 
 pub(crate) mod api;
 pub(crate) mod inspection;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod stored_claim;
 pub(crate) mod containers_storage;
 pub(crate) mod inventory;
 pub(crate) mod sharing;
