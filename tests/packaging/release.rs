@@ -172,6 +172,21 @@ fn release(repository: &Path, script: &str, settings: &[(&str, &str)]) -> Finish
 }
 
 #[test]
+fn all_architectures_are_built_in_the_same_way_whatever_the_caller_has_set() {
+    let repository = repository("1.2.3");
+    let build = r#"printf '#!/bin/sh\necho "flags=$RUSTFLAGS libc=$LIBC std=$MUSL_FROM" >&2; exit 1\n' >tools/build"#;
+    let callers = [
+        ("VERSION", "1.2.3-try1"),
+        ("LIBC", "glibc"),
+        ("MUSL_FROM", "rustup"),
+        ("RUSTFLAGS", "-C target-cpu=native"),
+    ];
+    let failed = release(repository.path(), build, &callers);
+    assert!(failed.err.contains("libc=musl std=debian"), "{failed}");
+    assert!(!failed.err.contains("native"), "{failed}");
+}
+
+#[test]
 fn a_release_is_refused_unless_commit_tag_version_and_change_log_agree() {
     for (logged, script, settings, reason) in [
         ("1.2.3", "true", &[][..], "the tag v1.2.3 does not name this commit"),
