@@ -2,7 +2,7 @@
 //! (openat2(2), RESOLVE_IN_ROOT), and no link leads out of it.
 
 use crate::host::container::mount_namespace::MountView;
-use crate::host::os::directory::{self, open_beneath, open_in_root};
+use crate::host::os::directory::{self, open_beneath, open_if_there, open_in_root};
 use crate::host::os::process::Process;
 use crate::model::container::state::SeenRootfs;
 use crate::model::extension::hook::{FileKind, Unfit, Verb, fitness};
@@ -227,8 +227,7 @@ impl Rootfs {
     }
 
     fn first_file(&self, directory: &str) -> io::Result<Option<String>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let Some((directory, _)) = self.look(directory, flags)? else { return Ok(None) };
+        let Some(directory) = open_if_there(&self.folder, directory)? else { return Ok(None) };
         let mut names = directory::names(&directory)?;
         names.sort();
         for name in names {
@@ -373,7 +372,7 @@ mod tests {
             std::fs::create_dir_all(tree.path("outside")).unwrap();
             tree.file("outside/vmlinuz", 0o644);
             symlink(target, &boot).unwrap();
-            assert_eq!(found().unwrap(), None, "{target}");
+            assert!(matches!(found(), Err(Error::Boot { .. })), "{target}");
         }
         std::fs::remove_file(&boot).unwrap();
         symlink("boot", &boot).unwrap();

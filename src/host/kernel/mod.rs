@@ -7,3 +7,7 @@ pub(crate) mod operation_lock;
 pub(crate) mod override_store;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod slot;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod kernel_image;
+#[allow(dead_code, reason = "the commands that use it follow")]
+pub(crate) mod volume;

@@ -56,6 +56,23 @@ pub(crate) fn open_in_root(
     resolve(root, path.as_ref(), flags, ResolveFlags::IN_ROOT)
 }
 
+/// Opens the directory `path` as if `root` were `/`, to list it; `None` if nothing is there.
+///
+/// # Errors
+/// Something else is there, such as a link that leads nowhere.
+pub(crate) fn open_if_there(root: impl AsFd, path: &str) -> std::io::Result<Option<OwnedFd>> {
+    match open_in_root(&root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT) => match open_in_root(&root, path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(_) => Err(std::io::Error::other("it is a dangling link")),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+        Err(Errno::NOTDIR) => Err(std::io::Error::other("it names a file")),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Opens `path` in the directory `base`. The error is EXDEV if the path leads out of it.
 pub(crate) fn open_beneath(base: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     resolve(base, path, flags, ResolveFlags::BENEATH)
