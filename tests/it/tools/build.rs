@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{DEBIAN_12, Machine};
+use super::{DEBIAN_12, Machine, UBUNTU_24};
 use crate::programs;
 
 /// Gives the machine a cargo that uses the compiler `rustc`, and "builds" by copying programs that are static.
@@ -77,6 +77,33 @@ fn a_machine_without_rust_is_told_where_it_is() {
     }
     // It needs a compiler too.
     assert!(!finished.err.contains("LIBC=glibc"), "{finished}");
+}
+
+#[test]
+fn ubuntu_is_told_its_own_packages_and_the_name_of_their_cargo() {
+    let machine = Machine::new(UBUNTU_24, 0);
+    for name in ["dpkg-query", "apt-cache", "apt-get"] {
+        machine.has(name, "");
+    }
+    let finished = machine.run("build", &[], &[]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(finished.err.contains("there is no cargo on PATH\n"), "{finished}");
+    let expected =
+        "apt-get install cargo-1.85 rust-1.85-src musl-dev gcc; then make build CARGO=cargo-1.85";
+    assert!(finished.err.contains(expected), "{finished}");
+    assert!(!finished.err.contains("rustc-web"), "{finished}");
+
+    // Its package has been installed.
+    cargo(&machine, "cargo-1.85", "rustc-1.85");
+    rustc(&machine, "rustc-1.85", "1.85.1", "usr/lib/rust-1.85");
+    let finished = machine.run("build", &[], &[]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    let expected = "no cargo on PATH, but there is cargo-1.85: make ... CARGO=cargo-1.85 uses it";
+    assert!(finished.err.contains(expected), "{finished}");
+    let finished = machine.run("build", &[], &[("CARGO", "cargo-1.85")]);
+    assert!(finished.err.contains("rustc 1.85.1 has no standard library for x86_64"), "{finished}");
+    assert!(!finished.err.contains("MUSL_FROM=debian"), "{finished}");
+    assert_eq!(machine.calls("apt-get"), [""; 0]);
 }
 
 #[test]
