@@ -60,7 +60,7 @@ impl HostView {
             running: release::running(host),
             overlays: release::overlays(host, &stores),
             armed: boot_mounts::block(host)
-                .map(|block| block.and_then(|block| block.value(block::ARM).map(str::to_owned)))
+                .map(|block| block.and_then(|block| block.value(block::ARM)))
                 .map_err(|error| chain(&error)),
             rejected: rejected(host),
             initramfs_log: initramfs_log(host),
