@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    balena_extension_runtime::fuzzing::manager::boot_environment(bytes)
+    balena_extension_runtime::fuzzing::block::boot_environment(bytes)
 });

@@ -8,13 +8,11 @@ use crate::check::rules::{self, machine::TargetMachine, report};
 use crate::model::container::deploy_record::{
     DeployRecord, HookOutput, MountNamespace, RecordedCall,
 };
-use crate::model::extension::claim::{Claims, Judgement, Running, abi_of, globs};
+use crate::model::extension::claim::{Claims, Judgement, Running, globs};
 use crate::model::extension::glob::Glob;
 use crate::model::extension::labels::OS_VERSION;
-use crate::model::kernel::block::{Block, MAX_LEN};
 use crate::model::kernel::mounts::MountedOverlays;
 use crate::model::kernel::os_release;
-use std::collections::BTreeMap;
 
 /// An `os-version` label and the running version, with a NUL between (`model/extension/glob.rs`,
 /// `model/extension/claim.rs`).
@@ -56,77 +54,6 @@ pub fn os_version(bytes: &[u8]) {
 fn unread() -> Running {
     let why = || Err("it was not read".to_owned());
     Running { kernel_release: why(), abi: Err("it was not read".to_owned()), os_version: why() }
-}
-
-/// The boot environment block (`model/kernel/block.rs`), and the kernel's command line.
-pub fn boot_environment(bytes: &[u8]) {
-    if let Some(abi) = abi_of(&String::from_utf8_lossy(bytes)) {
-        assert!(!abi.is_empty() && !abi.contains(|found: char| found.is_ascii_whitespace()));
-    }
-    // Both as it is, and as the body of a block.
-    let body = [b"# GRUB Environment Block\n", bytes, b"\n########"].concat();
-    for bytes in [bytes, &body] {
-        match Block::parse(bytes) {
-            Ok(block) => check_block(bytes, &block),
-            Err(error) => assert_one_line(&error),
-        }
-    }
-}
-
-fn check_block(bytes: &[u8], block: &Block) {
-    assert!(bytes.len() <= MAX_LEN);
-    assert!(bytes.starts_with(b"# GRUB Environment Block\n"));
-    let used = bytes.len() - block.free;
-    assert!(block.free > 0 && bytes[used] == b'#' && bytes[used - 1] == b'\n');
-    let values = values_of_grub(bytes);
-    for (key, value) in &values {
-        let value = Some(value.as_str()).filter(|value| !value.is_empty());
-        assert_eq!(block.value(key), value, "{key:?}");
-    }
-    let can_roll_back = values.get("upgrade_available").is_some_and(|value| value == "1");
-    assert_eq!(block.can_roll_back(), can_roll_back);
-    // Whatever is written behind the last value does not touch those before.
-    if block.free > 1 {
-        let cut = &bytes[..bytes.len() - 1];
-        assert_eq!(values_of_grub(cut), values);
-        let shorter = Block::parse(cut).expect("padding may have any length");
-        assert_eq!(shorter.free, block.free - 1);
-    }
-}
-
-/// As grub itself goes through a block (`grub_envblk_iterate`): a `\` quotes whatever follows, also
-/// the end of a line.
-fn values_of_grub(bytes: &[u8]) -> BTreeMap<String, String> {
-    let mut values = BTreeMap::new();
-    let mut rest = bytes.iter().copied().peekable();
-    while let Some(first) = rest.next() {
-        if first == b'\n' {
-            continue;
-        }
-        let (mut line, mut equals) = (vec![first], None);
-        if first == b'#' {
-            rest.by_ref().find(|&byte| byte == b'\n');
-            continue;
-        }
-        if first == b'=' {
-            equals = Some(0);
-        }
-        while let Some(byte) = rest.next() {
-            match byte {
-                b'\n' => break,
-                b'\\' if equals.is_some() => line.extend(rest.next()),
-                b'=' if equals.is_none() => {
-                    equals = Some(line.len());
-                    line.push(byte);
-                }
-                byte => line.push(byte),
-            }
-        }
-        let equals = equals.expect("an accepted block has values and comments");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        values.insert(text(&line[..equals]), text(&line[equals + 1..]));
-    }
-    values
 }
 
 /// os-release(5) (`model/kernel/os_release.rs`): as it is; and as a value that is written as the page says.

@@ -11,6 +11,7 @@
 )]
 
 pub mod check;
+pub mod block;
 mod glob_grammar;
 pub mod engine;
 pub mod manager;

@@ -4,6 +4,8 @@
 //! Lines are kept as they are: whatever belongs to others survives a change byte for byte.
 //! `host/kernel/block.rs` has the file.
 
+use crate::model::kernel::records::{BlockValues, Committed, Field};
+
 /// The first line of every block.
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 /// The largest block.
@@ -12,6 +14,10 @@ pub(crate) const MAX_LEN: usize = 64 * 1024;
 pub(crate) const UPGRADE_AVAILABLE: &str = "upgrade_available";
 /// The key that names the kernel to boot next.
 pub(crate) const ARM: &str = "kernel_override_abi";
+const COMMITTED_A: &str = "kernel_override_abi_committed_A";
+const COMMITTED_B: &str = "kernel_override_abi_committed_B";
+const TRIAL: &str = "kernel_override_trial";
+const RELAY: &str = "kernel_override_abi_rejected";
 
 /// A block as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +46,14 @@ pub(crate) enum InvalidBlock {
     Line { line: usize },
     #[error("the file ends in the middle of a line")]
     Cut,
+}
+
+/// Why a change does not fit. One byte of padding must remain, or grub could never write the block again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the block has {len} bytes, and the change needs {missing} more")]
+pub(crate) struct NoRoom {
+    len: usize,
+    missing: usize,
 }
 
 impl Block {
@@ -84,10 +98,131 @@ impl Block {
         self.values_of(UPGRADE_AVAILABLE).any(|value| unquoted(value) == b"1")
     }
 
+    /// The values that kernel overrides are about.
+    pub(crate) fn values(&self) -> BlockValues {
+        BlockValues {
+            arm: self.field(ARM),
+            committed: Committed { a: self.field(COMMITTED_A), b: self.field(COMMITTED_B) },
+            trial: self.trial(),
+            relay: self.field(RELAY),
+            update_window: self.can_roll_back(),
+        }
+    }
+
+    /// The block's bytes with these values in place of its own, in the same size. A line whose value does not change
+    /// remains as it is, and so does a malformed one, because only an absence or an ABI can be written. Several lines
+    /// of one of our keys become one.
+    pub(crate) fn with(&self, wanted: &BlockValues) -> Result<Vec<u8>, NoRoom> {
+        let values = self.values();
+        if *wanted == values {
+            return Ok(self.to_bytes());
+        }
+        let mut changed = self.clone();
+        for (key, now, field) in [
+            (ARM, &values.arm, &wanted.arm),
+            (COMMITTED_A, &values.committed.a, &wanted.committed.a),
+            (COMMITTED_B, &values.committed.b, &wanted.committed.b),
+            (RELAY, &values.relay, &wanted.relay),
+        ] {
+            match field {
+                Field::Abi(abi) => changed.set(key, abi.as_str()),
+                Field::Empty if now != field => changed.drop(key),
+                Field::Empty | Field::Malformed => {}
+            }
+        }
+        match wanted.trial {
+            None => changed.drop(TRIAL),
+            Some(boots) if wanted.trial != values.trial || self.values_of(TRIAL).count() > 1 => {
+                changed.set(TRIAL, &boots.to_string());
+            }
+            Some(_) => {}
+        }
+        let (len, used) = (self.len(), changed.used());
+        // One byte for grub.
+        changed.free = match len.checked_sub(used) {
+            Some(free) if free > 0 => free,
+            _ => return Err(NoRoom { len, missing: used + 1 - len }),
+        };
+        Ok(changed.to_bytes())
+    }
+
+    /// The bytes that were parsed.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let lines = self.lines.iter().flat_map(|line| line.raw.iter().copied());
+        let padding = std::iter::repeat_n(b'#', self.free);
+        SIGNATURE.iter().copied().chain(lines).chain(padding).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.used() + self.free
+    }
+
+    fn used(&self) -> usize {
+        SIGNATURE.len() + self.lines.iter().map(|line| line.raw.len()).sum::<usize>()
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let line = Line { raw: format!("{key}={value}\n").into_bytes(), key: Some(key.len()) };
+        match self.lines.iter().position(|line| line.is_of(key)) {
+            Some(first) => {
+                self.drop(key);
+                self.lines.insert(first, line);
+            }
+            None => self.lines.push(line),
+        }
+    }
+
+    fn drop(&mut self, key: &str) {
+        self.lines.retain(|line| !line.is_of(key));
+    }
+
+    fn field(&self, key: &str) -> Field {
+        match self.agreed(key) {
+            None => Field::Empty,
+            Some(Agreed::On(value)) => {
+                std::str::from_utf8(value).map_or(Field::Malformed, Field::parse)
+            }
+            Some(Agreed::OnNothing) => Field::Malformed,
+        }
+    }
+
+    fn trial(&self) -> Option<u32> {
+        Some(match self.agreed(TRIAL)? {
+            Agreed::On(value) => boots(value),
+            Agreed::OnNothing => 0,
+        })
+    }
+
+    /// What the lines of one of our keys say; `None` if there are none.
+    fn agreed(&self, key: &str) -> Option<Agreed<'_>> {
+        let mut values = self.values_of(key);
+        let first = values.next()?;
+        Some(if values.all(|value| value == first) { Agreed::On(first) } else { Agreed::OnNothing })
+    }
+
     /// The values of all lines with this key, as they are written.
     fn values_of(&self, key: &str) -> impl Iterator<Item = &[u8]> {
         self.lines.iter().filter(move |line| line.is_of(key)).map(Line::value)
     }
+}
+
+/// What all lines of a key say. GRUB takes the last, `grub-editenv` changes the first, and the initramfs reads both as
+/// one value, so that of two different ones neither counts.
+enum Agreed<'a> {
+    On(&'a [u8]),
+    OnNothing,
+}
+
+/// The number of boots; 0 if it is not a number.
+fn boots(value: &[u8]) -> u32 {
+    let text = String::from_utf8_lossy(value);
+    let digits = text.trim();
+    let digits = digits.strip_prefix('+').unwrap_or(digits);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return 0;
+    }
+    // A number that is too large is above the limit.
+    digits.parse().unwrap_or(u32::MAX)
 }
 
 impl Line {
@@ -139,4 +274,5 @@ crate::golden_tests::errors! {
     enum InvalidBlock {
         TooLong { len }, NoSignature, Line { line }, Cut,
     }
+    struct NoRoom { len, missing };
 }

@@ -1,6 +1,7 @@
 //! Tests of the block: what is read of one, and what a change leaves as it was.
 
 use super::*;
+use crate::model::kernel::abi::Abi;
 use proptest::prelude::*;
 
 const OPENING: &str = "# GRUB Environment Block\n";
@@ -98,7 +99,235 @@ fn bytes_that_are_not_a_block_are_refused_and_no_others() {
     }
 }
 
+fn abi(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+fn named(digit: char) -> Field {
+    Field::Abi(Abi::parse(&abi(digit)).unwrap())
+}
+
+/// The block with a change of its values, without the padding.
+fn changed(lines: &str, change: impl FnOnce(&mut BlockValues)) -> String {
+    let read = parsed(lines);
+    let mut values = read.values();
+    change(&mut values);
+    let bytes = read.with(&values).unwrap();
+    assert_eq!(bytes.len(), 1024);
+    let again = Block::parse(&bytes).unwrap();
+    assert_eq!(again.values(), values);
+    assert_eq!(again.to_bytes(), bytes);
+    let text = String::from_utf8(bytes).unwrap();
+    text.strip_prefix(OPENING).unwrap().trim_end_matches('#').to_owned()
+}
+
+#[test]
+fn the_values_of_overrides_are_read_by_the_exact_name_of_their_keys() {
+    let lines = format!(
+        "kernel_override_abi={}\nkernel_override_abi_committed_A={}\nkernel_override_abi_committed_B={}\n\
+         kernel_override_trial=2\nkernel_override_abi_rejected={}\nupgrade_available=1\n",
+        abi('a'),
+        abi('b'),
+        abi('c'),
+        abi('d'),
+    );
+    let expected = BlockValues {
+        arm: named('a'),
+        committed: Committed { a: named('b'), b: named('c') },
+        trial: Some(2),
+        relay: named('d'),
+        update_window: true,
+    };
+    assert_eq!(parsed(&lines).values(), expected);
+    let others = lines.replace("kernel_", " kernel_").replace("upgrade", "Upgrade");
+    assert_eq!(parsed(&others).values(), BlockValues::default());
+    assert_eq!(parsed(&lines.replace('=', " =")).values(), BlockValues::default());
+}
+
+#[test]
+fn every_malformed_abi_and_two_different_ones_are_malformed() {
+    let good = abi('a');
+    let (short, long, upper) = (&good[1..], format!("{good}a"), good.to_uppercase());
+    for (lines, expected) in [
+        (String::new(), Field::Empty),
+        ("K=\n".to_owned(), Field::Empty),
+        ("K=\nK=\n".to_owned(), Field::Empty),
+        (format!("K={good}\n"), named('a')),
+        (format!("K={good}\nx=1\nK={good}\n"), named('a')),
+        (format!("K={good}\nK={}\n", abi('b')), Field::Malformed),
+        (format!("K={good}\nK=\n"), Field::Malformed),
+        (format!("K={good}\r\n"), Field::Malformed),
+        (format!("K= {good}\n"), Field::Malformed),
+        (format!("K={good} \n"), Field::Malformed),
+        (format!("K=\"{good}\"\n"), Field::Malformed),
+        (format!("K=sha256:{good}\n"), Field::Malformed),
+        (format!("K={short}\n"), Field::Malformed),
+        (format!("K={short}g\n"), Field::Malformed),
+        (format!("K={long}\n"), Field::Malformed),
+        (format!("K={upper}\n"), Field::Malformed),
+        (format!("K={short}\\\na\n"), Field::Malformed),
+        (format!("K=\\{good}\n"), Field::Malformed),
+        (format!("K={short}\0\n"), Field::Malformed),
+        ("K=stock\n".to_owned(), Field::Malformed),
+    ] {
+        for (key, field) in [
+            (ARM, (|values| values.arm) as fn(BlockValues) -> Field),
+            (COMMITTED_A, |values| values.committed.a),
+            (COMMITTED_B, |values| values.committed.b),
+            (RELAY, |values| values.relay),
+        ] {
+            let lines = lines.replace('K', key);
+            assert_eq!(field(parsed(&lines).values()), expected, "{lines:?}");
+        }
+    }
+    let mut bytes = block(&format!("{ARM}={good}\n"));
+    bytes[OPENING.len() + ARM.len() + 1] = 0xff;
+    assert_eq!(Block::parse(&bytes).unwrap().values().arm, Field::Malformed);
+}
+
+#[test]
+fn the_trial_count_is_a_number_or_0() {
+    for (lines, expected) in [
+        ("", None),
+        ("K=\n", Some(0)),
+        ("K=0\n", Some(0)),
+        ("K=2\n", Some(2)),
+        ("K= 2\t\r\n", Some(2)),
+        ("K=+2\n", Some(2)),
+        ("K=02\n", Some(2)),
+        ("K=2\nK=2\n", Some(2)),
+        ("K=2\nK=1\n", Some(0)),
+        ("K=-1\n", Some(0)),
+        ("K=++1\n", Some(0)),
+        ("K=1.5\n", Some(0)),
+        ("K=two\n", Some(0)),
+        ("K=4294967296\n", Some(u32::MAX)),
+        ("K=99999999999999999999999999\n", Some(u32::MAX)),
+        ("K=-99999999999999999999999999\n", Some(0)),
+    ] {
+        assert_eq!(parsed(&lines.replace('K', TRIAL)).values().trial, expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn only_the_lines_of_values_that_change_are_touched() {
+    let (a, b) = (abi('a'), abi('b'));
+    let set = |values: &mut BlockValues| values.arm = named('b');
+    for (lines, expected) in [
+        (String::new(), format!("{ARM}={b}\n")),
+        ("x=1\n".to_owned(), format!("x=1\n{ARM}={b}\n")),
+        (format!("x=1\n{ARM}={a}\ny=2\n"), format!("x=1\n{ARM}={b}\ny=2\n")),
+        (format!("{ARM}=\nx=1\n"), format!("{ARM}={b}\nx=1\n")),
+        (format!("{ARM}=z\\\nz\nx=1\n"), format!("{ARM}={b}\nx=1\n")),
+        (format!("{ARM}={a}\nx=1\n{ARM}={a}\n"), format!("{ARM}={b}\nx=1\n")),
+        (format!("{ARM}={a}\nx=1\n{ARM}={b}\n"), format!("{ARM}={b}\nx=1\n")),
+        // Foreign lines, also such as grub-editenv and sed write.
+        (
+            "# WARNING: Do not edit\nbootcount=0 \n\nx=a\\\\b\\\nc\nx=2\r\n".to_owned(),
+            format!("# WARNING: Do not edit\nbootcount=0 \n\nx=a\\\\b\\\nc\nx=2\r\n{ARM}={b}\n"),
+        ),
+        // Values of ours that do not change.
+        (
+            format!("{TRIAL}= 2\n{COMMITTED_A}=\n{COMMITTED_B}=bad\n{RELAY}={a}\n{ARM}={a}\n"),
+            format!("{TRIAL}= 2\n{COMMITTED_A}=\n{COMMITTED_B}=bad\n{RELAY}={a}\n{ARM}={b}\n"),
+        ),
+        // Equal lines become one with the next change, whatever that changes.
+        (
+            format!("{TRIAL}=1\n{TRIAL}=1\n{COMMITTED_A}={a}\n{COMMITTED_A}={a}\n"),
+            format!("{TRIAL}=1\n{COMMITTED_A}={a}\n{ARM}={b}\n"),
+        ),
+    ] {
+        assert_eq!(changed(&lines, set), expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_dropped_takes_all_its_lines_with_it() {
+    let a = abi('a');
+    let lines =
+        format!("x=1\n{ARM}={a}\n{TRIAL}=2\ny=2\n{COMMITTED_A}={a}\n{RELAY}={a}\n{ARM}=z\n");
+    let clear = |values: &mut BlockValues| *values = BlockValues::default();
+    assert_eq!(changed(&lines, clear), "x=1\ny=2\n");
+    let count = |values: &mut BlockValues| values.trial = Some(3);
+    assert_eq!(changed("x=1\n", count), format!("x=1\n{TRIAL}=3\n"));
+}
+
+#[test]
+fn values_that_do_not_change_leave_every_byte() {
+    let lines = format!("{ARM}={0}\n{ARM}={0}\n{TRIAL}=x\n{TRIAL}=1\n", abi('a'));
+    for lines in ["", "x=1\n", &lines] {
+        let read = parsed(lines);
+        assert_eq!(read.with(&read.values()).unwrap(), block(lines));
+    }
+    let full = format!("{OPENING}{lines}").into_bytes();
+    let read = Block::parse(&full).unwrap();
+    assert_eq!(read.with(&read.values()).unwrap(), full);
+}
+
+#[test]
+fn one_byte_of_padding_must_remain() {
+    let line = format!("{ARM}={}\n", abi('a'));
+    let block = |padding: usize| format!("{OPENING}x=1\n{}", "#".repeat(padding)).into_bytes();
+    let armed = BlockValues { arm: named('a'), ..BlockValues::default() };
+    let with = |padding: usize| Block::parse(&block(padding)).unwrap().with(&armed);
+    let most = OPENING.len() + "x=1\n".len();
+    assert_eq!(with(line.len() - 1), Err(NoRoom { len: most + line.len() - 1, missing: 2 }));
+    assert_eq!(with(line.len()), Err(NoRoom { len: most + line.len(), missing: 1 }));
+    assert_eq!(with(0), Err(NoRoom { len: most, missing: line.len() + 1 }));
+    let fits = with(line.len() + 1).unwrap();
+    assert_eq!(fits, format!("{OPENING}x=1\n{line}#").into_bytes());
+    // A full block can still be written by a change that makes room.
+    let full = Block::parse(format!("{OPENING}{line}{TRIAL}=1\n").as_bytes()).unwrap();
+    assert!(full.with(&BlockValues { trial: Some(2), ..full.values() }).is_err());
+    let room = full.with(&BlockValues { trial: None, ..full.values() }).unwrap();
+    let padding = "#".repeat(TRIAL.len() + "=1\n".len());
+    assert_eq!(room, format!("{OPENING}{line}{padding}").into_bytes());
+}
+
+fn fields() -> impl Strategy<Value = Field> {
+    prop_oneof![Just(Field::Empty), Just(named('a')), Just(named('b'))]
+}
+
+/// Lines of others, and of ours in every form.
+fn any_lines() -> impl Strategy<Value = Vec<String>> {
+    let key = prop_oneof![
+        Just(ARM),
+        Just(COMMITTED_A),
+        Just(COMMITTED_B),
+        Just(TRIAL),
+        Just(RELAY),
+        Just(UPGRADE_AVAILABLE),
+    ];
+    let value = prop_oneof![Just(abi('a')), Just(abi('b')), "[a-f0-9\\\\ ]{0,4}"];
+    let foreign = "#?[a-z_ ]{0,6}=[a-z0-9\\\\#=\r]{0,9}";
+    let ours = (key, value).prop_map(|(key, value)| format!("{key}={value}"));
+    proptest::collection::vec(prop_oneof![ours, foreign], 0..9)
+}
+
 proptest! {
+    #[test]
+    fn foreign_lines_survive_every_change_byte_for_byte(
+        lines in any_lines(), arm in fields(), a in fields(), b in fields(), relay in fields(),
+        trial in proptest::option::of(0..5_u32),
+    ) {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let Ok(read) = Block::parse(&block(&text)) else { return Ok(()) };
+        prop_assert_eq!(read.to_bytes(), block(&text));
+        let wanted = BlockValues {
+            arm, committed: Committed { a, b }, trial, relay, update_window: read.can_roll_back(),
+        };
+        let bytes = read.with(&wanted).unwrap();
+        prop_assert_eq!(bytes.len(), 1024);
+        prop_assert!(bytes.ends_with(b"#"));
+        let written = Block::parse(&bytes).unwrap();
+        prop_assert_eq!(written.values(), wanted);
+        let foreign = |block: &Block| {
+            let is_ours = |line: &&Line| [ARM, COMMITTED_A, COMMITTED_B, TRIAL, RELAY].iter().any(|key| line.is_of(key));
+            block.lines.iter().filter(|line| !is_ours(line)).cloned().collect::<Vec<_>>()
+        };
+        prop_assert_eq!(foreign(&written), foreign(&read));
+    }
+
     #[test]
     fn what_is_written_in_the_format_is_read_back(values in proptest::collection::btree_map("[a-z_]{1,8}", "[a-z0-9=#.]{1,8}", 0..8)) {
         let lines: String = values.iter().map(|(key, value)| format!("{key}={value}\n")).collect();

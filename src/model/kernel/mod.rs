@@ -6,6 +6,7 @@ pub(crate) mod mounts;
 pub(crate) mod abi;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod records;
+#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod block;
 pub(crate) mod rollback;
 #[allow(dead_code, reason = "the commands that use it follow")]
