@@ -54,7 +54,7 @@ demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with th
 test: build unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
 
 unit: ## unit tests only
-	@tools/need 'make test' $(CC_NEEDS)
+	@tools/need 'make test' $(UNIT_NEEDS)
 	$(TEST) --lib
 
 it: build ## black-box tests of the built programs only [RUNTIME_UNDER_TEST= MANAGER_UNDER_TEST=]
@@ -118,6 +118,7 @@ clean: ## remove everything that was built
 
 # COMMAND_OR_FILE=DEBIAN_PACKAGE (see tools/need).
 CC_NEEDS  := cc=gcc libc.a=libc6-dev
+UNIT_NEEDS := $(CC_NEEDS) grub-editenv=grub-common
 IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace mkfs.xfs=xfsprogs
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \

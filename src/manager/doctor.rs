@@ -6,8 +6,8 @@ use crate::cli::manager::{DoctorArguments, OutputFormat};
 use crate::host::container::mount_namespace;
 use crate::host::engine::process;
 use crate::host::engine::stored_containers::DataRoot;
-use crate::host::kernel::boot_mounts;
 use crate::host::kernel::release;
+use crate::host::kernel::{block, boot_mounts};
 use crate::host::os::disk;
 use crate::host::os::host_root::HostRoot;
 use crate::host::os::systemd;
@@ -100,7 +100,7 @@ fn mounts(session: &Session) -> Result<(EngineProcess, Relation), String> {
 /// The free bytes of the boot environment block, if there is one. Fails also if `cleanup --stale-os` could not
 /// determine whether an update can roll back.
 fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
-    let block = boot_mounts::block(host).map_err(|error| chain(&error))?;
+    let block = block::read(host).map_err(|error| chain(&error))?;
     match boot_mounts::rollback(host) {
         Rollback::Unknown { why } => Err(why),
         Rollback::Possible { .. } | Rollback::Impossible => Ok(block.map(|block| block.free)),

@@ -3,7 +3,7 @@
 use super::Session;
 use super::records::Records;
 use crate::host::engine::stored_containers::DataRoot;
-use crate::host::kernel::boot_mounts;
+use crate::host::kernel::block;
 use crate::host::kernel::release;
 use crate::host::os::clock;
 use crate::host::os::host_root::{HostRoot, is_absence};
@@ -11,7 +11,7 @@ use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{EngineInfo, RegisteredBinary, RegisteredRuntime};
 use crate::model::engine::inventory::EngineContainer;
 use crate::model::engine::verdict::HostFacts;
-use crate::model::kernel::block;
+use crate::model::kernel::block::ARM;
 use crate::model::text::cause::{chain, in_words};
 use crate::version;
 use std::collections::BTreeMap;
@@ -59,8 +59,8 @@ impl HostView {
         let facts = HostFacts {
             running: release::running(host),
             overlays: release::overlays(host, &stores),
-            armed: boot_mounts::block(host)
-                .map(|block| block.and_then(|block| block.value(block::ARM)))
+            armed: block::read(host)
+                .map(|block| block.and_then(|block| block.value(ARM)))
                 .map_err(|error| chain(&error)),
             rejected: rejected(host),
             initramfs_log: initramfs_log(host),

@@ -1,19 +1,14 @@
-//! The boot mounts, and the boot loaders' files on them, read under the shared lock that their writers respect.
-//! `model/kernel/block.rs` and `model/kernel/rollback.rs` parse the files and decide whether an OS update can still
-//! roll back.
+//! The boot mounts, and the boot loaders' files on them, which say whether an OS update can still roll back.
+//! `model/kernel/block.rs` and `model/kernel/rollback.rs` parse the files and decide. `block.rs` has the one file that
+//! this program also writes.
 
-use crate::host::os::flock;
+use crate::host::kernel::boot_file;
 use crate::host::os::host_root::{HostRoot, is_absence};
-use crate::model::kernel::block::{Block, InvalidBlock, MAX_LEN};
 use crate::model::kernel::mounts;
 use crate::model::kernel::rollback::{self, BootFile, BootMount, BootPartition, FILES, Rollback};
 use crate::model::text::cause::{chain, in_words};
-use rustix::fs::{FlockOperation, OFlags};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 /// Where the boot partition is mounted.
 const BOOT: &str = "/mnt/boot";
@@ -23,52 +18,6 @@ const MOUNTS: &str = "/mnt";
 const LABELS: [&str; 2] = ["/dev/disk/by-state", "/dev/disk/by-label"];
 /// The prefix of the label of an unencrypted boot partition; the rest is its directory in `/mnt`.
 const PREFIX: &str = "balena-";
-
-/// The block that names the kernel to boot next.
-const BLOCK: &str = "bootenv";
-
-/// How long a writer may hold the lock: it writes the file at once. A program that holds it longer only
-/// holds it, for which permission to read the file is enough.
-const LOCK_LIMIT: Duration = Duration::from_secs(5);
-/// How long the file must stay the same to be accepted without the lock.
-const UNCHANGED_FOR: Duration = Duration::from_millis(50);
-
-/// Why a file of a boot loader cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(
-        "the boot partition is not mounted at {directory:?}, so the boot environment cannot be read"
-    )]
-    NotMounted { directory: PathBuf },
-    #[error("cannot read the boot environment {path:?}")]
-    Read { path: PathBuf, source: io::Error },
-    #[error(
-        "the boot environment {path:?} is locked by another program, and its content is changing"
-    )]
-    Locked { path: PathBuf },
-    #[error("the boot environment {path:?} is damaged")]
-    Invalid { path: PathBuf, source: InvalidBlock },
-}
-
-/// Reads the boot environment block. `None` if the host does not have one.
-///
-/// # Errors
-/// The block may exist, and its content is unknown.
-pub(crate) fn block(host: &HostRoot) -> Result<Option<Block>, Error> {
-    for directory in std::iter::once(BOOT.to_owned()).chain(other_mounts(host)) {
-        let path = format!("{directory}/{BLOCK}");
-        if let Some(bytes) = read(host, &path)? {
-            let path = host.display_path(&path);
-            let block = Block::parse(&bytes);
-            return block.map(Some).map_err(|source| Error::Invalid { path, source });
-        }
-    }
-    // Either there is no block, or its partition is not mounted.
-    if host.lacks_mount(BOOT) {
-        return Err(Error::NotMounted { directory: host.display_path(BOOT) });
-    }
-    Ok(None)
-}
 
 /// Reads the files of all boot mounts, and whether an update can roll back.
 pub(crate) fn rollback(host: &HostRoot) -> Rollback {
@@ -119,7 +68,7 @@ fn boot_mount(host: &HostRoot, directory: &str) -> BootMount {
     }
     let files = FILES.iter().filter_map(|(name, form)| {
         let path = format!("{directory}/{name}");
-        let can_roll_back = match read(host, &path) {
+        let can_roll_back = match boot_file::read(host, &path) {
             Ok(Some(bytes)) => rollback::can_roll_back(*form, &bytes).map_err(|error| {
                 format!("cannot read {:?}: {}", host.display_path(&path), chain(&error))
             }),
@@ -135,53 +84,10 @@ fn dangling(link: &Path) -> String {
     format!("the target of the link {link:?} is missing")
 }
 
-/// Reads a file, up to one byte more than it may have. `None` if it is missing.
-///
-/// # Errors
-/// The file may exist, and its content is unknown.
-fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error> {
-    let shown = host.display_path(path);
-    let failed = |source| Error::Read { path: shown.clone(), source };
-    let file = match host.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) {
-        Ok(file) => File::from(file),
-        Err(error) if is_absence(&error) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("not a regular file")));
-    }
-    read_open(&file, &shown).map(Some)
-}
-
-/// Reads the file under the lock. If another program keeps the lock, reads it twice without: a file that is
-/// being written changes.
-fn read_open(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
-    let once = || read_once(file);
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let deadline = Instant::now() + LOCK_LIMIT;
-    let lock = flock::lock_until(file, FlockOperation::NonBlockingLockShared, deadline);
-    if lock.map_err(failed)? {
-        return once().map_err(failed);
-    }
-    let first = once().map_err(failed)?;
-    std::thread::sleep(UNCHANGED_FOR);
-    match once().map_err(failed)? == first {
-        true => Ok(first),
-        false => Err(Error::Locked { path: path.to_owned() }),
-    }
-}
-
-fn read_once(mut file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(MAX_LEN).unwrap_or(u64::MAX).saturating_add(1);
-    file.rewind()?;
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write as _;
     use std::os::unix::fs::symlink;
 
@@ -259,90 +165,5 @@ mod tests {
         symlink("/mnt/efi/EFI", host.display_path("/mnt/boot/EFI")).unwrap();
         let Rollback::Unknown { why } = rollback(&host) else { panic!() };
         assert!(why.contains("mnt/boot/EFI\" is missing"), "{why}");
-    }
-
-    #[test]
-    fn a_block_is_read_from_any_boot_mount_and_a_damaged_one_is_an_error() {
-        let (_folder, root) = host(&[("/mnt/boot/bootenv", CLOSED)]);
-        assert!(block(&root).unwrap().unwrap().can_roll_back());
-        let (_folder, root) = host(&[("/mnt/boot/bootenv", "nonsense")]);
-        assert!(matches!(block(&root), Err(Error::Invalid { .. })));
-        let mounts = "/a /mnt/boot ext4 rw 0 0\n/b /mnt/imx vfat rw 0 0\n";
-        let (_folder, root) =
-            host(&[("/proc/mounts", mounts), ("/mnt/boot/", ""), ("/mnt/imx/bootenv", CLOSED)]);
-        assert!(block(&root).unwrap().unwrap().can_roll_back());
-    }
-
-    #[test]
-    fn a_host_without_a_boot_partition_has_no_block_and_an_unmounted_one_is_an_error() {
-        let (_folder, root) = host(&[]);
-        assert!(block(&root).unwrap().is_none());
-        let (_folder, root) = host(&[("/mnt/boot/", "")]);
-        assert!(matches!(block(&root), Err(Error::NotMounted { .. })));
-        let (_folder, root) = host(&[("/mnt/boot/", ""), ("/proc/mounts", MOUNTED)]);
-        assert!(block(&root).unwrap().is_none());
-    }
-
-    fn host_with(text: &str) -> (tempfile::TempDir, HostRoot) {
-        let folder = tempfile::tempdir().unwrap();
-        let host = HostRoot::new(folder.path().to_owned());
-        File::create(host.display_path("/bootenv")).unwrap().write_all(text.as_bytes()).unwrap();
-        (folder, host)
-    }
-
-    #[test]
-    fn only_a_regular_file_is_read_and_a_missing_one_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let host = HostRoot::new(folder.path().to_owned());
-        File::create(host.display_path("/file")).unwrap().write_all(b"text").unwrap();
-        std::fs::create_dir(host.display_path("/folder")).unwrap();
-        nix::unistd::mkfifo(&host.display_path("/fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert_eq!(read(&host, "/file").unwrap().unwrap(), b"text");
-        for path in ["/missing", "/file/below"] {
-            assert!(read(&host, path).unwrap().is_none(), "{path}");
-        }
-        for path in ["/folder", "/fifo"] {
-            assert!(matches!(read(&host, path), Err(Error::Read { .. })), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_program_that_only_holds_the_lock_does_not_keep_others_from_reading() {
-        let (_folder, root) = host_with("text");
-        let holder = File::open(root.display_path("/bootenv")).unwrap();
-        rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
-        let begun = Instant::now();
-        assert_eq!(read(&root, "/bootenv").unwrap().unwrap(), b"text");
-        assert!(begun.elapsed() >= LOCK_LIMIT && begun.elapsed() < 3 * LOCK_LIMIT);
-    }
-
-    #[test]
-    fn a_block_that_is_written_under_the_lock_is_not_accepted() {
-        let block = |value: u32| format!("# GRUB Environment Block\nx={value}\n###");
-        let (_folder, root) = host_with(&block(1_000_000));
-        let writer = File::options().write(true).open(root.display_path("/bootenv")).unwrap();
-        rustix::fs::flock(&writer, FlockOperation::LockExclusive).unwrap();
-        let (done, is_done) = std::sync::mpsc::channel::<()>();
-        let writing = std::thread::spawn(move || {
-            let pause = Duration::from_millis(5);
-            for value in 1_000_001.. {
-                if is_done.recv_timeout(pause) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                    break;
-                }
-                let text = block(value);
-                std::os::unix::fs::FileExt::write_all_at(&writer, text.as_bytes(), 0).unwrap();
-            }
-        });
-        let loaded = read(&root, "/bootenv");
-        drop(done);
-        writing.join().unwrap();
-        assert!(matches!(loaded, Err(Error::Locked { .. })), "{loaded:?}");
-    }
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum Error {
-        NotMounted { directory }, Read { path, source }, Locked { path }, Invalid { path, source },
     }
 }

@@ -22,14 +22,14 @@ const RELAY: &str = "kernel_override_abi_rejected";
 /// A block as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    lines: Vec<Line>,
+    lines: Vec<BlockLine>,
     /// The padding in bytes: the room for further values. grub cannot write a block that has none.
     pub(crate) free: usize,
 }
 
 /// A line with its end, and with those that continue it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
+struct BlockLine {
     raw: Vec<u8>,
     /// The length of the key. A comment and an empty line have none.
     key: Option<usize>,
@@ -80,7 +80,7 @@ impl Block {
                 let (more, _) = left.next().ok_or(InvalidBlock::Cut)?;
                 raw.extend(more);
             }
-            lines.push(Line::parse(raw).ok_or(InvalidBlock::Line { line: number })?);
+            lines.push(BlockLine::parse(raw).ok_or(InvalidBlock::Line { line: number })?);
         }
         Ok(Self { lines, free: padding.len() })
     }
@@ -162,7 +162,7 @@ impl Block {
     }
 
     fn set(&mut self, key: &str, value: &str) {
-        let line = Line { raw: format!("{key}={value}\n").into_bytes(), key: Some(key.len()) };
+        let line = BlockLine { raw: format!("{key}={value}\n").into_bytes(), key: Some(key.len()) };
         match self.lines.iter().position(|line| line.is_of(key)) {
             Some(first) => {
                 self.drop(key);
@@ -202,7 +202,7 @@ impl Block {
 
     /// The values of all lines with this key, as they are written.
     fn values_of(&self, key: &str) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().filter(move |line| line.is_of(key)).map(Line::value)
+        self.lines.iter().filter(move |line| line.is_of(key)).map(BlockLine::value)
     }
 }
 
@@ -225,7 +225,7 @@ fn boots(value: &[u8]) -> u32 {
     digits.parse().unwrap_or(u32::MAX)
 }
 
-impl Line {
+impl BlockLine {
     /// `None` if it is neither a comment nor empty and has no `=`.
     fn parse(raw: Vec<u8>) -> Option<Self> {
         let key = match raw.as_slice() {

@@ -322,7 +322,7 @@ proptest! {
         let written = Block::parse(&bytes).unwrap();
         prop_assert_eq!(written.values(), wanted);
         let foreign = |block: &Block| {
-            let is_ours = |line: &&Line| [ARM, COMMITTED_A, COMMITTED_B, TRIAL, RELAY].iter().any(|key| line.is_of(key));
+            let is_ours = |line: &&BlockLine| [ARM, COMMITTED_A, COMMITTED_B, TRIAL, RELAY].iter().any(|key| line.is_of(key));
             block.lines.iter().filter(|line| !is_ours(line)).cloned().collect::<Vec<_>>()
         };
         prop_assert_eq!(foreign(&written), foreign(&read));

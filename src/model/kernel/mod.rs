@@ -8,6 +8,7 @@ pub(crate) mod abi;
 pub(crate) mod records;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod block;
+pub(crate) mod torn_write;
 pub(crate) mod rollback;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod transition;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::programs;
 
-use super::host::{BLOCK, Host};
+use super::host::{BLOCK, BOOT, Host};
 use super::recorded_engine::Answer;
 use super::recorded_store::{Container, KERNEL, Store, labels};
 
@@ -37,6 +37,8 @@ fn status_joins_what_is_known_and_changes_with_it() {
     let is = |verdict: &str, reason: &str| (verdict.to_owned(), reason.to_owned());
     assert_eq!(seen("kernel"), is("stale", "kernel-abi-mismatch"));
     host.write("mnt/boot/bootenv", &format!("{BLOCK}kernel_override_abi={abi}\n####"));
+    assert_eq!(seen("kernel"), is("unknown", "boot-environment-unreadable"), "it is not mounted");
+    host.mounts(BOOT);
     assert_eq!(seen("kernel"), is("pending-reboot", "kernel-armed"));
     host.write("mnt/boot/bootenv", "torn");
     assert_eq!(seen("kernel"), is("unknown", "boot-environment-unreadable"));
@@ -192,6 +194,8 @@ fn only_the_copy_of_a_host_is_read_wherever_its_links_lead() {
     link("/run", "var/run");
     link("/boot-of-the-copy", "mnt/boot");
     host.write("boot-of-the-copy/bootenv", "torn");
+    let mounts = std::fs::read_to_string(host.path("proc/mounts")).unwrap();
+    host.mounts(&format!("{mounts}{BOOT}"));
     let record = json!({
         "ID": "a", "Name": "/a", "State": { "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 },
         "Config": { "Image": "x", "Labels": labels(&[("io.balena.image.os-version", "2.113.*")]) },
