@@ -150,7 +150,7 @@ pub(crate) struct DoctorArguments {
 /// Remove failed and dead extensions; with --stale-os, also those built for another OS or kernel
 ///
 /// Containers that are dead, or that could not be created or started, are removed with their anonymous
-/// volumes. With --stale-os, containers, images and volumes whose claims the running kernel or OS violates are
+/// volumes. Volumes that were fabricated for a kernel are removed when no extension claims it any more. With --stale-os, containers, images and volumes whose claims the running kernel or OS violates are
 /// removed too. Before such a container is removed, the executable `deactivate` at the top of each of its volumes
 /// is run. Working extensions are kept, although engines show them as `Exited (0)`.
 #[derive(Debug, Args)]

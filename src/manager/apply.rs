@@ -36,6 +36,7 @@ impl Done {
             Some(Ok(Removed::ByAnother)) => "being-removed",
             Some(Ok(Removed::LeftDead)) => "left-dead",
             Some(Ok(Removed::Recovered)) => "recovered",
+            Some(Ok(Removed::Claimed)) => "claimed",
             Some(Err(RemovalError::StillThere(_) | RemovalError::Conflict(_))) => "failed",
             Some(Err(RemovalError::Unknown(_))) => "unknown",
         }
@@ -63,6 +64,8 @@ pub(super) enum Removed {
     LeftDead,
     /// The reason to remove it is gone, so it was kept.
     Recovered,
+    /// A container that claims it was not removed, so it was kept.
+    Claimed,
 }
 
 /// Why an object is not known to be removed.
@@ -121,6 +124,13 @@ pub(super) fn apply(
         let decisions = plan.0.iter().enumerate();
         let mut turns: Vec<(usize, &Decision)> =
             decisions.filter(|(_, decision)| is_removed(decision, kind)).collect();
+        turns.retain(|(index, decision)| {
+            let is_claimed = is_still_claimed(decision, plan, &results);
+            if let Some(place) = results.get_mut(*index).filter(|_| is_claimed) {
+                place.result = Some(Ok(Removed::Claimed));
+            }
+            !is_claimed
+        });
         // Hooks take time, in which the inspections of the others become outdated.
         turns.sort_by_key(|(_, decision)| has_hooks(decision));
         let mut turns: Vec<usize> = turns.into_iter().map(|(index, _)| index).collect();
@@ -139,6 +149,17 @@ pub(super) fn apply(
 
 fn is_removed(decision: &Decision, kind: ObjectKind) -> bool {
     decision.object.kind == kind && matches!(decision.fate, Fate::Remove { .. })
+}
+
+/// Whether it is a volume, and a container that claims it still exists. A dead one does.
+fn is_still_claimed(decision: &Decision, plan: &Plan, results: &[Done]) -> bool {
+    let Fate::Remove { how: Removal::Volume { claimants }, .. } = &decision.fate else {
+        return false;
+    };
+    let is_gone = |done: &Done| matches!(done.result, Some(Ok(Removed::Now | Removed::Before)));
+    plan.0.iter().zip(results).any(|(Decision { object, .. }, done)| {
+        object.kind == ObjectKind::Container && claimants.contains(&object.id) && !is_gone(done)
+    })
 }
 
 fn has_hooks(decision: &Decision) -> bool {
@@ -191,7 +212,7 @@ impl Work {
                 self.remove_container(id)
             }
             Removal::Image { names } => self.remove_image(names),
-            Removal::Volume => {
+            Removal::Volume { .. } => {
                 let path = format!("/volumes/{}", in_path(id));
                 removed(self.request_removal(&path, &format!("remove volume {id}")))
             }

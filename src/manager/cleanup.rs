@@ -107,7 +107,19 @@ fn decide(
     window: Window<'_>,
 ) -> Result<(Inventory, Plan), Failure> {
     let mut inventory = match window {
-        Window::RollbackPossible => gather::containers(client, Breadth::Extensions)?,
+        Window::RollbackPossible => {
+            let listed = gather::fabricated_volumes(client);
+            let fabricated = match listed {
+                Err(error) if error.is_stop() => return Err(Failure::Stopped),
+                // The containers are cleaned up all the same.
+                Err(error) => Inventory { unreadable: vec![chain(&error)], ..Inventory::default() },
+                Ok(fabricated) => fabricated,
+            };
+            let mut inventory = gather::containers(client, Breadth::Extensions)?;
+            inventory.volumes = fabricated.volumes;
+            inventory.unreadable.splice(0..0, fabricated.unreadable);
+            inventory
+        }
         Window::Committed(_) => {
             let leftovers = gather::leftovers(client)?;
             // After images and volumes: a container that is made in the meantime counts as a user of them.

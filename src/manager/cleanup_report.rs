@@ -22,7 +22,7 @@ pub(super) struct CleanupReport<'a> {
     dry_run: bool,
     stale_os: bool,
     objects: Vec<ObjectRow<'a>>,
-    /// Items of the engine's lists that cannot be parsed.
+    /// Items of the engine's lists that cannot be parsed, and a list of volumes that is missing.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     unreadable: &'a [String],
     summary: Summary,
@@ -117,7 +117,9 @@ impl<'a> CleanupReport<'a> {
                 );
             }
             let action = match row.result {
-                Some(result @ ("failed" | "unknown" | "not-tried" | "recovered")) => result,
+                Some(result @ ("failed" | "unknown" | "not-tried" | "recovered" | "claimed")) => {
+                    result
+                }
                 _ => row.action,
             };
             let ObjectRow { object, detail, error, .. } = row;
@@ -189,7 +191,7 @@ fn summary(rows: &[ObjectRow<'_>], unreadable: usize) -> Summary {
     let mut summary = Summary { undecided: unreadable, ..Summary::default() };
     for row in rows {
         match (row.action, row.result) {
-            ("keep", _) | (_, Some("recovered")) => {
+            ("keep", _) | (_, Some("recovered" | "claimed")) => {
                 summary.keep += 1;
                 summary.undecided += usize::from(row.reason == "undecided");
                 continue;

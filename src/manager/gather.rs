@@ -10,6 +10,7 @@ use crate::model::engine::api::in_path;
 use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
+use crate::model::kernel::volume::is_fabricated;
 use crate::model::text::cause::chain;
 use crate::model::text::cut::short_id;
 use serde::Serialize;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 /// The filter for extensions, `{"label":["io.balena.image.class=overlay"]}` percent-encoded.
 const EXTENSIONS: &str = "filters=%7B%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
+/// The same filter, and `"dangling":["true"]`: only volumes that no container mounts.
+const DANGLING: &str = "filters=%7B%22dangling%22%3A%5B%22true%22%5D%2C%22label%22%3A%5B%22io.balena.image.class%3Doverlay%22%5D%7D";
 
 /// Which containers are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,17 @@ pub(super) fn leftovers(client: &Client) -> Result<Inventory, Error> {
     let volumes: ListedVolumes = client.ask_long(&path, "list the volumes")?;
     inventory.add_volumes(&volumes);
     Ok(inventory.without_intermediates())
+}
+
+/// Lists the fabricated volumes that no container mounts. They are listed before the containers: each was made for a
+/// container that exists already, so one that no container claims afterwards is not needed.
+pub(super) fn fabricated_volumes(client: &Client) -> Result<Inventory, Error> {
+    let mut inventory = Inventory::default();
+    let volumes: ListedVolumes =
+        client.ask_long(&format!("/volumes?{DANGLING}"), "list the volumes")?;
+    inventory.add_volumes(&volumes);
+    inventory.volumes.retain(|volume| is_fabricated(&volume.name));
+    Ok(inventory)
 }
 
 /// Requests the sizes of the volumes of extensions, by name. The engine takes long to measure them.

@@ -5,8 +5,10 @@
 use crate::model::engine::inventory::{
     Detail, EngineContainer, EngineState, ExtensionImage, Inventory, LastRun, Volume,
 };
+use crate::model::engine::volume_claims::{ContainerFate, VolumeClaim, VolumeClaims};
 use crate::model::extension::claim::{ComparedClaim, Judgement, Running};
 use crate::model::extension::labels::Labels;
+use crate::model::kernel::volume::is_fabricated;
 use crate::model::text::cause::sentence;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,8 @@ pub(crate) enum Reason {
     Failed(String),
     /// The running system violates these claims.
     Stale(Vec<ComparedClaim>),
+    /// It is a fabricated volume, and no container that is kept claims it.
+    Unclaimed,
 }
 
 /// Why an object is kept.
@@ -109,14 +113,14 @@ pub(crate) enum Fate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
     /// First the `deactivate` at the top of each of these volumes is run, if it exists.
-    Container {
-        deactivate: Vec<Deactivation>,
-    },
+    Container { deactivate: Vec<Deactivation> },
     /// Untagged name by name; the engine removes the image with its last name.
-    Image {
-        names: Vec<String>,
+    Image { names: Vec<String> },
+    Volume {
+        /// The ids of the containers that claim it, all of which are to be removed. If one of them is not, the volume
+        /// is kept.
+        claimants: Vec<String>,
     },
-    Volume,
 }
 
 /// A volume of a stale container.
@@ -154,11 +158,16 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     let mut decisions = Vec::with_capacity(containers.len() + images.len() + volumes.len());
     let mut used_images: BTreeSet<&str> = foreign.images.iter().map(String::as_str).collect();
     let mut used_volumes: BTreeSet<&str> = foreign.volumes.iter().map(String::as_str).collect();
+    let mut claims = VolumeClaims::default();
     for container in containers {
         let fate = container_fate(container, window, &inventory.shared);
-        if matches!(fate, Fate::Keep(_)) {
-            used_images.insert(&container.image_id);
-            used_volumes.extend(container.volumes());
+        match fate {
+            Fate::Keep(_) => {
+                used_images.insert(&container.image_id);
+                used_volumes.extend(container.volumes());
+                claims.add(container, ContainerFate::Kept);
+            }
+            Fate::Remove { .. } => claims.add(container, ContainerFate::Removed),
         }
         let object = Object::new(ObjectKind::Container, &container.id, &container.name, None);
         decisions.push(Decision { object, fate });
@@ -182,7 +191,11 @@ pub(crate) fn plan(inventory: &Inventory, window: Window<'_>) -> Plan {
     }));
     decisions.extend(volumes.iter().map(|Volume { name, labels, bytes }| {
         let object = Object::new(ObjectKind::Volume, name, name, *bytes);
-        decide(object, labels, used_volumes.contains(name.as_str()), Removal::Volume)
+        let in_use = used_volumes.contains(name.as_str());
+        if is_fabricated(name) {
+            return Decision { object, fate: fabricated_fate(claims.claim(name), in_use, unread) };
+        }
+        decide(object, labels, in_use, Removal::Volume { claimants: Vec::new() })
     }));
     Plan(decisions)
 }
@@ -257,6 +270,20 @@ fn leftover_fate(
     }
 }
 
+/// Decides about a fabricated volume. It serves the containers that claim it and nothing else, so neither its own labels
+/// nor the window count.
+fn fabricated_fate(claim: VolumeClaim, in_use: bool, unread: Option<&String>) -> Fate {
+    let claimants = match (claim, in_use) {
+        (VolumeClaim::ByKept, _) | (_, true) => return Fate::Keep(Kept::InUse),
+        (VolumeClaim::Unknown(why), false) => return Fate::Keep(Kept::Undecided(why)),
+        (VolumeClaim::ByRemoved(claimants), false) => claimants,
+    };
+    match unread {
+        Some(why) => Fate::Keep(Kept::Undecided(format!("another object may claim it: {why}"))),
+        None => Fate::Remove { reason: Reason::Unclaimed, how: Removal::Volume { claimants } },
+    }
+}
+
 /// Why an object without a reason to remove it is kept.
 fn sound(labels: &Labels, window: Window<'_>) -> Kept {
     match (window, labels.claims().malformed()) {
@@ -298,6 +325,7 @@ impl Reason {
             Self::Dead => "dead",
             Self::Failed(_) => "failed",
             Self::Stale(_) => "stale",
+            Self::Unclaimed => "unclaimed",
         }
     }
 }
@@ -311,6 +339,7 @@ impl fmt::Display for Reason {
                 let texts: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
                 formatter.write_str(&sentence(&texts.join("; ")))
             }
+            Self::Unclaimed => formatter.write_str("no extension claims the kernel in it any more"),
         }
     }
 }

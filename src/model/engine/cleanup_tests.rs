@@ -3,7 +3,8 @@
 use super::*;
 use crate::model::engine::inventory::{ExtensionImage, Labels, LastRun, Mounted, Uses};
 use crate::model::extension::claim::tests::running;
-use crate::model::extension::labels::{CLASS, KERNEL_VERSION, OS_VERSION};
+use crate::model::extension::labels::{ABI, CLASS, KERNEL_VERSION, OS_VERSION, SERVICE_NAME};
+use crate::model::kernel::volume::BootVolume;
 use proptest::prelude::*;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -39,6 +40,20 @@ fn undecided(plan: &Plan) -> Vec<(&Object, String)> {
 
 const FRESH: (&str, &str) = (KERNEL_VERSION, "6.1.0");
 const STALE: (&str, &str) = (KERNEL_VERSION, "5.10.0");
+
+/// The service of all containers that bring a kernel.
+const SERVICE: (&str, &str) = (SERVICE_NAME, "kernel");
+/// A kernel that is not the running one.
+const BRINGS_KERNEL: (&str, &str) = (ABI, "ab");
+
+fn image_id(digit: usize) -> String {
+    format!("sha256:{}", digit.to_string().repeat(64))
+}
+
+/// The name of the volume for [`SERVICE`].
+fn fabricated(image: usize) -> String {
+    format!("ext_kernel_{}_boot", image.to_string().repeat(12))
+}
 
 fn code_of(container: EngineContainer, window: Window<'_>) -> &'static str {
     let inventory = Inventory { containers: vec![container], ..Inventory::default() };
@@ -271,6 +286,72 @@ fn a_volume_that_is_mounted_twice_is_deactivated_once() {
 }
 
 #[test]
+fn a_fabricated_volume_goes_with_the_last_container_that_claims_it() {
+    use EngineState::{Created, Dead, Exited, Removing};
+    let running = running();
+    let (before, after) = (Window::RollbackPossible, Window::Committed(&running));
+    let claiming = |state, error| {
+        let mut claiming = container(state, error, &[BRINGS_KERNEL, SERVICE]);
+        claiming.image_id = image_id(1);
+        claiming
+    };
+    let mounts_it = |mut user: EngineContainer| {
+        user.mounts = vec![mount(Some(&fabricated(1)), "/v")];
+        user
+    };
+    let without_image = |mut claiming: EngineContainer| {
+        claiming.image_id = String::new();
+        claiming
+    };
+    let gone = || container(Exited, "no", &[FRESH]);
+    for (window, containers, expected, claimants) in [
+        (before, vec![], "unclaimed", 0),
+        (before, vec![container(Exited, "", &[FRESH])], "unclaimed", 0),
+        (before, vec![claiming(Exited, "")], "in-use", 0),
+        (after, vec![claiming(Exited, "")], "unclaimed", 1),
+        (before, vec![claiming(Created, "no")], "unclaimed", 1),
+        (before, vec![claiming(Dead, "")], "unclaimed", 1),
+        (before, vec![claiming(Removing, "")], "in-use", 0),
+        (before, vec![claiming(Created, "no"), claiming(Exited, "")], "in-use", 0),
+        (after, vec![claiming(Created, "no"), claiming(Exited, "")], "unclaimed", 2),
+        (before, vec![mounts_it(container(Exited, "", &[FRESH]))], "in-use", 0),
+        (before, vec![mounts_it(gone())], "unclaimed", 0),
+        (before, vec![without_image(claiming(Exited, ""))], "undecided", 0),
+        (before, vec![without_image(claiming(Created, "no"))], "unclaimed", 1),
+    ] {
+        // Its labels are those of its container; they do not count.
+        for labels in [labels(&[BRINGS_KERNEL]), labels(&[FRESH]), labels(&[(OS_VERSION, "[")])] {
+            let volume = Volume { name: fabricated(1), labels, bytes: None };
+            let inventory = Inventory {
+                containers: containers.clone(),
+                volumes: vec![volume],
+                ..Inventory::default()
+            };
+            let plan = plan(&inventory, window);
+            let (code, how) = match &plan.0.last().unwrap().fate {
+                Fate::Remove { reason, how } => (reason.code(), Some(how)),
+                Fate::Keep(kept) => (kept.code(), None),
+            };
+            assert_eq!(code, expected, "{window:?} {containers:?}");
+            let ids = vec!["c".to_owned(); claimants];
+            let how = how.cloned().unwrap_or(Removal::Volume { claimants: ids.clone() });
+            assert_eq!(how, Removal::Volume { claimants: ids }, "{containers:?}");
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_container_may_claim_a_fabricated_volume() {
+    let inventory = Inventory {
+        volumes: vec![Volume { name: fabricated(1), labels: labels(&[]), bytes: None }],
+        unreadable: vec!["a container that makes no sense".to_owned()],
+        ..Inventory::default()
+    };
+    let plan = plan(&inventory, Window::RollbackPossible);
+    assert!(undecided(&plan)[0].1.contains("makes no sense"));
+}
+
+#[test]
 fn a_reason_is_a_sentence_with_both_sides() {
     let inventory = Inventory {
         containers: vec![container(EngineState::Exited, "", &[STALE, (OS_VERSION, "2.112.*")])],
@@ -294,6 +375,8 @@ fn stores() -> impl Strategy<Value = Inventory> {
         Just(vec![(OS_VERSION, "2.113.*")]),
         Just(vec![(OS_VERSION, "1.*"), FRESH]),
         Just(vec![(OS_VERSION, "[")]),
+        Just(vec![BRINGS_KERNEL, SERVICE]),
+        Just(vec![BRINGS_KERNEL, FRESH, SERVICE]),
     ];
     let state = prop_oneof![
         4 => Just(EngineState::Exited),
@@ -314,21 +397,25 @@ fn stores() -> impl Strategy<Value = Inventory> {
         for (index, (state, error, claims, image, mounts)) in containers.into_iter().enumerate() {
             let mut container = container(state, error, &claims);
             container.id = format!("c{index}");
-            container.image_id = format!("i{image}");
+            container.image_id = image_id(image);
             let volumes = mounts.into_iter().map(|volume| format!("v{volume}"));
             container.mounts = volumes.map(|name| mount(Some(&name), "/v")).collect();
             inventory.containers.push(container);
         }
         for (index, claims) in images.iter().enumerate() {
-            let (id, labels) = (format!("i{index}"), labels(claims));
+            let (id, labels) = (image_id(index), labels(claims));
             inventory.images.push(ExtensionImage { id, names: Vec::new(), labels, bytes: Some(1) });
         }
         for (index, claims) in volumes.iter().enumerate() {
             let (name, labels) = (format!("v{index}"), labels(claims));
             inventory.volumes.push(Volume { name, labels, bytes: None });
         }
+        for image in 0..4 {
+            let (name, labels) = (fabricated(image), labels(&[BRINGS_KERNEL]));
+            inventory.volumes.push(Volume { name, labels, bytes: None });
+        }
         if foreign.0 {
-            inventory.foreign.images.insert("i0".into());
+            inventory.foreign.images.insert(image_id(0));
         }
         if foreign.1 {
             inventory.foreign.volumes.insert("v0".to_owned());
@@ -353,6 +440,12 @@ fn carry_out(inventory: &Inventory, plan: &Plan) -> Inventory {
                 let users = after.containers.iter();
                 let used = users.flat_map(EngineContainer::volumes).any(|volume| volume == id);
                 assert!(!used && !after.foreign.volumes.contains(id), "{id} is in use");
+                let claims = |container: &EngineContainer| {
+                    let label = |name: &str| container.labels.value(name);
+                    let volume = BootVolume::of(label, &container.id, Some(&container.image_id));
+                    label(ABI).is_some() && volume.unwrap().as_str() == id
+                };
+                assert!(!after.containers.iter().any(claims), "{id} is claimed");
                 after.volumes.retain(|volume| volume.name != *id);
             }
         }
@@ -383,7 +476,7 @@ proptest! {
         let planned = plan(&inventory, Window::RollbackPossible);
         for decision in planned.removals() {
             let Fate::Remove { reason, .. } = &decision.fate else { unreachable!() };
-            prop_assert!(matches!(reason, Reason::Dead | Reason::Failed(_)));
+            prop_assert!(!matches!(reason, Reason::Stale(_)));
         }
     }
 

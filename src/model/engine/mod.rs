@@ -7,6 +7,7 @@ pub(crate) mod stored_claim;
 pub(crate) mod containers_storage;
 pub(crate) mod inventory;
 pub(crate) mod sharing;
+pub(crate) mod volume_claims;
 pub(crate) mod cleanup;
 pub(crate) mod doctor;
 pub(crate) mod verdict;

@@ -6,6 +6,7 @@ mod check;
 mod cleanup;
 mod deactivate;
 mod dry_run;
+mod fabricated_volumes;
 mod faulty_engine;
 pub(crate) mod host;
 mod oversized_answers;

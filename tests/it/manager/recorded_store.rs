@@ -10,6 +10,8 @@ use super::recorded_engine::Answer;
 pub(crate) const CLASS: &str = "io.balena.image.class";
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
 pub(crate) const OS: &str = "io.balena.image.os-version";
+pub(crate) const ABI: &str = "io.balena.image.kernel-abi-id";
+pub(crate) const SERVICE: &str = "io.balena.service-name";
 
 /// The labels of an extension, and others.
 pub(crate) fn labels(pairs: &[(&str, &str)]) -> Value {
@@ -168,7 +170,15 @@ impl Store {
                 removed(contents.images.len() < before)
             }
             ("GET", ["volumes"]) | ("GET", ["system", "df"]) => {
-                let volumes = contents.volumes.iter().map(|(name, labels)| {
+                let in_use = |name: &String| {
+                    let mut used = contents.containers.iter().flat_map(|one| &one.volumes);
+                    used.any(|(volume, _)| volume == name)
+                };
+                let volumes = contents.volumes.iter().filter(|(name, labels)| {
+                    let is_extension = !query.contains("label") || labels[CLASS] == "overlay";
+                    is_extension && !(query.contains("dangling") && in_use(name))
+                });
+                let volumes = volumes.map(|(name, labels)| {
                     json!({ "Name": name, "Labels": labels, "UsageData": { "Size": 10 } })
                 });
                 Answer::Json(200, json!({ "Volumes": volumes.collect::<Value>() }))

@@ -33,7 +33,7 @@ const LAYERS: &[Layer] = &[
     pure("model::text", &[]),
     pure("model::extension", &["model::text"]),
     pure("model::container", &["model::text", "model::extension"]),
-    pure("model::kernel", &["model::text"]),
+    pure("model::kernel", &["model::text", "model::extension"]),
     pure("model::engine", &["model"]),
     pure("check::rules", &["model"]),
     Layer { crates: &["lexopt", "clap", "thiserror"], ..pure("cli", &["model", "check::rules"]) },
