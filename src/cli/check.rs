@@ -56,9 +56,9 @@ pub(crate) enum ReportFormat {
 /// A label that is not NAME=VALUE.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be NAME=VALUE, such as io.balena.image.class=overlay")]
-struct InvalidLabel;
+pub(crate) struct InvalidLabel;
 
-fn label(text: &str) -> Result<(String, String), InvalidLabel> {
+pub(crate) fn label(text: &str) -> Result<(String, String), InvalidLabel> {
     let (name, value) = text.split_once('=').ok_or(InvalidLabel)?;
     if name.is_empty() { Err(InvalidLabel) } else { Ok((name.to_owned(), value.to_owned())) }
 }

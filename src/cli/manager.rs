@@ -2,6 +2,7 @@
 //! here. Man pages and completions come from the same definition. A new command is a variant of
 //! [`ManagerCommand`] with its arguments.
 
+use crate::cli::activation::{self, KernelCommand};
 use crate::cli::check::Check;
 use crate::model::engine::api::socket_of;
 use crate::model::text::log::Level;
@@ -86,6 +87,9 @@ pub(crate) enum ManagerCommand {
     Doctor(DoctorArguments),
     Cleanup(CleanupArguments),
     Check(Check),
+    /// Not for people, and in no help: [`RuntimeCall`] parses it.
+    #[command(skip)]
+    Kernel(KernelCommand),
 }
 
 /// Report the verdict about every extension, the reason, and the next step
@@ -227,8 +231,23 @@ fn seconds(text: &str) -> Result<Duration, InvalidValue> {
         .ok_or(InvalidValue::Seconds)
 }
 
+/// A call of the runtime.
+#[derive(Debug, Parser)]
+#[command(name = "balena-extension-manager kernel")]
+struct RuntimeCall {
+    #[command(flatten)]
+    globals: GlobalOptions,
+    #[command(subcommand)]
+    command: KernelCommand,
+}
+
 /// Parses a whole command line, without the program's name. The help and the version are errors of clap.
 pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
+    // Not a command of the definition: clap would offer it in completions and suggestions.
+    if words.first().is_some_and(|word| word == activation::COMMAND) {
+        let RuntimeCall { globals, command } = RuntimeCall::try_parse_from(words)?;
+        return Ok(Arguments { version: None, globals, command: ManagerCommand::Kernel(command) });
+    }
     let name = OsString::from("balena-extension-manager");
     Arguments::try_parse_from(std::iter::once(&name).chain(words))
 }
@@ -303,6 +322,19 @@ mod tests {
             assert!(text.contains(expected), "{line}: {text}");
             assert!(text.contains("--help"), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn the_calls_of_the_runtime_are_understood_and_not_shown() {
+        let line = "kernel fabricate --caller 1 --container c --rootfs /r --volume v --label a=b=c \
+                    --docker-root /d --timeout 9";
+        let Arguments { globals, command, .. } = parse(&words(line)).unwrap();
+        assert_eq!(globals.docker_root.unwrap().to_str(), Some("/d"));
+        let ManagerCommand::Kernel(KernelCommand::Fabricate(call)) = command else { panic!() };
+        assert_eq!(call.labels, [("a".to_owned(), "b=c".to_owned())]);
+        assert_eq!(parse(&words("kernel fabricate")).unwrap_err().exit_code(), 2);
+        assert_eq!(parse(&words("kernel frob")).unwrap_err().exit_code(), 2);
+        assert!(!parse(&words("--help")).unwrap_err().to_string().contains("fabricate"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command lines, from the words typed to a typed request. No I/O here.
 
+pub(crate) mod activation;
 pub(crate) mod check;
 pub(crate) mod commands;
 #[cfg(test)]

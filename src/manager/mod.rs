@@ -16,8 +16,10 @@ mod list;
 mod logs;
 mod check;
 mod doctor;
+mod kernel;
 
 use crate::check::rules::rule::Severity;
+use crate::cli::activation::KernelCommand;
 use crate::cli::manager::{Arguments, GlobalOptions, ManagerCommand, parse};
 use crate::host::container::guard;
 use crate::host::container::sandbox;
@@ -122,6 +124,10 @@ enum Failure {
     Records { why: String },
     #[error(transparent)]
     Check(#[from] check::CheckError),
+    #[error(transparent)]
+    KernelCall(#[from] kernel::call::CallError),
+    #[error(transparent)]
+    Fabricate(#[from] kernel::fabricate::FabricateError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
     #[error("cannot set up the handling of signals")]
@@ -243,6 +249,9 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::Inspect(request) => inspect::inspect(&session, &request),
         ManagerCommand::Logs(request) => logs::logs(&session, &request),
         ManagerCommand::Doctor(request) => doctor::doctor(&session, &request),
+        ManagerCommand::Kernel(KernelCommand::Fabricate(request)) => {
+            kernel::fabricate::fabricate(&session, &request)
+        }
         ManagerCommand::Check(request) => {
             let answer = check::run(&request, |image| Ok(saved_image(&session, image)?))?;
             print(&answer.text)?;
@@ -318,7 +327,7 @@ crate::golden_tests::errors! {
         Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
-        Records { why }, Check(..), Print { source }, Signals { source }, Descriptors { source },
+        Records { why }, Check(..), KernelCall(..), Fabricate(..), Print { source }, Signals { source }, Descriptors { source },
         Close { source },
     }
 }

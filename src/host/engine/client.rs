@@ -7,6 +7,7 @@ use crate::host::engine::transport::{NoNames, UnixConnector};
 use crate::host::os::signals::Stop;
 use crate::model::engine::api::{self, ApiVersion};
 use crate::model::engine::inspection::Errors;
+use serde::Serialize;
 use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -58,7 +59,7 @@ impl Client {
         let mut client = Self { agent, engine, api, errors, sent };
         let what = "get the engine's API version";
         let request_timeout = client.engine.request_timeout;
-        let answer = client.exchange("GET", "/_ping", what, request_timeout)?;
+        let answer = client.exchange(Request::Get, "/_ping", what, request_timeout)?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         if answer.headers().contains_key(PODMAN) {
             client.errors = Errors::NotKept;
@@ -120,12 +121,30 @@ impl Client {
     /// # Errors
     /// No answer, or an error as an answer. Later failures are errors of the reader.
     pub(crate) fn download(&self, path: &str, what: &str) -> Result<impl Read + use<>, Error> {
-        let answer = self.exchange("GET", &self.versioned(path), what, Duration::MAX)?;
+        let answer = self.exchange(Request::Get, &self.versioned(path), what, Duration::MAX)?;
         Ok(Download {
             body: answer.into_body().into_with_config().limit(u64::MAX).reader(),
             what: what.to_owned(),
             engine: self.engine.clone(),
         })
+    }
+
+    /// Makes an object, or finds the one that has its name; the answer is about it.
+    ///
+    /// # Errors
+    /// The object may exist.
+    pub(crate) fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        object: &impl Serialize,
+        what: &str,
+    ) -> Result<T, Error> {
+        let body = serde_json::to_vec(object);
+        let body = body.map_err(|source| Error::Unsendable { what: what.to_owned(), source })?;
+        let path = self.versioned(path);
+        let timeout = self.engine.request_timeout;
+        let answer = self.exchange(Request::Post(&body), &path, what, timeout)?;
+        self.decode(answer, ONE, what, |reader| serde_json::from_reader(reader))
     }
 
     /// Sends a removal.
@@ -134,7 +153,8 @@ impl Client {
     /// The object may still exist.
     pub(crate) fn remove(&self, path: &str, what: &str) -> Result<(), Error> {
         let path = self.versioned(path);
-        let mut answer = self.exchange("DELETE", &path, what, self.engine.request_timeout)?;
+        let mut answer =
+            self.exchange(Request::Delete, &path, what, self.engine.request_timeout)?;
         // Read to its end, so that the connection can be used again. The object is removed in any case.
         let mut body = answer.body_mut().with_config().limit(ONE).reader();
         let _ = io::copy(&mut body, &mut io::sink());
@@ -146,24 +166,24 @@ impl Client {
     }
 
     fn get(&self, path: &str, what: &str) -> Result<Response<Body>, Error> {
-        self.exchange("GET", &self.versioned(path), what, self.engine.request_timeout)
+        self.exchange(Request::Get, &self.versioned(path), what, self.engine.request_timeout)
     }
 
     /// Sends a request and reads the head of its answer, within `limit` and the deadline. An error as an answer is an
     /// error.
     fn exchange(
         &self,
-        method: &str,
+        request: Request<'_>,
         path: &str,
         what: &str,
         limit: Duration,
     ) -> Result<Response<Body>, Error> {
         let uri = Uri::builder().scheme("http").authority("engine").path_and_query(path).build();
         let uri = uri.map_err(|source| Error::Uri { what: what.to_owned(), source })?;
-        let mut answer = match self.send(method, &uri, limit) {
-            // The engine may close an idle connection at the moment it is used again. Both methods can be
-            // repeated: a second removal finds nothing.
-            Err(error) if is_closed(&error) => self.send(method, &uri, limit),
+        let mut answer = match self.send(request, &uri, limit) {
+            // The engine may close an idle connection at the moment it is used again. Every request can be
+            // repeated: a second removal finds nothing, and a volume that was made is found.
+            Err(error) if is_closed(&error) => self.send(request, &uri, limit),
             answer => answer,
         }
         .map_err(|source| self.failed(what, source))?;
@@ -181,7 +201,7 @@ impl Client {
 
     fn send(
         &self,
-        method: &str,
+        request: Request<'_>,
         uri: &Uri,
         limit: Duration,
     ) -> Result<Response<Body>, ureq::Error> {
@@ -191,9 +211,14 @@ impl Client {
             return Err(ureq::Error::Timeout(ureq::Timeout::Global));
         }
         let limit = Some(left.min(limit));
-        match method {
-            "DELETE" => self.agent.delete(uri).config().timeout_global(limit).build().call(),
-            _ => self.agent.get(uri).config().timeout_global(limit).build().call(),
+        let agent = &self.agent;
+        match request {
+            Request::Get => agent.get(uri).config().timeout_global(limit).build().call(),
+            Request::Delete => agent.delete(uri).config().timeout_global(limit).build().call(),
+            Request::Post(body) => {
+                let request = agent.post(uri).config().timeout_global(limit).build();
+                request.content_type("application/json").send(body)
+            }
         }
     }
 
@@ -223,6 +248,15 @@ impl Client {
     fn failed(&self, what: &str, source: ureq::Error) -> Error {
         Error::of_exchange(what, &self.engine, source)
     }
+}
+
+/// The method of a request, and its body.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Get,
+    Delete,
+    /// JSON.
+    Post(&'a [u8]),
 }
 
 /// An answer that is read as it arrives. Its errors name the request.

@@ -36,6 +36,8 @@ pub(crate) enum Error {
     Http { what: String, source: ureq::Error },
     #[error("cannot {what}: the request contains a name that cannot be sent")]
     Uri { what: String, source: ureq::http::Error },
+    #[error("cannot {what}: the request cannot be written as JSON")]
+    Unsendable { what: String, source: serde_json::Error },
 }
 
 fn with_colon(message: &str) -> String {
@@ -90,7 +92,11 @@ impl Error {
     pub(crate) fn is_unknown(&self) -> bool {
         !matches!(
             self,
-            Self::Unreachable { .. } | Self::Api { .. } | Self::Refused { .. } | Self::Uri { .. }
+            Self::Unreachable { .. }
+                | Self::Api { .. }
+                | Self::Refused { .. }
+                | Self::Uri { .. }
+                | Self::Unsendable { .. }
         )
     }
 
@@ -113,5 +119,6 @@ crate::golden_tests::errors! {
         TooLarge { what, limit }, Garbage { what, source }, Broken { what, source },
         Http { what, source = ureq::Error::HostNotFound },
         Uri { what, source = "".parse::<ureq::http::Uri>().unwrap_err().into() },
+        Unsendable { what, source },
     }
 }

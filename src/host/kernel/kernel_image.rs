@@ -19,7 +19,7 @@ const PIECE: usize = 64 * 1024;
 
 /// The search for a kernel.
 #[derive(Debug, Default)]
-pub(crate) struct Search {
+pub(crate) struct KernelSearch {
     /// The name of the file with the ABI.
     pub(crate) found: Option<String>,
     /// The files that could not be read, and why.
@@ -36,11 +36,11 @@ pub(crate) fn open_boot(rootfs: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
 
 /// Searches a directory for the first regular file, in the order of their names, that hashes to `abi`. Links and empty
 /// files do not count, and neither do names that are not UTF-8.
-pub(crate) fn find(folder: impl AsFd, abi: &Abi) -> io::Result<Search> {
+pub(crate) fn find(folder: impl AsFd, abi: &Abi) -> io::Result<KernelSearch> {
     let folder = folder.as_fd();
     let mut names = directory::names(folder)?;
     names.sort();
-    let mut search = Search::default();
+    let mut search = KernelSearch::default();
     for name in names {
         let Ok(shown) = name.to_str() else { continue };
         match hash_of(folder, shown) {

@@ -17,3 +17,4 @@ pub(crate) mod slot;
 pub(crate) mod kernel_image;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod volume;
+pub(crate) mod volume_folder;

@@ -184,7 +184,7 @@ impl Fill<'_> {
                 match self.copy_one(from.as_fd(), to.as_fd(), &name) {
                     Ok(One::Copied) => {}
                     Ok(One::Directory) => left.push(below),
-                    Ok(One::Skipped) => skipped.push(below),
+                    Ok(One::Skipped) => skipped.push(shown(&below)),
                     Ok(One::Interrupted) => return Err(Error::Interrupted { path: self.path() }),
                     Err(source) => return Err(self.copying(&below, source)),
                 }

@@ -13,7 +13,6 @@ pub(crate) mod trusted;
 pub(crate) mod host_root;
 pub(crate) mod atomic_file;
 pub(crate) mod flock;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod sparse_copy;
 pub(crate) mod disk;
 pub(crate) mod process;

@@ -18,7 +18,7 @@ pub(crate) enum Copied {
 
 /// The system call that copies.
 #[derive(Clone, Copy)]
-enum Call {
+enum CopyCall {
     /// The filesystem may share blocks or copy by itself. From an overlay to the filesystem below it, the kernel
     /// refuses (EXDEV).
     CopyFileRange,
@@ -32,7 +32,7 @@ pub(crate) fn copy(
     is_interrupted: &dyn Fn() -> bool,
 ) -> io::Result<Copied> {
     let len = u64::try_from(rustix::fs::fstat(from)?.st_size).unwrap_or_default();
-    let (mut call, mut at) = (Call::CopyFileRange, 0);
+    let (mut call, mut at) = (CopyCall::CopyFileRange, 0);
     while let Some((start, end)) = next_data(from, at, len)? {
         at = start;
         while at < end {
@@ -69,15 +69,15 @@ fn copy_piece(
     to: BorrowedFd<'_>,
     at: u64,
     len: usize,
-    call: &mut Call,
+    call: &mut CopyCall,
 ) -> io::Result<u64> {
     loop {
         let (mut read_at, mut write_at) = (at, at);
         let copied = match call {
-            Call::CopyFileRange => {
+            CopyCall::CopyFileRange => {
                 rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), len)
             }
-            Call::Sendfile => {
+            CopyCall::Sendfile => {
                 rustix::fs::seek(to, SeekFrom::Start(at))?;
                 rustix::fs::sendfile(to, from, Some(&mut read_at), len)
             }
@@ -85,11 +85,11 @@ fn copy_piece(
         match (copied, *call) {
             (Err(Errno::INTR), _) => {}
             // Some filesystems return 0 instead of an error. If the reason is another one, the second call has it too.
-            (Ok(0) | Err(_), Call::CopyFileRange) => *call = Call::Sendfile,
-            (Ok(0), Call::Sendfile) => {
+            (Ok(0) | Err(_), CopyCall::CopyFileRange) => *call = CopyCall::Sendfile,
+            (Ok(0), CopyCall::Sendfile) => {
                 return Err(io::Error::other("the file became shorter while it was copied"));
             }
-            (Err(error), Call::Sendfile) => return Err(error.into()),
+            (Err(error), CopyCall::Sendfile) => return Err(error.into()),
             (Ok(copied), _) => return Ok(u64::try_from(copied).unwrap_or_default()),
         }
     }

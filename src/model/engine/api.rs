@@ -51,6 +51,14 @@ pub(crate) fn negotiate(header: Option<&str>) -> Result<ApiVersion, NoCommonVers
     Ok(theirs.min(ApiVersion::NEWEST))
 }
 
+/// The answer to the request that makes a volume, or finds the one of that name.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CreatedVolume {
+    /// The directory with its content, as the engine sees it.
+    pub(crate) mountpoint: String,
+}
+
 /// The text of an error: the API's `message`, or else the whole body, on one line of limited length.
 pub(crate) fn message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

@@ -7,6 +7,7 @@ mod cleanup;
 mod deactivate;
 mod dry_run;
 mod fabricated_volumes;
+mod fabricate;
 mod faulty_engine;
 pub(crate) mod host;
 mod oversized_answers;

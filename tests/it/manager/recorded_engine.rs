@@ -27,7 +27,7 @@ pub(crate) enum Answer {
     Late(Duration, Box<Answer>),
 }
 
-type Respond = dyn Fn(&str, &str) -> Answer + Send + Sync;
+type Respond = dyn Fn(&str, &str, &str) -> Answer + Send + Sync;
 
 struct Shared {
     respond: Box<Respond>,
@@ -49,6 +49,14 @@ impl Engine {
     pub(crate) fn start(
         socket: &Path,
         respond: impl Fn(&str, &str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::with_bodies(socket, move |method, path, _| respond(method, path))
+    }
+
+    /// The same, where `respond` also gets the body of the request.
+    pub(crate) fn with_bodies(
+        socket: &Path,
+        respond: impl Fn(&str, &str, &str) -> Answer + Send + Sync + 'static,
     ) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let shared = Arc::new(Shared {
@@ -111,18 +119,25 @@ impl Shared {
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
+            let mut len = 0;
             loop {
                 let mut header = String::new();
                 if reader.read_line(&mut header)? == 0 || header == "\r\n" {
                     break;
                 }
+                if let Some(number) = header.to_lowercase().strip_prefix("content-length:") {
+                    len = number.trim().parse().unwrap();
+                }
             }
+            let mut body = vec![0; len];
+            reader.read_exact(&mut body)?;
+            let body = String::from_utf8(body).unwrap();
             let mut words = line.split(' ');
             let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
             self.requests.lock().unwrap().push(format!("{method} {path}"));
             let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_in_flight.fetch_max(now, Ordering::SeqCst);
-            let answer = (self.respond)(method, without_version(path));
+            let answer = (self.respond)(method, without_version(path), &body);
             let go_on = self.give(stream, answer);
             self.in_flight.fetch_sub(1, Ordering::SeqCst);
             if !go_on? {
