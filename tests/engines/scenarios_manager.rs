@@ -17,7 +17,7 @@ use crate::sandbox::{MANAGER, RUNTIME};
 use crate::test_list::Suite;
 
 pub(crate) const KERNEL: &str = "io.balena.image.kernel-version";
-const ABI: &str = "io.balena.image.kernel-abi-id";
+pub(crate) const ABI: &str = "io.balena.image.kernel-abi-id";
 pub(crate) const OS: &str = "io.balena.image.os-version";
 
 type Scenario = fn(&Docker);
@@ -53,7 +53,7 @@ pub(crate) fn json(finished: &Finished) -> Value {
 }
 
 /// Imports an image with labels and runs a container called `name`, which may fail.
-fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Image {
+pub(crate) fn deploy(docker: &Docker, name: &str, image: Image, arguments: &[&str]) -> Image {
     docker.import(&image);
     drop(docker.begin_run(name, &image, arguments).finish_within(LIMIT));
     image
@@ -92,13 +92,13 @@ fn verdicts(finished: &Finished) -> Vec<String> {
 /// The directory of all containers, mounted so that nothing can be removed from it until this is dropped. One
 /// container's directory would not suffice, because the engine unmounts mounts below the directories that it
 /// removes.
-struct Pinned<'a> {
+pub(crate) struct Pinned<'a> {
     docker: &'a Docker,
     folder: String,
 }
 
 impl<'a> Pinned<'a> {
-    fn pin(docker: &'a Docker) -> Self {
+    pub(crate) fn pin(docker: &'a Docker) -> Self {
         let folder = docker.data_root().join("containers").display().to_string();
         docker.on_its_host(&["mount", "--bind", &folder, &folder]).ok();
         docker.on_its_host(&["mount", "-o", "remount,bind,ro", &folder]).ok();
