@@ -18,6 +18,8 @@ fn cargo(machine: &Machine, name: &str, rustc: &str) {
                 case $1 in --target) triple=$2 ;; --target-dir) directory=$2 ;; esac
                 shift
             done
+            variable=CARGO_TARGET_$(echo "$triple" | tr a-z- A-Z_)_LINKER
+            eval "echo \"linked by \$$variable\"" >>"$top/calls"
             mkdir -p "$directory/$triple/release"
             cp {runtime:?} "$directory/$triple/release/balena-extension-runtime"
             cp {manager:?} "$directory/$triple/release/balena-extension-manager" ;;
@@ -160,6 +162,23 @@ fn glibc_is_the_fallback_only_if_asked_for() {
     assert!(finished.out.contains("built for glibc (slower to start):\n  - rustup"), "{finished}");
     let built = machine.calls("cargo build");
     assert!(built.len() == 1 && built[0].contains("x86_64-unknown-linux-gnu"), "{built:?}");
+}
+
+#[test]
+fn rustups_programs_for_aarch64_are_linked_position_independent() {
+    let machine = machine_with_rustup(1000, true);
+    machine.run("build", &[], &[WITH_RUSTUP[0], ("ARCH", "aarch64")]).ok();
+    let linked = machine.calls("linked by");
+    assert!(linked.len() == 1 && linked[0].ends_with("/tools/musl-lld"), "{linked:?}");
+
+    // What rustc passes for a fixed address.
+    machine.has("rust-lld", "");
+    let crt = ["/lib/self-contained/crt1.o", "/lib/self-contained/crtbegin.o", "/lib/crti.o"];
+    let arguments = [&["-flavor", "gnu"][..], &crt, &["-static", "/lib/crtend.o", "-o", "out"]];
+    machine.run("musl-lld", &arguments.concat(), &[]).ok();
+    let expected = "rust-lld -flavor gnu /lib/self-contained/rcrt1.o /lib/self-contained/crtbeginS.o /lib/crti.o \
+         /lib/crtendS.o -o out -static -pie --no-dynamic-linker -z text";
+    assert_eq!(machine.calls("rust-lld"), [expected]);
 }
 
 /// An apt-cache that knows a new compiler only when the lists have been updated, and an apt-get that installs it.
