@@ -41,6 +41,11 @@ S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}/git"
 # The version that `--version` prints. Engines read it.
 export BALENA_VERSION = "${PV}"
 
+# Where the partition with the boot environment block is mounted. A device whose boot partition is encrypted has the
+# block on another one, such as /mnt/efi.
+BALENA_BOOT_MOUNT ?= "/mnt/boot"
+export BALENA_BOOT_MOUNT
+
 # Older releases of OpenEmbedded build the standard library so that only this strategy can be linked. With the one of
 # Cargo.toml the link fails: "the crate `panic_abort` does not have the panic strategy `abort`".
 export CARGO_PROFILE_RELEASE_PANIC = "unwind"

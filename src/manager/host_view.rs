@@ -11,7 +11,7 @@ use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{EngineInfo, RegisteredBinary, RegisteredRuntime};
 use crate::model::engine::inventory::EngineContainer;
 use crate::model::engine::verdict::HostFacts;
-use crate::model::kernel::block::ARM;
+use crate::model::kernel::abi::Abi;
 use crate::model::text::cause::{chain, in_words};
 use crate::version;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl HostView {
             running: release::running(host),
             overlays: release::overlays(host, &stores),
             armed: block::read(host)
-                .map(|block| block.and_then(|block| block.value(ARM)))
+                .map(|block| block.and_then(|block| block.values().arm.abi().map(Abi::to_string)))
                 .map_err(|error| chain(&error)),
             rejected: rejected(host),
             initramfs_log: initramfs_log(host),

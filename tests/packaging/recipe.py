@@ -26,7 +26,8 @@ import bb.parse
 import bb.parse.parse_py
 import bb.utils
 
-SHOWN = "PV S SRC_URI BALENA_VERSION CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split()
+EXPORTED = ["BALENA_BOOT_MOUNT"]
+SHOWN = "PV S SRC_URI BALENA_VERSION CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split() + EXPORTED
 CLASSES = "cargo cargo-update-recipe-crates systemd base".split()
 BITBAKE_CONF = {
     "BPN": "${PN}",
@@ -65,6 +66,9 @@ def main():
         parsed = bb.parse.handle(recipe, data)[""]
         # Whether the fetchers understand every address.
         bb.fetch2.Fetch((parsed.getVar("SRC_URI") or "").split(), parsed)
+        missing = [name for name in EXPORTED if not parsed.getVarFlag(name, "export")]
+        if missing:
+            sys.exit(f"not exported to the build: {missing}")
         print(json.dumps({name: parsed.getVar(name) for name in SHOWN}))
 
 

@@ -81,6 +81,10 @@ fn the_recipe_builds_what_the_layer_names() {
     assert_eq!(parsed["BALENA_VERSION"], version());
     // What Cargo.toml has cannot be linked with the standard library of every OpenEmbedded.
     assert_eq!(parsed["CARGO_PROFILE_RELEASE_PANIC"], "unwind");
+    // A layer says where the boot environment block is.
+    assert_eq!(parsed["BALENA_BOOT_MOUNT"], "/mnt/boot");
+    let parsed = variables(&recipe(), &[&source, COMMIT, "BALENA_BOOT_MOUNT=/mnt/efi"]);
+    assert_eq!(parsed["BALENA_BOOT_MOUNT"], "/mnt/efi");
     // A newer OpenEmbedded has a directory of its own for what is unpacked.
     let parsed = variables(&recipe(), &[&source, COMMIT, "UNPACKDIR=/work/sources"]);
     assert_eq!(parsed["S"], "/work/sources/git");

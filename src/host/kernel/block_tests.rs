@@ -291,6 +291,20 @@ fn the_block_of_another_program_wins_over_a_record() {
     assert!(!device.has_record());
 }
 
+#[test]
+fn of_changes_that_meet_none_is_lost() {
+    let device = Device::new(&block(1025, "x=1\n"));
+    let one_more = |values: &BlockValues| {
+        Some(BlockValues { trial: Some(values.boots() + 1), ..values.clone() })
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10).for_each(|_| drop(device.file().change(one_more).unwrap())));
+        }
+    });
+    assert_eq!(device.bytes(), block(1025, "x=1\nkernel_override_trial=40\n"));
+}
+
 /// Runs Debian's `grub-editenv` (package grub-common).
 fn grub(path: &Path, arguments: &[&str]) -> String {
     let output = Command::new("grub-editenv").arg(path).args(arguments).output();

@@ -25,6 +25,8 @@ pub(crate) enum Error {
         "the boot environment {path:?} is locked by another program, and its content is changing"
     )]
     Locked { path: PathBuf },
+    #[error("cannot open the boot environment {path:?} to change it")]
+    Open { path: PathBuf, source: io::Error },
     #[error("cannot change the boot environment {path:?}: it is locked by another program")]
     Busy { path: PathBuf },
 }
@@ -45,7 +47,7 @@ pub(super) fn read(host: &HostRoot, path: &str) -> Result<Option<Vec<u8>>, Error
 /// Opens a file to change it, and locks it until it is dropped.
 pub(super) fn lock(host: &HostRoot, path: &str) -> Result<File, Error> {
     let shown = host.display_path(path);
-    let failed = |source| Error::Read { path: shown.clone(), source };
+    let failed = |source| Error::Open { path: shown.clone(), source };
     let deadline = Instant::now() + LOCK_LIMIT;
     loop {
         let file = open(host, path, OFlags::RDWR).map_err(failed)?;
@@ -188,13 +190,13 @@ mod tests {
         assert!(begun.elapsed() >= LOCK_LIMIT);
         drop(file);
         std::fs::remove_file(root.display_path("/bootenv")).unwrap();
-        assert!(matches!(lock(&root, "/bootenv"), Err(Error::Read { .. })));
+        assert!(matches!(lock(&root, "/bootenv"), Err(Error::Open { .. })));
     }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Error {
-        Read { path, source }, Locked { path }, Busy { path },
+        Read { path, source }, Locked { path }, Open { path, source }, Busy { path },
     }
 }

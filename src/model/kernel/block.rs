@@ -13,7 +13,7 @@ pub(crate) const MAX_LEN: usize = 64 * 1024;
 /// The OS update sets this key to 1 while it can still roll back.
 pub(crate) const UPGRADE_AVAILABLE: &str = "upgrade_available";
 /// The key that names the kernel to boot next.
-pub(crate) const ARM: &str = "kernel_override_abi";
+const ARM: &str = "kernel_override_abi";
 const COMMITTED_A: &str = "kernel_override_abi_committed_A";
 const COMMITTED_B: &str = "kernel_override_abi_committed_B";
 const TRIAL: &str = "kernel_override_trial";
@@ -86,6 +86,7 @@ impl Block {
     }
 
     /// The last value of `key`, without quoting. An empty value counts as absent.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn value(&self, key: &str) -> Option<String> {
         // Values of other programs may be any bytes; ours are plain.
         let text = |value| String::from_utf8_lossy(&unquoted(value)).into_owned();
