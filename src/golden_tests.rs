@@ -38,6 +38,12 @@ impl Sample for OsString {
     }
 }
 
+impl Sample for crate::model::kernel::abi::Abi {
+    fn sample(_: &str) -> Self {
+        Self::parse(&"a".repeat(64)).unwrap()
+    }
+}
+
 impl Sample for char {
     fn sample(_: &str) -> Self {
         'x'

@@ -4,9 +4,10 @@
 
 use crate::cli::activation::{self, KernelCommand};
 use crate::cli::check::Check;
-use crate::model::engine::api::socket_of;
+use crate::cli::kernel::{HistoryArguments, HupArguments, OverrideArguments, ValidateArguments};
+use crate::cli::values::{OutputFormat, level, seconds, socket};
 use crate::model::text::log::Level;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,6 +88,10 @@ pub(crate) enum ManagerCommand {
     Doctor(DoctorArguments),
     Cleanup(CleanupArguments),
     Check(Check),
+    Override(OverrideArguments),
+    History(HistoryArguments),
+    Validate(ValidateArguments),
+    Hup(HupArguments),
     /// Not for people, and in no help: [`RuntimeCall`] parses it.
     #[command(skip)]
     Kernel(KernelCommand),
@@ -187,50 +192,6 @@ pub(crate) struct CleanupArguments {
     pub(crate) format: OutputFormat,
 }
 
-/// The format of an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutputFormat {
-    /// For people
-    #[default]
-    Table,
-    /// For programs; docs/manager.md describes the fields
-    Json,
-}
-
-/// Why a value is refused.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum InvalidValue {
-    #[error("only unix sockets can be used: unix:///path/to.sock")]
-    Host,
-    #[error("must be debug, info, warn or error")]
-    Level,
-    #[error("must be a number of seconds, at most a week")]
-    Seconds,
-}
-
-fn socket(url: &str) -> Result<PathBuf, InvalidValue> {
-    socket_of(url).ok_or(InvalidValue::Host)
-}
-
-fn level(text: &str) -> Result<Level, InvalidValue> {
-    Level::parse(text).ok_or(InvalidValue::Level)
-}
-
-/// Decimal seconds. Parsed by hand: the tables for parsing floating point would be 1 % of the binary.
-fn seconds(text: &str) -> Result<Duration, InvalidValue> {
-    const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return Err(InvalidValue::Seconds);
-    }
-    let whole = whole.parse().map_err(|_| InvalidValue::Seconds)?;
-    let nanoseconds = format!("{fraction:0<9}").parse().map_err(|_| InvalidValue::Seconds)?;
-    Some(Duration::new(whole, nanoseconds))
-        .filter(|time| *time <= WEEK)
-        .ok_or(InvalidValue::Seconds)
-}
-
 /// A call of the runtime.
 #[derive(Debug, Parser)]
 #[command(name = "balena-extension-manager kernel")]
@@ -277,24 +238,6 @@ mod tests {
             assert_eq!(arguments.globals.log_level, Level::Debug);
             let ManagerCommand::Cleanup(cleanup) = arguments.command else { panic!("{line}") };
             assert!(cleanup.stale_os && cleanup.force && !cleanup.dry_run);
-        }
-    }
-
-    #[test]
-    fn seconds_are_decimal_and_bounded() {
-        for (text, milliseconds) in [
-            ("0", Some(0)),
-            ("30", Some(30_000)),
-            ("0.5", Some(500)),
-            ("604800", Some(604_800_000)),
-        ] {
-            let seconds = seconds(text).ok().map(|time| time.as_millis());
-            assert_eq!(seconds, milliseconds, "{text}");
-        }
-        for text in
-            ["", ".", ".5", "-1", "1e3", "604800.1", "604801", "99999999999999999999", "1.2.3"]
-        {
-            assert_eq!(seconds(text), Err(InvalidValue::Seconds), "{text}");
         }
     }
 
@@ -352,26 +295,25 @@ mod tests {
     #[test]
     fn the_help_names_every_command() {
         let help = parse(&words("--help")).unwrap_err().to_string();
-        for command in ["cleanup", "status", "list", "inspect", "logs", "check", "doctor"] {
+        for command in [
+            "cleanup", "status", "list", "inspect", "logs", "check", "doctor", "validate", "hup",
+            "override", "history",
+        ] {
             assert!(help.contains(command), "{command}");
         }
     }
 
     #[test]
     fn every_help_has_an_example_and_its_global_options_apart() {
-        for command in ["", "cleanup", "status", "list", "inspect", "logs", "doctor", "check"] {
+        for command in [
+            "", "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate",
+            "hup", "override", "history",
+        ] {
             let help = parse(&words(&format!("{command} --help"))).unwrap_err().to_string();
             let (own, global) = help.split_once("Global options:").unwrap();
             assert!(!own.contains("--timeout") && global.contains("--timeout"), "{help}");
             let example = format!("  balena-extension-manager {command}");
             assert!(global.contains("Example") && global.contains(example.trim_end()), "{help}");
         }
-    }
-}
-
-#[cfg(test)]
-crate::golden_tests::errors! {
-    enum InvalidValue {
-        Host, Level, Seconds,
     }
 }

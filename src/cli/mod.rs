@@ -6,6 +6,8 @@ pub(crate) mod commands;
 #[cfg(test)]
 #[path = "../../dist/documents.rs"]
 mod documents;
+pub(crate) mod kernel;
 pub(crate) mod log_options;
 pub(crate) mod manager;
 pub(crate) mod runtime;
+pub(crate) mod values;

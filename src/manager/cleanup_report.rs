@@ -4,7 +4,8 @@
 use super::apply::Done;
 use super::deactivate::Deactivated;
 use super::{Failure, print, print_json};
-use crate::cli::manager::{CleanupArguments, OutputFormat};
+use crate::cli::manager::CleanupArguments;
+use crate::cli::values::OutputFormat;
 use crate::host::os::log::Log;
 use crate::model::engine::cleanup::{Decision, Fate, Object, Plan};
 use crate::model::text::cause::on_one_line;

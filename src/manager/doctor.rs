@@ -2,7 +2,8 @@
 
 use super::host_view::{data_root, registered};
 use super::{Failure, ManagerExit, Session, print, print_json};
-use crate::cli::manager::{DoctorArguments, OutputFormat};
+use crate::cli::manager::DoctorArguments;
+use crate::cli::values::OutputFormat;
 use crate::host::container::mount_namespace;
 use crate::host::engine::process;
 use crate::host::engine::stored_containers::DataRoot;

@@ -39,9 +39,18 @@ struct HostDocument<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase", untagged)]
-enum Read<T> {
+pub(super) enum Read<T> {
     Value(T),
     Unreadable { unreadable: String },
+}
+
+impl<T> From<Result<T, String>> for Read<T> {
+    fn from(read: Result<T, String>) -> Self {
+        match read {
+            Ok(value) => Self::Value(value),
+            Err(unreadable) => Self::Unreadable { unreadable },
+        }
+    }
 }
 
 fn read<'a, S, T>(source: &'a Result<S, String>, value: impl FnOnce(&'a S) -> T) -> Read<T> {

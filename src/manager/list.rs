@@ -2,7 +2,8 @@
 
 use super::gather;
 use super::{Failure, ManagerExit, Session, print, print_json};
-use crate::cli::manager::{ListArguments, OutputFormat};
+use crate::cli::manager::ListArguments;
+use crate::cli::values::OutputFormat;
 use serde::Serialize;
 
 #[derive(Serialize)]

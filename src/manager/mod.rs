@@ -69,6 +69,8 @@ enum ManagerExit {
     /// The worst finding of `check`.
     Warnings,
     Errors,
+    /// The status of a program that was called.
+    OfProgram(u8),
 }
 
 impl From<ManagerExit> for ExitCode {
@@ -79,6 +81,7 @@ impl From<ManagerExit> for ExitCode {
             ManagerExit::Usage => 2,
             ManagerExit::Refused | ManagerExit::Warnings => 3,
             ManagerExit::Interrupted | ManagerExit::Errors => 4,
+            ManagerExit::OfProgram(status) => status,
         })
     }
 }
@@ -128,6 +131,8 @@ enum Failure {
     KernelCall(#[from] kernel::call::CallError),
     #[error(transparent)]
     Fabricate(#[from] kernel::fabricate::FabricateError),
+    #[error(transparent)]
+    Kernel(#[from] kernel::KernelError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
     #[error("cannot set up the handling of signals")]
@@ -146,6 +151,9 @@ impl Failure {
             Self::OutOfTime { .. }
             | Self::Stopped
             | Self::Lock(operation_lock::Error::Stopped | operation_lock::Error::Busy { .. }) => {
+                ManagerExit::Interrupted
+            }
+            Self::Kernel(kernel::KernelError::Health(error)) if error.is_interruption() => {
                 ManagerExit::Interrupted
             }
             Self::Engine(error) if error.is_stop() || error.is_out_of_time() => {
@@ -174,6 +182,11 @@ impl Session {
             deadline: self.limit.deadline,
         };
         Ok(Client::connect(engine, &self.limit.stop)?)
+    }
+
+    /// Whether the records are those of another machine than the one that runs this program.
+    fn is_of_another_host(&self) -> bool {
+        self.globals.host_root != std::path::Path::new("/")
     }
 
     fn log_requests(&self, client: &Client) {
@@ -239,7 +252,22 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
     let log = Log::to_stderr(Format::Text, globals.log_level).patient(ERRORS_LIMIT);
     let host = HostRoot::new(globals.host_root.clone());
     let socket = socket::choose(globals.host.as_ref(), docker_host, &host);
-    let (stop, timeout) = (Arc::new(stop), globals.timeout);
+    // A trial takes longer than any other command.
+    let timeout = match &command {
+        ManagerCommand::Validate(request) => request.deadline,
+        ManagerCommand::Cleanup(_)
+        | ManagerCommand::Status(_)
+        | ManagerCommand::List(_)
+        | ManagerCommand::Inspect(_)
+        | ManagerCommand::Logs(_)
+        | ManagerCommand::Doctor(_)
+        | ManagerCommand::Check(_)
+        | ManagerCommand::Override(_)
+        | ManagerCommand::History(_)
+        | ManagerCommand::Hup(_)
+        | ManagerCommand::Kernel(_) => globals.timeout,
+    };
+    let stop = Arc::new(stop);
     let limit = Limit { stop, deadline: Instant::now() + timeout, timeout };
     let session = Session { log, globals, host, socket, limit };
     match command {
@@ -249,6 +277,12 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::Inspect(request) => inspect::inspect(&session, &request),
         ManagerCommand::Logs(request) => logs::logs(&session, &request),
         ManagerCommand::Doctor(request) => doctor::doctor(&session, &request),
+        ManagerCommand::Override(request) => {
+            kernel::override_command::run(&session, &request.command)
+        }
+        ManagerCommand::History(request) => kernel::history::history(&session, &request),
+        ManagerCommand::Validate(request) => kernel::validate::validate(&session, &request),
+        ManagerCommand::Hup(request) => kernel::hup::hup(&session, &request.command),
         ManagerCommand::Kernel(KernelCommand::Fabricate(request)) => {
             kernel::fabricate::fabricate(&session, &request)
         }
@@ -327,7 +361,8 @@ crate::golden_tests::errors! {
         Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
-        Records { why }, Check(..), KernelCall(..), Fabricate(..), Print { source }, Signals { source }, Descriptors { source },
+        Records { why }, Check(..), KernelCall(..), Fabricate(..), Kernel(..), Print { source },
+        Signals { source }, Descriptors { source },
         Close { source },
     }
 }

@@ -3,7 +3,8 @@
 use super::gather::{self, InventorySource};
 use super::host_view::HostView;
 use super::{Failure, ManagerExit, Session, print, print_json};
-use crate::cli::manager::{OutputFormat, StatusArguments};
+use crate::cli::manager::StatusArguments;
+use crate::cli::values::OutputFormat;
 use crate::model::engine::inventory::{EngineContainer, EngineState, Mounted};
 use crate::model::engine::verdict::{self, Evidence, Explanation, Verdict};
 use crate::model::extension::claim::ComparedClaim;

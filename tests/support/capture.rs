@@ -67,6 +67,10 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
+    pub(crate) fn pid(&self) -> i32 {
+        self.started.pid()
+    }
+
     /// Its result, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<Finished> {
         let end = self.started.ended()?;

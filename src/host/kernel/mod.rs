@@ -1,18 +1,15 @@
 //! The running kernel and OS, the boot environment, and the lock on changes of them.
 
 pub(crate) mod release;
-#[allow(dead_code, reason = "the commands that use it follow")]
 mod boot_file;
 pub(crate) mod boot_mounts;
-#[allow(dead_code, reason = "the commands that use it follow")]
 mod block_redo;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod block;
 pub(crate) mod operation_lock;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod override_store;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod slot;
+pub(crate) mod history;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod kernel_image;
 #[allow(dead_code, reason = "the commands that use it follow")]

@@ -80,6 +80,13 @@ impl Log {
         self.write(Level::Info, &sentence(message), fields);
     }
 
+    /// Reports what a call that goes on has done or found.
+    pub(crate) fn info(&self, message: &str) {
+        if Level::Info >= self.threshold {
+            self.write(Level::Info, &sentence(message), &[]);
+        }
+    }
+
     pub(crate) fn warn(&self, message: &str) {
         self.warn_of(&clock::now(), message);
     }

@@ -2,17 +2,16 @@
 
 pub(crate) mod os_release;
 pub(crate) mod mounts;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod abi;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod records;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod block;
 pub(crate) mod torn_write;
 pub(crate) mod rollback;
+pub(crate) mod verdict;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod transition;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod initramfs;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod volume;
+pub(crate) mod history;

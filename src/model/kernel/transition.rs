@@ -4,6 +4,7 @@
 
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::records::{BlockValues, Field, Records, Slot, TRIAL_LIMIT};
+use crate::model::kernel::verdict::{Cause, Verdict};
 use std::collections::BTreeSet;
 
 /// What the records are judged for.
@@ -36,69 +37,6 @@ pub(crate) enum Event<'a> {
 pub(crate) enum Health {
     Passed,
     Failed,
-}
-
-/// What is decided, for people and for the history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Nothing,
-    Scrubbed,
-    RelayConsumed {
-        abi: Abi,
-    },
-    Swept {
-        abis: BTreeSet<Abi>,
-    },
-    /// The slot's committed kernel is armed again.
-    Restored {
-        abi: Abi,
-        slot: Slot,
-    },
-    /// The arm has no kernel to boot.
-    Forgotten {
-        abi: Abi,
-    },
-    /// The arm was not booted yet.
-    Pending {
-        abi: Abi,
-        boots: u32,
-    },
-    /// The arm runs, and its health check is due.
-    Trial {
-        abi: Abi,
-    },
-    Committed {
-        abi: Abi,
-        slot: Slot,
-    },
-    Rejected {
-        abi: Abi,
-        by: Cause,
-        to: Option<Abi>,
-    },
-    /// A rejection that was interrupted is completed.
-    RejectionFinished {
-        abis: BTreeSet<Abi>,
-    },
-    Armed {
-        abi: Abi,
-    },
-    RolledBack {
-        from: Abi,
-        to: Option<Abi>,
-    },
-    Allowed {
-        abi: Abi,
-    },
-}
-
-/// Why a kernel was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// Its health check failed, or the OS update rolls back.
-    Health,
-    /// It was booted this often and never ran.
-    Boots(u32),
 }
 
 /// One line of the audit record.
@@ -291,25 +229,25 @@ pub(crate) enum Refused {
 /// A verdict, and the steps that carry it out.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Decision {
+pub(crate) struct Transition {
     pub(crate) verdict: Verdict,
     pub(crate) steps: Vec<Step>,
 }
 
-impl Decision {
+impl Transition {
     fn nothing(verdict: Verdict) -> Self {
         Self { verdict, steps: Vec::new() }
     }
 }
 
 /// Decides what an event leads to.
-pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Decision, Refused> {
+pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Transition, Refused> {
     let values = &records.values;
     Ok(match event {
         Event::Begin => scrub(values),
         Event::Relay => match values.relay.abi() {
             Some(abi) => consume_relay(abi),
-            None => Decision::nothing(Verdict::Nothing),
+            None => Transition::nothing(Verdict::Nothing),
         },
         Event::Sweep { claims } => sweep(records, claims),
         Event::Judge { slot } => judge(records, *slot),
@@ -331,31 +269,31 @@ pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Decision, R
                 return Err(Refused::NotRejected { abi: (*abi).clone() });
             }
             let steps = vec![Step::RemoveRejected((*abi).clone())];
-            Decision { verdict: Verdict::Allowed { abi: (*abi).clone() }, steps }
+            Transition { verdict: Verdict::Allowed { abi: (*abi).clone() }, steps }
         }
     })
 }
 
-fn scrub(values: &BlockValues) -> Decision {
+fn scrub(values: &BlockValues) -> Transition {
     if BlockChange::Scrub.apply(values).values == *values {
-        return Decision::nothing(Verdict::Nothing);
+        return Transition::nothing(Verdict::Nothing);
     }
-    Decision { verdict: Verdict::Scrubbed, steps: vec![Step::Block(BlockChange::Scrub)] }
+    Transition { verdict: Verdict::Scrubbed, steps: vec![Step::Block(BlockChange::Scrub)] }
 }
 
-fn consume_relay(abi: &Abi) -> Decision {
+fn consume_relay(abi: &Abi) -> Transition {
     let steps = vec![
         Step::Block(BlockChange::ConsumeRelay(abi.clone())),
         Step::Unpublish(abi.clone()),
         Step::RemovePrestate,
     ];
-    Decision { verdict: Verdict::RelayConsumed { abi: abi.clone() }, steps }
+    Transition { verdict: Verdict::RelayConsumed { abi: abi.clone() }, steps }
 }
 
-fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Decision {
+fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Transition {
     let abis: BTreeSet<Abi> = records.recorded().difference(claims).cloned().collect();
     if abis.is_empty() {
-        return Decision::nothing(Verdict::Nothing);
+        return Transition::nothing(Verdict::Nothing);
     }
     let mut steps = Vec::new();
     if records.values.named().any(|abi| abis.contains(abi)) {
@@ -365,11 +303,11 @@ fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Decision {
     if records.values.arm.abi().is_some_and(|arm| abis.contains(arm)) {
         steps.push(Step::RemovePrestate);
     }
-    Decision { verdict: Verdict::Swept { abis }, steps }
+    Transition { verdict: Verdict::Swept { abis }, steps }
 }
 
 /// The decision table. The rows are in the order in which they are tried.
-fn judge(records: &Records, slot: Slot) -> Decision {
+fn judge(records: &Records, slot: Slot) -> Transition {
     let Records { values, published, rejected, running } = records;
     // D3: a crash between the record of a rejection and its block write left the kernel in the block.
     let unfinished: BTreeSet<Abi> =
@@ -379,24 +317,24 @@ fn judge(records: &Records, slot: Slot) -> Decision {
     }
     let (arm, committed) = (values.arm.abi(), values.committed.of(slot).abi());
     match (arm, committed) {
-        (arm, committed) if arm == committed => Decision::nothing(Verdict::Nothing),
-        (None, None) => Decision::nothing(Verdict::Nothing),
+        (arm, committed) if arm == committed => Transition::nothing(Verdict::Nothing),
+        (None, None) => Transition::nothing(Verdict::Nothing),
         (None, Some(abi)) => {
             let verdict = Verdict::Restored { abi: abi.clone(), slot };
-            Decision { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
+            Transition { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
         }
         (Some(arm), _) if running.as_ref() == Some(arm) => {
-            Decision::nothing(Verdict::Trial { abi: arm.clone() })
+            Transition::nothing(Verdict::Trial { abi: arm.clone() })
         }
         (Some(arm), _) if !published.contains(arm) => forget(values, arm),
         (Some(arm), _) if values.boots() < TRIAL_LIMIT => {
-            Decision::nothing(Verdict::Pending { abi: arm.clone(), boots: values.boots() })
+            Transition::nothing(Verdict::Pending { abi: arm.clone(), boots: values.boots() })
         }
         (Some(arm), _) => reject(values, slot, arm, Cause::Boots(values.boots())),
     }
 }
 
-fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Decision {
+fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Transition {
     let is_one = |abi: Option<&Abi>| abi.is_some_and(|abi| abis.contains(abi));
     let mut steps = vec![Step::Block(BlockChange::FinishRejection { slot, abis: abis.clone() })];
     steps.extend(abis.iter().cloned().map(Step::Unpublish));
@@ -406,26 +344,26 @@ fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Decis
     if is_one(records.running.as_ref()) {
         steps.push(Step::Reboot);
     }
-    Decision { verdict: Verdict::RejectionFinished { abis }, steps }
+    Transition { verdict: Verdict::RejectionFinished { abis }, steps }
 }
 
-fn forget(values: &BlockValues, abi: &Abi) -> Decision {
+fn forget(values: &BlockValues, abi: &Abi) -> Transition {
     let change = BlockChange::Forget(BTreeSet::from([abi.clone()]));
     let mut steps = vec![Step::Block(change), Step::Unpublish(abi.clone())];
     if values.arm.names(abi) {
         steps.push(Step::RemovePrestate);
     }
-    Decision { verdict: Verdict::Forgotten { abi: abi.clone() }, steps }
+    Transition { verdict: Verdict::Forgotten { abi: abi.clone() }, steps }
 }
 
-fn commit(slot: Slot, abi: &Abi) -> Decision {
+fn commit(slot: Slot, abi: &Abi) -> Transition {
     let change = BlockChange::Commit { slot, abi: abi.clone() };
     let steps = vec![Step::Block(change), Step::RemovePrestate];
-    Decision { verdict: Verdict::Committed { abi: abi.clone(), slot }, steps }
+    Transition { verdict: Verdict::Committed { abi: abi.clone(), slot }, steps }
 }
 
 /// The record comes first: whatever crash follows, the kernel is never tried again.
-fn reject(values: &BlockValues, slot: Slot, abi: &Abi, by: Cause) -> Decision {
+fn reject(values: &BlockValues, slot: Slot, abi: &Abi, by: Cause) -> Transition {
     let to = values.committed.of(slot).abi().filter(|to| *to != abi).cloned();
     let boots = match by {
         Cause::Boots(boots) => Some(boots),
@@ -442,10 +380,10 @@ fn reject(values: &BlockValues, slot: Slot, abi: &Abi, by: Cause) -> Decision {
     if by == Cause::Health {
         steps.push(Step::Reboot);
     }
-    Decision { verdict: Verdict::Rejected { abi: abi.clone(), by, to }, steps }
+    Transition { verdict: Verdict::Rejected { abi: abi.clone(), by, to }, steps }
 }
 
-fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Decision, Refused> {
+fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Transition, Refused> {
     if records.rejected.contains(abi) {
         return Err(Refused::Rejected { abi: abi.clone() });
     }
@@ -454,30 +392,37 @@ fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Decision, Refu
         Step::SavePrestate,
         Step::Block(BlockChange::Arm(abi.clone())),
     ];
-    Ok(Decision { verdict: Verdict::Armed { abi: abi.clone() }, steps })
+    Ok(Transition { verdict: Verdict::Armed { abi: abi.clone() }, steps })
 }
 
 /// The prestate remains: the window of the update is still open.
-fn hup_commit(records: &Records, slot: Slot) -> Decision {
+fn hup_commit(records: &Records, slot: Slot) -> Transition {
     match records.values.arm.abi() {
         Some(arm) if records.running.as_ref() == Some(arm) && !records.rejected.contains(arm) => {
             let change = BlockChange::Commit { slot, abi: arm.clone() };
             let verdict = Verdict::Committed { abi: arm.clone(), slot };
-            Decision { verdict, steps: vec![Step::Block(change)] }
+            Transition { verdict, steps: vec![Step::Block(change)] }
         }
-        Some(_) | None => Decision::nothing(Verdict::Nothing),
+        Some(_) | None => Transition::nothing(Verdict::Nothing),
     }
 }
 
 /// Nothing is recorded as rejected: the root filesystem rolls back, the kernel was not proven bad.
-fn hup_reject(records: &Records, slot: Slot) -> Decision {
+fn hup_reject(records: &Records, slot: Slot) -> Transition {
     let Records { values, rejected, running, .. } = records;
-    let Some(from) = values.arm.abi() else { return Decision::nothing(Verdict::Nothing) };
+    let Some(from) = values.arm.abi() else { return Transition::nothing(Verdict::Nothing) };
     let committed = values.committed.of(slot.other()).abi();
     let to = committed.filter(|abi| !rejected.contains(*abi)).cloned();
     let relay = to.as_ref() != Some(from) && running.as_ref() == Some(from);
     let audit = Audit { boots: None, from: from.clone(), to: to.clone(), slot: slot.other() };
     let change = BlockChange::RollBack { from: from.clone(), to: to.clone(), relay };
     let steps = vec![Step::Audit(audit), Step::Block(change)];
-    Decision { verdict: Verdict::RolledBack { from: from.clone(), to }, steps }
+    Transition { verdict: Verdict::RolledBack { from: from.clone(), to }, steps }
+}
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum Refused {
+        Rejected { abi }, NotRejected { abi }, NotRecorded { abi },
+    }
 }

@@ -1,0 +1,221 @@
+//! The programs of the OS that a trial calls: the health check `rollback-tests`, and `systemctl reboot`.
+
+use super::super::Session;
+use super::Device;
+use crate::host::container::hook::{self, Call, Place};
+use crate::host::container::log::ContainerLog;
+use crate::host::os::clock;
+use crate::host::os::host_root::is_absence;
+use crate::model::container::exit::Exit;
+use crate::model::kernel::abi::Abi;
+use crate::model::kernel::history::HistoryEntry;
+use crate::model::kernel::records::Slot;
+use crate::model::kernel::transition::Health;
+use crate::model::text::cause::chain;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Where programs of the OS are looked for, and the whole `PATH` that they get.
+const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const CHECK: &str = "rollback-tests";
+const REBOOT_LIMIT: Duration = Duration::from_secs(60);
+/// systemd sends its signal to the check and to this program; it may reach the check first.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// When health checks run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    pub(super) settle: Duration,
+    pub(super) retry: Duration,
+    pub(super) attempts: u32,
+}
+
+/// Why the health of the running kernel is unknown.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::manager) enum HealthError {
+    #[error(
+        "cannot check the health of the running kernel: there is no {program} in {}; no verdict was taken",
+        DIRECTORIES.join(", ")
+    )]
+    Missing { program: &'static str },
+    #[error("cannot look for {path:?}")]
+    Find { path: PathBuf, source: io::Error },
+    #[error("cannot check the health of the running kernel; no verdict was taken")]
+    NotRun { source: hook::Error },
+    #[error(
+        "the health check was still running when the time was up (--deadline allows more); no verdict was taken"
+    )]
+    OutOfTime,
+    #[error("stopped by a signal during the health check; no verdict was taken")]
+    Stopped,
+    #[error("cannot reboot: {why}")]
+    Reboot { why: String },
+    #[error("cannot open /dev/null")]
+    Null { source: io::Error },
+}
+
+impl HealthError {
+    /// Whether it is a signal or the time that ended the trial.
+    pub(in crate::manager) fn is_interruption(&self) -> bool {
+        matches!(self, Self::OutOfTime | Self::Stopped)
+    }
+}
+
+/// One attempt, for the history.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) number: u32,
+    pub(super) health: Health,
+    /// How it failed, with the last lines that the check printed.
+    pub(super) why: String,
+}
+
+impl Attempt {
+    pub(super) fn entry(&self, abi: &Abi, slot: Slot) -> HistoryEntry {
+        let (event, detail) = match self.health {
+            Health::Passed => ("health-passed", format!("health check {} passed", self.number)),
+            Health::Failed => {
+                ("health-failed", format!("health check {} failed: {}", self.number, self.why))
+            }
+        };
+        HistoryEntry {
+            time: clock::now_in_seconds(),
+            by: "validate".to_owned(),
+            event: event.to_owned(),
+            abi: Some(abi.to_string()),
+            slot: Some(slot.to_string()),
+            detail,
+        }
+    }
+}
+
+/// Checks the health of the running kernel. Only a check that ran and ended otherwise than with status 0 is a failure.
+pub(super) fn check(
+    device: &Device<'_>,
+    schedule: Schedule,
+    mut report: impl FnMut(&Attempt),
+) -> Result<Health, HealthError> {
+    let session = device.session;
+    pause(session, schedule.settle)?;
+    let path = find(session, CHECK)?;
+    let attempts = schedule.attempts.max(1);
+    for number in 1..=attempts {
+        let variables = device.store.prestate_path();
+        let environment =
+            [path_variable(), format!("ROLLBACK_HEALTH_VARIABLES={}", variables.display())];
+        let left = session.limit.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(HealthError::OutOfTime);
+        }
+        let why = match run(session, CHECK, &path, &[], &environment, left)? {
+            Ok(()) => {
+                report(&Attempt { number, health: Health::Passed, why: String::new() });
+                return Ok(Health::Passed);
+            }
+            Err(hook::Error::Failed { exit: Exit::OverLimit(_), .. }) => {
+                return Err(HealthError::OutOfTime);
+            }
+            Err(hook::Error::Interrupted { .. }) => return Err(HealthError::Stopped),
+            Err(error @ hook::Error::Failed { .. }) => chain(&error),
+            Err(
+                source @ (hook::Error::Unrunnable { .. }
+                | hook::Error::Refused { .. }
+                | hook::Error::Unwatched { .. }
+                | hook::Error::Guard { .. }
+                | hook::Error::Watch { .. }
+                | hook::Error::GuardLost { .. }
+                | hook::Error::Unseen { .. }),
+            ) => return Err(HealthError::NotRun { source }),
+        };
+        if session.limit.stop.pause(STOP_GRACE) {
+            return Err(HealthError::Stopped);
+        }
+        session.log.warn(&format!("health check {number} of {attempts} failed: {why}"));
+        report(&Attempt { number, health: Health::Failed, why });
+        if number < attempts {
+            pause(session, schedule.retry)?;
+        }
+    }
+    Ok(Health::Failed)
+}
+
+/// Asks systemd to reboot; the exit status of `systemctl reboot`.
+pub(super) fn reboot(session: &Session) -> Result<u8, HealthError> {
+    let path = find(session, "systemctl")?;
+    let environment = [path_variable()];
+    match run(session, "systemctl reboot", &path, &["reboot"], &environment, REBOOT_LIMIT)? {
+        Ok(()) => Ok(0),
+        Err(hook::Error::Failed { exit: Exit::Status(status), said, .. }) => {
+            if let Some(said) = said {
+                session.log.error(&format!("systemctl reboot exited with status {status}: {said}"));
+            }
+            Ok(u8::try_from(status).unwrap_or(1))
+        }
+        Err(error) => Err(HealthError::Reboot { why: chain(&error) }),
+    }
+}
+
+fn pause(session: &Session, time: Duration) -> Result<(), HealthError> {
+    let left = session.limit.deadline.saturating_duration_since(Instant::now());
+    if session.limit.stop.pause(time.min(left)) {
+        return Err(HealthError::Stopped);
+    }
+    if time >= left { Err(HealthError::OutOfTime) } else { Ok(()) }
+}
+
+fn path_variable() -> String {
+    format!("PATH={}", DIRECTORIES.join(":"))
+}
+
+fn find(session: &Session, program: &'static str) -> Result<PathBuf, HealthError> {
+    for directory in DIRECTORIES {
+        let path = format!("{directory}/{program}");
+        match session.host.find(&path) {
+            Ok(found) => return Ok(found),
+            Err(error) if is_absence(&error) => {}
+            Err(source) => {
+                return Err(HealthError::Find { path: session.host.display_path(&path), source });
+            }
+        }
+    }
+    Err(HealthError::Missing { program })
+}
+
+/// Runs a program as a hook is run, so that nothing of it is left when it fails. Its output goes to this program's.
+fn run(
+    session: &Session,
+    name: &str,
+    path: &std::path::Path,
+    arguments: &[&str],
+    environment: &[String],
+    limit: Duration,
+) -> Result<Result<(), hook::Error>, HealthError> {
+    let path = path.to_string_lossy();
+    let mut words = vec![path.as_ref()];
+    words.extend(arguments);
+    // The guard keeps a lock open for its caller. Here is none.
+    let null = File::open("/dev/null").map_err(|source| HealthError::Null { source })?;
+    let call = Call {
+        name,
+        path: &path,
+        arguments: &words,
+        environment,
+        working_directory: "/",
+        limit,
+        input: None,
+        place: Place::Here,
+        interrupt: Some(session.limit.stop.as_fd()),
+    };
+    Ok(hook::run(&call, null.as_fd(), &mut ContainerLog::of_caller()).result)
+}
+
+#[cfg(test)]
+crate::golden_tests::errors! {
+    enum HealthError {
+        Missing { program }, Find { path, source }, NotRun { source }, OutOfTime, Stopped, Reboot { why },
+        Null { source },
+    }
+}

@@ -1,0 +1,34 @@
+//! `hup commit` and `hup reject`, which the OS update calls while it can still roll back.
+
+use super::super::{Failure, ManagerExit, Session};
+use super::{Device, KernelError, Reboot};
+use crate::cli::kernel::HupCommand;
+use crate::host::kernel::slot;
+use crate::host::os::privilege;
+use crate::model::kernel::transition::Event;
+use crate::model::kernel::verdict::Verdict;
+
+pub(in crate::manager) fn hup(
+    session: &Session,
+    request: &HupCommand,
+) -> Result<ManagerExit, Failure> {
+    privilege::check()?;
+    let by = match request {
+        HupCommand::Commit => "hup commit",
+        HupCommand::Reject => "hup reject",
+    };
+    let Some(device) = Device::open(session, by, Reboot::Left)? else {
+        return Ok(ManagerExit::Done);
+    };
+    // Before anything is written: a wrong slot would lose what it has proven.
+    let slot = slot::running(&session.host).map_err(KernelError::from)?;
+    device.settle(&Event::Begin)?;
+    let settled = device.settle(&match request {
+        HupCommand::Commit => Event::HupCommit { slot },
+        HupCommand::Reject => Event::HupReject { slot },
+    })?;
+    if settled.verdict == Verdict::Nothing {
+        session.log.info(&settled.verdict.to_string());
+    }
+    Ok(ManagerExit::Done)
+}

@@ -1,0 +1,222 @@
+//! `override status`, `retry` and `forget`: what a person can see of kernel overrides, and do about them.
+
+use super::super::inspect::Read;
+use super::super::{Failure, ManagerExit, Session, print, print_json};
+use super::{Device, KernelError, Reboot};
+use crate::cli::kernel::OverrideCommand;
+use crate::cli::values::OutputFormat;
+use crate::host::engine::claims;
+use crate::host::kernel::history as history_file;
+use crate::host::kernel::override_store::OverrideStore;
+use crate::host::kernel::slot;
+use crate::host::os::privilege;
+use crate::model::kernel::abi::Abi;
+use crate::model::kernel::history;
+use crate::model::kernel::records::{Field, Records, Slot, TRIAL_LIMIT};
+use crate::model::kernel::transition::Event;
+use crate::model::text::cause::{chain, in_words, on_one_line};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+pub(in crate::manager) fn run(
+    session: &Session,
+    request: &OverrideCommand,
+) -> Result<ManagerExit, Failure> {
+    match request {
+        OverrideCommand::Status { format } => return status(session, *format),
+        OverrideCommand::Retry { abi } => change(session, "override retry", &Event::Retry { abi })?,
+        OverrideCommand::Forget { abi } => {
+            change(session, "override forget", &Event::Forget { abi })?;
+        }
+    }
+    Ok(ManagerExit::Done)
+}
+
+fn change(session: &Session, by: &'static str, event: &Event<'_>) -> Result<(), Failure> {
+    privilege::check()?;
+    let device = Device::open(session, by, Reboot::Left)?.ok_or(KernelError::NoOverrides)?;
+    device.settle(event).map(drop)
+}
+
+/// docs/kernel-override.md describes the fields.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OverrideDocument {
+    schema: u32,
+    command: &'static str,
+    /// Whether the device has a boot environment block.
+    overrides: bool,
+    running: Option<Abi>,
+    slot: Read<Slot>,
+    armed: Option<String>,
+    /// Whether the armed kernel is on trial in the slot that runs; `None` if the slot is unknown.
+    on_trial: Option<bool>,
+    trial_boots: u32,
+    trial_limit: u32,
+    committed: CommittedDocument,
+    update_window: bool,
+    to_forget: Option<String>,
+    rejected: Vec<RejectedKernel>,
+    published: Vec<PublishedKernel>,
+    claims: Read<BTreeSet<Abi>>,
+}
+
+#[derive(Default, Serialize)]
+struct CommittedDocument {
+    a: Option<String>,
+    b: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RejectedKernel {
+    abi: Abi,
+    /// The newest event of the history about its rejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<String>,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct PublishedKernel {
+    abi: Abi,
+    target: Read<String>,
+    /// Whether the link leads to a file.
+    bootable: Read<bool>,
+}
+
+fn status(session: &Session, format: OutputFormat) -> Result<ManagerExit, Failure> {
+    let device = Device::look(session)?;
+    let records = device.as_ref().map(Device::load).transpose()?;
+    let has_block = records.is_some();
+    let document = document(session, has_block, &records.unwrap_or_default());
+    match format {
+        OutputFormat::Json => print_json(&document)?,
+        OutputFormat::Table if !has_block => {
+            print("this device has no boot environment block, so it has no kernel overrides\n")?;
+        }
+        OutputFormat::Table => print(&table(&document))?,
+    }
+    Ok(ManagerExit::Done)
+}
+
+fn document(session: &Session, has_block: bool, records: &Records) -> OverrideDocument {
+    let host = &session.host;
+    let (values, store) = (&records.values, OverrideStore::new(host));
+    let slot = slot::running(host).map_err(|error| chain(&error));
+    let (arm, slot_known) = (values.arm.abi(), slot.as_ref().ok());
+    let on_trial = slot_known.map(|slot| arm.is_some() && values.committed.of(*slot).abi() != arm);
+    let events = history_file::read(host).map(|bytes| history::parse(&bytes).0);
+    let rejected = records.rejected.iter().map(|abi| {
+        let is_it = |entry: &&history::HistoryEntry| {
+            entry.abi.as_deref() == Some(abi.as_str()) && entry.event.starts_with("rejected-by")
+        };
+        let (when, why) = match &events {
+            Ok(events) => match events.iter().rev().find(is_it) {
+                Some(event) => (Some(event.time.clone()), event.detail.clone()),
+                None => (None, "the history has no event about it".to_owned()),
+            },
+            Err(error) => (None, format!("unknown: cannot read the history: {}", in_words(error))),
+        };
+        RejectedKernel { abi: abi.clone(), when, why }
+    });
+    let published = records.published.iter().map(|abi| PublishedKernel {
+        abi: abi.clone(),
+        target: store
+            .target(abi)
+            .map(|target| target.display().to_string())
+            .map_err(|error| in_words(&error))
+            .into(),
+        bootable: store.is_bootable(abi).map_err(|error| in_words(&error)).into(),
+    });
+    OverrideDocument {
+        schema: 1,
+        command: "override status",
+        overrides: has_block,
+        running: records.running.clone(),
+        armed: text(&values.arm),
+        on_trial,
+        trial_boots: values.boots(),
+        trial_limit: TRIAL_LIMIT,
+        committed: CommittedDocument { a: text(&values.committed.a), b: text(&values.committed.b) },
+        update_window: values.update_window,
+        to_forget: text(&values.relay),
+        rejected: rejected.collect(),
+        published: published.collect(),
+        claims: claims::load_claims(host).map_err(|error| chain(&error)).into(),
+        slot: slot.into(),
+    }
+}
+
+/// The text of a field; `None` if it is empty.
+fn text(field: &Field) -> Option<String> {
+    match field {
+        Field::Empty => None,
+        Field::Abi(abi) => Some(abi.to_string()),
+        Field::Malformed => Some("malformed".to_owned()),
+    }
+}
+
+fn table(document: &OverrideDocument) -> String {
+    let stock = |kernel: Option<&str>| kernel.unwrap_or("the stock kernel").to_owned();
+    let mut text = String::new();
+    // A formatter into a String cannot fail.
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<13} {value}");
+    };
+    let slot = match &document.slot {
+        Read::Value(slot) => format!("slot {slot}"),
+        Read::Unreadable { unreadable } => format!("slot unknown: {unreadable}"),
+    };
+    let running = stock(document.running.as_ref().map(Abi::as_str));
+    row("running", &format!("{running} in {slot}"));
+    let armed = stock(document.armed.as_deref());
+    row(
+        "armed",
+        &match document.on_trial {
+            Some(true) => format!(
+                "{armed}, on trial: booted {} of {} times",
+                document.trial_boots, document.trial_limit
+            ),
+            None if document.armed.is_some() => format!("{armed}; unknown whether it is on trial"),
+            Some(false) | None => armed,
+        },
+    );
+    row("committed A", &stock(document.committed.a.as_deref()));
+    row("committed B", &stock(document.committed.b.as_deref()));
+    if document.update_window {
+        row("update", "an OS update can still roll back; it judges the kernel");
+    }
+    if let Some(abi) = &document.to_forget {
+        row("to forget", &format!("{abi}, at the next validate"));
+    }
+    for RejectedKernel { abi, when, why } in &document.rejected {
+        let when = when.as_ref().map(|when| format!("{when}: ")).unwrap_or_default();
+        let why = format!("{when}{}", on_one_line(why));
+        row("rejected", &format!("{abi}\n{:13} {why}", ""));
+    }
+    for PublishedKernel { abi, target, bootable } in &document.published {
+        let (target, leads) = match (target, bootable) {
+            (Read::Value(target), Read::Value(true)) => (on_one_line(target), String::new()),
+            (Read::Value(target), Read::Value(false)) => {
+                (on_one_line(target), ", which is missing or no file".to_owned())
+            }
+            (Read::Value(target), Read::Unreadable { unreadable }) => {
+                (on_one_line(target), format!(", unknown: {unreadable}"))
+            }
+            (Read::Unreadable { unreadable }, _) => {
+                (format!("unknown: {unreadable}"), String::new())
+            }
+        };
+        let claimed = match &document.claims {
+            Read::Value(claims) if claims.contains(abi) => "claimed by a deployed extension",
+            Read::Value(_) => "claimed by no deployed extension; the next validate forgets it",
+            Read::Unreadable { .. } => "unknown whether it is claimed",
+        };
+        row("published", &format!("{abi}\n{:13} {target}{leads}; {claimed}", ""));
+    }
+    if let Read::Unreadable { unreadable } = &document.claims {
+        row("claims", unreadable);
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! `validate`, which the OS calls at every boot: remove what is malformed, forget what is not deployed any more, and
+//! judge the kernel that runs.
+
+use super::super::{Failure, ManagerExit, Session};
+use super::health::{self, Attempt, Schedule};
+use super::{Device, KernelError, Reboot, Settled};
+use crate::cli::kernel::ValidateArguments;
+use crate::host::kernel::slot;
+use crate::host::os::clock;
+use crate::host::os::privilege;
+use crate::model::kernel::history::HistoryEntry;
+use crate::model::kernel::transition::Event;
+use crate::model::kernel::verdict::Verdict;
+
+pub(in crate::manager) fn validate(
+    session: &Session,
+    request: &ValidateArguments,
+) -> Result<ManagerExit, Failure> {
+    privilege::check()?;
+    let reboot = match request.no_reboot || session.is_of_another_host() {
+        true => Reboot::Left,
+        false => Reboot::Allowed,
+    };
+    let Some(device) = Device::open(session, "validate", reboot)? else {
+        return Ok(ManagerExit::Done);
+    };
+    device.settle(&Event::Begin)?;
+    device.settle(&Event::Relay)?;
+    if device.load()?.values.update_window {
+        session
+            .log
+            .info("an OS update can still roll back, so it judges the kernel; nothing to validate");
+        return Ok(ManagerExit::Done);
+    }
+    device.sweep()?;
+    let slot = slot::running(&session.host).map_err(KernelError::from)?;
+    let mut settled = device.settle(&Event::Judge { slot })?;
+    if matches!(settled.verdict, Verdict::RejectionFinished { .. }) && settled.reboot.is_none() {
+        // What the slot has committed is armed now.
+        settled = device.settle(&Event::Judge { slot })?;
+    }
+    if let Verdict::Trial { abi } = &settled.verdict {
+        session.log.info(&settled.verdict.to_string());
+        let schedule =
+            Schedule { settle: request.settle, retry: request.retry, attempts: request.attempts };
+        device.record(&HistoryEntry {
+            slot: Some(slot.to_string()),
+            ..HistoryEntry::of_verdict(clock::now_in_seconds(), "validate", &settled.verdict)
+        });
+        let checked = |attempt: &Attempt| device.record(&attempt.entry(abi, slot));
+        let health = health::check(&device, schedule, checked).map_err(KernelError::from)?;
+        settled = device.settle(&Event::Checked { slot, abi, health })?;
+    }
+    Ok(exit(session, &settled))
+}
+
+fn exit(session: &Session, settled: &Settled) -> ManagerExit {
+    match (&settled.verdict, settled.reboot) {
+        (_, Some(0)) => ManagerExit::Done,
+        (_, Some(status)) => ManagerExit::OfProgram(status),
+        (verdict @ (Verdict::Pending { .. } | Verdict::Nothing), None) => {
+            session.log.info(&verdict.to_string());
+            ManagerExit::Done
+        }
+        (_, None) => ManagerExit::Done,
+    }
+}

@@ -1,0 +1,123 @@
+//! The history of overrides: one line of JSON for each event. No verdict depends on it. `host/kernel/history.rs` keeps
+//! the file.
+
+use crate::model::kernel::abi::Abi;
+use crate::model::kernel::records::Slot;
+use crate::model::kernel::verdict::{Cause, Verdict};
+use serde::{Deserialize, Serialize};
+
+/// The file is cut to its newer half when it has reached this size.
+pub(crate) const MAX_LEN: usize = 64 * 1024;
+
+/// One event. docs/kernel-override.md lists the codes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HistoryEntry {
+    /// RFC 3339, UTC.
+    pub(crate) time: String,
+    /// The command: `activate`, `validate`, `hup commit`.
+    pub(crate) by: String,
+    /// What happened, as one word.
+    pub(crate) event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) abi: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slot: Option<String>,
+    /// A sentence for people.
+    pub(crate) detail: String,
+}
+
+impl HistoryEntry {
+    pub(crate) fn of_verdict(time: String, by: &str, verdict: &Verdict) -> Self {
+        let (event, abi, slot) = summary(verdict);
+        Self {
+            time,
+            by: by.to_owned(),
+            event: event.to_owned(),
+            abi: abi.map(Abi::to_string),
+            slot: slot.map(|slot| slot.to_string()),
+            detail: verdict.to_string(),
+        }
+    }
+
+    pub(crate) fn line(&self) -> String {
+        // Only strings, which can always be written as JSON.
+        let json = serde_json::to_string(self).unwrap_or_default();
+        format!("{json}\n")
+    }
+}
+
+fn summary(verdict: &Verdict) -> (&'static str, Option<&Abi>, Option<Slot>) {
+    match verdict {
+        Verdict::Nothing => ("nothing", None, None),
+        Verdict::Scrubbed => ("malformed-removed", None, None),
+        Verdict::RelayConsumed { abi } => ("rolled-back-forgotten", Some(abi), None),
+        Verdict::Swept { abis } => ("swept", abis.first(), None),
+        Verdict::Restored { abi, slot } => ("restored", Some(abi), Some(*slot)),
+        Verdict::Forgotten { abi } => ("forgotten", Some(abi), None),
+        Verdict::Pending { abi, .. } => ("pending", Some(abi), None),
+        Verdict::Trial { abi } => ("trial", Some(abi), None),
+        Verdict::Committed { abi, slot } => ("committed", Some(abi), Some(*slot)),
+        Verdict::Rejected { abi, by: Cause::Health, .. } => ("rejected-by-health", Some(abi), None),
+        Verdict::Rejected { abi, by: Cause::Boots(_), .. } => {
+            ("rejected-by-boots", Some(abi), None)
+        }
+        Verdict::RejectionFinished { abis } => ("rejection-completed", abis.first(), None),
+        Verdict::Armed { abi } => ("armed", Some(abi), None),
+        Verdict::RolledBack { from, .. } => ("rolled-back", Some(from), None),
+        Verdict::Allowed { abi } => ("allowed", Some(abi), None),
+    }
+}
+
+/// The events of a file, and how many of its lines are none. A last line without a line end is being written, or was
+/// torn by a power cut, and is left out.
+pub(crate) fn parse(bytes: &[u8]) -> (Vec<HistoryEntry>, usize) {
+    let (mut entries, mut others) = (Vec::new(), 0);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let Some(line) = line.strip_suffix(b"\n") else { continue };
+        match serde_json::from_slice(line) {
+            Ok(entry) => entries.push(entry),
+            // An empty line stands behind one that was torn.
+            Err(_) if line.is_empty() => {}
+            Err(_) => others += 1,
+        }
+    }
+    (entries, others)
+}
+
+/// The newer half of a file, in whole lines.
+pub(crate) fn newer_half(bytes: &[u8]) -> &[u8] {
+    let second = bytes.get(bytes.len() / 2..).unwrap_or_default();
+    let line_end = second.iter().position(|&byte| byte == b'\n');
+    line_end.and_then(|at| second.get(at + 1..)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: usize) -> HistoryEntry {
+        let abi = Abi::parse(&"a".repeat(64)).unwrap();
+        let verdict = Verdict::Committed { abi, slot: Slot::B };
+        HistoryEntry::of_verdict(number.to_string(), "validate", &verdict)
+    }
+
+    #[test]
+    fn events_are_read_back_and_torn_lines_are_counted_or_left_out() {
+        let (one, two) = (entry(1), entry(2));
+        assert_eq!((one.event.as_str(), one.slot.as_deref()), ("committed", Some("B")));
+        let text = format!("{}{{\"time\":\n\n{}{{\"ti", one.line(), two.line());
+        assert_eq!(parse(text.as_bytes()), (vec![one, two], 1));
+        assert_eq!(parse(b""), (vec![], 0));
+    }
+
+    #[test]
+    fn the_newer_half_begins_with_a_whole_line() {
+        let text: String = (0..100).map(|number| entry(number).line()).collect();
+        let half = newer_half(text.as_bytes());
+        assert!(half.len() <= text.len() / 2);
+        let (entries, others) = parse(half);
+        assert_eq!((entries.len(), others), (49, 0));
+        assert_eq!(entries.last(), Some(&entry(99)));
+        assert!(newer_half(b"no line end").is_empty() && newer_half(b"").is_empty());
+    }
+}

@@ -1,0 +1,160 @@
+//! What people see of kernel overrides, and do about them: `override status|retry|forget`, and `history`.
+
+use serde_json::json;
+
+use super::override_device::{Device, X, Y, Z};
+
+const ARM: &str = "kernel_override_abi";
+const A: &str = "kernel_override_abi_committed_A";
+const B: &str = "kernel_override_abi_committed_B";
+const TRIAL: &str = "kernel_override_trial";
+
+#[test]
+fn the_status_names_every_record_and_what_cannot_be_read() {
+    let device = Device::new(&format!("{ARM}={X}\n{B}={Y}\n{TRIAL}=2\n"));
+    device.publish(X);
+    device.publish(Z);
+    device.0.write("mnt/data/docker/volumes/v/_data/vmlinuz", "kernel");
+    device.0.write("mnt/state/override-rejected", &format!("{Z}\n"));
+    let before = device.block();
+    let finished = device.0.manager(&["override", "status"]).ok();
+    let link = "             ../docker/volumes/v/_data/vmlinuz; claimed by";
+    let expected = format!(
+        "running       the stock kernel in slot A\n\
+         armed         {X}, on trial: booted 2 of 3 times\n\
+         committed A   the stock kernel\n\
+         committed B   {Y}\n\
+         rejected      {Z}\n              the history has no event about it\n\
+         published     {X}\n {link} a deployed extension\n\
+         published     {Z}\n {link} no deployed extension; the next validate forgets it\n"
+    );
+    assert_eq!(finished.out, expected);
+    let document = device.0.manager(&["override", "status", "--format", "json"]).ok().json();
+    assert_eq!(
+        document,
+        json!({
+            "schema": 1, "command": "override status", "overrides": true, "running": null, "slot": "A",
+            "armed": X, "onTrial": true, "trialBoots": 2, "trialLimit": 3,
+            "committed": { "a": null, "b": Y }, "updateWindow": false, "toForget": null,
+            "rejected": [{ "abi": Z, "why": "the history has no event about it" }],
+            "published": [
+                { "abi": X, "target": "../docker/volumes/v/_data/vmlinuz", "bootable": true },
+                { "abi": Z, "target": "../docker/volumes/v/_data/vmlinuz", "bootable": true },
+            ],
+            "claims": [X, Y],
+        })
+    );
+    assert_eq!(device.block(), before);
+    // The slot and the claims are gone.
+    std::fs::remove_dir_all(device.path("dev/disk")).unwrap();
+    std::fs::remove_dir_all(device.path("mnt/data/docker")).unwrap();
+    let finished = device.0.manager(&["override", "status"]).ok();
+    for text in [
+        "running       the stock kernel in slot unknown: ",
+        "unknown whether it is on trial",
+        "which is missing or no file; unknown whether it is claimed",
+        "claims        cannot determine which kernels are claimed",
+    ] {
+        assert!(finished.out.contains(text), "{text}: {finished}");
+    }
+}
+
+#[test]
+fn a_device_without_a_block_has_no_overrides_to_show_or_change() {
+    let device = Device::new("");
+    std::fs::remove_file(device.path("mnt/boot/bootenv")).unwrap();
+    let finished = device.0.manager(&["override", "status"]).ok();
+    assert!(finished.out.contains("no boot environment block"), "{finished}");
+    let document = device.0.manager(&["override", "status", "--format", "json"]).ok().json();
+    assert_eq!(document["overrides"], false);
+    for verb in ["retry", "forget"] {
+        let finished = device.0.manager(&["override", verb, X]);
+        assert_eq!(finished.code(), 1, "{finished}");
+        assert!(finished.err.contains("no boot environment block"), "{finished}");
+    }
+}
+
+#[test]
+fn retry_is_the_only_way_off_the_list_of_rejected_kernels() {
+    let device = Device::new("");
+    device.0.write("mnt/state/override-rejected", &format!("{X}\n{Y}\n{X}\n"));
+    let finished = device.0.manager(&["override", "retry", X]).ok();
+    assert!(finished.err.contains("no longer rejected"), "{finished}");
+    assert_eq!(device.state("override-rejected"), Some(format!("{Y}\n")));
+    let finished = device.0.manager(&["override", "retry", X]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(finished.err.contains("is not on the list of rejected kernels"), "{finished}");
+    device.0.manager(&["validate", "--settle", "0"]).ok();
+    assert_eq!(device.state("override-rejected"), Some(format!("{Y}\n")));
+    let upper = X.replace('1', "A");
+    for word in ["", "1", &upper, "../x"] {
+        let finished = device.0.manager(&["override", "retry", word]);
+        assert_eq!(finished.code(), 2, "{finished}");
+        assert!(finished.err.contains("64 lowercase hex digits"), "{finished}");
+    }
+}
+
+#[test]
+fn forget_removes_a_kernel_from_both_slots_and_rejects_nothing() {
+    let device = Device::new(&format!("{ARM}={X}\n{A}={X}\n{B}={X}\n{TRIAL}=1\n"));
+    device.publish(X);
+    device.publish(Y);
+    device.prestate();
+    device.0.manager(&["override", "forget", X]).ok();
+    assert_eq!((device.block().as_str(), device.published()), ("", vec![Y.to_owned()]));
+    assert!(!device.has_prestate());
+    assert_eq!(device.state("override-rejected"), None);
+    let finished = device.0.manager(&["override", "forget", X]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(finished.err.contains("nothing is recorded about the kernel"), "{finished}");
+    // The trial of another one goes on.
+    let device = Device::new(&format!("{ARM}={X}\n{A}={Y}\n{TRIAL}=1\n"));
+    device.prestate();
+    device.0.manager(&["override", "forget", Y]).ok();
+    assert_eq!(device.block(), format!("{ARM}={X}\n{TRIAL}=1\n"));
+    assert!(device.has_prestate());
+}
+
+#[test]
+fn the_history_has_every_step_of_a_trial() {
+    let device = Device::new(&format!("{ARM}={X}\n{TRIAL}=1\n"));
+    let finished = device.0.manager(&["history"]).ok();
+    assert_eq!(finished.out, "nothing is recorded about kernel overrides\n");
+    device.publish(X);
+    device.boot(Some(X));
+    device.check("echo not yet; exit 1");
+    device.validate().ok();
+    let document = device.0.manager(&["history", "--format", "json"]).ok().json();
+    let entries = document["entries"].as_array().unwrap();
+    let events: Vec<&str> = entries.iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["trial", "health-failed", "health-failed", "rejected-by-health"]);
+    for entry in entries {
+        assert_eq!((&entry["by"], &entry["abi"]), (&json!("validate"), &json!(X)), "{entry}");
+    }
+    assert_eq!(entries[1]["slot"], "A");
+    let detail = entries[2]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("health check 2 failed") && detail.ends_with("not yet"), "{detail}");
+    let finished = device.0.manager(&["override", "status"]).ok();
+    assert!(finished.out.contains("Z: rejected the kernel"), "{finished}");
+    let finished = device.0.manager(&["history"]).ok();
+    assert_eq!(finished.out.lines().count(), 5, "{finished}");
+}
+
+#[test]
+fn a_history_that_cannot_be_written_changes_no_verdict_and_one_that_cannot_be_read_is_an_error() {
+    let device = Device::new(&format!("{ARM}={X}\n"));
+    device.publish(X);
+    device.boot(Some(X));
+    std::fs::create_dir(device.path("mnt/state/override-history.jsonl")).unwrap();
+    let finished = device.validate().ok();
+    assert!(finished.err.contains("cannot write the history"), "{finished}");
+    assert_eq!(device.block(), format!("{ARM}={X}\n{A}={X}\n"));
+    let finished = device.0.manager(&["history"]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(finished.err.contains("cannot read"), "{finished}");
+    std::fs::remove_dir(device.path("mnt/state/override-history.jsonl")).unwrap();
+    device.0.mounts("/dev/sda2 / ext4 ro 0 0\n");
+    let finished = device.0.manager(&["history"]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(finished.err.contains("the state partition is not mounted"), "{finished}");
+}
