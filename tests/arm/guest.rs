@@ -16,8 +16,6 @@ use crate::parts::{BLACK_BOX, CANNOT_RUN, CHECKS, LARGE_NUMBERS, MARK, Part, VER
 use crate::root::{MODULES, NEW_ROOT, PROGRAMS};
 use crate::{clock, figures};
 
-/// The time that a part may take in the emulated machine.
-const LIMIT: Duration = Duration::from_secs(900);
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Does all that, and ends the machine.
@@ -108,19 +106,26 @@ fn load_modules() {
 fn run(part: Part) -> Result<(), String> {
     match part {
         Part::Sample => {
-            let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo");
-            run_to_end(Command::new("bash").arg(demo))
+            let mut demo = Command::new("bash");
+            demo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo"));
+            run_to_end(demo, part.limit())
         }
-        Part::Checks => black_box(&CHECKS),
-        Part::LargeNumbers => black_box(&LARGE_NUMBERS),
+        Part::Checks => run_to_end(black_box(&CHECKS)?, part.limit()),
+        Part::LargeNumbers => run_to_end(black_box(&LARGE_NUMBERS)?, part.limit()),
         Part::BlackBox => {
             note_what_is_left_out()?;
-            black_box(&BLACK_BOX)
+            run_to_end(black_box(&BLACK_BOX)?, part.limit())
         }
-        Part::Unit => run_to_end(&mut Command::new(format!("{PROGRAMS}/unit"))),
-        Part::Clock => run_to_end(Command::new("/proc/self/exe").arg("in-guest-clock")),
-        Part::Figures => run_to_end(Command::new("/proc/self/exe").arg("in-guest-figures")),
+        Part::Unit => run_to_end(Command::new(format!("{PROGRAMS}/unit")), part.limit()),
+        Part::Clock => run_to_end(stage("in-guest-clock"), part.limit()),
+        Part::Figures => run_to_end(stage("in-guest-figures"), part.limit()),
     }
+}
+
+fn stage(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(name);
+    command
 }
 
 /// The names of all black-box tests.
@@ -131,8 +136,8 @@ fn black_box_tests() -> Result<Vec<String>, String> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Runs the black-box tests whose names begin with one of `beginnings`. Each of these is the beginning of one.
-fn black_box(beginnings: &[&str]) -> Result<(), String> {
+/// The call of the black-box tests whose names begin with one of `beginnings`. Each of these is the beginning of one.
+fn black_box(beginnings: &[&str]) -> Result<Command, String> {
     let tests = black_box_tests()?;
     let mut wanted = BTreeSet::new();
     for beginning in beginnings {
@@ -143,7 +148,9 @@ fn black_box(beginnings: &[&str]) -> Result<(), String> {
         wanted.extend(found);
     }
     wanted.retain(|test| !CANNOT_RUN.iter().any(|(name, _)| name == test));
-    run_to_end(Command::new(format!("{PROGRAMS}/it")).arg("--exact").args(wanted))
+    let mut command = Command::new(format!("{PROGRAMS}/it"));
+    command.arg("--exact").args(wanted);
+    Ok(command)
 }
 
 /// Names the tests that no part runs.
@@ -166,7 +173,7 @@ fn note_what_is_left_out() -> Result<(), String> {
 }
 
 /// Runs a program, and reaps what it leaves behind, as process 1 does. It is killed if it does not end in time.
-fn run_to_end(command: &mut Command) -> Result<(), String> {
+fn run_to_end(mut command: Command, limit: Duration) -> Result<(), String> {
     command.env_clear().envs([("PATH", PATH), ("HOME", "/root"), ("TMPDIR", "/tmp")]);
     command.env("RUNTIME_UNDER_TEST", format!("{PROGRAMS}/balena-extension-runtime"));
     command.env("MANAGER_UNDER_TEST", format!("{PROGRAMS}/balena-extension-manager"));
@@ -175,14 +182,14 @@ fn run_to_end(command: &mut Command) -> Result<(), String> {
     command.stdin(Stdio::null()).process_group(0);
     let child = command.spawn().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
     let child = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)).map_err(|error| error.to_string())? {
             WaitStatus::Exited(pid, 0) if pid == child => return Ok(()),
             status if status.pid() == Some(child) => return Err(format!("{status:?}")),
             WaitStatus::StillAlive if Instant::now() > deadline => {
                 let _ended_meanwhile = killpg(child, Signal::SIGKILL);
-                return Err(format!("it did not end within {LIMIT:?}"));
+                return Err(format!("it did not end within {limit:?}"));
             }
             WaitStatus::StillAlive => std::thread::sleep(Duration::from_millis(20)),
             _ => {}

@@ -11,8 +11,8 @@ use crate::architecture::Architecture;
 use crate::parts::{MARK, Part, VERDICT};
 use crate::root;
 
-/// The time that a machine has from boot to power-off.
-const LIMIT: Duration = Duration::from_secs(1500);
+/// The time that a machine has from power-on to power-off, besides that of its parts.
+const BOOT: Duration = Duration::from_secs(240);
 /// The last lines of a part or of a console that are shown.
 const SHOWN: usize = 120;
 
@@ -26,8 +26,8 @@ pub(crate) struct Console {
 
 enum End {
     Exited(ExitStatus),
-    /// It did not end in time and was killed.
-    Hung,
+    /// It did not end within this time and was killed.
+    Hung(Duration),
 }
 
 /// Boots a machine, and waits until it has powered off or the time is up.
@@ -59,14 +59,15 @@ pub(crate) fn boot(architecture: &'static Architecture) -> Result<Console, Strin
         &format!("console=ttyAMA0 loglevel=3 panic=-1 PARTS={}", parts.join(",")),
     ]);
     qemu.stdin(Stdio::null()).stdout(output.try_clone().map_err(show)?).stderr(output);
+    let limit = BOOT + Part::wanted().into_iter().map(Part::limit).sum::<Duration>();
     let started = Instant::now();
     let mut child = qemu.spawn().map_err(|error| format!("{}: {error}", architecture.qemu))?;
     let end = loop {
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(status) => break End::Exited(status),
-            None if started.elapsed() > LIMIT => {
+            None if started.elapsed() > limit => {
                 child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
-                break End::Hung;
+                break End::Hung(limit);
             }
             None => std::thread::sleep(Duration::from_millis(100)),
         }
@@ -98,7 +99,7 @@ impl Console {
     pub(crate) fn verdict(&self) -> Result<(), String> {
         let expected = format!("{VERDICT} {}", Part::wanted().len());
         let ended = match &self.end {
-            End::Hung => format!("the machine did not power off within {LIMIT:?}"),
+            End::Hung(limit) => format!("the machine did not power off within {limit:?}"),
             End::Exited(status) if !status.success() => format!("QEMU: {status}"),
             End::Exited(_) if !self.text.lines().any(|line| line == expected) => {
                 "the machine ended before all parts had".to_owned()

@@ -1,5 +1,7 @@
 //! The parts of the test, and which tests of `tests/it` run in them.
 
+use std::time::Duration;
+
 /// A part, which runs in the guest by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -67,6 +69,15 @@ impl Part {
             Self::Figures => "the_figures_for_the_documentation",
         }
     }
+
+    /// The time that it may take in the emulated machine, on a host that does other work too.
+    pub(crate) fn limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Sample | Self::LargeNumbers | Self::Clock | Self::Figures => 300,
+            Self::Checks => 900,
+            Self::BlackBox | Self::Unit => 1800,
+        })
+    }
 }
 
 /// The tests of privileges: what the proxy has, who can get into it, who may call the programs, and whose files and
@@ -83,13 +94,14 @@ pub(crate) const LARGE_NUMBERS: [&str; 1] = ["large_numbers::"];
 
 /// The representative part: every verb, hooks, both forms of output, what a kernel can refuse, and the manager on a
 /// recorded engine.
-pub(crate) const BLACK_BOX: [&str; 20] = [
+pub(crate) const BLACK_BOX: [&str; 21] = [
     "runtime::cgroup::",
     "runtime::concurrent_calls::",
     "runtime::console::",
     "runtime::create::",
     "runtime::delete::",
     "runtime::hook_output::",
+    "runtime::hostile_images::",
     "runtime::kill::",
     "runtime::labels::",
     "runtime::lifecycle::",

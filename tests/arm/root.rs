@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::architecture::Architecture;
+use crate::parts::Part;
 use crate::{cpio, kernel_modules, packages};
 
 /// The places in the guest.
@@ -15,8 +16,9 @@ pub(crate) const MODULES: &str = "/kernel-modules";
 pub(crate) const NEW_ROOT: &str = "/new-root";
 
 /// What `tools/arm-tests` has built, in the directory `arm/ARCH` of the build directory.
-const BUILT: [&str; 5] =
-    ["balena-extension-runtime", "balena-extension-manager", "arm", "it", "unit"];
+const BUILT: [&str; 4] = ["balena-extension-runtime", "balena-extension-manager", "arm", "it"];
+/// And for the unit tests.
+const UNIT: &str = "unit";
 /// What the tests read of the checkout.
 const CHECKOUT: [&str; 3] = ["examples", "tools/demo", "tools/need"];
 /// Nothing reads it there, and the emulated machine would have to unpack it.
@@ -39,7 +41,9 @@ pub(crate) struct Image {
 pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("arm");
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../../arm").join(architecture.build);
-    for name in BUILT {
+    let unit = Part::wanted().contains(&Part::Unit).then_some(UNIT);
+    let wanted: Vec<&str> = BUILT.into_iter().chain(unit).collect();
+    for name in &wanted {
         let path = built.join(name);
         if !path.exists() {
             return Err(format!("{} is missing; `make test-arm` builds it", path.display()));
@@ -76,7 +80,7 @@ pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
         fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
         fs::write(root.join("etc/group"), "root:x:0:\n")?;
         fs::write(root.join("etc/os-release"), "ID=guest\nVERSION_ID=1.0\n")?;
-        for name in BUILT {
+        for name in &wanted {
             let place = root.join(&PROGRAMS[1..]).join(name);
             fs::copy(built.join(name), &place)?;
             fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;

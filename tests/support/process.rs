@@ -168,14 +168,15 @@ pub(crate) fn wait_for_within<T>(
     poll_within(limit, look).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"))
 }
 
-/// How many times longer than on a real machine everything may take. An emulated one says so.
-fn patience() -> u32 {
-    std::env::var("TEST_PATIENCE").map_or(1, |times| times.parse().unwrap())
+/// The time that something may take on this machine, if it may take `limit` on a real one. In an emulated machine,
+/// `TEST_PATIENCE` is how many times longer that is.
+pub(crate) fn allowed(limit: Duration) -> Duration {
+    limit * std::env::var("TEST_PATIENCE").map_or(1, |times| times.parse().unwrap())
 }
 
 /// Calls `look` until it returns a value, or until `limit` has passed.
 pub(crate) fn poll_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit * patience();
+    let deadline = Instant::now() + allowed(limit);
     loop {
         let seen = look();
         if seen.is_some() || Instant::now() >= deadline {
