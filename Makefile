@@ -20,6 +20,7 @@ ENGINE  ?=
 N       ?=
 BASELINE ?=
 PARTS   ?=
+PROFILE ?= release
 DESTDIR ?=
 PREFIX  ?= /usr
 ARCHS   ?=
@@ -73,9 +74,9 @@ e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=ins
 	@tools/need 'make e2e' $(E2E_NEEDS)
 	$(TEST) --test engines
 
-test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see tests/arm/parts.rs]
+test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see docs/architectures.md; PROFILE=dev: programs that are not optimized]
 	@tools/need 'make test-arm' $(ARM_NEEDS)
-	@CARGO='$(CARGO)' tools/arm-tests aarch64 armv7
+	@CARGO='$(CARGO)' PARTS='$(PARTS)' PROFILE='$(PROFILE)' tools/arm-tests aarch64 armv7
 	PARTS='$(PARTS)' $(TEST) --test arm
 
 vet: ## check formatting, lints, and licences and duplicates of the dependencies
