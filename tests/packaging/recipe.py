@@ -2,8 +2,9 @@
 
     recipe.py RECIPE [APPEND.bbappend]... [NAME=VALUE]...
 
-NAME=VALUE are settings of a layer, as in local.conf. Prints the variables below as JSON, or bitbake's errors, with
-status 1. The classes of OpenEmbedded that recipes inherit are empty here.
+NAME=VALUE are settings of a layer, as in local.conf. Prints the variables below as JSON, which of them the build
+gets in its environment, or bitbake's errors, with status 1. The classes of OpenEmbedded that recipes inherit are
+empty here.
 """
 
 import json
@@ -26,8 +27,7 @@ import bb.parse
 import bb.parse.parse_py
 import bb.utils
 
-EXPORTED = ["BALENA_BOOT_MOUNT"]
-SHOWN = "PV S SRC_URI BALENA_VERSION CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split() + EXPORTED
+SHOWN = "PV S SRC_URI BALENA_VERSION BALENA_BOOT_MOUNT CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split()
 CLASSES = "cargo cargo-update-recipe-crates systemd base".split()
 BITBAKE_CONF = {
     "BPN": "${PN}",
@@ -66,10 +66,9 @@ def main():
         parsed = bb.parse.handle(recipe, data)[""]
         # Whether the fetchers understand every address.
         bb.fetch2.Fetch((parsed.getVar("SRC_URI") or "").split(), parsed)
-        missing = [name for name in EXPORTED if not parsed.getVarFlag(name, "export")]
-        if missing:
-            sys.exit(f"not exported to the build: {missing}")
-        print(json.dumps({name: parsed.getVar(name) for name in SHOWN}))
+        shown = {name: parsed.getVar(name) for name in SHOWN}
+        shown["exported"] = [name for name in SHOWN if parsed.getVarFlag(name, "export")]
+        print(json.dumps(shown))
 
 
 try:

@@ -83,6 +83,8 @@ fn the_recipe_builds_what_the_layer_names() {
     assert_eq!(parsed["CARGO_PROFILE_RELEASE_PANIC"], "unwind");
     // A layer says where the boot environment block is.
     assert_eq!(parsed["BALENA_BOOT_MOUNT"], "/mnt/boot");
+    let exported = ["BALENA_VERSION", "BALENA_BOOT_MOUNT", "CARGO_PROFILE_RELEASE_PANIC"];
+    assert_eq!(parsed["exported"], serde_json::json!(exported));
     let parsed = variables(&recipe(), &[&source, COMMIT, "BALENA_BOOT_MOUNT=/mnt/efi"]);
     assert_eq!(parsed["BALENA_BOOT_MOUNT"], "/mnt/efi");
     // A newer OpenEmbedded has a directory of its own for what is unpacked.

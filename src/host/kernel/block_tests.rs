@@ -299,7 +299,11 @@ fn of_changes_that_meet_none_is_lost() {
     };
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..10).for_each(|_| drop(device.file().change(one_more).unwrap())));
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    device.file().change(one_more).unwrap();
+                }
+            });
         }
     });
     assert_eq!(device.bytes(), block(1025, "x=1\nkernel_override_trial=40\n"));
