@@ -75,7 +75,7 @@ fn instructions(command: &mut Command) -> Option<u64> {
     use std::os::unix::process::CommandExt as _;
 
     // A step breaks the pair of instructions that is an atomic write, which a program would repeat forever.
-    const MOST: u64 = 2_000_000;
+    const MOST: u64 = 300_000;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: ptrace(2) is one plain system call, which may be made between fork and exec.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(std::io::Error::from)) };
