@@ -249,8 +249,11 @@ fn check_decision(decision: &Decision, inventory: &Inventory, window: Window<'_>
             assert!(committed && !names.is_empty());
             assert!(!inventory.foreign.images.contains(decision.object.id.as_str()));
         }
-        (ObjectKind::Volume, Removal::Volume) => {
-            assert!(committed);
+        (ObjectKind::Volume, Removal::Volume { claimants }) => {
+            // A fabricated volume is not stale: it goes with the containers that claimed it.
+            assert!(committed || reason.code() == "unclaimed");
+            let is_known = |id: &String| inventory.containers.iter().any(|one| one.id == *id);
+            assert!(claimants.iter().all(is_known));
             assert!(!inventory.foreign.volumes.contains(&decision.object.id));
         }
         (kind, how) => panic!("{kind} is removed as {how:?}"),
