@@ -309,9 +309,10 @@ fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Transition {
 /// The decision table. The rows are in the order in which they are tried.
 fn judge(records: &Records, slot: Slot) -> Transition {
     let Records { values, published, rejected, running } = records;
-    // D3: a crash between the record of a rejection and its block write left the kernel in the block.
+    // A crash after the record of a rejection left the kernel in the block, or its link.
+    let recorded = values.named().chain(published);
     let unfinished: BTreeSet<Abi> =
-        values.named().filter(|abi| rejected.contains(*abi)).cloned().collect();
+        recorded.filter(|abi| rejected.contains(*abi)).cloned().collect();
     if !unfinished.is_empty() {
         return finish_rejection(records, slot, unfinished);
     }
@@ -336,7 +337,10 @@ fn judge(records: &Records, slot: Slot) -> Transition {
 
 fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Transition {
     let is_one = |abi: Option<&Abi>| abi.is_some_and(|abi| abis.contains(abi));
-    let mut steps = vec![Step::Block(BlockChange::FinishRejection { slot, abis: abis.clone() })];
+    let mut steps = Vec::new();
+    if records.values.named().any(|abi| abis.contains(abi)) {
+        steps.push(Step::Block(BlockChange::FinishRejection { slot, abis: abis.clone() }));
+    }
     steps.extend(abis.iter().cloned().map(Step::Unpublish));
     if is_one(records.values.arm.abi()) {
         steps.push(Step::RemovePrestate);

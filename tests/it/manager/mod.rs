@@ -12,6 +12,7 @@ mod faulty_engine;
 pub(crate) mod host;
 pub(crate) mod override_device;
 mod overrides;
+mod override_crashes;
 mod override_reports;
 mod oversized_answers;
 mod podman;
