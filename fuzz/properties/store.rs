@@ -57,7 +57,8 @@ fn assert_labels(record: &StoredLabels, found: &Value) {
 
 fn check_role(record: StoredLabels) {
     let labels = record.labels.clone();
-    let role = role::of_store(0, Lookup::Found { path: "/s".into(), stored: record });
+    let role =
+        role::of_store(0, Lookup::Found { path: "/s".into(), stored: record, data_root: None });
     match role {
         Ok(Role::Extension { labels: kept, .. }) => {
             assert_eq!(labels.get(CLASS).map(String::as_str), Some("overlay"));

@@ -13,6 +13,8 @@ pub(crate) const COMMAND: &str = "kernel";
 pub(crate) enum KernelCommand {
     /// Copy the kernel of an image into a volume
     Fabricate(OfContainer),
+    /// Publish and arm the kernel of an image
+    Activate(OfContainer),
 }
 
 /// The container, as the runtime has found it.
@@ -36,4 +38,10 @@ pub(crate) struct OfContainer {
     /// A label of the image
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
+}
+
+impl OfContainer {
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(label, _)| label == name).map(|(_, text)| text.as_str())
+    }
 }

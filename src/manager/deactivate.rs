@@ -111,7 +111,7 @@ fn run_at(
     *ran = true;
     // The container has no bundle any more.
     hook.run("/", lock.as_fd(), None, &mut ContainerLog::nowhere()).result?;
-    hook.doubt.map_or(Ok(()), |why| Err(Error::Elsewhere { why }))
+    hook.placement.doubt.map_or(Ok(()), |why| Err(Error::Elsewhere { why }))
 }
 
 #[cfg(test)]

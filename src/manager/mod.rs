@@ -66,6 +66,8 @@ enum ManagerExit {
     Refused,
     /// A signal came, or the time was up.
     Interrupted,
+    /// The kernel of an image must not be used, on this machine or on any.
+    KernelRefused,
     /// The worst finding of `check`.
     Warnings,
     Errors,
@@ -82,6 +84,7 @@ impl From<ManagerExit> for ExitCode {
             ManagerExit::Refused | ManagerExit::Warnings => 3,
             ManagerExit::Interrupted | ManagerExit::Errors => 4,
             ManagerExit::OfProgram(status) => status,
+            ManagerExit::KernelRefused => 10,
         })
     }
 }
@@ -133,6 +136,8 @@ enum Failure {
     Fabricate(#[from] kernel::fabricate::FabricateError),
     #[error(transparent)]
     Kernel(#[from] kernel::KernelError),
+    #[error(transparent)]
+    Activate(#[from] kernel::activate::ActivateError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
     #[error("cannot set up the handling of signals")]
@@ -148,6 +153,7 @@ impl Failure {
     fn exit(&self) -> ManagerExit {
         match self {
             Self::RollbackPossible { .. } => ManagerExit::Refused,
+            Self::Activate(error) if error.is_refusal() => ManagerExit::KernelRefused,
             Self::OutOfTime { .. }
             | Self::Stopped
             | Self::Lock(operation_lock::Error::Stopped | operation_lock::Error::Busy { .. }) => {
@@ -286,6 +292,9 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::Kernel(KernelCommand::Fabricate(request)) => {
             kernel::fabricate::fabricate(&session, &request)
         }
+        ManagerCommand::Kernel(KernelCommand::Activate(request)) => {
+            kernel::activate::activate(&session, &request)
+        }
         ManagerCommand::Check(request) => {
             let answer = check::run(&request, |image| Ok(saved_image(&session, image)?))?;
             print(&answer.text)?;
@@ -361,8 +370,8 @@ crate::golden_tests::errors! {
         Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
-        Records { why }, Check(..), KernelCall(..), Fabricate(..), Kernel(..), Print { source },
-        Signals { source }, Descriptors { source },
+        Records { why }, Check(..), KernelCall(..), Fabricate(..), Activate(..), Kernel(..),
+        Print { source }, Signals { source }, Descriptors { source },
         Close { source },
     }
 }

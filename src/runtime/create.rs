@@ -5,6 +5,7 @@ use super::container::Container;
 use super::error::Error;
 use super::hooks::{ImageHooks, Ran, remove_left_mounts, run_poststop, run_spec_hooks};
 use super::journal::{Journal, Outcome};
+use super::kernel::Kernel;
 use super::prepare::{Prepared, prepare};
 use super::reserve::{Reserved, reserve};
 use super::shown_paths;
@@ -114,6 +115,17 @@ enum Streams {
     Silent(File),
 }
 
+/// The log of the container that is made.
+fn container_log(streams: &Streams, terminals: Terminals) -> ContainerLog {
+    let (pty, reader) = match (streams, terminals) {
+        (Streams::Pty(slave), _) => (Some(slave.as_fd()), Reader::Later),
+        // The person who typed `run`.
+        (Streams::Own | Streams::Silent(_), Terminals::Inherited) => (None, Reader::Now),
+        (Streams::Own | Streams::Silent(_), Terminals::ToConsoleSocket) => (None, Reader::Later),
+    };
+    ContainerLog::of_this_process(pty, reader)
+}
+
 impl Making {
     fn make(
         &mut self,
@@ -125,6 +137,7 @@ impl Making {
         self.find_foreign_cgroups(journal, leftover)?;
         self.locked.save(&self.state)?;
         let streams = self.open_streams(journal, spec, request)?;
+        self.fabricate(journal, &streams, request.terminals)?;
         self.run_create_hook(journal, &streams, request.terminals)?;
         let proxy = self.spawn_proxy(journal, &streams, &spec.network)?;
         self.enter_cgroup(journal, proxy)?;
@@ -192,6 +205,18 @@ impl Making {
         null.map(Streams::Silent).map_err(|source| Error::Null { source })
     }
 
+    /// Before the hook, which is given the volume.
+    fn fabricate(
+        &self,
+        journal: &mut Journal,
+        streams: &Streams,
+        terminals: Terminals,
+    ) -> Result<(), Error> {
+        let Self { state, rootfs, locked, .. } = self;
+        let kernel = Kernel { state, rootfs, lock: locked.lock() };
+        kernel.fabricate(journal, |_| container_log(streams, terminals))
+    }
+
     fn run_create_hook(
         &mut self,
         journal: &mut Journal,
@@ -201,16 +226,8 @@ impl Making {
         if self.state.role == RecordedRole::Sandbox {
             return Ok(());
         }
-        let (pty, reader) = match (streams, terminals) {
-            (Streams::Pty(slave), _) => (Some(slave.as_fd()), Reader::Later),
-            // The person who typed `run`.
-            (Streams::Own | Streams::Silent(_), Terminals::Inherited) => (None, Reader::Now),
-            (Streams::Own | Streams::Silent(_), Terminals::ToConsoleSocket) => {
-                (None, Reader::Later)
-            }
-        };
         let hooks = self.image_hooks();
-        let log = |_: &mut Journal| ContainerLog::of_this_process(pty, reader);
+        let log = |_: &mut Journal| container_log(streams, terminals);
         self.created_hook = hooks.run(journal, Verb::Create, log)?;
         // Only now: the hook may make the other hooks.
         self.state.seen = Some(self.rootfs.seen()?);

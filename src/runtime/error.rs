@@ -2,7 +2,8 @@
 
 use crate::cli::runtime::UsageError;
 use crate::host::container::{
-    bundle, cgroup, console, hook, image_hook, net_namespace, proxy, rootfs, state_dir,
+    bundle, cgroup, console, hook, image_hook, manager_call, net_namespace, proxy, rootfs,
+    state_dir,
 };
 use crate::host::os::privilege;
 use crate::model::container::cgroup as cgroup_path;
@@ -10,6 +11,7 @@ use crate::model::container::environment::Unpassable;
 use crate::model::container::lifecycle::Refused;
 use crate::model::container::refusal::Refusal;
 use crate::model::extension::role::NotAnExtension;
+use crate::model::kernel::volume::Unnameable;
 use crate::model::text::cause::chain;
 use std::io;
 use std::path::PathBuf;
@@ -57,6 +59,27 @@ pub(super) enum Error {
     HookGone { hook: &'static str, rootfs: String },
     #[error("hooks/delete is skipped")]
     SkippedHook { source: rootfs::Error },
+    #[error(
+        "the image brings a kernel, which only Docker and balenaEngine can: this container is not in their container \
+         store, so its image is not known"
+    )]
+    NoStoreForKernel,
+    #[error("the image brings a kernel, but the volume for it cannot be named")]
+    KernelVolume { source: Unnameable },
+    #[error("the image brings a kernel, which {} installs", super::MANAGER)]
+    NoManager { source: manager_call::Error },
+    #[error("cannot start {} for the kernel of the image", super::MANAGER)]
+    CallManager { source: manager_call::Error },
+    #[error(
+        "{} beside this program is not of version {version}, as this program is: it does not know the call for the \
+         kernel of an image; install both programs of one version",
+        super::MANAGER
+    )]
+    OtherManager { version: &'static str },
+    #[error("cannot make the volume for the kernel of the image: {reason}")]
+    Fabricate { reason: String },
+    #[error("cannot arm the kernel of the image: {reason}")]
+    Activate { reason: String },
     #[error("start refused the extension: {refusal}")]
     RefusedInRun { refusal: Refusal },
     #[error("interrupted")]
@@ -143,7 +166,9 @@ crate::golden_tests::errors! {
         LockedByAnother { id, path }, FindProxy { id, source }, SignalProxy { pid, source },
         Null { source }, PidFile { path, source }, RemovePidFile { path, source },
         PidFilePath { path }, NoConsole, NoTerminal, HookGone { hook, rootfs },
-        SkippedHook { source }, RefusedInRun { refusal }, Interrupted, Watch { source },
+        SkippedHook { source }, NoStoreForKernel, KernelVolume { source }, NoManager { source },
+        CallManager { source }, OtherManager { version }, Fabricate { reason },
+        Activate { reason }, RefusedInRun { refusal }, Interrupted, Watch { source },
         Descriptors { source }, Statuses { source }, Print { source }, Json { source },
         CalledAsManager, Unsupported { verb, why }, NoTopic { topic },
         NotCleanedUp { first, cleanup, then }, NotReserved(..), Refused(..), StoppedInStart(..),

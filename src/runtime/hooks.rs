@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::journal::Journal;
 use crate::host::container::attached;
-use crate::host::container::hook::{self, Call, Place, directory_or_root};
+use crate::host::container::hook::{self, Call, HookProgram, Place, directory_or_root};
 use crate::host::container::image_hook::{self, Bring, Image};
 use crate::host::container::log::ContainerLog;
 use crate::host::container::net_namespace::OpenNamespace;
@@ -62,7 +62,7 @@ impl ImageHooks<'_> {
                 "two labels or mounts set {variable} of {name}; the last one is used"
             ));
         }
-        let namespace = match &hook.doubt {
+        let namespace = match &hook.placement.doubt {
             None => MountNamespace::Host,
             Some(why) => {
                 journal.warn(&format!(
@@ -180,7 +180,7 @@ fn run_spec_hook(
     }
     let call = Call {
         name,
-        path: &hook.path,
+        program: HookProgram::At(&hook.path),
         arguments: &arguments,
         environment: &hook.env,
         working_directory: directory_or_root(&state.bundle),
@@ -189,7 +189,7 @@ fn run_spec_hook(
         place: Place::Here,
         interrupt: journal.interrupt(),
     };
-    journal.debug(|| format!("running {name}: {} in {}", call.path, call.working_directory));
+    journal.debug(|| format!("running {name}: {} in {}", hook.path, call.working_directory));
     let run = hook::run(&call, lock, &mut ContainerLog::nowhere());
     // Hooks of the spec belong to the engine, and so does the mount namespace they run in.
     journal.add(run, MountNamespace::Host)

@@ -8,6 +8,7 @@ mod container;
 mod prepare;
 mod reserve;
 mod hooks;
+mod kernel;
 mod create;
 mod start;
 mod kill;

@@ -2,13 +2,14 @@
 
 use super::error::Error;
 use super::journal::Journal;
+use super::kernel;
 use crate::cli::runtime::{Create, Terminals};
 use crate::host::container::bundle::{self, Bundle};
 use crate::host::container::rootfs::Rootfs;
 use crate::host::engine::label_sources::{self, Hints};
 use crate::host::os::clock;
 use crate::model::container::cgroup;
-use crate::model::container::environment::environment;
+use crate::model::container::environment::{environment, with_boot_volume};
 use crate::model::container::lifecycle::{Phase, Status};
 use crate::model::container::spec::{OCI_VERSION, Spec, SpecHooks, Terminal};
 use crate::model::container::state::{RecordedRole, StartOutput, State};
@@ -101,8 +102,13 @@ fn first_state(
     role: Role,
 ) -> Result<State, Error> {
     let Bundle { path, spec } = bundle;
+    let kernel = kernel::find(&request.id, &role, rootfs)?;
+    let mounts = match &kernel {
+        Some(kernel) => with_boot_volume(&spec.mounts, &kernel.folder()),
+        None => spec.mounts.clone(),
+    };
     let (role, labels, image) = match role {
-        Role::Extension { labels, image } => (RecordedRole::Extension, labels, image),
+        Role::Extension { labels, image, .. } => (RecordedRole::Extension, labels, image),
         Role::Sandbox => (RecordedRole::Sandbox, Default::default(), None),
     };
     let pid_file = match &request.pid_file {
@@ -126,7 +132,8 @@ fn first_state(
         role,
         labels,
         image,
-        mounts: spec.mounts.clone(),
+        kernel,
+        mounts,
         // The other hooks run before `create` returns.
         hooks: SpecHooks {
             start_container: spec.hooks.start_container.clone(),

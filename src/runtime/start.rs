@@ -4,17 +4,15 @@ use super::container::{Container, lock};
 use super::error::Error;
 use super::hooks::{ImageHooks, open_rootfs_again, remove_left_mounts, run_spec_hooks};
 use super::journal::{Journal, Outcome};
+use super::kernel::Kernel;
 use crate::host::container::log::ContainerLog;
 use crate::host::container::net_namespace::OpenNamespace;
 use crate::host::container::proxy;
-use crate::host::container::rootfs::Rootfs;
 use crate::host::container::state_dir::{LockedContainer, StateRoot};
 use crate::host::os::process::{Process, Waited};
 use crate::model::container::id::ContainerId;
 use crate::model::container::lifecycle::{Duty, Phase, Refused, Status};
-use crate::model::container::refusal::Refusal;
 use crate::model::container::state::{RecordedRole, StartOutput, State};
-use crate::model::extension::claim::Claims;
 use crate::model::extension::hook::Verb;
 use crate::model::text::cause::chain;
 use std::io;
@@ -102,8 +100,8 @@ fn run_hooks_and_stop(
     Ok(outcome)
 }
 
-/// Runs the image's hook, unless the extension is refused; then the container's log has the reason, as does the
-/// runtime's.
+/// Runs the image's hook, and arms the kernel that the image brings. If the extension is refused, the container's log
+/// has the reason, as does the runtime's.
 fn apply(
     journal: &mut Journal,
     locked: &LockedContainer,
@@ -115,24 +113,20 @@ fn apply(
         StartOutput::Proxy => log_of_proxy(journal, proxy),
         StartOutput::Caller => ContainerLog::of_caller(),
     };
-    if let Some(refusal) = refusal(state, &rootfs)? {
-        let reason = format!("refused: {refusal}");
-        journal.warn(&reason);
-        log(journal).say(&format!("balena-extension-runtime: {reason}"));
-        return Ok(Outcome::Refused(refusal));
+    let kernel = Kernel { state, rootfs: &rootfs, lock: locked.lock() };
+    let mut refusal = kernel.refusal()?;
+    if refusal.is_none() {
+        let hooks = ImageHooks { state, rootfs: &rootfs, lock: locked.lock() };
+        hooks.run(journal, Verb::Start, log)?;
+        refusal = kernel.activate(journal, log)?;
     }
-    let hooks = ImageHooks { state, rootfs: &rootfs, lock: locked.lock() };
-    hooks.run(journal, Verb::Start, log)?;
-    Ok(Outcome::Did("applied; the container has stopped, as it should".to_owned()))
-}
-
-/// Why the extension must not be applied.
-fn refusal(state: &State, rootfs: &Rootfs) -> Result<Option<Refusal>, Error> {
-    let label = |name: &str| state.labels.get(name).map(String::as_str);
-    if Claims::of(label).abi.is_none() {
-        return Ok(None);
-    }
-    Ok(rootfs.file_in_boot()?.map(|file| Refusal::BringsKernel { file }))
+    let Some(refusal) = refusal else {
+        return Ok(Outcome::Did("applied; the container has stopped, as it should".to_owned()));
+    };
+    let reason = format!("refused: {refusal}");
+    journal.warn(&reason);
+    log(journal).say(&format!("balena-extension-runtime: {reason}"));
+    Ok(Outcome::Refused(refusal))
 }
 
 /// The container's log, which is the proxy's streams. An engine that may not inspect the proxy does not get them.

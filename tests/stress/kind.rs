@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Full,
     /// A terminal, whose pty goes over a console socket.
     Console,
-    /// An image that brings a kernel: start refuses it.
+    /// An image that brings a kernel, with a label that is not an ABI: start refuses it.
     Kernel,
     /// A Kubernetes sandbox: it has no hooks and is running after start.
     Sandbox,
@@ -65,7 +65,7 @@ impl Kind {
             }
         }
         if self == Self::Kernel {
-            bundle.label("io.balena.image.kernel-abi-id", &"ab".repeat(32));
+            bundle.label("io.balena.image.kernel-abi-id", "not an ABI");
             fs::create_dir_all(bundle.path("rootfs/boot")).unwrap();
             fs::write(bundle.path("rootfs/boot/vmlinuz"), "").unwrap();
         }

@@ -33,6 +33,9 @@ pub(crate) const LOCK: RawFd = 4;
 /// Where it finds the rootfs and its mount namespace, if [`Entering`] says so.
 pub(crate) const ROOTFS: RawFd = 5;
 pub(crate) const HOME: RawFd = 6;
+/// Where it finds the hook's program, if that is [`BY_DESCRIPTOR`].
+pub(crate) const PROGRAM: RawFd = 7;
+pub(crate) const BY_DESCRIPTOR: &str = "/proc/self/fd/7";
 /// The longest report is shorter: it quotes a path or a few words of a file.
 pub(crate) const REPORT_MAX: usize = 16 * 1024;
 
@@ -102,6 +105,8 @@ fn guard(words: &[OsString]) -> io::Result<()> {
     let [limit, entering, name, folder, program, arguments @ ..] = words.as_slice() else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     };
+    // Closed when the hook is executed.
+    let opened = if *program == BY_DESCRIPTOR { Some(take(PROGRAM)?) } else { None };
     let limit = limit.parse().map(Duration::from_millis).map_err(io::Error::other)?;
     let entering = Entering::ALL.into_iter().find(|known| known.word() == *entering);
     let entering = entering.ok_or(io::ErrorKind::InvalidInput)?;
@@ -122,7 +127,7 @@ fn guard(words: &[OsString]) -> io::Result<()> {
         Ok(ready) => {
             let report = run(&control, limit, program, arguments, &ready);
             // Before the report: when the verb goes on, nothing of its hook is mounted.
-            drop(ready.attached);
+            drop((ready.attached, opened));
             report
         }
     };

@@ -36,8 +36,7 @@ const DRAIN_MAX: usize = 4 * 1024 * 1024;
 pub(crate) struct Call<'a> {
     /// Its name in messages: `hooks/start`, `hooks.prestart[0]`.
     pub(crate) name: &'a str,
-    /// The program, absolute.
-    pub(crate) path: &'a str,
+    pub(crate) program: HookProgram<'a>,
     /// The whole argument vector.
     pub(crate) arguments: &'a [&'a str],
     /// The whole environment.
@@ -49,6 +48,15 @@ pub(crate) struct Call<'a> {
     pub(crate) place: Place<'a>,
     /// The hook is killed when this can be read.
     pub(crate) interrupt: Option<BorrowedFd<'a>>,
+}
+
+/// The file that a hook executes.
+#[derive(Clone, Copy)]
+pub(crate) enum HookProgram<'a> {
+    /// An absolute path in the mount namespace in which the hook runs.
+    At(&'a str),
+    /// Opened in this process's mount namespace; the other one may not have it.
+    Open(BorrowedFd<'a>),
 }
 
 /// The mount namespace in which a hook runs.
@@ -227,16 +235,16 @@ impl RunningHook {
                 (entering, mount_point)
             }
         };
+        let path = match call.program {
+            HookProgram::At(path) => path,
+            HookProgram::Open(file) => {
+                descriptors.push((file, guard::PROGRAM));
+                guard::BY_DESCRIPTOR
+            }
+        };
         let entering = entering.word();
-        let mut arguments = vec![
-            PROGRAM,
-            guard::COMMAND,
-            &limit,
-            entering,
-            name,
-            call.working_directory,
-            call.path,
-        ];
+        let mut arguments =
+            vec![PROGRAM, guard::COMMAND, &limit, entering, name, call.working_directory, path];
         arguments.extend(call.arguments);
         // Called by the runtime's name by the manager too, so that `ps` shows all guards alike.
         let guard = spawn(&Program {

@@ -2,7 +2,7 @@
 //! namespaces"). `hooks/create`, `hooks/start`, `hooks/delete` and `deactivate` all run here.
 
 use crate::host::container::attached;
-use crate::host::container::hook::{self, Call, Guest, HookRun, Place};
+use crate::host::container::hook::{self, Call, Guest, HookProgram, HookRun, Place};
 use crate::host::container::log::ContainerLog;
 use crate::host::container::mount_namespace;
 use crate::host::container::rootfs::{self, Rootfs};
@@ -49,12 +49,19 @@ pub(crate) struct ImageHook<'a> {
     /// Where its mount namespace has it.
     pub(crate) path: String,
     pub(crate) environment: Environment,
-    /// The name of the mount point, if the hook's mount namespace is not this process's.
+    pub(crate) placement: HookPlacement<'a>,
+}
+
+/// The mount namespace in which the hooks of an image run, and where that has the rootfs.
+pub(crate) struct HookPlacement<'a> {
+    /// The path of the rootfs.
+    pub(crate) rootfs: String,
+    /// Why it is not known whether this process is in the mount namespace of process 1.
+    pub(crate) doubt: Option<String>,
+    /// The name of the mount point, if the namespace is not this process's.
     mount_point: Option<String>,
     /// The rootfs that is attached there.
     brought: Option<&'a Rootfs>,
-    /// Why it is not known whether this process is in the mount namespace of process 1.
-    pub(crate) doubt: Option<String>,
 }
 
 /// Finds the hook for `verb`; `None` if the image has none. The caller holds `lock`.
@@ -65,29 +72,54 @@ pub(crate) fn find<'a>(
 ) -> Result<Option<ImageHook<'a>>, Error> {
     let rootfs = image.rootfs;
     let Some(path) = rootfs.hook(verb)? else { return Ok(None) };
-    let (is_here, doubt) = match mount_namespace::relation("self") {
-        // A rootfs of another namespace can only be attached in process 1's.
-        _ if rootfs.home().is_some() => (false, None),
-        Relation::Same => (true, None),
-        Relation::Other => (false, None),
-        Relation::Unknown(why) => (true, Some(why)),
+    let placement = HookPlacement::of(image, lock)?;
+    let path = match placement.is_here() {
+        true => path,
+        false => format!("{}/{}", placement.rootfs, rootfs.below(verb, &path)?),
     };
-    if is_here {
-        let environment = environment(rootfs.path(), image.labels, image.mounts)?;
-        let (mount_point, brought) = (None, None);
-        return Ok(Some(ImageHook { verb, path, environment, mount_point, brought, doubt }));
+    let environment = environment(&placement.rootfs, image.labels, image.mounts)?;
+    Ok(Some(ImageHook { verb, path, environment, placement }))
+}
+
+impl<'a> HookPlacement<'a> {
+    /// The caller holds `lock`.
+    pub(crate) fn of(image: &Image<'a>, lock: BorrowedFd<'_>) -> Result<Self, Error> {
+        let rootfs = image.rootfs;
+        let (is_here, doubt) = match mount_namespace::relation("self") {
+            // A rootfs of another namespace can only be attached in process 1's.
+            _ if rootfs.home().is_some() => (false, None),
+            Relation::Same => (true, None),
+            Relation::Other => (false, None),
+            Relation::Unknown(why) => (true, Some(why)),
+        };
+        if is_here {
+            let (mount_point, brought) = (None, None);
+            return Ok(Self { rootfs: rootfs.path().to_owned(), doubt, mount_point, brought });
+        }
+        let name = attached::name(image.id, lock).map_err(|source| Error::Name { source })?;
+        let is_there = image.bring == Bring::IfMissing && rootfs.is_of_process_1();
+        Ok(Self {
+            rootfs: if is_there { rootfs.path().to_owned() } else { attached::rootfs_path(&name) },
+            doubt,
+            mount_point: Some(name),
+            brought: (!is_there).then_some(rootfs),
+        })
     }
-    let name = attached::name(image.id, lock).map_err(|source| Error::Name { source })?;
-    let is_there = image.bring == Bring::IfMissing && rootfs.is_of_process_1();
-    let seen_as = if is_there { rootfs.path().to_owned() } else { attached::rootfs_path(&name) };
-    Ok(Some(ImageHook {
-        verb,
-        path: format!("{seen_as}/{}", rootfs.below(verb, &path)?),
-        environment: environment(&seen_as, image.labels, image.mounts)?,
-        mount_point: Some(name),
-        brought: (!is_there).then_some(rootfs),
-        doubt,
-    }))
+
+    fn is_here(&self) -> bool {
+        self.mount_point.is_none()
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        match &self.mount_point {
+            None => Place::Here,
+            Some(mount_point) => Place::Host(Guest {
+                mount_point,
+                rootfs: self.brought.map(Rootfs::folder),
+                home: self.brought.and_then(Rootfs::home),
+            }),
+        }
+    }
 }
 
 impl ImageHook<'_> {
@@ -99,23 +131,15 @@ impl ImageHook<'_> {
         interrupt: Option<BorrowedFd<'_>>,
         log: &mut ContainerLog,
     ) -> HookRun {
-        let place = match &self.mount_point {
-            None => Place::Here,
-            Some(mount_point) => Place::Host(Guest {
-                mount_point,
-                rootfs: self.brought.map(Rootfs::folder),
-                home: self.brought.and_then(Rootfs::home),
-            }),
-        };
         let call = Call {
             name: self.verb.path(),
-            path: &self.path,
+            program: HookProgram::At(&self.path),
             arguments: &[&self.path],
             environment: &self.environment.variables,
             working_directory,
             limit: LIMIT,
             input: None,
-            place,
+            place: self.placement.place(),
             interrupt,
         };
         hook::run(&call, lock, log)

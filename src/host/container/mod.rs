@@ -8,6 +8,7 @@ pub(crate) mod console;
 pub(crate) mod mount_namespace;
 pub(crate) mod attached;
 pub(crate) mod image_hook;
+pub(crate) mod manager_call;
 pub(crate) mod hook;
 pub(crate) mod guard;
 pub(crate) mod log;

@@ -68,7 +68,7 @@ fn in_moby(id: &str, root: &Path) -> Lookup {
     let file = record_path(id, root);
     let (path, store) = (shown(&file), Store::Moby);
     match parsed(&file, StoredLabels::parse) {
-        Ok(Some(stored)) => Lookup::Found { path, stored },
+        Ok(Some(stored)) => Lookup::Found { path, stored, data_root: Some(root.to_owned()) },
         Ok(None) => Lookup::Absent { path, store },
         Err(why) => Lookup::Unusable { path, why, store },
     }
@@ -176,6 +176,7 @@ impl Search<'_> {
         found.map(|StoredLabels { labels, .. }| Lookup::Found {
             path: shown(&path),
             stored: StoredLabels { labels, image },
+            data_root: None,
         })
     }
 

@@ -10,8 +10,6 @@ pub(crate) mod operation_lock;
 pub(crate) mod override_store;
 pub(crate) mod slot;
 pub(crate) mod history;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod kernel_image;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod volume;
 pub(crate) mod volume_folder;

@@ -2,7 +2,7 @@
 
 use super::super::Session;
 use super::Device;
-use crate::host::container::hook::{self, Call, Place};
+use crate::host::container::hook::{self, Call, HookProgram, Place};
 use crate::host::container::log::ContainerLog;
 use crate::host::os::clock;
 use crate::host::os::host_root::is_absence;
@@ -200,7 +200,7 @@ fn run(
     let null = File::open("/dev/null").map_err(|source| HealthError::Null { source })?;
     let call = Call {
         name,
-        path: &path,
+        program: HookProgram::At(&path),
         arguments: &words,
         environment,
         working_directory: "/",

@@ -3,6 +3,7 @@
 
 pub(super) mod call;
 pub(super) mod fabricate;
+pub(super) mod activate;
 pub(super) mod health;
 pub(super) mod validate;
 pub(super) mod hup;

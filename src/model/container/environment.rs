@@ -4,10 +4,13 @@ use crate::model::container::spec::Mount;
 use crate::model::extension::hook::PATH;
 use crate::model::extension::labels::IMAGE_PREFIX;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What the variables of volumes begin with.
 pub(crate) const VOLUME_PREFIX: &str = "EXTENSION_VOLUME_";
 const ROOTFS: &str = "EXTENSION_ROOTFS";
+/// Where a kernel is in an image.
+const BOOT: &str = "/boot";
 /// The kernel's limit for one string of the environment, its final NUL included (execve(2)).
 const STRING_MAX: usize = 128 * 1024;
 /// What all strings together may have. The kernel grants a quarter of the stack limit, usually
@@ -84,15 +87,28 @@ pub(crate) fn environment(
         Some((format!("EXTENSION_IMAGE_{name}"), text.as_str(), origin))
     }))?;
     environment.extend(mounts.iter().filter_map(|mount| {
-        let name = mount.destination.strip_prefix('/').filter(|name| !name.is_empty())?;
-        let name = name.replace(['/', '-'], "_").to_uppercase();
         let origin = VariableOrigin::Mount(mount.destination.clone());
-        Some((format!("{VOLUME_PREFIX}{name}"), mount.source.as_str(), origin))
+        Some((volume_variable(&mount.destination)?, mount.source.as_str(), origin))
     }))?;
     if environment.variables.iter().map(|entry| entry.len() + 1).sum::<usize>() > TOTAL_MAX {
         return Err(Unpassable::TooMuch);
     }
     Ok(environment)
+}
+
+/// The variable of a mount; `None` if the hooks do not get it.
+fn volume_variable(destination: &str) -> Option<String> {
+    let name = destination.strip_prefix('/').filter(|name| !name.is_empty())?;
+    Some(format!("{VOLUME_PREFIX}{}", name.replace(['/', '-'], "_").to_uppercase()))
+}
+
+/// The mounts of a container whose image brings a kernel, for its hooks: the volume of the kernel takes the place of
+/// any mount with the variable of `/boot`.
+pub(crate) fn with_boot_volume(mounts: &[Mount], volume: &Path) -> Vec<Mount> {
+    let boot = volume_variable(BOOT);
+    let others = mounts.iter().filter(|mount| volume_variable(&mount.destination) != boot);
+    let source = volume.display().to_string();
+    others.cloned().chain([Mount { destination: BOOT.to_owned(), source }]).collect()
 }
 
 impl Environment {
@@ -187,6 +203,16 @@ mod tests {
         let environment = environment("/r", &labels(&[]), &mounts).unwrap();
         assert_eq!(environment.variables.last().unwrap(), "EXTENSION_VOLUME_A_B=/2");
         assert_eq!(environment.collisions, ["EXTENSION_VOLUME_A_B"]);
+    }
+
+    #[test]
+    fn the_volume_of_the_kernel_is_the_only_one_with_its_variable() {
+        let mounts = [mount("/boot", "/1"), mount("/BOOT", "/2"), mount("/boot/x", "/3")];
+        let mounts = with_boot_volume(&mounts, Path::new("/volume"));
+        let environment = environment("/r", &labels(&[]), &mounts).unwrap();
+        let expected = ["EXTENSION_VOLUME_BOOT=/volume", "EXTENSION_VOLUME_BOOT_X=/3"];
+        assert_eq!(environment.variables[2..], expected);
+        assert!(environment.collisions.is_empty());
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub(crate) fn quote(output: &[u8]) -> Option<String> {
     (!joined.is_empty()).then(|| cut::ending(&joined, cut::VALUE_MAX).into_owned())
 }
 
+/// The last line of `output` that is not blank, as printable text.
+pub(crate) fn last_line(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    text.lines().rev().map(printable).find(|line| !line.is_empty())
+}
+
 /// Without what would move a terminal's cursor or forge a line.
 fn printable(line: &str) -> String {
     let safe: String =
@@ -196,6 +202,8 @@ mod tests {
         assert_eq!(quote(b"mount: bad\n").unwrap(), "mount: bad");
         assert_eq!(quote(b"1\n2\n3\n4\n5\n6\n").unwrap(), "2 | 3 | 4 | 5 | 6");
         assert_eq!(quote(b"a\x1b[31mb\r\n\xff").unwrap(), "a [31mb | \u{fffd}");
+        assert_eq!(last_line(b"a\nwhy\x07\n \n").unwrap(), "why");
+        assert_eq!(last_line(b"\n"), None);
         let long = quote("é".repeat(5000).as_bytes()).unwrap();
         assert!(long.len() <= cut::VALUE_MAX && long.starts_with("…é") && long.ends_with('é'));
     }

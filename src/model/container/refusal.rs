@@ -6,14 +6,16 @@ use crate::model::extension::labels::ABI;
 /// Why an extension is not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// The label names the kernel, and the image has it. An image with the label alone needs that kernel
-    /// and does not bring it.
+    /// The manager has found why the kernel cannot be used, on this machine or on any.
+    #[error("the kernel of the image cannot be used: {reason}")]
+    Kernel { reason: String },
+    /// No kernel has such an ABI. An image with the label alone, and no file in `/boot`, claims something that no
+    /// machine has, and is applied.
     #[error(
-        "the image brings its own kernel (the file {file:?} in /boot, and the label {ABI}), which this version of \
-         balena-extension-runtime cannot install: hooks/start was not run; an image that only needs that kernel \
-         must not have files in /boot"
+        "the image brings its own kernel (the file {file:?} in /boot), but its label {ABI} is {label:?} and not the \
+         SHA-256 of that kernel, 64 lowercase hex digits: hooks/start was not run"
     )]
-    BringsKernel { file: String },
+    MalformedAbi { file: String, label: String },
 }
 
 #[cfg(test)]
@@ -22,18 +24,16 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_file_and_the_label_on_one_line() {
-        let text = |file: &str| Refusal::BringsKernel { file: file.to_owned() }.to_string();
-        assert!(text("vmlinuz").contains(
-            r#"the file "vmlinuz" in /boot, and the label io.balena.image.kernel-abi-id"#
-        ));
-        let odd = text("a\n\u{1b}");
-        assert!(odd.contains(r#""a\n\u{1b}""#) && !odd.contains(['\n', '\u{1b}']), "{odd}");
+        let (file, label) = ("a\n\u{1b}".to_owned(), "sha256:00".to_owned());
+        let text = Refusal::MalformedAbi { file, label }.to_string();
+        assert!(text.contains(r#""a\n\u{1b}""#) && !text.contains(['\n', '\u{1b}']), "{text}");
+        assert!(text.contains(r#"io.balena.image.kernel-abi-id is "sha256:00""#), "{text}");
     }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum Refusal {
-        BringsKernel { file },
+        Kernel { reason }, MalformedAbi { file, label },
     }
 }

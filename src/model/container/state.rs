@@ -37,6 +37,9 @@ pub(crate) struct State {
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<String>,
+    /// If the image brings a kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel: Option<RecordedKernel>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Mount>,
     #[serde(default)]
@@ -71,6 +74,23 @@ pub(crate) struct SeenRootfs {
     pub(crate) inode: u64,
     /// The hooks that it had.
     pub(crate) hooks: Vec<Verb>,
+}
+
+/// Where the kernel of an image is published from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RecordedKernel {
+    /// The name of the volume with a copy of `/boot`.
+    pub(crate) volume: String,
+    /// The data root of the engine that has the volume; absolute.
+    pub(crate) data_root: PathBuf,
+}
+
+impl RecordedKernel {
+    /// The directory with the content of the volume.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.data_root.join("volumes").join(&self.volume).join("_data")
+    }
 }
 
 /// The recorded kind of the container.
@@ -241,6 +261,7 @@ pub(crate) mod tests {
             role: RecordedRole::Extension,
             labels: BTreeMap::new(),
             image: None,
+            kernel: None,
             mounts: Vec::new(),
             hooks: SpecHooks::default(),
             cgroup: None,

@@ -6,6 +6,7 @@ use crate::model::text::json_object::only_objects;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 /// The labels and the image of a container, from an engine's store.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub(crate) struct StoredLabels {
 /// The result of looking up a container in a store.
 #[derive(Debug)]
 pub(crate) enum Lookup {
-    /// The store has a record of it at `path`.
-    Found { path: String, stored: StoredLabels },
+    /// The store has a record of it at `path`. `data_root` is the engine's, if the store is Moby's.
+    Found { path: String, stored: StoredLabels, data_root: Option<PathBuf> },
     /// The store has no record of it at `path`.
     Absent { path: String, store: Store },
     /// The record at `path` cannot be used.
@@ -150,7 +151,8 @@ mod tests {
     #[test]
     fn the_store_that_has_the_labels_wins_then_the_one_that_may_have_them() {
         let path = || "/s".to_owned();
-        let found = || Lookup::Found { path: path(), stored: StoredLabels::default() };
+        let found =
+            || Lookup::Found { path: path(), stored: StoredLabels::default(), data_root: None };
         let (why, store) = (String::new(), Store::Moby);
         let unusable = || Lookup::Unusable { path: path(), why: why.clone(), store };
         let absent = |store| Lookup::Absent { path: path(), store };

@@ -4,12 +4,18 @@
 use crate::model::extension::label_sources::{Lookup, StoredLabels};
 use crate::model::extension::labels::{CLASS, OVERLAY, PREFIX, SANDBOX};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The role of a container for this runtime.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A hostapp extension with its labels.
-    Extension { labels: BTreeMap<String, String>, image: Option<String> },
+    Extension {
+        labels: BTreeMap<String, String>,
+        image: Option<String>,
+        /// The data root of the engine of Moby's whose store has the labels.
+        data_root: Option<PathBuf>,
+    },
     /// The pause container of a Kubernetes pod: a plain proxy without labels and hooks.
     Sandbox,
 }
@@ -40,16 +46,16 @@ pub(crate) fn of_annotations(
     if is_sandbox(annotations) {
         return Some(Ok(Role::Sandbox));
     }
-    annotations.contains_key(CLASS).then(|| of_labels(annotations.clone(), None))
+    annotations.contains_key(CLASS).then(|| of_labels(annotations.clone(), None, None))
 }
 
 /// What the container is, if its annotations, of which it has this many, do not say so.
 pub(crate) fn of_store(annotations: usize, store: Lookup) -> Result<Role, NotAnExtension> {
     match store {
-        Lookup::Found { stored: StoredLabels { labels, image }, .. }
+        Lookup::Found { stored: StoredLabels { labels, image }, data_root, .. }
             if labels.contains_key(CLASS) =>
         {
-            of_labels(labels, image)
+            of_labels(labels, image, data_root)
         }
         store @ (Lookup::Found { .. } | Lookup::Absent { .. } | Lookup::Unusable { .. }) => {
             Err(NotAnExtension::ClassMissing { annotations, store })
@@ -60,11 +66,12 @@ pub(crate) fn of_store(annotations: usize, store: Lookup) -> Result<Role, NotAnE
 fn of_labels(
     labels: BTreeMap<String, String>,
     image: Option<String>,
+    data_root: Option<PathBuf>,
 ) -> Result<Role, NotAnExtension> {
     match labels.get(CLASS).map(String::as_str) {
         Some(OVERLAY) => {
             let labels = labels.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
-            Ok(Role::Extension { labels: labels.collect(), image })
+            Ok(Role::Extension { labels: labels.collect(), image, data_root })
         }
         class => {
             let class = class.unwrap_or_default().to_owned();
@@ -97,7 +104,7 @@ mod tests {
 
     fn found(pairs: &[(&str, &str)]) -> Lookup {
         let stored = StoredLabels { labels: map(pairs), image: Some("sha256:1".to_owned()) };
-        Lookup::Found { path: "/s".to_owned(), stored }
+        Lookup::Found { path: "/s".to_owned(), stored, data_root: Some("/d".into()) }
     }
 
     #[test]
@@ -105,7 +112,7 @@ mod tests {
         let annotations = map(&[(CLASS, "overlay"), ("other", "x")]);
         let role = role(&annotations, found(&[(CLASS, "overlay"), ("io.balena.image.a", "1")]));
         let labels = map(&[(CLASS, "overlay")]);
-        assert_eq!(role.unwrap(), Role::Extension { labels, image: None });
+        assert_eq!(role.unwrap(), Role::Extension { labels, image: None, data_root: None });
     }
 
     #[test]
@@ -119,8 +126,8 @@ mod tests {
     fn labels_come_from_the_store_when_annotations_lack_the_class() {
         let role = role(&map(&[("a", "b")]), found(&[(CLASS, "overlay"), ("maintainer", "m")]));
         let labels = map(&[(CLASS, "overlay")]);
-        let image = Some("sha256:1".to_owned());
-        assert_eq!(role.unwrap(), Role::Extension { labels, image });
+        let (image, data_root) = (Some("sha256:1".to_owned()), Some("/d".into()));
+        assert_eq!(role.unwrap(), Role::Extension { labels, image, data_root });
     }
 
     #[test]

@@ -12,6 +12,5 @@ pub(crate) mod verdict;
 pub(crate) mod transition;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod initramfs;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod volume;
 pub(crate) mod history;

@@ -2,12 +2,13 @@
 //! cannot. The scenarios that a real engine can have are tested on one (`tests/engines`).
 
 mod aborted_deactivate;
+mod activate;
 mod check;
 mod cleanup;
 mod deactivate;
 mod dry_run;
 mod fabricated_volumes;
-mod fabricate;
+pub(crate) mod fabricate;
 mod faulty_engine;
 pub(crate) mod host;
 pub(crate) mod override_device;
@@ -16,6 +17,6 @@ mod override_crashes;
 mod override_reports;
 mod oversized_answers;
 mod podman;
-mod recorded_engine;
+pub(crate) mod recorded_engine;
 pub(crate) mod recorded_store;
 mod reports;

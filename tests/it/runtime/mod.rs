@@ -15,6 +15,7 @@ mod features;
 mod hidden_proc;
 mod hook_output;
 mod hostile_images;
+mod kernel;
 mod kill;
 mod labels;
 mod lifecycle;
