@@ -53,11 +53,19 @@ export CARGO_PROFILE_RELEASE_PANIC = "unwind"
 # Only the two programs: no tests, no benchmarks.
 CARGO_BUILD_FLAGS += "--bins"
 
+# Judges kernel overrides at every boot. balenaOS has a unit of this name itself: install the package elsewhere only.
+PACKAGES =+ "${PN}-rollback"
+SYSTEMD_PACKAGES = "${PN} ${PN}-rollback"
 SYSTEMD_SERVICE:${PN} = "balena-extension-cleanup.service"
+SYSTEMD_SERVICE:${PN}-rollback = "extension-rollback.service"
+FILES:${PN}-rollback = "${systemd_system_unitdir}/extension-rollback.service"
+RDEPENDS:${PN}-rollback = "${PN}"
 
 do_install:append() {
     install -D -m 0644 ${S}/dist/systemd/balena-extension-cleanup.service \
         ${D}${systemd_system_unitdir}/balena-extension-cleanup.service
+    install -D -m 0644 ${S}/dist/systemd/extension-rollback.service \
+        ${D}${systemd_system_unitdir}/extension-rollback.service
     # The OS updater runs this after an update has committed: see the file.
     install -D -m 0755 ${S}/dist/hooks/after-os-update \
         ${D}${nonarch_libdir}/${BPN}/after-os-update

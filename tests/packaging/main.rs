@@ -21,6 +21,7 @@ mod machine;
 mod package;
 mod recipe;
 mod release;
+mod rollback;
 mod snippets;
 
 #[path = "../support/mod.rs"]

@@ -53,6 +53,15 @@ fn in_a_copy(script: &str) -> Finished {
 
 pub(crate) const INSTALL: &str = "apt-get install --yes --no-install-recommends /package.deb";
 pub(crate) const UNIT: &str = "balena-extension-cleanup.service";
+/// The unit for devices with kernel overrides.
+pub(crate) const ROLLBACK: &str = "extension-rollback.service";
+/// Units of balenaOS that it requires.
+pub(crate) const REQUIRED: [&str; 4] = [
+    "resin-boot.service",
+    "resin-state.service",
+    "resin-data.service",
+    "mnt-sysroot-active.service",
+];
 
 #[test]
 fn lintian_has_nothing_to_say() {
@@ -81,16 +90,26 @@ fn apt_installs_both_programs_and_they_work() {
         systemd-analyze verify /lib/systemd/system/{UNIT} >/tmp/verify 2>&1
         # A setting that systemd does not know is a warning with status 0.
         grep {UNIT} /tmp/verify || echo unit is fine
+        systemctl --root=/ is-enabled {ROLLBACK} || true
+        for required in {required}; do
+            printf '[Service]\nType=oneshot\nExecStart=/bin/true\n' >/etc/systemd/system/$required
+        done
+        systemd-analyze verify /lib/systemd/system/{ROLLBACK} >/tmp/verify 2>&1 || echo cannot be started
+        grep {ROLLBACK} /tmp/verify || echo rollback unit is fine
         man --where balena-extension-runtime balena-extension-manager
         dpkg --verify balena-extension-runtime && echo files are as packed
-        /usr/lib/balena-extension-runtime/after-os-update || echo stale has no engine: $?"
+        /usr/lib/balena-extension-runtime/after-os-update || echo stale has no engine: $?",
+        required = REQUIRED.join(" ")
     );
     let output = in_a_copy(&script).ok().text();
+    assert!(!output.contains("cannot be started"), "{output}");
     for expected in [
         "balena-extension-runtime version ",
         "balena-extension-manager version ",
         "\nenabled\n",
-        "unit is fine",
+        "\nunit is fine",
+        "\ndisabled\n",
+        "rollback unit is fine",
         "/man8/balena-extension-runtime.8.gz",
         "/man8/balena-extension-manager.8.gz",
         "files are as packed",

@@ -27,7 +27,10 @@ import bb.parse
 import bb.parse.parse_py
 import bb.utils
 
-SHOWN = "PV S SRC_URI BALENA_VERSION BALENA_BOOT_MOUNT CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS".split()
+SHOWN = (
+    "PV S SRC_URI BALENA_VERSION BALENA_BOOT_MOUNT CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS PACKAGES"
+    " FILES:balena-extension-runtime-rollback"
+).split()
 CLASSES = "cargo cargo-update-recipe-crates systemd base".split()
 BITBAKE_CONF = {
     "BPN": "${PN}",

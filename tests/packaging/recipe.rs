@@ -117,13 +117,15 @@ fn the_append_for_balena_os_takes_the_place_of_the_os_own_files() {
     let append = dist("yocto/balena-os/balena-extension-runtime_%.bbappend");
     let parsed = variables(&recipe(), &[append.to_str().unwrap(), &source, COMMIT]);
     let install = parsed["do_install"].as_str().unwrap();
-    for file in [
-        "/after-os-update",
-        "/hostapp-extensions-cleanup.service",
-        "/extension-rollback.service.d/no-kernel-overrides.conf",
-    ] {
+    for file in ["/after-os-update", "/hostapp-extensions-cleanup.service"] {
         assert!(install.contains(file), "no {file} in:\n{install}");
     }
+    // The OS has this unit itself, in another package, so it must not be in the main package.
+    let rollback = "balena-extension-runtime-rollback";
+    let own = parsed[format!("FILES:{rollback}")].as_str();
+    assert_eq!(own, Some("${systemd_system_unitdir}/extension-rollback.service"));
+    let packages = parsed["PACKAGES"].as_str().unwrap();
+    assert!(packages.split_whitespace().any(|name| name == rollback), "{packages}");
     // An engine that is given the runtime twice does not start, so this is asked for.
     assert!(install.contains("if [ \"0\" = 1 ]"), "{install}");
 }

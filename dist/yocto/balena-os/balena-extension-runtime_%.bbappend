@@ -7,9 +7,6 @@ do_install:append() {
     ln -s balena-extension-cleanup.service \
         ${D}${systemd_system_unitdir}/hostapp-extensions-cleanup.service
 
-    install -D -m 0644 ${S}/dist/yocto/balena-os/no-kernel-overrides.conf \
-        ${D}${systemd_system_unitdir}/extension-rollback.service.d/no-kernel-overrides.conf
-
     if [ "${BALENA_EXTENSION_RUNTIME_REGISTER}" = 1 ]; then
         for engine in balena balena-host; do
             install -D -m 0644 ${S}/dist/yocto/balena-os/register-runtime.conf \
