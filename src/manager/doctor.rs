@@ -1,29 +1,33 @@
 //! `doctor`: reads the facts about a host; `model/engine/doctor.rs` judges whether it is set up for extensions.
 
-use super::host_view::{data_root, registered};
+use super::host_view::{data_root, registered, rejected};
 use super::{Failure, ManagerExit, Session, print, print_json};
 use crate::cli::manager::DoctorArguments;
 use crate::cli::values::OutputFormat;
 use crate::host::container::mount_namespace;
 use crate::host::engine::process;
 use crate::host::engine::stored_containers::DataRoot;
+use crate::host::kernel::override_store::{OverrideStore, Published, unfinished_name};
 use crate::host::kernel::release;
-use crate::host::kernel::{block, boot_mounts};
+use crate::host::kernel::{block, boot_mounts, history, slot};
 use crate::host::os::disk;
 use crate::host::os::host_root::HostRoot;
 use crate::host::os::systemd;
 use crate::model::container::mount_namespace::Relation;
 use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{
-    CheckLevel, DoctorCheck, EngineInfo, EngineProcess, Facts, RegisteredBinary, judge,
+    BlockRoom, BootUnit, CheckLevel, DoctorCheck, EngineInfo, EngineProcess, Facts, OverrideFacts,
+    RegisteredBinary, judge,
 };
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::{chain, in_words, on_one_line};
 use serde::Serialize;
 use std::path::Path;
 
-/// The units that dist/systemd has for every host.
-const UNITS: [&str; 1] = ["balena-extension-cleanup.service"];
+/// The unit that dist/systemd has for every host, and the one for hosts with kernel overrides; and the commands that
+/// they run.
+const CLEANUP: (&str, &str) = ("balena-extension-cleanup.service", "cleanup");
+const ROLLBACK: (&str, &str) = ("extension-rollback.service", "validate");
 /// The namespaces that the runtime uses or that containers have.
 const NAMESPACES: [&str; 5] = ["mnt", "net", "pid", "ipc", "uts"];
 
@@ -69,6 +73,18 @@ fn facts(session: &Session) -> Result<Facts, Failure> {
         None => data_root(session),
     };
     let path = root.host.display_path(&root.path).display().to_string();
+    let boot_environment = boot_environment(host);
+    let overrides = match block::read(host) {
+        Ok(None) => None,
+        // `boot_environment` reports an error.
+        Ok(Some(_)) | Err(_) => Some(overrides(host)),
+    };
+    let units = [Some(CLEANUP), overrides.as_ref().map(|_| ROLLBACK)].into_iter().flatten();
+    let units = units.map(|(name, command)| BootUnit {
+        name,
+        command,
+        enabled: systemd::is_enabled(host, name),
+    });
     let space = root.host.find(&root.path).and_then(|root| disk::space(&root));
     Ok(Facts {
         engine,
@@ -76,8 +92,9 @@ fn facts(session: &Session) -> Result<Facts, Failure> {
         runtimes,
         mounts: mounts(session),
         state_root: state_root(session),
-        boot_environment: boot_environment(host),
-        units: UNITS.map(|name| (name, systemd::is_enabled(host, name))).into(),
+        boot_environment,
+        overrides,
+        units: units.collect(),
         disk: space
             .map(|(free, all)| (free, all, path.clone()))
             .map_err(|error| format!("cannot read the free space of {path}: {}", in_words(&error))),
@@ -98,14 +115,40 @@ fn mounts(session: &Session) -> Result<(EngineProcess, Relation), String> {
     Ok((process, relation))
 }
 
-/// The free bytes of the boot environment block, if there is one. Fails also if `cleanup --stale-os` could not
+/// The room in the boot environment block, if there is one. Fails also if `cleanup --stale-os` could not
 /// determine whether an update can roll back.
-fn boot_environment(host: &HostRoot) -> Result<Option<usize>, String> {
+fn boot_environment(host: &HostRoot) -> Result<Option<BlockRoom>, String> {
     let block = block::read(host).map_err(|error| chain(&error))?;
     match boot_mounts::rollback(host) {
         Rollback::Unknown { why } => Err(why),
-        Rollback::Possible { .. } | Rollback::Impossible => Ok(block.map(|block| block.free)),
+        Rollback::Possible { .. } | Rollback::Impossible => {
+            Ok(block.map(|block| BlockRoom { free: block.free, missing: block.missing_room() }))
+        }
     }
+}
+
+fn overrides(host: &HostRoot) -> OverrideFacts {
+    let mut facts = OverrideFacts::default();
+    match OverrideStore::new(host).published() {
+        Ok(Published { abis, unfinished, others }) => {
+            facts.published = abis.len();
+            facts.unfinished = unfinished.iter().map(unfinished_name).collect();
+            facts.others = others;
+        }
+        Err(error) => facts.unreadable.push(chain(&error)),
+    }
+    match rejected(host) {
+        Ok(rejected) => facts.rejected = rejected.len(),
+        Err(why) => facts.unreadable.push(why),
+    }
+    if let Err(error) = slot::running(host) {
+        facts.unreadable.push(chain(&error));
+    }
+    if let Err(error) = history::read(host) {
+        let path = history::path(host);
+        facts.unreadable.push(format!("cannot read the history {path:?}: {}", in_words(&error)));
+    }
+    facts
 }
 
 fn missing_namespaces(host: &HostRoot) -> Result<Vec<&'static str>, String> {

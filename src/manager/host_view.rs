@@ -4,7 +4,9 @@ use super::Session;
 use super::records::Records;
 use crate::host::engine::stored_containers::DataRoot;
 use crate::host::kernel::block;
+use crate::host::kernel::override_store::{OverrideStore, STATE};
 use crate::host::kernel::release;
+use crate::host::kernel::slot;
 use crate::host::os::clock;
 use crate::host::os::host_root::{HostRoot, is_absence};
 use crate::model::container::proxy::PROGRAM;
@@ -14,7 +16,7 @@ use crate::model::engine::verdict::HostFacts;
 use crate::model::kernel::abi::Abi;
 use crate::model::text::cause::{chain, in_words};
 use crate::version;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,10 +29,6 @@ const INITRAMFS_LOGS: [&str; 4] = [
     "/tmp/initramfs/initramfs.debug",
     "/mnt/sysroot/active/tmp/initramfs/initramfs.debug",
 ];
-/// The list of the kernels that are not tried again.
-const REJECTED: &str = "/mnt/state/override-rejected";
-/// The mount point of its partition.
-const STATE: &str = "/mnt/state";
 
 /// The facts about the host, and the runtime's records.
 pub(super) struct HostView {
@@ -59,9 +57,10 @@ impl HostView {
         let facts = HostFacts {
             running: release::running(host),
             overlays: release::overlays(host, &stores),
-            armed: block::read(host)
-                .map(|block| block.and_then(|block| block.values().arm.abi().map(Abi::to_string)))
+            block: block::read(host)
+                .map(|block| block.map(|block| block.values()).unwrap_or_default())
                 .map_err(|error| chain(&error)),
+            slot: slot::running(host).map_err(|error| chain(&error)),
             rejected: rejected(host),
             initramfs_log: initramfs_log(host),
             runtime: own.map(|(name, _)| name.clone()),
@@ -100,13 +99,14 @@ pub(super) fn data_root(session: &Session) -> DataRoot {
     on_host(session, DATA_ROOTS.into_iter().find(has_containers).unwrap_or(usual))
 }
 
-/// The ABIs of the kernels that are not tried again.
-fn rejected(host: &HostRoot) -> Result<Vec<String>, String> {
-    match host.read_if_there(REJECTED)? {
-        None if host.lacks_mount(STATE) => {
+/// The kernels that are not tried again. Without the partition that has the list, nothing is known.
+pub(super) fn rejected(host: &HostRoot) -> Result<BTreeSet<Abi>, String> {
+    let rejected = OverrideStore::new(host).rejected().map_err(|error| chain(&error))?;
+    match rejected.is_empty() && host.lacks_mount(STATE) {
+        true => {
             Err(format!("the state partition is not mounted at {:?}", host.display_path(STATE)))
         }
-        text => Ok(text.unwrap_or_default().lines().map(str::to_owned).collect()),
+        false => Ok(rejected),
     }
 }
 

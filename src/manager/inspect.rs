@@ -5,8 +5,9 @@ use super::status::ExtensionView;
 use super::{Failure, ManagerExit, Session, print_json};
 use crate::cli::manager::InspectArguments;
 use crate::model::container::deploy_record::DeployRecord;
+use crate::model::kernel::abi::Abi;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,7 +34,7 @@ struct HostDocument<'a> {
     kernel_abi: Read<Option<&'a str>>,
     os_version: Read<&'a str>,
     armed_kernel_abi: Read<Option<&'a str>>,
-    rejected_kernel_abis: Read<&'a [String]>,
+    rejected_kernel_abis: Read<&'a BTreeSet<Abi>>,
     root_is_layered: Read<bool>,
 }
 
@@ -84,8 +85,8 @@ pub(super) fn inspect(
             kernel_release: read(&host.running.kernel_release, String::as_str),
             kernel_abi: read(&host.running.abi, Option::as_deref),
             os_version: read(&host.running.os_version, String::as_str),
-            armed_kernel_abi: read(&host.armed, Option::as_deref),
-            rejected_kernel_abis: read(&host.rejected, Vec::as_slice),
+            armed_kernel_abi: read(&host.block, |block| block.arm.abi().map(Abi::as_str)),
+            rejected_kernel_abis: read(&host.rejected, |rejected| rejected),
             root_is_layered: read(&host.overlays, |overlays| overlays.root),
         },
         deploy: read(&record, Option::as_ref),

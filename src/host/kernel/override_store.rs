@@ -123,7 +123,7 @@ impl<'a> OverrideStore<'a> {
         let path = Path::new(LINKS).join(abi.as_str());
         let failed = |source| Error::Publish { path: self.host.display_path(&path), source };
         let directory = self.make_links().map_err(failed)?;
-        let unfinished = format!("{abi}{UNFINISHED}");
+        let unfinished = unfinished_name(abi);
         let link = || -> Result<(), Errno> {
             remove_name(&directory, &unfinished)?;
             rustix::fs::symlinkat(target, &directory, &unfinished)?;
@@ -153,12 +153,12 @@ impl<'a> OverrideStore<'a> {
     /// Removes the link of a kernel, and what was left of an unfinished one. A link that is missing is no error.
     pub(crate) fn unpublish(&self, abi: &Abi) -> Result<(), Error> {
         let name = abi.as_str();
-        self.remove(LINKS, &[name.to_owned(), format!("{name}{UNFINISHED}")])
+        self.remove(LINKS, &[name.to_owned(), unfinished_name(abi)])
     }
 
     /// Removes a link that was never completed.
     pub(crate) fn remove_unfinished(&self, abi: &Abi) -> Result<(), Error> {
-        self.remove(LINKS, &[format!("{abi}{UNFINISHED}")])
+        self.remove(LINKS, &[unfinished_name(abi)])
     }
 
     /// Records what the health check compares with. The file also says that a trial window is open.
@@ -269,6 +269,11 @@ impl<'a> OverrideStore<'a> {
             names.iter().take(1).fold(PathBuf::from(directory), |path, name| path.join(name));
         remove().map_err(|source| Error::Remove { path: self.host.display_path(path), source })
     }
+}
+
+/// The name of a link while it is made.
+pub(crate) fn unfinished_name(abi: &Abi) -> String {
+    format!("{abi}{UNFINISHED}")
 }
 
 fn remove_name(directory: &OwnedFd, name: &str) -> Result<(), Errno> {

@@ -104,8 +104,7 @@ fn document(session: &Session, has_block: bool, records: &Records) -> OverrideDo
     let host = &session.host;
     let (values, store) = (&records.values, OverrideStore::new(host));
     let slot = slot::running(host).map_err(|error| chain(&error));
-    let (arm, slot_known) = (values.arm.abi(), slot.as_ref().ok());
-    let on_trial = slot_known.map(|slot| arm.is_some() && values.committed.of(*slot).abi() != arm);
+    let on_trial = slot.as_ref().ok().map(|slot| values.is_on_trial(*slot));
     let events = history_file::read(host).map(|bytes| history::parse(&bytes).0);
     let rejected = records.rejected.iter().map(|abi| {
         let is_it = |entry: &&history::HistoryEntry| {

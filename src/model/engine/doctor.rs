@@ -104,6 +104,37 @@ pub(crate) enum RegisteredBinary {
     Another,
 }
 
+/// The room in the boot environment block, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockRoom {
+    pub(crate) free: usize,
+    /// How much more kernel overrides may need.
+    pub(crate) missing: usize,
+}
+
+/// The records of kernel overrides outside the boot environment block.
+#[derive(Debug, Default)]
+pub(crate) struct OverrideFacts {
+    pub(crate) published: usize,
+    pub(crate) rejected: usize,
+    /// The names of links that were never completed.
+    pub(crate) unfinished: Vec<String>,
+    /// The names beside the links that are not links to kernels.
+    pub(crate) others: Vec<String>,
+    /// Why records cannot be read.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// A unit of this package.
+#[derive(Debug)]
+pub(crate) struct BootUnit {
+    pub(crate) name: &'static str,
+    /// The command of the manager that it runs.
+    pub(crate) command: &'static str,
+    /// `None` if it is not installed.
+    pub(crate) enabled: Result<Option<bool>, String>,
+}
+
 /// The facts about a host; an error is why a fact could not be read.
 #[derive(Debug)]
 pub(crate) struct Facts {
@@ -115,10 +146,12 @@ pub(crate) struct Facts {
     pub(crate) mounts: Result<(EngineProcess, Relation), String>,
     /// The state root, or the directory in which it will be made.
     pub(crate) state_root: Result<String, String>,
-    /// The free bytes of the boot environment block; `None` if the host has no such block.
-    pub(crate) boot_environment: Result<Option<usize>, String>,
-    /// The units of this package, and whether each is enabled; `None` if it is not installed.
-    pub(crate) units: Vec<(&'static str, Result<Option<bool>, String>)>,
+    /// The room in the boot environment block; `None` if the host has no such block.
+    pub(crate) boot_environment: Result<Option<BlockRoom>, String>,
+    /// The records of kernel overrides; `None` if the host has no boot environment block.
+    pub(crate) overrides: Option<OverrideFacts>,
+    /// The boot units that this host needs.
+    pub(crate) units: Vec<BootUnit>,
     /// The free and the total bytes of the engine's data root, and its path.
     pub(crate) disk: Result<(u64, u64, String), String>,
     /// Whether the kernel has overlayfs.
@@ -132,8 +165,6 @@ pub(crate) struct Facts {
 const USUAL_NAME: &str = "extension";
 /// The minimum of free disk space: an update of an extension needs its size once more.
 const FREE_BYTES: u64 = 200_000_000;
-/// The room for the longest value that kernel overrides write, with its name and line end.
-const FREE_ENVIRONMENT: usize = 128;
 /// The oldest kernel with all system calls we use (`openat2`).
 const KERNEL: (u32, u32) = (5, 6);
 /// The fix if a file of `/proc` cannot be read.
@@ -146,6 +177,7 @@ pub(crate) fn judge(facts: &Facts) -> Vec<DoctorCheck> {
     checks.extend(facts.engine.is_ok().then(|| mounts(facts)));
     checks.extend(facts.engine.as_ref().ok().map(driver));
     checks.extend([state_root(facts), boot_environment(facts)]);
+    checks.extend(facts.overrides.as_ref().map(overrides));
     checks.extend(facts.units.iter().map(unit));
     checks.extend([disk(facts), kernel(facts), overlay(facts), namespaces(facts)]);
     checks
@@ -271,24 +303,49 @@ fn boot_environment(facts: &Facts) -> DoctorCheck {
     let check = "boot-environment";
     match &facts.boot_environment {
         Ok(None) => ok(check, "not used: this host has no GRUB environment block"),
-        Ok(Some(free)) if *free < FREE_ENVIRONMENT => {
+        Ok(Some(BlockRoom { free, missing: 0 })) => ok(check, format!("{free} bytes are free")),
+        Ok(Some(BlockRoom { free, missing })) => {
             let fix = "remove values that are no longer needed: grub-editenv FILE unset NAME";
-            warning(check, format!("only {free} bytes are free"), fix)
+            let text =
+                format!("only {free} bytes are free; kernel overrides can need {missing} more");
+            warning(check, text, fix)
         }
-        Ok(Some(free)) => ok(check, format!("{free} bytes are free")),
         Err(why) => problem(check, why, "mount the boot partition, or restore its damaged file"),
     }
 }
 
-fn unit((name, enabled): &(&'static str, Result<Option<bool>, String>)) -> DoctorCheck {
+fn overrides(facts: &OverrideFacts) -> DoctorCheck {
+    let check = "kernel-overrides";
+    let OverrideFacts { published, rejected, unfinished, others, unreadable } = facts;
+    if !unreadable.is_empty() {
+        let fix = "run doctor as root, with /mnt/data and /mnt/state mounted; docs/kernel-override.md lists the \
+                   messages";
+        return problem(check, unreadable.join("; "), fix);
+    }
+    if !unfinished.is_empty() {
+        let text = format!("links to kernels were never completed: {}", unfinished.join(", "));
+        return warning(check, text, "balena-extension-manager validate (it removes them)");
+    }
+    if !others.is_empty() {
+        let text = format!("names that are not links to kernels: {}", others.join(", "));
+        return warning(check, text, "remove them from /mnt/data/boot-by-abi");
+    }
+    ok(check, format!("kernels: {published} published, {rejected} rejected"))
+}
+
+fn unit(BootUnit { name, command, enabled }: &BootUnit) -> DoctorCheck {
     match enabled {
         Ok(Some(true)) => ok("unit", format!("{name} is enabled")),
         Ok(Some(false)) => {
-            let fix = format!("systemctl enable {name} (otherwise nothing cleans up at boot)");
+            let fix = format!(
+                "systemctl enable {name} (otherwise nothing runs balena-extension-manager {command} at boot)"
+            );
             warning("unit", format!("{name} is not enabled"), fix)
         }
         Ok(None) => {
-            let fix = "install it from dist/systemd, or run balena-extension-manager cleanup at each boot";
+            let fix = format!(
+                "install it from dist/systemd, or run balena-extension-manager {command} at each boot"
+            );
             warning("unit", format!("{name} is not installed"), fix)
         }
         Err(why) => warning("unit", format!("{name}: {why}"), "run doctor as root"),
@@ -346,133 +403,5 @@ fn namespaces(facts: &Facts) -> DoctorCheck {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn facts() -> Facts {
-        let text = r#"{"ServerVersion":"20.10.24","Driver":"overlay2","DockerRootDir":"/d",
-                       "Runtimes":{"extension":{"path":"/usr/bin/balena-extension-runtime"}}}"#;
-        Facts {
-            engine: Ok(serde_json::from_str(text).unwrap()),
-            api: Some("1.41".to_owned()),
-            runtimes: vec![(
-                "extension".to_owned(),
-                "/x".to_owned(),
-                RegisteredBinary::SameVersion,
-            )],
-            mounts: Ok((process(), Relation::Same)),
-            state_root: Ok("/run".to_owned()),
-            boot_environment: Ok(Some(900)),
-            units: vec![("a.service", Ok(Some(true)))],
-            disk: Ok((1 << 40, 1 << 41, "/d".to_owned())),
-            overlay: Ok(true),
-            missing_namespaces: Ok(Vec::new()),
-            kernel_release: Ok("5.6.0-rc1".to_owned()),
-        }
-    }
-
-    fn process() -> EngineProcess {
-        EngineProcess { pid: 7, name: "dockerd".to_owned(), by: "/run/docker.pid".to_owned() }
-    }
-
-    /// An engine with these runtimes, none of which is known to be this program.
-    fn with_runtimes(text: &str) -> Facts {
-        let text = format!(r#"{{"Driver":"overlay2","Runtimes":{text}}}"#);
-        Facts { engine: Ok(serde_json::from_str(&text).unwrap()), runtimes: Vec::new(), ..facts() }
-    }
-
-    fn level_of(check: &str, facts: &Facts) -> CheckLevel {
-        let checks = judge(facts);
-        checks.iter().find(|one| one.check == check).unwrap().level
-    }
-
-    #[test]
-    fn a_host_that_is_set_up_passes_every_check() {
-        let checks = judge(&facts());
-        assert!(
-            checks.iter().all(|one| one.level == CheckLevel::Ok && one.fix.is_none()),
-            "{checks:?}"
-        );
-        assert_eq!(checks.len(), 11);
-    }
-
-    #[test]
-    fn each_fault_is_found_and_has_a_fix() {
-        use CheckLevel::{Ok as Fine, Problem, Warning};
-        let why = || "why".to_owned();
-        let runtime = |binary| vec![("r".to_owned(), "/p".to_owned(), binary)];
-        let version = "2".to_owned();
-        let other_version = RegisteredBinary::OtherVersion { version, commit: why() };
-        let other = EngineInfo { driver: Some("vfs".to_owned()), ..EngineInfo::default() };
-        for (check, level, facts) in [
-            ("engine", Problem, Facts { engine: Err(why()), ..facts() }),
-            ("runtime", Problem, Facts { runtimes: Vec::new(), ..facts() }),
-            ("runtime", Problem, with_runtimes(r#"{"runc":{"path":"runc"}}"#)),
-            ("runtime", Fine, with_runtimes(r#"{"extension":{},"runc":{"path":"runc"}}"#)),
-            ("runtime", Warning, with_runtimes(r#"{"other":{"path":""}}"#)),
-            ("mounts", Fine, Facts { mounts: Ok((process(), Relation::Other)), ..facts() }),
-            (
-                "mounts",
-                Warning,
-                Facts { mounts: Ok((process(), Relation::Unknown(why()))), ..facts() },
-            ),
-            ("mounts", Warning, Facts { mounts: Err(why()), ..facts() }),
-            ("runtime", Warning, Facts { runtimes: runtime(other_version), ..facts() }),
-            (
-                "runtime",
-                Warning,
-                Facts { runtimes: runtime(RegisteredBinary::NoVersion), ..facts() },
-            ),
-            (
-                "runtime",
-                Warning,
-                Facts { runtimes: runtime(RegisteredBinary::Unreadable { why: why() }), ..facts() },
-            ),
-            ("runtime", Problem, Facts { runtimes: runtime(RegisteredBinary::Missing), ..facts() }),
-            ("storage-driver", Warning, Facts { engine: Ok(other), ..facts() }),
-            ("state-root", Problem, Facts { state_root: Err(why()), ..facts() }),
-            ("boot-environment", Problem, Facts { boot_environment: Err(why()), ..facts() }),
-            ("boot-environment", Warning, Facts { boot_environment: Ok(Some(127)), ..facts() }),
-            ("boot-environment", Fine, Facts { boot_environment: Ok(None), ..facts() }),
-            ("unit", Warning, Facts { units: vec![("u", Ok(Some(false)))], ..facts() }),
-            ("unit", Warning, Facts { units: vec![("u", Ok(None))], ..facts() }),
-            ("unit", Warning, Facts { units: vec![("u", Err(why()))], ..facts() }),
-            ("disk", Warning, Facts { disk: Ok((1, 2, why())), ..facts() }),
-            ("disk", Warning, Facts { disk: Err(why()), ..facts() }),
-            ("kernel", Problem, Facts { kernel_release: Ok("5.5.19".to_owned()), ..facts() }),
-            ("kernel", Problem, Facts { kernel_release: Err(why()), ..facts() }),
-            ("overlayfs", Problem, Facts { overlay: Ok(false), ..facts() }),
-            ("overlayfs", Warning, Facts { overlay: Err(why()), ..facts() }),
-            ("namespaces", Problem, Facts { missing_namespaces: Ok(vec!["net"]), ..facts() }),
-            ("namespaces", Warning, Facts { missing_namespaces: Err("no".into()), ..facts() }),
-        ] {
-            assert_eq!(level_of(check, &facts), level, "{check}: {facts:?}");
-            let checks = judge(&facts);
-            let found = checks.iter().find(|one| one.check == check).unwrap();
-            assert_eq!(found.fix.is_some(), level != Fine, "{found:?}");
-        }
-    }
-
-    #[test]
-    fn the_mounts_of_the_engine_are_named_with_what_they_mean() {
-        let text = |facts: &Facts| {
-            let checks = judge(facts);
-            checks.into_iter().find(|one| one.check == "mounts").unwrap().text
-        };
-        let known = "dockerd (process 7, from /run/docker.pid) has";
-        assert!(text(&facts()).starts_with(&format!("{known} the host's mounts")));
-        let apart = text(&Facts { mounts: Ok((process(), Relation::Other)), ..facts() });
-        assert!(apart.starts_with(&format!("{known} its own mount namespace")), "{apart}");
-        assert!(apart.contains("that of process 1"), "{apart}");
-        let unknown = text(&Facts { mounts: Err("why".to_owned()), ..facts() });
-        assert!(unknown.contains("cannot determine") && unknown.ends_with("why"), "{unknown}");
-    }
-
-    #[test]
-    fn a_socket_leads_to_units() {
-        assert_eq!(units_of_engine("docker"), ["docker.service"]);
-        assert_eq!(units_of_engine("balena-engine"), ["balena-engine.service", "balena.service"]);
-        assert!(serves_an_engine("dockerd") && serves_an_engine("balena-engine-d"));
-        assert!(!serves_an_engine("systemd") && !serves_an_engine("containerd-shim"));
-    }
-}
+#[path = "doctor_tests.rs"]
+mod tests;

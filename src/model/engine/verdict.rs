@@ -7,10 +7,13 @@ use crate::model::engine::doctor::RegisteredBinary;
 use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Labels, LastRun};
 use crate::model::extension::claim::{ClaimedFact, ComparedClaim, Judgement, Running};
 use crate::model::extension::labels::REQUIRES_REBOOT;
+use crate::model::kernel::abi::Abi;
 use crate::model::kernel::mounts::HostOverlays;
+use crate::model::kernel::records::{BlockValues, Slot, TRIAL_LIMIT};
 use crate::model::text::cause;
 use crate::model::text::cut::short_id;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The state of an extension, for people.
@@ -18,6 +21,7 @@ use std::fmt;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     Applied,
+    OnTrial,
     PendingReboot,
     Refused,
     Failed,
@@ -65,6 +69,9 @@ macro_rules! reasons {
 reasons! {
     Layered "layered-at-boot" Applied "none",
     HooksRan "hooks-ran" Applied "none",
+    KernelOnTrial "kernel-on-trial" OnTrial
+        "wait: after its health check, validate keeps the kernel or rejects it; details: \
+         balena-extension-manager override status",
     RequiresReboot "requires-reboot" PendingReboot "reboot the device",
     NoHooks "no-hooks" PendingReboot "reboot the device",
     KernelArmed "kernel-armed" PendingReboot "reboot the device into the extension's kernel",
@@ -104,6 +111,8 @@ reasons! {
         "run balena-extension-manager doctor: it says what cannot be read and how to fix that",
     RejectedUnreadable "rejected-unreadable" Unknown
         "as root, mount /mnt/state and make /mnt/state/override-rejected readable",
+    SlotUnknown "slot-unknown" Unknown
+        "run balena-extension-manager override status: it says what cannot be determined",
     MountsUnreadable "mounts-unreadable" Unknown "run this command as root, with /proc mounted",
     StartTimeUnknown "start-time-unknown" Unknown "deploy it again",
     MountNamespaceUnknown "mount-namespace-unknown" Unknown
@@ -129,11 +138,12 @@ pub(crate) struct Explanation {
 pub(crate) struct HostFacts {
     pub(crate) running: Running,
     pub(crate) overlays: Result<HostOverlays, String>,
-    /// The ABI of the kernel that the boot environment block names for the next boot; `None` if it names none,
-    /// or if there is no block.
-    pub(crate) armed: Result<Option<String>, String>,
-    /// The ABIs of the kernels that are not tried again.
-    pub(crate) rejected: Result<Vec<String>, String>,
+    /// What the boot environment block says about kernels; nothing if there is no block.
+    pub(crate) block: Result<BlockValues, String>,
+    /// The root filesystem slot that runs.
+    pub(crate) slot: Result<Slot, String>,
+    /// The kernels that are not tried again.
+    pub(crate) rejected: Result<BTreeSet<Abi>, String>,
     /// The path of the initramfs' log.
     pub(crate) initramfs_log: String,
     /// The name by which the engine knows this runtime.
@@ -215,7 +225,8 @@ impl Ended<'_> {
     fn explain(&self) -> Finding {
         let claims = self.container.labels.claims();
         let rejected = self.host.rejected.as_ref();
-        let is_rejected = |abi: &&str| rejected.is_ok_and(|all| all.iter().any(|one| one == abi));
+        let is_rejected =
+            |abi: &&str| rejected.is_ok_and(|all| all.iter().any(|one| one.as_str() == *abi));
         if let Some(abi) = claims.abi.filter(is_rejected) {
             let text = format!("its kernel {} was tried and rejected", short_id(abi));
             return because(VerdictReason::KernelRejected, text);
@@ -229,7 +240,10 @@ impl Ended<'_> {
         match claims.judge(&self.host.running) {
             Judgement::Violated(mismatches) => violated(&mismatches, self.host),
             Judgement::Unknown(why) => because(VerdictReason::SystemUnreadable, why.join("; ")),
-            Judgement::Unclaimed | Judgement::Holds => self.effect(),
+            Judgement::Unclaimed | Judgement::Holds => {
+                let trial = claims.abi.and_then(|abi| on_trial(abi, self.host));
+                trial.unwrap_or_else(|| self.effect())
+            }
         }
     }
 
@@ -399,12 +413,46 @@ impl Ended<'_> {
     }
 }
 
+fn is_armed(values: &BlockValues, abi: &str) -> bool {
+    values.arm.abi().is_some_and(|arm| arm.as_str() == abi)
+}
+
+/// The kernel that runs is one that the extension claims: whether it is on trial. The prestate is no evidence, because a
+/// crash leaves it.
+fn on_trial(abi: &str, host: &HostFacts) -> Option<Finding> {
+    let values = match &host.block {
+        Ok(values) => values,
+        Err(why) => return Some(because(VerdictReason::BootEnvironmentUnreadable, why)),
+    };
+    if !is_armed(values, abi) {
+        return None;
+    }
+    let is_on_trial = match (&host.slot, [Slot::A, Slot::B].map(|slot| values.is_on_trial(slot))) {
+        (Ok(slot), _) => values.is_on_trial(*slot),
+        (Err(_), [in_a, in_b]) if in_a == in_b => in_a,
+        (Err(why), _) => return Some(because(VerdictReason::SlotUnknown, why)),
+    };
+    let boots = values.boots();
+    is_on_trial.then(|| {
+        let text = format!("its kernel runs on trial (booted {boots} of {TRIAL_LIMIT} times)");
+        because(VerdictReason::KernelOnTrial, text)
+    })
+}
+
 /// Claims do not hold. The claim on a kernel will hold after the reboot if that kernel is set to boot next.
 fn violated(mismatches: &[ComparedClaim], host: &HostFacts) -> Finding {
     if let [ComparedClaim { fact: ClaimedFact::KernelAbi, claimed, .. }] = mismatches {
-        match &host.armed {
-            Ok(Some(armed)) if armed == claimed => {
-                let text = "its kernel is set to boot next; the current one runs until the reboot";
+        match &host.block {
+            Ok(values) if is_armed(values, claimed) => {
+                let boots = match values.boots() {
+                    0 => String::new(),
+                    boots => {
+                        format!("; it was booted {boots} of {TRIAL_LIMIT} times and does not run")
+                    }
+                };
+                let text = format!(
+                    "its kernel is set to boot next; the current one runs until the reboot{boots}"
+                );
                 return because(VerdictReason::KernelArmed, text);
             }
             Ok(_) => {}

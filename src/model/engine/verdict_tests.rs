@@ -5,6 +5,7 @@ use crate::model::container::deploy_record::{HookOutput, MountNamespace, Recorde
 use crate::model::engine::inventory::Mounted;
 use crate::model::extension::claim::tests::running;
 use crate::model::extension::labels;
+use crate::model::kernel::records::{Committed, Field};
 
 struct Case {
     state: EngineState,
@@ -51,8 +52,9 @@ fn host() -> HostFacts {
     HostFacts {
         running: running(),
         overlays: Ok(overlays("layer")),
-        armed: Ok(None),
-        rejected: Ok(Vec::new()),
+        block: Ok(BlockValues::default()),
+        slot: Ok(Slot::A),
+        rejected: Ok(BTreeSet::new()),
         initramfs_log: "/run/initramfs/initramfs.debug".to_owned(),
         runtime: Some("ext".to_owned()),
     }
@@ -135,13 +137,24 @@ fn without_errors() -> LastRun {
     LastRun { error: None, ..exiting(0) }
 }
 
+/// The ABI of a kernel that does not run, and a claim on the one that runs.
+const OTHER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const RUNNING: (&str, &str) =
+    (labels::ABI, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+
+/// A kernel that was booted twice, and what slot A has committed.
+fn armed(arm: &str, committed: &str) -> BlockValues {
+    let committed = Committed { a: Field::parse(committed), b: Field::Empty };
+    BlockValues { arm: Field::parse(arm), committed, trial: Some(2), ..BlockValues::default() }
+}
+
 fn bare() -> Result<HostOverlays, String> {
     Ok(HostOverlays::default())
 }
 
 #[test]
 fn every_reason_has_a_case_that_leads_to_it() {
-    const ABI: (&str, &str) = (labels::ABI, "bb");
+    const ABI: (&str, &str) = (labels::ABI, OTHER);
     const REBOOT: (&str, &str) = ("io.balena.update.requires-reboot", "1");
     let why = || "cannot be read".to_owned();
     let blind = Running { os_version: Err(why()), ..running() };
@@ -154,7 +167,27 @@ fn every_reason_has_a_case_that_leads_to_it() {
             VerdictReason::KernelArmed,
             Case {
                 labels: vec![ABI],
-                host: HostFacts { armed: Ok(Some("bb".to_owned())), ..host() },
+                host: HostFacts { block: Ok(armed(OTHER, "")), ..host() },
+                ..sound()
+            },
+        ),
+        (
+            VerdictReason::KernelOnTrial,
+            Case {
+                labels: vec![RUNNING],
+                host: HostFacts { block: Ok(armed(RUNNING.1, "")), ..host() },
+                ..sound()
+            },
+        ),
+        (
+            VerdictReason::SlotUnknown,
+            Case {
+                labels: vec![RUNNING],
+                host: HostFacts {
+                    block: Ok(armed(RUNNING.1, RUNNING.1)),
+                    slot: Err(why()),
+                    ..host()
+                },
                 ..sound()
             },
         ),
@@ -162,7 +195,7 @@ fn every_reason_has_a_case_that_leads_to_it() {
             VerdictReason::KernelRejected,
             Case {
                 labels: vec![ABI],
-                host: HostFacts { rejected: Ok(vec!["bb".to_owned()]), ..host() },
+                host: HostFacts { rejected: Ok(Abi::parse(OTHER).into_iter().collect()), ..host() },
                 ..sound()
             },
         ),
@@ -235,7 +268,7 @@ fn every_reason_has_a_case_that_leads_to_it() {
         ),
         (
             VerdictReason::BootEnvironmentUnreadable,
-            Case { labels: vec![ABI], host: HostFacts { armed: Err(why()), ..host() }, ..sound() },
+            Case { labels: vec![ABI], host: HostFacts { block: Err(why()), ..host() }, ..sound() },
         ),
         (
             VerdictReason::MountsUnreadable,
@@ -403,6 +436,35 @@ fn claims_are_shown_with_the_running_values() {
             {"claim": "osVersion", "claimed": "2.*", "running": "2.113.4", "holds": true},
         ])
     );
+}
+
+#[test]
+fn a_trial_is_told_by_the_block_the_slot_and_the_kernel_that_runs() {
+    let slot_unknown = || Err("no label".to_owned());
+    let is_on_trial =
+        (VerdictReason::KernelOnTrial, "its kernel runs on trial (booted 2 of 3 times)");
+    let is_applied = (VerdictReason::HooksRan, "its hooks ran since the host booted");
+    let (running, both) =
+        (RUNNING.1, || Committed { a: Field::parse(RUNNING.1), b: Field::parse(RUNNING.1) });
+    for (block, slot, expected) in [
+        (armed(running, ""), Ok(Slot::A), is_on_trial),
+        (armed(running, OTHER), Ok(Slot::A), is_on_trial),
+        (armed(running, running), Ok(Slot::A), is_applied),
+        (armed(running, running), Ok(Slot::B), is_on_trial),
+        // Both slots agree.
+        (armed(running, ""), slot_unknown(), is_on_trial),
+        (BlockValues { committed: both(), ..armed(running, "") }, slot_unknown(), is_applied),
+        // It runs and another one is armed: nothing will judge it.
+        (armed(OTHER, ""), Ok(Slot::A), is_applied),
+        (BlockValues::default(), slot_unknown(), is_applied),
+    ] {
+        let host = HostFacts { block: Ok(block.clone()), slot, ..host() };
+        let found = Case { labels: vec![RUNNING], host, ..sound() }.find();
+        assert_eq!((found.reason, found.sentence.as_str()), expected, "{block:?}");
+    }
+    let host = HostFacts { block: Ok(armed(OTHER, "")), ..host() };
+    let found = Case { labels: vec![(labels::ABI, OTHER)], host, ..sound() }.find();
+    assert!(found.sentence.ends_with("it was booted 2 of 3 times and does not run"), "{found:?}");
 }
 
 #[test]

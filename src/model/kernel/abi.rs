@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// The number of hex digits.
-const LEN: usize = 64;
+pub(crate) const LEN: usize = 64;
 
 /// 64 lowercase hex digits. A value proves the form only, not that such a kernel exists.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,8 @@
 //! Lines are kept as they are: whatever belongs to others survives a change byte for byte.
 //! `host/kernel/block.rs` has the file.
 
-use crate::model::kernel::records::{BlockValues, Committed, Field};
+use crate::model::kernel::abi;
+use crate::model::kernel::records::{BlockValues, Committed, Field, TRIAL_LIMIT};
 
 /// The first line of every block.
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
@@ -145,6 +146,19 @@ impl Block {
             _ => return Err(NoRoom { len, missing: used + 1 - len }),
         };
         Ok(changed.to_bytes())
+    }
+
+    /// How many bytes more the block needs so that all values of kernel overrides fit at once; 0 if they do.
+    pub(crate) fn missing_room(&self) -> usize {
+        let longest = || Field::parse(&"0".repeat(abi::LEN));
+        let all = BlockValues {
+            arm: longest(),
+            committed: Committed { a: longest(), b: longest() },
+            trial: Some(TRIAL_LIMIT),
+            relay: longest(),
+            ..self.values()
+        };
+        self.with(&all).err().map_or(0, |NoRoom { missing, .. }| missing)
     }
 
     /// The bytes that were parsed.

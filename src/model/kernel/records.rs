@@ -115,6 +115,12 @@ impl BlockValues {
         self.trial.unwrap_or_default()
     }
 
+    /// Whether a kernel is armed that the slot has not committed.
+    pub(crate) fn is_on_trial(&self, slot: Slot) -> bool {
+        let arm = self.arm.abi();
+        arm.is_some() && arm != self.committed.of(slot).abi()
+    }
+
     /// The ABIs that are armed or committed.
     pub(crate) fn named(&self) -> impl Iterator<Item = &Abi> {
         [&self.arm, &self.committed.a, &self.committed.b].into_iter().filter_map(Field::abi)

@@ -76,7 +76,7 @@ impl fmt::Display for Verdict {
                 write!(formatter, "armed the kernel {abi} again, which slot {slot} has committed")
             }
             Self::Forgotten { abi } => {
-                write!(formatter, "forgot the armed kernel {abi}, which is not published")
+                write!(formatter, "forgot the kernel {abi}; it is no longer armed, committed or published")
             }
             Self::Pending { abi, boots } => write!(
                 formatter,

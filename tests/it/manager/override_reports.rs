@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::override_device::{Device, X, Y, Z};
+use super::recorded_store::{Container, Store, labels};
 
 const ARM: &str = "kernel_override_abi";
 const A: &str = "kernel_override_abi_committed_A";
@@ -157,4 +158,107 @@ fn a_history_that_cannot_be_written_changes_no_verdict_and_one_that_cannot_be_re
     let finished = device.0.manager(&["history"]);
     assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("the state partition is not mounted"), "{finished}");
+}
+
+/// The level and the text of a check of doctor.
+fn doctor(device: &Device, check: &str) -> (String, String) {
+    let document = device.0.manager(&["doctor", "--format", "json"]).json();
+    let checks = document["checks"].as_array().unwrap();
+    let found = checks.iter().filter(|one| one["check"] == check);
+    let found: Vec<&serde_json::Value> = found.collect();
+    let last = found.last().unwrap_or_else(|| panic!("no {check}: {document:#}"));
+    let text = |field: &str| last[field].as_str().unwrap().to_owned();
+    (text("level"), text("text"))
+}
+
+#[test]
+fn doctor_knows_the_room_the_unit_and_the_records_of_kernel_overrides() {
+    let device = Device::new(&format!("{ARM}={X}\n"));
+    device.publish(X);
+    device.0.write("mnt/state/override-rejected", &format!("{Z}\n"));
+    let is = |level: &str, text: &str| (level.to_owned(), text.to_owned());
+    let check = "kernel-overrides";
+    assert_eq!(doctor(&device, check), is("ok", "kernels: 1 published, 1 rejected"));
+    assert_eq!(doctor(&device, "boot-environment").0, "ok");
+    assert_eq!(
+        doctor(&device, "unit"),
+        is("warning", "extension-rollback.service is not installed")
+    );
+    device.0.write("usr/lib/systemd/system/extension-rollback.service", "");
+    assert_eq!(doctor(&device, "unit"), is("warning", "extension-rollback.service is not enabled"));
+    std::fs::create_dir_all(device.path("etc/systemd/system/multi-user.target.wants")).unwrap();
+    device.link("/x", "etc/systemd/system/multi-user.target.wants/extension-rollback.service");
+    assert_eq!(doctor(&device, "unit"), is("ok", "extension-rollback.service is enabled"));
+
+    // All values at once need 397 bytes.
+    for (filled, expected) in [(598, "ok"), (599, "warning")] {
+        device.set_block(&format!("{ARM}={X}\nx={}\n", "1".repeat(filled)));
+        assert_eq!(doctor(&device, "boot-environment").0, expected, "{filled}");
+    }
+    let text = doctor(&device, "boot-environment").1;
+    assert!(text.ends_with("kernel overrides can need 1 more"), "{text}");
+
+    device.0.write("mnt/data/boot-by-abi/other", "");
+    let others = is("warning", "names that are not links to kernels: other");
+    assert_eq!(doctor(&device, check), others);
+    device.link("x", &format!("mnt/data/boot-by-abi/{Y}.new"));
+    let unfinished = format!("links to kernels were never completed: {Y}.new");
+    assert_eq!(doctor(&device, check), is("warning", &unfinished));
+    std::fs::remove_dir_all(device.path("dev/disk")).unwrap();
+    std::fs::create_dir(device.path("mnt/state/override-history.jsonl")).unwrap();
+    std::fs::remove_file(device.path("mnt/state/override-rejected")).unwrap();
+    std::fs::create_dir(device.path("mnt/state/override-rejected")).unwrap();
+    std::fs::remove_dir_all(device.path("mnt/data/boot-by-abi")).unwrap();
+    device.0.write("mnt/data/boot-by-abi", "");
+    let (level, text) = doctor(&device, check);
+    assert_eq!(level, "problem");
+    for why in [
+        "cannot list the published kernels",
+        "cannot read the list of rejected kernels",
+        "the running root filesystem slot is unknown",
+        "cannot read the history",
+    ] {
+        assert!(text.contains(why), "{why}: {text}");
+    }
+    // A host without a block has none of this.
+    let device = Device::new("");
+    std::fs::remove_file(device.path("mnt/boot/bootenv")).unwrap();
+    let document = device.0.manager(&["doctor", "--format", "json"]).json();
+    assert!(!document.to_string().contains("extension-rollback"), "{document:#}");
+    assert!(!document.to_string().contains(check), "{document:#}");
+}
+
+#[test]
+fn status_tells_a_trial_by_the_block_the_slot_and_the_kernel_that_runs() {
+    let device = Device::new(&format!("{ARM}={X}\n{TRIAL}=1\n"));
+    let host = &device.0;
+    let kernel = labels(&[("io.balena.image.kernel-abi-id", X)]);
+    let store = Store::of(&[Container { labels: kernel, ..Container::new("kernel") }]);
+    host.deployed("kernel", &["hooks/start"]);
+    let _engine = host.engine(&store);
+    let seen = || {
+        let document = host.manager(&["status", "--format", "json"]).ok().json();
+        let one = &document["extensions"][0];
+        ["verdict", "reason", "detail"].map(|field| one[field].as_str().unwrap().to_owned())
+    };
+    let is = |verdict: &str, reason: &str| {
+        let [found, code, _] = seen();
+        assert_eq!((found.as_str(), code.as_str()), (verdict, reason));
+    };
+    is("pending-reboot", "kernel-armed");
+    assert!(seen()[2].ends_with("it was booted 1 of 3 times and does not run"), "{:?}", seen());
+    device.boot(Some(X));
+    is("on-trial", "kernel-on-trial");
+    assert_eq!(seen()[2], "its kernel runs on trial (booted 1 of 3 times)");
+    device.set_block(&format!("{ARM}={X}\n{B}={X}\n"));
+    is("on-trial", "kernel-on-trial");
+    device.set_block(&format!("{ARM}={X}\n{A}={X}\n"));
+    is("applied", "hooks-ran");
+    // What a crash leaves is no evidence of a trial.
+    device.prestate();
+    is("applied", "hooks-ran");
+    std::fs::remove_dir_all(device.path("dev/disk")).unwrap();
+    is("unknown", "slot-unknown");
+    device.set_block(&format!("{ARM}={X}\n"));
+    is("on-trial", "kernel-on-trial");
 }

@@ -43,12 +43,14 @@ fn status_joins_what_is_known_and_changes_with_it() {
     host.write("mnt/boot/bootenv", "torn");
     assert_eq!(seen("kernel"), is("unknown", "boot-environment-unreadable"));
     host.write("proc/cmdline", &format!("quiet balena_kernel_abi={abi}"));
+    assert_eq!(seen("kernel"), is("unknown", "boot-environment-unreadable"));
+    host.write("mnt/boot/bootenv", &format!("{BLOCK}####"));
     assert_eq!(seen("kernel"), is("applied", "hooks-ran"));
     host.write("mnt/state/override-rejected", &format!("{abi}\n"));
     assert_eq!(seen("kernel"), is("refused", "kernel-rejected"));
     std::fs::remove_file(host.path("mnt/state/override-rejected")).unwrap();
     assert_eq!(seen("kernel"), is("unknown", "rejected-unreadable"), "it is not mounted");
-    host.write("proc/mounts", "/dev/sda5 /mnt/state ext4 rw 0 0\n");
+    host.mounts(&format!("{BOOT}/dev/sda5 /mnt/state ext4 rw 0 0\n"));
     assert_eq!(seen("kernel"), is("applied", "hooks-ran"));
 
     assert_eq!(seen("plain"), is("applied", "hooks-ran"));
