@@ -37,7 +37,7 @@ export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
 .PHONY: help build demo test unit it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
-	release documents clean
+	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
 
@@ -108,6 +108,10 @@ release: ## make the files of a release in target/release-files: tarballs, packa
 documents: ## generate the man pages, completions and list of crates in dist/
 	CARGO='$(CARGO)' tools/rust 'make documents' >/dev/null
 	WRITE_DOCUMENTS=1 $(CARGO) test --locked --target $(HOST) --lib -- cli::documents
+
+diagram: ## draw docs/kernel-override.svg from its source
+	@tools/need 'make diagram' dot=graphviz
+	dot -Tsvg docs/kernel-override.dot -o docs/kernel-override.svg
 
 # Only when they are missing: `sudo make install` must not build again, as another user.
 $(PROGRAMS) &:

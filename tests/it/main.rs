@@ -23,6 +23,7 @@ mod full_pipe;
 #[path = "golden.rs"]
 mod only_ours_golden;
 mod intruder;
+mod kernel_override_document;
 mod large_numbers;
 mod manager;
 mod programs_only_ours;
