@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod torn_write;
 pub(crate) mod rollback;
 pub(crate) mod verdict;
+pub(crate) mod block_change;
 #[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod transition;
 #[allow(dead_code, reason = "the commands that use it follow")]

@@ -3,7 +3,8 @@
 //! model checker share these functions. docs/kernel-override.md has the same table for people.
 
 use crate::model::kernel::abi::Abi;
-use crate::model::kernel::records::{BlockValues, Field, Records, Slot, TRIAL_LIMIT};
+use crate::model::kernel::block_change::BlockChange;
+use crate::model::kernel::records::{BlockValues, Records, Slot, TRIAL_LIMIT};
 use crate::model::kernel::verdict::{Cause, Verdict};
 use std::collections::BTreeSet;
 
@@ -92,126 +93,6 @@ impl Step {
     }
 }
 
-/// A change of the block. It is applied to the values that the block has when it is written, under the block's lock.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum BlockChange {
-    Scrub,
-    ConsumeRelay(Abi),
-    Forget(BTreeSet<Abi>),
-    Restore(Slot),
-    Commit {
-        slot: Slot,
-        abi: Abi,
-    },
-    Reject {
-        slot: Slot,
-        abi: Abi,
-    },
-    /// Removes all of these, which are rejected, and arms what the slot has committed if one of them was armed.
-    FinishRejection {
-        slot: Slot,
-        abis: BTreeSet<Abi>,
-    },
-    Arm(Abi),
-    /// `to` is what the other slot boots; the relay is for an arm that only the slot that is left has run.
-    RollBack {
-        from: Abi,
-        to: Option<Abi>,
-        relay: bool,
-    },
-}
-
-/// What a change makes of the block's values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Applied {
-    /// The same values if there is nothing to write.
-    pub(crate) values: BlockValues,
-    /// Whether the arm is not the one any more that the decision was about. It owns its own boot.
-    pub(crate) arm_moved: bool,
-}
-
-impl BlockChange {
-    pub(crate) fn apply(&self, now: &BlockValues) -> Applied {
-        let mut values = now.clone();
-        let mut arm_moved = false;
-        match self {
-            Self::Scrub => {
-                if values.arm == Field::Malformed {
-                    values.trial = None;
-                }
-                let BlockValues { arm, committed, relay, .. } = &mut values;
-                for field in [arm, &mut committed.a, &mut committed.b, relay] {
-                    if *field == Field::Malformed {
-                        *field = Field::Empty;
-                    }
-                }
-            }
-            Self::ConsumeRelay(abi) => {
-                arm_moved = values.arm.abi().is_some_and(|arm| arm != abi);
-                if values.relay.names(abi) {
-                    if values.arm.names(abi) {
-                        values.arm = Field::Empty;
-                    }
-                    values.drop_committed(abi);
-                    values.trial = None;
-                    values.relay = Field::Empty;
-                }
-            }
-            Self::Forget(abis) => {
-                match values.arm.abi() {
-                    Some(arm) if abis.contains(arm) => {
-                        values.arm = Field::Empty;
-                        values.trial = None;
-                    }
-                    arm => arm_moved = arm.is_some(),
-                }
-                abis.iter().for_each(|abi| values.drop_committed(abi));
-            }
-            Self::Restore(slot) => match values.arm {
-                Field::Empty => values.arm = values.committed.of(*slot).clone(),
-                Field::Abi(_) | Field::Malformed => arm_moved = true,
-            },
-            Self::Commit { slot, abi } if values.arm.names(abi) => {
-                *values.committed.of_mut(*slot) = Field::Abi(abi.clone());
-                values.trial = None;
-            }
-            Self::Reject { slot, abi } if values.arm.names(abi) => {
-                values.drop_committed(abi);
-                values.trial = None;
-                values.arm = values.committed.of(*slot).clone();
-            }
-            Self::Commit { .. } | Self::Reject { .. } => arm_moved = true,
-            Self::FinishRejection { slot, abis } => {
-                abis.iter().for_each(|abi| values.drop_committed(abi));
-                match values.arm.abi() {
-                    Some(arm) if abis.contains(arm) => {
-                        values.trial = None;
-                        values.arm = values.committed.of(*slot).clone();
-                    }
-                    arm => arm_moved = arm.is_some(),
-                }
-            }
-            Self::Arm(abi) => {
-                if !values.arm.names(abi) {
-                    values.arm = Field::Abi(abi.clone());
-                    values.trial = None;
-                }
-            }
-            Self::RollBack { from, to, relay } => {
-                if values.arm.names(from) {
-                    if *relay {
-                        values.relay = Field::Abi(from.clone());
-                    }
-                    values.arm = Field::from(to.clone());
-                } else {
-                    arm_moved = true;
-                }
-            }
-        }
-        Applied { values, arm_moved }
-    }
-}
-
 /// Why nothing may be done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -251,10 +132,7 @@ pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Transition,
         },
         Event::Sweep { claims } => sweep(records, claims),
         Event::Judge { slot } => judge(records, *slot),
-        Event::Checked { slot, abi, health: Health::Passed } => commit(*slot, abi),
-        Event::Checked { slot, abi, health: Health::Failed } => {
-            reject(values, *slot, abi, Cause::Health)
-        }
+        Event::Checked { slot, abi, health } => checked(records, *slot, abi, *health),
         Event::Activate { abi, target } => activate(records, abi, target)?,
         Event::HupCommit { slot } => hup_commit(records, *slot),
         Event::HupReject { slot } => hup_reject(records, *slot),
@@ -268,7 +146,10 @@ pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Transition,
             if !records.rejected.contains(*abi) {
                 return Err(Refused::NotRejected { abi: (*abi).clone() });
             }
-            let steps = vec![Step::RemoveRejected((*abi).clone())];
+            // What an interrupted rejection has left would condemn the kernel again.
+            let is_left = records.recorded().contains(*abi);
+            let mut steps = if is_left { forget(values, abi).steps } else { Vec::new() };
+            steps.push(Step::RemoveRejected((*abi).clone()));
             Transition { verdict: Verdict::Allowed { abi: (*abi).clone() }, steps }
         }
     })
@@ -309,21 +190,24 @@ fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Transition {
 /// The decision table. The rows are in the order in which they are tried.
 fn judge(records: &Records, slot: Slot) -> Transition {
     let Records { values, published, rejected, running } = records;
-    // A crash after the record of a rejection left the kernel in the block, or its link.
-    let recorded = values.named().chain(published);
-    let unfinished: BTreeSet<Abi> =
-        recorded.filter(|abi| rejected.contains(*abi)).cloned().collect();
+    if values.update_window {
+        // It was opened since the call began.
+        return Transition::nothing(Verdict::Nothing);
+    }
+    // D3: a crash after the record of a rejection has left the kernel in the block, or its link.
+    let unfinished: BTreeSet<Abi> = records.recorded().intersection(rejected).cloned().collect();
     if !unfinished.is_empty() {
         return finish_rejection(records, slot, unfinished);
     }
     let (arm, committed) = (values.arm.abi(), values.committed.of(slot).abi());
     match (arm, committed) {
-        (arm, committed) if arm == committed => Transition::nothing(Verdict::Nothing),
-        (None, None) => Transition::nothing(Verdict::Nothing),
-        (None, Some(abi)) => {
-            let verdict = Verdict::Restored { abi: abi.clone(), slot };
-            Transition { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
+        // The count of another kernel, or of the other slot: the initramfs boots no arm once it is 3.
+        (Some(arm), Some(committed)) if arm == committed && values.trial.is_some() => {
+            restore(slot, committed)
         }
+        (Some(arm), Some(committed)) if arm == committed => Transition::nothing(Verdict::Nothing),
+        (None, None) => Transition::nothing(Verdict::Nothing),
+        (None, Some(committed)) => restore(slot, committed),
         (Some(arm), _) if running.as_ref() == Some(arm) => {
             Transition::nothing(Verdict::Trial { abi: arm.clone() })
         }
@@ -333,6 +217,11 @@ fn judge(records: &Records, slot: Slot) -> Transition {
         }
         (Some(arm), _) => reject(values, slot, arm, Cause::Boots(values.boots())),
     }
+}
+
+fn restore(slot: Slot, committed: &Abi) -> Transition {
+    let verdict = Verdict::Restored { abi: committed.clone(), slot };
+    Transition { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
 }
 
 fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Transition {
@@ -358,6 +247,21 @@ fn forget(values: &BlockValues, abi: &Abi) -> Transition {
         steps.push(Step::RemovePrestate);
     }
     Transition { verdict: Verdict::Forgotten { abi: abi.clone() }, steps }
+}
+
+/// The check took minutes, during which the records may have changed.
+fn checked(records: &Records, slot: Slot, abi: &Abi, health: Health) -> Transition {
+    if records.values.update_window {
+        return Transition::nothing(Verdict::Nothing);
+    }
+    match health {
+        // By another call, which was killed before it has changed the block.
+        Health::Passed if records.rejected.contains(abi) => {
+            finish_rejection(records, slot, BTreeSet::from([abi.clone()]))
+        }
+        Health::Passed => commit(slot, abi),
+        Health::Failed => reject(&records.values, slot, abi, Cause::Health),
+    }
 }
 
 fn commit(slot: Slot, abi: &Abi) -> Transition {
@@ -391,11 +295,14 @@ fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Transition, Re
     if records.rejected.contains(abi) {
         return Err(Refused::Rejected { abi: abi.clone() });
     }
-    let steps = vec![
+    // A relay that is consumed later would drop the trial count and the prestate of this kernel.
+    let relay = records.values.relay.abi().filter(|relay| *relay != abi);
+    let mut steps = relay.map(|relay| consume_relay(relay).steps).unwrap_or_default();
+    steps.extend([
         Step::Publish { abi: abi.clone(), target: target.to_owned() },
         Step::SavePrestate,
         Step::Block(BlockChange::Arm(abi.clone())),
-    ];
+    ]);
     Ok(Transition { verdict: Verdict::Armed { abi: abi.clone() }, steps })
 }
 
