@@ -36,7 +36,7 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test unit it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
+.PHONY: help build demo test unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
 	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
@@ -57,6 +57,11 @@ test: build unit it packaging stress fuzz e2e ## all tests: unit, black-box, pac
 unit: ## unit tests only
 	@tools/need 'make test' $(UNIT_NEEDS)
 	$(TEST) --lib
+
+model: ## explore the protocol of kernel overrides further than `make unit` does; takes minutes
+	@tools/need 'make test' $(CC_NEEDS)
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_DEBUG=0 $(TEST) --target-dir target/model --lib -- \
+		--ignored --nocapture --test-threads 1 protocol_tests
 
 it: build ## black-box tests of the built programs only [RUNTIME_UNDER_TEST= MANAGER_UNDER_TEST=]
 	@tools/need 'make test' $(IT_NEEDS)

@@ -15,3 +15,5 @@ pub(crate) mod transition;
 pub(crate) mod initramfs;
 pub(crate) mod volume;
 pub(crate) mod history;
+#[cfg(test)]
+mod protocol_tests;
