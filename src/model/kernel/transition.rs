@@ -337,3 +337,7 @@ crate::golden_tests::errors! {
         Rejected { abi }, NotRejected { abi }, NotRecorded { abi },
     }
 }
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

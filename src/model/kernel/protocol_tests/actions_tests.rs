@@ -50,11 +50,12 @@ pub(super) fn happenings(world: &World, functions: &Functions, found: &mut Vec<H
     for (which, stage) in world.validates.iter().enumerate() {
         match stage {
             Stage::Health(abi) => {
-                let end = match world.nature(abi) {
-                    Nature::Healthy => CheckEnd::Passed,
-                    Nature::Unhealthy | Nature::NeverBoots => CheckEnd::Failed,
+                let ends: &[CheckEnd] = match world.nature(abi) {
+                    Nature::Healthy => &[CheckEnd::Passed],
+                    Nature::Fickle => &[CheckEnd::Passed, CheckEnd::Failed],
+                    Nature::Unhealthy | Nature::NeverBoots => &[CheckEnd::Failed],
                 };
-                orders.push(Order::CheckEnds(which, end));
+                orders.extend(ends.iter().map(|end| Order::CheckEnds(which, *end)));
                 orders.push(Order::CheckEnds(which, CheckEnd::Stopped));
             }
             Stage::Sweep => {

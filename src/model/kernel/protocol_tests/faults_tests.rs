@@ -13,7 +13,7 @@ use crate::model::kernel::block_change::{Applied, BlockChange};
 use crate::model::kernel::records::{BlockValues, Field, Records};
 use crate::model::kernel::transition::{Event, Health, Refused, Step, Transition, decide};
 use crate::model::kernel::verdict::Verdict;
-use Nature::{Healthy, NeverBoots, Unhealthy};
+use Nature::{Fickle, Healthy, NeverBoots, Unhealthy};
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
 
@@ -66,12 +66,22 @@ struct PlantedFault {
     natures: [Nature; 2],
     /// Changes, updates and kills.
     left: [u8; 3],
+    validates: usize,
     property: &'static str,
+}
+
+fn fault(
+    name: &'static str,
+    functions: Functions,
+    natures: [Nature; 2],
+    left: [u8; 3],
+    property: &'static str,
+) -> PlantedFault {
+    PlantedFault { name, functions, natures, left, validates: 1, property }
 }
 
 #[rustfmt::skip]
 fn faults() -> Vec<PlantedFault> {
-    let fault = |name, functions, natures, left, property| PlantedFault { name, functions, natures, left, property };
     vec![
         fault(
             "reject writes the block before the list",
@@ -205,6 +215,19 @@ fn faults() -> Vec<PlantedFault> {
             })),
             [NeverBoots, Healthy], [2, 0, 1], P3_CAUSE,
         ),
+        PlantedFault {
+            validates: 2,
+            ..fault(
+                "a commit does not look at the list that another call has written",
+                deciding(|records, event| match event {
+                    Event::Checked { health: Health::Passed, .. } => {
+                        decide(&Records { rejected: BTreeSet::new(), ..records.clone() }, event)
+                    }
+                    event => decide(records, event),
+                }),
+                [Fickle, NeverBoots], [1, 0, 1], P1,
+            )
+        },
         fault(
             "a malformed arm becomes an ABI",
             applying(|change, now| {
@@ -248,7 +271,6 @@ fn faults() -> Vec<PlantedFault> {
 /// Faults that show only after many events.
 #[rustfmt::skip]
 fn deep_faults() -> Vec<PlantedFault> {
-    let fault = |name, functions, natures, left, property| PlantedFault { name, functions, natures, left, property };
     vec![
         fault(
             "activation leaves a relay to the next validate",
@@ -279,7 +301,11 @@ fn deep_faults() -> Vec<PlantedFault> {
 fn planted(fault: &PlantedFault) -> Protocol {
     let [changes, updates, kills] = fault.left;
     let left = EventsLeft { changes, updates, kills };
-    Protocol { natures: vec![fault.natures], ..protocol(fault.functions, left) }
+    Protocol {
+        natures: vec![fault.natures],
+        validates: fault.validates,
+        ..protocol(fault.functions, left)
+    }
 }
 
 fn find(faults: Vec<PlantedFault>) {

@@ -48,6 +48,8 @@ pub(super) enum Nature {
     Healthy,
     /// It boots, and every health check fails.
     Unhealthy,
+    /// It boots, and a health check may end either way.
+    Fickle,
     /// The machine resets before userspace runs.
     NeverBoots,
 }
