@@ -119,8 +119,8 @@ fn check_kernel(tree: &FileTree, abi: &str, findings: &mut Findings) {
     let kernels: Vec<&Content> = in_boot().filter_map(|(_, entry)| entry.content()).collect();
     if !kernels.is_empty() {
         let message =
-            "the image brings a kernel, but this version of the runtime does not install kernels";
-        let fix = "remove it from /boot: the runtime refuses to start a container of the image";
+            "the image brings a kernel: the device boots it on trial after its next reboot";
+        let fix = "if the image only needs that kernel, remove the files from /boot";
         findings.add_at(Rule::KernelOverride, "boot", message, fix);
     }
     let hashes: BTreeSet<String> =

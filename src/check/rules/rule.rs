@@ -72,7 +72,7 @@ rules! {
     KernelVersion "kernel-version" Error "io.balena.image.kernel-version is not M.m.p",
     KernelAbi "kernel-abi" Error "io.balena.image.kernel-abi-id is not 64 lower-case hex digits",
     KernelAbiFile "kernel-abi-file" Error "no file in /boot has the hash that kernel-abi-id names",
-    KernelOverride "kernel-override" Warning "a kernel, which this runtime does not install",
+    KernelOverride "kernel-override" Note "a kernel, which the device boots on trial",
     ModuleSymvers "module-symvers" Error "a kernel without the Module.symvers of its modules",
     BootMarker "boot-marker" Error "the file /boot/.fabricating",
     ModuleRelease "module-release" Error "modules for another kernel than the label claims",
