@@ -45,6 +45,7 @@ mod scenarios_ctr;
 mod scenarios_docker;
 mod scenarios_every_engine;
 mod scenarios_failing_hooks;
+mod scenarios_kernel;
 mod scenarios_killed;
 mod scenarios_killed_shim;
 mod scenarios_manager;
@@ -92,6 +93,7 @@ fn run_tests() -> ExitCode {
     scenarios_every_engine::add_to(&mut suite, &engines);
     scenarios_failing_hooks::add_to(&mut suite, &engines);
     scenarios_docker::add_to(&mut suite, &engines);
+    scenarios_kernel::add_to(&mut suite);
     scenarios_killed_shim::add_to(&mut suite);
     scenarios_killed::add_to(&mut suite, &engines);
     scenarios_mounts::add_to(&mut suite, &engines);

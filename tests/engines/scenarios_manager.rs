@@ -409,7 +409,7 @@ fn said_at_a_deploy(docker: &Docker) {
 }
 
 fn refused(docker: &Docker) {
-    let image = labelled(ABI, "not an ABI");
+    let image = labelled(ABI, "not-an-ABI");
     std::fs::create_dir(image.rootfs().join("boot")).unwrap();
     std::fs::write(image.rootfs().join("boot/vmlinuz"), "").unwrap();
     let _image = deploy(docker, "kernel", image, &[]);
