@@ -128,7 +128,13 @@ pub(super) fn check(
                 | hook::Error::Watch { .. }
                 | hook::Error::GuardLost { .. }
                 | hook::Error::Unseen { .. }),
-            ) => return Err(HealthError::NotRun { source }),
+            ) => {
+                // The signal that stops the unit may reach the guard of the check first.
+                if session.limit.stop.pause(STOP_GRACE) {
+                    return Err(HealthError::Stopped);
+                }
+                return Err(HealthError::NotRun { source });
+            }
         };
         if session.limit.stop.pause(STOP_GRACE) {
             return Err(HealthError::Stopped);
