@@ -36,7 +36,7 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
+.PHONY: help build demo test built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
 	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
@@ -52,7 +52,12 @@ build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSI
 demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd]
 	@ENGINE='$(ENGINE)' tools/demo
 
-test: build unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
+test: build built-tests unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
+
+# In one call of cargo, so that all processors have work.
+built-tests:
+	@tools/need 'make test' $(CC_NEEDS)
+	$(TEST) --no-run --lib --test '*'
 
 unit: ## unit tests only
 	@tools/need 'make test' $(UNIT_NEEDS)
