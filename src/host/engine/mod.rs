@@ -7,6 +7,5 @@ pub(crate) mod client;
 pub(crate) mod label_sources;
 pub(crate) mod layer_links;
 pub(crate) mod stored_containers;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod claims;
 pub(crate) mod process;

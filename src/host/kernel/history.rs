@@ -64,7 +64,7 @@ fn open_state(host: &HostRoot) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use crate::model::kernel::abi::Abi;
-    use crate::model::kernel::verdict::Verdict;
+    use crate::model::kernel::verdict::OverrideVerdict;
 
     #[test]
     fn the_file_stays_bounded_and_keeps_the_newest_events() {
@@ -73,7 +73,7 @@ mod tests {
         let host = HostRoot::new(folder.path().to_owned());
         let abi = Abi::parse(&"a".repeat(64)).unwrap();
         let entry = |number: usize| {
-            let verdict = Verdict::Armed { abi: abi.clone() };
+            let verdict = OverrideVerdict::Armed { abi: abi.clone() };
             HistoryEntry::of_verdict(number.to_string(), "activate", &verdict)
         };
         assert!(read(&host).unwrap().is_empty());

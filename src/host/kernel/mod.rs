@@ -6,7 +6,6 @@ pub(crate) mod boot_mounts;
 mod block_redo;
 pub(crate) mod block;
 pub(crate) mod operation_lock;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod override_store;
 pub(crate) mod slot;
 pub(crate) mod history;

@@ -172,14 +172,6 @@ impl<'a> OverrideStore<'a> {
         self.replace(PRESTATE, text.as_bytes())
     }
 
-    pub(crate) fn has_prestate(&self) -> io::Result<bool> {
-        match self.host.open(Path::new(STATE).join(PRESTATE), OFlags::PATH) {
-            Ok(_) => Ok(true),
-            Err(error) if is_absence(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     pub(crate) fn remove_prestate(&self) -> Result<(), Error> {
         self.remove(STATE, &[PRESTATE.to_owned()])
     }
@@ -378,7 +370,7 @@ mod tests {
     fn the_prestate_says_whether_the_vpn_is_up() {
         let (folder, host) = host();
         let store = OverrideStore::new(&host);
-        assert!(!store.has_prestate().unwrap());
+        let path = folder.path().join("mnt/state/extension-health-variables");
         for (up, expected) in [(false, "0"), (true, "1")] {
             if up {
                 std::fs::create_dir_all(folder.path().join("run/openvpn/vpn_status/active"))
@@ -390,10 +382,10 @@ mod tests {
                 format!("BALENAOS_ROLLBACK_VPNONLINE={expected}\n")
             );
         }
-        assert!(store.has_prestate().unwrap());
+        assert_eq!(store.prestate_path(), path);
         store.remove_prestate().unwrap();
         store.remove_prestate().unwrap();
-        assert!(!store.has_prestate().unwrap());
+        assert!(!path.exists());
     }
 
     #[test]

@@ -18,7 +18,7 @@ const LABELS: [(&str, Slot); 4] = [
 
 /// Why the slot is unknown.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unknown {
+pub(crate) enum UnknownSlot {
     #[error("the running root filesystem slot is unknown: {why}")]
     Mounts { why: String },
     #[error(
@@ -39,13 +39,13 @@ pub(crate) enum Unknown {
 }
 
 /// Finds the slot that runs. It is never guessed.
-pub(crate) fn running(host: &HostRoot) -> Result<Slot, Unknown> {
-    let mounts = host.read("/proc/mounts").map_err(|why| Unknown::Mounts { why })?;
+pub(crate) fn running(host: &HostRoot) -> Result<Slot, UnknownSlot> {
+    let mounts = host.read("/proc/mounts").map_err(|why| UnknownSlot::Mounts { why })?;
     let source = mounts::source_of(&mounts, ACTIVE);
     let Some(source) = source else {
-        return Err(Unknown::NotMounted { mounts: host.display_path("/proc/mounts") });
+        return Err(UnknownSlot::NotMounted { mounts: host.display_path("/proc/mounts") });
     };
-    let device = find(host, Path::new(&source))?.ok_or_else(|| Unknown::Device {
+    let device = find(host, Path::new(&source))?.ok_or_else(|| UnknownSlot::Device {
         path: host.display_path(&source),
         source: io::ErrorKind::NotFound.into(),
     })?;
@@ -57,17 +57,17 @@ pub(crate) fn running(host: &HostRoot) -> Result<Slot, Unknown> {
     }
     match slots.as_slice() {
         [slot] => Ok(*slot),
-        [] => Err(Unknown::NoLabel { device }),
-        _ => Err(Unknown::BothLabels { device }),
+        [] => Err(UnknownSlot::NoLabel { device }),
+        _ => Err(UnknownSlot::BothLabels { device }),
     }
 }
 
 /// The device that a path leads to; `None` if it leads nowhere.
-fn find(host: &HostRoot, path: &Path) -> Result<Option<PathBuf>, Unknown> {
+fn find(host: &HostRoot, path: &Path) -> Result<Option<PathBuf>, UnknownSlot> {
     match host.find(path) {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_absence(&error) => Ok(None),
-        Err(source) => Err(Unknown::Device { path: host.display_path(path), source }),
+        Err(source) => Err(UnknownSlot::Device { path: host.display_path(path), source }),
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    fn slot(mounts: &str, links: &[(&str, &str)]) -> Result<Slot, Unknown> {
+    fn slot(mounts: &str, links: &[(&str, &str)]) -> Result<Slot, UnknownSlot> {
         let folder = tempfile::tempdir().unwrap();
         let host = HostRoot::new(folder.path().to_owned());
         for directory in ["proc", "dev/disk/by-label"] {
@@ -137,7 +137,7 @@ mod tests {
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Unknown {
+    enum UnknownSlot {
         Mounts { why }, NotMounted { mounts }, Device { path, source }, NoLabel { device },
         BothLabels { device },
     }

@@ -15,8 +15,8 @@ use crate::model::extension::labels::{ABI, KERNEL_VERSION};
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block::NoRoom;
 use crate::model::kernel::block_change::BlockChange;
-use crate::model::kernel::records::Records;
-use crate::model::kernel::transition::{Event, Refused, Transition, decide};
+use crate::model::kernel::records::OverrideRecords;
+use crate::model::kernel::transition::{Event, RefusedOverride, Transition, decide};
 use crate::model::kernel::volume::BootVolume;
 use crate::model::text::cause::in_words;
 use std::ffi::OsStr;
@@ -41,7 +41,7 @@ pub(in crate::manager) enum ActivateError {
     #[error("its label {KERNEL_VERSION} is {label:?}, but its modules are for {release}")]
     OtherRelease { label: String, release: String },
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] RefusedOverride),
     #[error("cannot list /boot in the rootfs {rootfs:?}")]
     Boot { rootfs: PathBuf, source: io::Error },
     #[error("cannot look for the kernel's modules in the rootfs {rootfs:?}")]
@@ -145,7 +145,7 @@ pub(in crate::manager) fn activate(
 fn check_rejected(session: &Session, abi: &Abi) -> Result<(), ActivateError> {
     let rejected = OverrideStore::new(&session.host).rejected()?;
     // Of the other records, the decision needs none.
-    let records = Records { rejected, ..Records::default() };
+    let records = OverrideRecords { rejected, ..OverrideRecords::default() };
     Ok(decide(&records, &Event::Activate { abi, target: "" }).map(drop)?)
 }
 

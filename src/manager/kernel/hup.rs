@@ -6,7 +6,7 @@ use crate::cli::kernel::HupCommand;
 use crate::host::kernel::slot;
 use crate::host::os::privilege;
 use crate::model::kernel::transition::Event;
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::verdict::OverrideVerdict;
 
 pub(in crate::manager) fn hup(
     session: &Session,
@@ -27,7 +27,7 @@ pub(in crate::manager) fn hup(
         HupCommand::Commit => Event::HupCommit { slot },
         HupCommand::Reject => Event::HupReject { slot },
     })?;
-    if settled.verdict == Verdict::Nothing {
+    if settled.verdict == OverrideVerdict::Nothing {
         session.log.info(&settled.verdict.to_string());
     }
     Ok(ManagerExit::Done)

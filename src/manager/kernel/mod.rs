@@ -22,9 +22,9 @@ use crate::model::extension::claim::abi_of;
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block_change::Applied;
 use crate::model::kernel::history::HistoryEntry;
-use crate::model::kernel::records::Records;
-use crate::model::kernel::transition::{Event, Refused, Step, Transition, decide};
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::records::OverrideRecords;
+use crate::model::kernel::transition::{Event, OverrideStep, RefusedOverride, Transition, decide};
+use crate::model::kernel::verdict::OverrideVerdict;
 use crate::model::text::cause::{chain, in_words};
 use health::HealthError;
 use std::io;
@@ -37,11 +37,11 @@ pub(super) enum KernelError {
     #[error(transparent)]
     Store(#[from] override_store::Error),
     #[error(transparent)]
-    Slot(#[from] slot::Unknown),
+    Slot(#[from] slot::UnknownSlot),
     #[error("cannot determine which kernel runs: {why}")]
     Running { why: String },
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] RefusedOverride),
     #[error(transparent)]
     Health(#[from] HealthError),
     #[error("this device has no boot environment block, so it has no kernel overrides")]
@@ -72,7 +72,7 @@ pub(super) enum Reboot {
 
 /// What was decided and done.
 pub(super) struct Settled {
-    pub(super) verdict: Verdict,
+    pub(super) verdict: OverrideVerdict,
     /// The exit status of the program that reboots, if it was called.
     pub(super) reboot: Option<u8>,
 }
@@ -106,10 +106,10 @@ impl<'a> Device<'a> {
         Ok(block.map(|block| Self { session, store, block, reboot, by }))
     }
 
-    pub(super) fn load(&self) -> Result<Records, KernelError> {
+    pub(super) fn load(&self) -> Result<OverrideRecords, KernelError> {
         let cmdline = self.session.host.read("/proc/cmdline");
         let cmdline = cmdline.map_err(|why| KernelError::Running { why })?;
-        Ok(Records {
+        Ok(OverrideRecords {
             values: self.block.read()?.values(),
             published: self.store.published()?.abis,
             rejected: self.store.rejected()?,
@@ -173,7 +173,11 @@ impl<'a> Device<'a> {
     }
 
     /// Carries steps out in order, each durable before the next.
-    fn carry_out(&self, verdict: Verdict, steps: &[Step]) -> Result<Settled, Failure> {
+    fn carry_out(
+        &self,
+        verdict: OverrideVerdict,
+        steps: &[OverrideStep],
+    ) -> Result<Settled, Failure> {
         if steps.is_empty() {
             return Ok(Settled { verdict, reboot: None });
         }
@@ -184,7 +188,7 @@ impl<'a> Device<'a> {
                 continue;
             }
             self.session.log.debug(|| format!("step: {step:?}"));
-            if *step == Step::Reboot {
+            if *step == OverrideStep::Reboot {
                 // Nothing is certain to be written after it.
                 self.record(&HistoryEntry::of_verdict(clock::now_in_seconds(), self.by, &verdict));
             }
@@ -194,7 +198,7 @@ impl<'a> Device<'a> {
                 Err(error) => return Err(error),
             }
         }
-        if !steps.contains(&Step::Reboot) {
+        if !steps.contains(&OverrideStep::Reboot) {
             self.record(&HistoryEntry::of_verdict(clock::now_in_seconds(), self.by, &verdict));
         }
         self.shorten_history();
@@ -215,13 +219,13 @@ impl<'a> Device<'a> {
 
     fn carry_out_one(
         &self,
-        step: &Step,
+        step: &OverrideStep,
         arm_moved: &mut bool,
         reboot: &mut Option<u8>,
     ) -> Result<(), Failure> {
         let store = &self.store;
         let done = match step {
-            Step::Block(change) => {
+            OverrideStep::Block(change) => {
                 let written = self.block.change(|now| {
                     let Applied { values, arm_moved: moved } = change.apply(now);
                     *arm_moved = moved;
@@ -229,14 +233,14 @@ impl<'a> Device<'a> {
                 });
                 return written.map(drop).map_err(|error| KernelError::from(error).into());
             }
-            Step::Publish { abi, target } => store.publish(abi, target),
-            Step::Unpublish(abi) => store.unpublish(abi),
-            Step::SavePrestate => store.save_prestate(),
-            Step::RemovePrestate => store.remove_prestate(),
-            Step::AppendRejected(abi) => store.append_rejected(abi),
-            Step::RemoveRejected(abi) => store.remove_rejected(abi),
-            Step::Audit(audit) => store.write_audit(audit),
-            Step::Reboot => {
+            OverrideStep::Publish { abi, target } => store.publish(abi, target),
+            OverrideStep::Unpublish(abi) => store.unpublish(abi),
+            OverrideStep::SavePrestate => store.save_prestate(),
+            OverrideStep::RemovePrestate => store.remove_prestate(),
+            OverrideStep::AppendRejected(abi) => store.append_rejected(abi),
+            OverrideStep::RemoveRejected(abi) => store.remove_rejected(abi),
+            OverrideStep::Audit(audit) => store.write_audit(audit),
+            OverrideStep::Reboot => {
                 *reboot = Some(self.reboot()?);
                 return Ok(());
             }

@@ -12,7 +12,7 @@ use crate::host::kernel::slot;
 use crate::host::os::privilege;
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::history;
-use crate::model::kernel::records::{Field, Records, Slot, TRIAL_LIMIT};
+use crate::model::kernel::records::{Field, OverrideRecords, Slot, TRIAL_LIMIT};
 use crate::model::kernel::transition::Event;
 use crate::model::text::cause::{chain, in_words, on_one_line};
 use serde::Serialize;
@@ -100,7 +100,7 @@ fn status(session: &Session, format: OutputFormat) -> Result<ManagerExit, Failur
     Ok(ManagerExit::Done)
 }
 
-fn document(session: &Session, has_block: bool, records: &Records) -> OverrideDocument {
+fn document(session: &Session, has_block: bool, records: &OverrideRecords) -> OverrideDocument {
     let host = &session.host;
     let (values, store) = (&records.values, OverrideStore::new(host));
     let slot = slot::running(host).map_err(|error| chain(&error));

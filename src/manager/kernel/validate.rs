@@ -10,7 +10,7 @@ use crate::host::os::clock;
 use crate::host::os::privilege;
 use crate::model::kernel::history::HistoryEntry;
 use crate::model::kernel::transition::Event;
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::verdict::OverrideVerdict;
 
 pub(in crate::manager) fn validate(
     session: &Session,
@@ -35,11 +35,13 @@ pub(in crate::manager) fn validate(
     device.sweep()?;
     let slot = slot::running(&session.host).map_err(KernelError::from)?;
     let mut settled = device.settle(&Event::Judge { slot })?;
-    if matches!(settled.verdict, Verdict::RejectionFinished { .. }) && settled.reboot.is_none() {
+    if matches!(settled.verdict, OverrideVerdict::RejectionFinished { .. })
+        && settled.reboot.is_none()
+    {
         // What the slot has committed is armed now.
         settled = device.settle(&Event::Judge { slot })?;
     }
-    if let Verdict::Trial { abi } = &settled.verdict {
+    if let OverrideVerdict::Trial { abi } = &settled.verdict {
         session.log.info(&settled.verdict.to_string());
         let schedule =
             Schedule { settle: request.settle, retry: request.retry, attempts: request.attempts };
@@ -58,7 +60,7 @@ fn exit(session: &Session, settled: &Settled) -> ManagerExit {
     match (&settled.verdict, settled.reboot) {
         (_, Some(0)) => ManagerExit::Done,
         (_, Some(status)) => ManagerExit::OfProgram(status),
-        (verdict @ (Verdict::Pending { .. } | Verdict::Nothing), None) => {
+        (verdict @ (OverrideVerdict::Pending { .. } | OverrideVerdict::Nothing), None) => {
             session.log.info(&verdict.to_string());
             ManagerExit::Done
         }

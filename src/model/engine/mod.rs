@@ -2,7 +2,6 @@
 
 pub(crate) mod api;
 pub(crate) mod inspection;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod stored_claim;
 pub(crate) mod containers_storage;
 pub(crate) mod inventory;

@@ -3,7 +3,7 @@
 
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::records::Slot;
-use crate::model::kernel::verdict::{Cause, Verdict};
+use crate::model::kernel::verdict::{Cause, OverrideVerdict};
 use serde::{Deserialize, Serialize};
 
 /// The file is cut to its newer half when it has reached this size.
@@ -27,7 +27,7 @@ pub(crate) struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    pub(crate) fn of_verdict(time: String, by: &str, verdict: &Verdict) -> Self {
+    pub(crate) fn of_verdict(time: String, by: &str, verdict: &OverrideVerdict) -> Self {
         let (event, abi, slot) = summary(verdict);
         Self {
             time,
@@ -46,25 +46,27 @@ impl HistoryEntry {
     }
 }
 
-fn summary(verdict: &Verdict) -> (&'static str, Option<&Abi>, Option<Slot>) {
+fn summary(verdict: &OverrideVerdict) -> (&'static str, Option<&Abi>, Option<Slot>) {
     match verdict {
-        Verdict::Nothing => ("nothing", None, None),
-        Verdict::Scrubbed => ("malformed-removed", None, None),
-        Verdict::RelayConsumed { abi } => ("rolled-back-forgotten", Some(abi), None),
-        Verdict::Swept { abis } => ("swept", abis.first(), None),
-        Verdict::Restored { abi, slot } => ("restored", Some(abi), Some(*slot)),
-        Verdict::Forgotten { abi } => ("forgotten", Some(abi), None),
-        Verdict::Pending { abi, .. } => ("pending", Some(abi), None),
-        Verdict::Trial { abi } => ("trial", Some(abi), None),
-        Verdict::Committed { abi, slot } => ("committed", Some(abi), Some(*slot)),
-        Verdict::Rejected { abi, by: Cause::Health, .. } => ("rejected-by-health", Some(abi), None),
-        Verdict::Rejected { abi, by: Cause::Boots(_), .. } => {
+        OverrideVerdict::Nothing => ("nothing", None, None),
+        OverrideVerdict::Scrubbed => ("malformed-removed", None, None),
+        OverrideVerdict::RelayConsumed { abi } => ("rolled-back-forgotten", Some(abi), None),
+        OverrideVerdict::Swept { abis } => ("swept", abis.first(), None),
+        OverrideVerdict::Restored { abi, slot } => ("restored", Some(abi), Some(*slot)),
+        OverrideVerdict::Forgotten { abi } => ("forgotten", Some(abi), None),
+        OverrideVerdict::Pending { abi, .. } => ("pending", Some(abi), None),
+        OverrideVerdict::Trial { abi } => ("trial", Some(abi), None),
+        OverrideVerdict::Committed { abi, slot } => ("committed", Some(abi), Some(*slot)),
+        OverrideVerdict::Rejected { abi, by: Cause::Health, .. } => {
+            ("rejected-by-health", Some(abi), None)
+        }
+        OverrideVerdict::Rejected { abi, by: Cause::Boots(_), .. } => {
             ("rejected-by-boots", Some(abi), None)
         }
-        Verdict::RejectionFinished { abis } => ("rejection-completed", abis.first(), None),
-        Verdict::Armed { abi } => ("armed", Some(abi), None),
-        Verdict::RolledBack { from, .. } => ("rolled-back", Some(from), None),
-        Verdict::Allowed { abi } => ("allowed", Some(abi), None),
+        OverrideVerdict::RejectionFinished { abis } => ("rejection-completed", abis.first(), None),
+        OverrideVerdict::Armed { abi } => ("armed", Some(abi), None),
+        OverrideVerdict::RolledBack { from, .. } => ("rolled-back", Some(from), None),
+        OverrideVerdict::Allowed { abi } => ("allowed", Some(abi), None),
     }
 }
 
@@ -97,7 +99,7 @@ mod tests {
 
     fn entry(number: usize) -> HistoryEntry {
         let abi = Abi::parse(&"a".repeat(64)).unwrap();
-        let verdict = Verdict::Committed { abi, slot: Slot::B };
+        let verdict = OverrideVerdict::Committed { abi, slot: Slot::B };
         HistoryEntry::of_verdict(number.to_string(), "validate", &verdict)
     }
 

@@ -1,5 +1,5 @@
 //! What the initramfs of the OS boots, and what it counts. It is another program, whose rules docs/kernel-override.md
-//! lists; `simulate` and the model checker play it by these functions.
+//! lists; the model checker plays it by these functions.
 
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::records::{BlockValues, Slot, TRIAL_LIMIT};

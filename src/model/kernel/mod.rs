@@ -9,9 +9,8 @@ pub(crate) mod torn_write;
 pub(crate) mod rollback;
 pub(crate) mod verdict;
 pub(crate) mod block_change;
-#[allow(dead_code, reason = "the commands that use it follow")]
 pub(crate) mod transition;
-#[allow(dead_code, reason = "the commands that use it follow")]
+#[cfg(test)]
 pub(crate) mod initramfs;
 pub(crate) mod volume;
 pub(crate) mod history;

@@ -138,7 +138,7 @@ impl BlockValues {
 
 /// Everything that is recorded about overrides, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Records {
+pub(crate) struct OverrideRecords {
     pub(crate) values: BlockValues,
     /// The ABIs that have a link, even a dangling one.
     pub(crate) published: BTreeSet<Abi>,
@@ -147,7 +147,7 @@ pub(crate) struct Records {
     pub(crate) running: Option<Abi>,
 }
 
-impl Records {
+impl OverrideRecords {
     /// The ABIs that are armed, committed or published.
     pub(crate) fn recorded(&self) -> BTreeSet<Abi> {
         self.values.named().chain(&self.published).cloned().collect()

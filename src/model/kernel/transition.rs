@@ -4,8 +4,8 @@
 
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block_change::BlockChange;
-use crate::model::kernel::records::{BlockValues, Records, Slot, TRIAL_LIMIT};
-use crate::model::kernel::verdict::{Cause, Verdict};
+use crate::model::kernel::records::{BlockValues, OverrideRecords, Slot, TRIAL_LIMIT};
+use crate::model::kernel::verdict::{Cause, OverrideVerdict};
 use std::collections::BTreeSet;
 
 /// What the records are judged for.
@@ -65,7 +65,7 @@ impl Audit {
 
 /// One durable effect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Step {
+pub(crate) enum OverrideStep {
     /// One write of the boot environment block.
     Block(BlockChange),
     Publish {
@@ -81,7 +81,7 @@ pub(crate) enum Step {
     Reboot,
 }
 
-impl Step {
+impl OverrideStep {
     /// Whether the steps after it are carried out although this one failed. What it leaves, a later sweep removes.
     pub(crate) fn may_fail(&self) -> bool {
         matches!(self, Self::Unpublish(_) | Self::RemovePrestate)
@@ -95,7 +95,7 @@ impl Step {
 
 /// Why nothing may be done.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum RefusedOverride {
     #[error(
         "the kernel {abi} was tried and rejected, so it is not armed again (to allow it: balena-extension-manager \
          override retry {abi})"
@@ -111,24 +111,27 @@ pub(crate) enum Refused {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Transition {
-    pub(crate) verdict: Verdict,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) verdict: OverrideVerdict,
+    pub(crate) steps: Vec<OverrideStep>,
 }
 
 impl Transition {
-    fn nothing(verdict: Verdict) -> Self {
+    fn nothing(verdict: OverrideVerdict) -> Self {
         Self { verdict, steps: Vec::new() }
     }
 }
 
 /// Decides what an event leads to.
-pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Transition, Refused> {
+pub(crate) fn decide(
+    records: &OverrideRecords,
+    event: &Event<'_>,
+) -> Result<Transition, RefusedOverride> {
     let values = &records.values;
     Ok(match event {
         Event::Begin => scrub(values),
         Event::Relay => match values.relay.abi() {
             Some(abi) => consume_relay(abi),
-            None => Transition::nothing(Verdict::Nothing),
+            None => Transition::nothing(OverrideVerdict::Nothing),
         },
         Event::Sweep { claims } => sweep(records, claims),
         Event::Judge { slot } => judge(records, *slot),
@@ -138,61 +141,64 @@ pub(crate) fn decide(records: &Records, event: &Event<'_>) -> Result<Transition,
         Event::HupReject { slot } => hup_reject(records, *slot),
         Event::Forget { abi } => {
             if !records.recorded().contains(*abi) {
-                return Err(Refused::NotRecorded { abi: (*abi).clone() });
+                return Err(RefusedOverride::NotRecorded { abi: (*abi).clone() });
             }
             forget(values, abi)
         }
         Event::Retry { abi } => {
             if !records.rejected.contains(*abi) {
-                return Err(Refused::NotRejected { abi: (*abi).clone() });
+                return Err(RefusedOverride::NotRejected { abi: (*abi).clone() });
             }
             // What an interrupted rejection has left would condemn the kernel again.
             let is_left = records.recorded().contains(*abi);
             let mut steps = if is_left { forget(values, abi).steps } else { Vec::new() };
-            steps.push(Step::RemoveRejected((*abi).clone()));
-            Transition { verdict: Verdict::Allowed { abi: (*abi).clone() }, steps }
+            steps.push(OverrideStep::RemoveRejected((*abi).clone()));
+            Transition { verdict: OverrideVerdict::Allowed { abi: (*abi).clone() }, steps }
         }
     })
 }
 
 fn scrub(values: &BlockValues) -> Transition {
     if BlockChange::Scrub.apply(values).values == *values {
-        return Transition::nothing(Verdict::Nothing);
+        return Transition::nothing(OverrideVerdict::Nothing);
     }
-    Transition { verdict: Verdict::Scrubbed, steps: vec![Step::Block(BlockChange::Scrub)] }
+    Transition {
+        verdict: OverrideVerdict::Scrubbed,
+        steps: vec![OverrideStep::Block(BlockChange::Scrub)],
+    }
 }
 
 fn consume_relay(abi: &Abi) -> Transition {
     let steps = vec![
-        Step::Block(BlockChange::ConsumeRelay(abi.clone())),
-        Step::Unpublish(abi.clone()),
-        Step::RemovePrestate,
+        OverrideStep::Block(BlockChange::ConsumeRelay(abi.clone())),
+        OverrideStep::Unpublish(abi.clone()),
+        OverrideStep::RemovePrestate,
     ];
-    Transition { verdict: Verdict::RelayConsumed { abi: abi.clone() }, steps }
+    Transition { verdict: OverrideVerdict::RelayConsumed { abi: abi.clone() }, steps }
 }
 
-fn sweep(records: &Records, claims: &BTreeSet<Abi>) -> Transition {
+fn sweep(records: &OverrideRecords, claims: &BTreeSet<Abi>) -> Transition {
     let abis: BTreeSet<Abi> = records.recorded().difference(claims).cloned().collect();
     if abis.is_empty() {
-        return Transition::nothing(Verdict::Nothing);
+        return Transition::nothing(OverrideVerdict::Nothing);
     }
     let mut steps = Vec::new();
     if records.values.named().any(|abi| abis.contains(abi)) {
-        steps.push(Step::Block(BlockChange::Forget(abis.clone())));
+        steps.push(OverrideStep::Block(BlockChange::Forget(abis.clone())));
     }
-    steps.extend(records.published.intersection(&abis).cloned().map(Step::Unpublish));
+    steps.extend(records.published.intersection(&abis).cloned().map(OverrideStep::Unpublish));
     if records.values.arm.abi().is_some_and(|arm| abis.contains(arm)) {
-        steps.push(Step::RemovePrestate);
+        steps.push(OverrideStep::RemovePrestate);
     }
-    Transition { verdict: Verdict::Swept { abis }, steps }
+    Transition { verdict: OverrideVerdict::Swept { abis }, steps }
 }
 
 /// The decision table. The rows are in the order in which they are tried.
-fn judge(records: &Records, slot: Slot) -> Transition {
-    let Records { values, published, rejected, running } = records;
+fn judge(records: &OverrideRecords, slot: Slot) -> Transition {
+    let OverrideRecords { values, published, rejected, running } = records;
     if values.update_window {
         // It was opened since the call began.
-        return Transition::nothing(Verdict::Nothing);
+        return Transition::nothing(OverrideVerdict::Nothing);
     }
     // D3: a crash after the record of a rejection has left the kernel in the block, or its link.
     let unfinished: BTreeSet<Abi> = records.recorded().intersection(rejected).cloned().collect();
@@ -205,54 +211,59 @@ fn judge(records: &Records, slot: Slot) -> Transition {
         (Some(arm), Some(committed)) if arm == committed && values.trial.is_some() => {
             restore(slot, committed)
         }
-        (Some(arm), Some(committed)) if arm == committed => Transition::nothing(Verdict::Nothing),
-        (None, None) => Transition::nothing(Verdict::Nothing),
+        (Some(arm), Some(committed)) if arm == committed => {
+            Transition::nothing(OverrideVerdict::Nothing)
+        }
+        (None, None) => Transition::nothing(OverrideVerdict::Nothing),
         (None, Some(committed)) => restore(slot, committed),
         (Some(arm), _) if running.as_ref() == Some(arm) => {
-            Transition::nothing(Verdict::Trial { abi: arm.clone() })
+            Transition::nothing(OverrideVerdict::Trial { abi: arm.clone() })
         }
         (Some(arm), _) if !published.contains(arm) => forget(values, arm),
         (Some(arm), _) if values.boots() < TRIAL_LIMIT => {
-            Transition::nothing(Verdict::Pending { abi: arm.clone(), boots: values.boots() })
+            Transition::nothing(OverrideVerdict::Pending {
+                abi: arm.clone(),
+                boots: values.boots(),
+            })
         }
         (Some(arm), _) => reject(values, slot, arm, Cause::Boots(values.boots())),
     }
 }
 
 fn restore(slot: Slot, committed: &Abi) -> Transition {
-    let verdict = Verdict::Restored { abi: committed.clone(), slot };
-    Transition { verdict, steps: vec![Step::Block(BlockChange::Restore(slot))] }
+    let verdict = OverrideVerdict::Restored { abi: committed.clone(), slot };
+    Transition { verdict, steps: vec![OverrideStep::Block(BlockChange::Restore(slot))] }
 }
 
-fn finish_rejection(records: &Records, slot: Slot, abis: BTreeSet<Abi>) -> Transition {
+fn finish_rejection(records: &OverrideRecords, slot: Slot, abis: BTreeSet<Abi>) -> Transition {
     let is_one = |abi: Option<&Abi>| abi.is_some_and(|abi| abis.contains(abi));
     let mut steps = Vec::new();
     if records.values.named().any(|abi| abis.contains(abi)) {
-        steps.push(Step::Block(BlockChange::FinishRejection { slot, abis: abis.clone() }));
+        steps.push(OverrideStep::Block(BlockChange::FinishRejection { slot, abis: abis.clone() }));
     }
-    steps.extend(abis.iter().cloned().map(Step::Unpublish));
+    steps.extend(abis.iter().cloned().map(OverrideStep::Unpublish));
     if is_one(records.values.arm.abi()) {
-        steps.push(Step::RemovePrestate);
+        steps.push(OverrideStep::RemovePrestate);
     }
     if is_one(records.running.as_ref()) {
-        steps.push(Step::Reboot);
+        steps.push(OverrideStep::Reboot);
     }
-    Transition { verdict: Verdict::RejectionFinished { abis }, steps }
+    Transition { verdict: OverrideVerdict::RejectionFinished { abis }, steps }
 }
 
 fn forget(values: &BlockValues, abi: &Abi) -> Transition {
     let change = BlockChange::Forget(BTreeSet::from([abi.clone()]));
-    let mut steps = vec![Step::Block(change), Step::Unpublish(abi.clone())];
+    let mut steps = vec![OverrideStep::Block(change), OverrideStep::Unpublish(abi.clone())];
     if values.arm.names(abi) {
-        steps.push(Step::RemovePrestate);
+        steps.push(OverrideStep::RemovePrestate);
     }
-    Transition { verdict: Verdict::Forgotten { abi: abi.clone() }, steps }
+    Transition { verdict: OverrideVerdict::Forgotten { abi: abi.clone() }, steps }
 }
 
 /// The check took minutes, during which the records may have changed.
-fn checked(records: &Records, slot: Slot, abi: &Abi, health: Health) -> Transition {
+fn checked(records: &OverrideRecords, slot: Slot, abi: &Abi, health: Health) -> Transition {
     if records.values.update_window {
-        return Transition::nothing(Verdict::Nothing);
+        return Transition::nothing(OverrideVerdict::Nothing);
     }
     match health {
         // By another call, which was killed before it has changed the block.
@@ -266,8 +277,8 @@ fn checked(records: &Records, slot: Slot, abi: &Abi, health: Health) -> Transiti
 
 fn commit(slot: Slot, abi: &Abi) -> Transition {
     let change = BlockChange::Commit { slot, abi: abi.clone() };
-    let steps = vec![Step::Block(change), Step::RemovePrestate];
-    Transition { verdict: Verdict::Committed { abi: abi.clone(), slot }, steps }
+    let steps = vec![OverrideStep::Block(change), OverrideStep::RemovePrestate];
+    Transition { verdict: OverrideVerdict::Committed { abi: abi.clone(), slot }, steps }
 }
 
 /// The record comes first: whatever crash follows, the kernel is never tried again.
@@ -279,61 +290,65 @@ fn reject(values: &BlockValues, slot: Slot, abi: &Abi, by: Cause) -> Transition 
     };
     let audit = Audit { boots, from: abi.clone(), to: to.clone(), slot };
     let mut steps = vec![
-        Step::AppendRejected(abi.clone()),
-        Step::Audit(audit),
-        Step::Block(BlockChange::Reject { slot, abi: abi.clone() }),
-        Step::Unpublish(abi.clone()),
-        Step::RemovePrestate,
+        OverrideStep::AppendRejected(abi.clone()),
+        OverrideStep::Audit(audit),
+        OverrideStep::Block(BlockChange::Reject { slot, abi: abi.clone() }),
+        OverrideStep::Unpublish(abi.clone()),
+        OverrideStep::RemovePrestate,
     ];
     if by == Cause::Health {
-        steps.push(Step::Reboot);
+        steps.push(OverrideStep::Reboot);
     }
-    Transition { verdict: Verdict::Rejected { abi: abi.clone(), by, to }, steps }
+    Transition { verdict: OverrideVerdict::Rejected { abi: abi.clone(), by, to }, steps }
 }
 
-fn activate(records: &Records, abi: &Abi, target: &str) -> Result<Transition, Refused> {
+fn activate(
+    records: &OverrideRecords,
+    abi: &Abi,
+    target: &str,
+) -> Result<Transition, RefusedOverride> {
     if records.rejected.contains(abi) {
-        return Err(Refused::Rejected { abi: abi.clone() });
+        return Err(RefusedOverride::Rejected { abi: abi.clone() });
     }
     // A relay that is consumed later would drop the trial count and the prestate of this kernel.
     let relay = records.values.relay.abi().filter(|relay| *relay != abi);
     let mut steps = relay.map(|relay| consume_relay(relay).steps).unwrap_or_default();
     steps.extend([
-        Step::Publish { abi: abi.clone(), target: target.to_owned() },
-        Step::SavePrestate,
-        Step::Block(BlockChange::Arm(abi.clone())),
+        OverrideStep::Publish { abi: abi.clone(), target: target.to_owned() },
+        OverrideStep::SavePrestate,
+        OverrideStep::Block(BlockChange::Arm(abi.clone())),
     ]);
-    Ok(Transition { verdict: Verdict::Armed { abi: abi.clone() }, steps })
+    Ok(Transition { verdict: OverrideVerdict::Armed { abi: abi.clone() }, steps })
 }
 
 /// The prestate remains: the window of the update is still open.
-fn hup_commit(records: &Records, slot: Slot) -> Transition {
+fn hup_commit(records: &OverrideRecords, slot: Slot) -> Transition {
     match records.values.arm.abi() {
         Some(arm) if records.running.as_ref() == Some(arm) && !records.rejected.contains(arm) => {
             let change = BlockChange::Commit { slot, abi: arm.clone() };
-            let verdict = Verdict::Committed { abi: arm.clone(), slot };
-            Transition { verdict, steps: vec![Step::Block(change)] }
+            let verdict = OverrideVerdict::Committed { abi: arm.clone(), slot };
+            Transition { verdict, steps: vec![OverrideStep::Block(change)] }
         }
-        Some(_) | None => Transition::nothing(Verdict::Nothing),
+        Some(_) | None => Transition::nothing(OverrideVerdict::Nothing),
     }
 }
 
 /// Nothing is recorded as rejected: the root filesystem rolls back, the kernel was not proven bad.
-fn hup_reject(records: &Records, slot: Slot) -> Transition {
-    let Records { values, rejected, running, .. } = records;
-    let Some(from) = values.arm.abi() else { return Transition::nothing(Verdict::Nothing) };
+fn hup_reject(records: &OverrideRecords, slot: Slot) -> Transition {
+    let OverrideRecords { values, rejected, running, .. } = records;
+    let Some(from) = values.arm.abi() else { return Transition::nothing(OverrideVerdict::Nothing) };
     let committed = values.committed.of(slot.other()).abi();
     let to = committed.filter(|abi| !rejected.contains(*abi)).cloned();
     let relay = to.as_ref() != Some(from) && running.as_ref() == Some(from);
     let audit = Audit { boots: None, from: from.clone(), to: to.clone(), slot: slot.other() };
     let change = BlockChange::RollBack { from: from.clone(), to: to.clone(), relay };
-    let steps = vec![Step::Audit(audit), Step::Block(change)];
-    Transition { verdict: Verdict::RolledBack { from: from.clone(), to }, steps }
+    let steps = vec![OverrideStep::Audit(audit), OverrideStep::Block(change)];
+    Transition { verdict: OverrideVerdict::RolledBack { from: from.clone(), to }, steps }
 }
 
 #[cfg(test)]
 crate::golden_tests::errors! {
-    enum Refused {
+    enum RefusedOverride {
         Rejected { abi }, NotRejected { abi }, NotRecorded { abi },
     }
 }

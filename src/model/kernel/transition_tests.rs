@@ -3,7 +3,9 @@
 use super::*;
 use crate::model::kernel::block_change::Applied;
 use crate::model::kernel::records::{Committed, Field};
-use Step::{AppendRejected, Reboot, RemovePrestate, RemoveRejected, SavePrestate, Unpublish};
+use OverrideStep::{
+    AppendRejected, Reboot, RemovePrestate, RemoveRejected, SavePrestate, Unpublish,
+};
 
 fn abi(digit: char) -> Abi {
     Abi::parse(&digit.to_string().repeat(64)).unwrap()
@@ -34,8 +36,8 @@ fn values(text: &str) -> BlockValues {
     }
 }
 
-fn records(text: &str, published: &str, rejected: &str, running: char) -> Records {
-    Records {
+fn records(text: &str, published: &str, rejected: &str, running: char) -> OverrideRecords {
+    OverrideRecords {
         values: values(text),
         published: abis(published),
         rejected: abis(rejected),
@@ -43,16 +45,21 @@ fn records(text: &str, published: &str, rejected: &str, running: char) -> Record
     }
 }
 
-fn audit(boots: Option<u32>, from: char, to: char, slot: Slot) -> Step {
-    Step::Audit(Audit { boots, from: abi(from), to: field(to).abi().cloned(), slot })
+fn audit(boots: Option<u32>, from: char, to: char, slot: Slot) -> OverrideStep {
+    OverrideStep::Audit(Audit { boots, from: abi(from), to: field(to).abi().cloned(), slot })
 }
 
-fn block(change: BlockChange) -> Step {
-    Step::Block(change)
+fn block(change: BlockChange) -> OverrideStep {
+    OverrideStep::Block(change)
 }
 
 #[track_caller]
-fn assert_decided(records: &Records, event: &Event<'_>, verdict: Verdict, steps: &[Step]) {
+fn assert_decided(
+    records: &OverrideRecords,
+    event: &Event<'_>,
+    verdict: OverrideVerdict,
+    steps: &[OverrideStep],
+) {
     let decided = decide(records, event).unwrap();
     assert_eq!(decided, Transition { verdict, steps: steps.to_vec() }, "{records:?} {event:?}");
 }
@@ -60,7 +67,7 @@ fn assert_decided(records: &Records, event: &Event<'_>, verdict: Verdict, steps:
 const SLOT: Slot = Slot::A;
 const JUDGE: Event<'_> = Event::Judge { slot: SLOT };
 
-fn reject_steps(from: char, to: char, boots: Option<u32>) -> Vec<Step> {
+fn reject_steps(from: char, to: char, boots: Option<u32>) -> Vec<OverrideStep> {
     vec![
         AppendRejected(abi(from)),
         audit(boots, from, to, SLOT),
@@ -73,14 +80,14 @@ fn reject_steps(from: char, to: char, boots: Option<u32>) -> Vec<Step> {
 #[test]
 fn an_arm_that_is_committed_is_left_alone() {
     for (text, running) in [("-----", '-'), ("-----", 'a'), ("aa---", 'a'), ("aab--", '-')] {
-        assert_decided(&records(text, "ab", "", running), &JUDGE, Verdict::Nothing, &[]);
+        assert_decided(&records(text, "ab", "", running), &JUDGE, OverrideVerdict::Nothing, &[]);
     }
 }
 
 #[test]
 fn a_committed_kernel_is_armed_again_and_its_arm_has_no_trial_count() {
     for text in ["-a---", "-a-3-", "aa-0-", "aa-3-"] {
-        let verdict = Verdict::Restored { abi: abi('a'), slot: SLOT };
+        let verdict = OverrideVerdict::Restored { abi: abi('a'), slot: SLOT };
         let steps = [block(BlockChange::Restore(SLOT))];
         assert_decided(&records(text, "a", "", '-'), &JUDGE, verdict, &steps);
     }
@@ -88,17 +95,17 @@ fn a_committed_kernel_is_armed_again_and_its_arm_has_no_trial_count() {
 
 #[test]
 fn an_arm_that_does_not_run_is_forgotten_pending_or_rejected() {
-    let forgotten = Verdict::Forgotten { abi: abi('b') };
+    let forgotten = OverrideVerdict::Forgotten { abi: abi('b') };
     let steps = [block(BlockChange::Forget(abis("b"))), Unpublish(abi('b')), RemovePrestate];
     assert_decided(&records("b--2-", "", "", '-'), &JUDGE, forgotten.clone(), &steps);
     assert_decided(&records("ba-3-", "a", "", 'a'), &JUDGE, forgotten, &steps);
     for (text, boots) in [("b----", 0), ("b--0-", 0), ("ba-2-", 2)] {
-        let verdict = Verdict::Pending { abi: abi('b'), boots };
+        let verdict = OverrideVerdict::Pending { abi: abi('b'), boots };
         assert_decided(&records(text, "ab", "", '-'), &JUDGE, verdict, &[]);
     }
     for (text, to, boots) in [("b--3-", '-', 3), ("ba-3-", 'a', 3), ("ba-7-", 'a', 7)] {
         let by = Cause::Boots(boots);
-        let verdict = Verdict::Rejected { abi: abi('b'), by, to: field(to).abi().cloned() };
+        let verdict = OverrideVerdict::Rejected { abi: abi('b'), by, to: field(to).abi().cloned() };
         let steps = reject_steps('b', to, Some(boots));
         assert_decided(&records(text, "ab", "", '-'), &JUDGE, verdict, &steps);
     }
@@ -107,7 +114,7 @@ fn an_arm_that_does_not_run_is_forgotten_pending_or_rejected() {
 #[test]
 fn an_arm_that_runs_is_on_trial_whatever_its_link_and_its_count() {
     for (text, published) in [("b----", "b"), ("ba-3-", ""), ("ba-9-", "ab")] {
-        let verdict = Verdict::Trial { abi: abi('b') };
+        let verdict = OverrideVerdict::Trial { abi: abi('b') };
         assert_decided(&records(text, published, "", 'b'), &JUDGE, verdict, &[]);
     }
 }
@@ -121,7 +128,7 @@ fn health_decides_between_commit_and_reject() {
     assert_decided(
         &before,
         &Event::Checked { slot: SLOT, abi: &b, health },
-        Verdict::Committed { abi: abi('b'), slot: SLOT },
+        OverrideVerdict::Committed { abi: abi('b'), slot: SLOT },
         &[block(commit), RemovePrestate],
     );
     let (before, health) = checked(Health::Failed);
@@ -130,7 +137,7 @@ fn health_decides_between_commit_and_reject() {
     assert_decided(
         &before,
         &Event::Checked { slot: SLOT, abi: &b, health },
-        Verdict::Rejected { abi: abi('b'), by: Cause::Health, to: Some(abi('a')) },
+        OverrideVerdict::Rejected { abi: abi('b'), by: Cause::Health, to: Some(abi('a')) },
         &steps,
     );
 }
@@ -148,7 +155,7 @@ fn a_check_that_ends_late_finds_what_has_changed_meanwhile() {
     assert_decided(
         &records("ba-1-", "ab", "b", 'b'),
         &Event::Checked { slot: SLOT, abi: &b, health: Health::Passed },
-        Verdict::RejectionFinished { abis: abis("b") },
+        OverrideVerdict::RejectionFinished { abis: abis("b") },
         &finished,
     );
     // An update window is never judged.
@@ -156,9 +163,9 @@ fn a_check_that_ends_late_finds_what_has_changed_meanwhile() {
     window.values.update_window = true;
     for health in [Health::Passed, Health::Failed] {
         let event = Event::Checked { slot: SLOT, abi: &b, health };
-        assert_decided(&window, &event, Verdict::Nothing, &[]);
+        assert_decided(&window, &event, OverrideVerdict::Nothing, &[]);
     }
-    assert_decided(&window, &JUDGE, Verdict::Nothing, &[]);
+    assert_decided(&window, &JUDGE, OverrideVerdict::Nothing, &[]);
 }
 
 #[test]
@@ -171,28 +178,33 @@ fn a_rejection_that_was_interrupted_is_finished_as_far_as_it_is_left() {
         ("aab--", "a", 'a', vec![finish("b"), unpublish.clone()]),
         ("aa---", "ab", 'a', vec![unpublish.clone()]),
     ] {
-        let verdict = Verdict::RejectionFinished { abis: abis("b") };
+        let verdict = OverrideVerdict::RejectionFinished { abis: abis("b") };
         assert_decided(&records(text, published, "b", running), &JUDGE, verdict, &steps);
     }
-    assert_decided(&records("aa---", "a", "b", 'a'), &JUDGE, Verdict::Nothing, &[]);
+    assert_decided(&records("aa---", "a", "b", 'a'), &JUDGE, OverrideVerdict::Nothing, &[]);
 }
 
 #[test]
 fn malformed_values_are_removed_and_a_relay_is_consumed() {
     for text in ["!----", "-!---", "--!--", "----!"] {
         let before = records(text, "", "", '-');
-        assert_decided(&before, &Event::Begin, Verdict::Scrubbed, &[block(BlockChange::Scrub)]);
+        assert_decided(
+            &before,
+            &Event::Begin,
+            OverrideVerdict::Scrubbed,
+            &[block(BlockChange::Scrub)],
+        );
     }
-    assert_decided(&records("ab-2a", "", "", '-'), &Event::Begin, Verdict::Nothing, &[]);
+    assert_decided(&records("ab-2a", "", "", '-'), &Event::Begin, OverrideVerdict::Nothing, &[]);
     let consumed =
         [block(BlockChange::ConsumeRelay(abi('b'))), Unpublish(abi('b')), RemovePrestate];
-    let verdict = Verdict::RelayConsumed { abi: abi('b') };
+    let verdict = OverrideVerdict::RelayConsumed { abi: abi('b') };
     let mut before = records("aa-2b", "a", "", '-');
     for update_window in [false, true] {
         before.values.update_window = update_window;
         assert_decided(&before, &Event::Relay, verdict.clone(), &consumed);
     }
-    assert_decided(&records("aa---", "", "", '-'), &Event::Relay, Verdict::Nothing, &[]);
+    assert_decided(&records("aa---", "", "", '-'), &Event::Relay, OverrideVerdict::Nothing, &[]);
 }
 
 #[test]
@@ -206,10 +218,10 @@ fn what_no_container_claims_is_swept() {
         ("aac--", "ac", "c", vec![forget("c"), Unpublish(abi('c'))]),
         ("aa---", "ad", "d", vec![Unpublish(abi('d'))]),
     ] {
-        let verdict = Verdict::Swept { abis: abis(swept) };
+        let verdict = OverrideVerdict::Swept { abis: abis(swept) };
         assert_decided(&records(text, published, "", '-'), &event, verdict, &steps);
     }
-    assert_decided(&records("aa---", "a", "b", 'b'), &event, Verdict::Nothing, &[]);
+    assert_decided(&records("aa---", "a", "b", 'b'), &event, OverrideVerdict::Nothing, &[]);
 }
 
 #[test]
@@ -217,11 +229,11 @@ fn activation_publishes_before_it_arms_and_refuses_a_rejected_kernel() {
     let b = abi('b');
     let event = Event::Activate { abi: &b, target: "../k" };
     let armed = [
-        Step::Publish { abi: abi('b'), target: "../k".to_owned() },
+        OverrideStep::Publish { abi: abi('b'), target: "../k".to_owned() },
         SavePrestate,
         block(BlockChange::Arm(abi('b'))),
     ];
-    let verdict = Verdict::Armed { abi: abi('b') };
+    let verdict = OverrideVerdict::Armed { abi: abi('b') };
     for text in ["-----", "aa-2-", "bb-2-", "----b"] {
         assert_decided(&records(text, "", "a", '-'), &event, verdict.clone(), &armed);
     }
@@ -231,17 +243,22 @@ fn activation_publishes_before_it_arms_and_refuses_a_rejected_kernel() {
     steps.extend(armed);
     assert_decided(&records("----c", "c", "", 'c'), &event, verdict, &steps);
     let refused = decide(&records("-----", "", "b", '-'), &event);
-    assert_eq!(refused, Err(Refused::Rejected { abi: abi('b') }));
+    assert_eq!(refused, Err(RefusedOverride::Rejected { abi: abi('b') }));
 }
 
 #[test]
 fn the_os_update_commits_what_is_armed_and_runs() {
     let commit = block(BlockChange::Commit { slot: SLOT, abi: abi('b') });
     let event = Event::HupCommit { slot: SLOT };
-    let verdict = Verdict::Committed { abi: abi('b'), slot: SLOT };
+    let verdict = OverrideVerdict::Committed { abi: abi('b'), slot: SLOT };
     assert_decided(&records("ba-1-", "b", "", 'b'), &event, verdict, &[commit]);
     for (text, rejected, running) in [("-----", "", 'b'), ("ba-1-", "", 'a'), ("b--1-", "b", 'b')] {
-        assert_decided(&records(text, "b", rejected, running), &event, Verdict::Nothing, &[]);
+        assert_decided(
+            &records(text, "b", rejected, running),
+            &event,
+            OverrideVerdict::Nothing,
+            &[],
+        );
     }
 }
 
@@ -258,10 +275,10 @@ fn the_os_update_rolls_back_to_what_the_other_slot_has_committed() {
         let to_abi = field(to).abi().cloned();
         let change = BlockChange::RollBack { from: abi('b'), to: to_abi.clone(), relay };
         let steps = [audit(None, 'b', to, Slot::B), block(change)];
-        let verdict = Verdict::RolledBack { from: abi('b'), to: to_abi };
+        let verdict = OverrideVerdict::RolledBack { from: abi('b'), to: to_abi };
         assert_decided(&records(text, "abc", rejected, running), &event, verdict, &steps);
     }
-    assert_decided(&records("-ac1-", "", "", 'b'), &event, Verdict::Nothing, &[]);
+    assert_decided(&records("-ac1-", "", "", 'b'), &event, OverrideVerdict::Nothing, &[]);
 }
 
 #[test]
@@ -270,28 +287,28 @@ fn people_forget_and_allow_kernels() {
     let (forget, retry) = (Event::Forget { abi: &b }, Event::Retry { abi: &b });
     let forgotten = [block(BlockChange::Forget(abis("b"))), Unpublish(abi('b'))];
     let with_prestate = [forgotten.as_slice(), &[RemovePrestate]].concat();
-    let verdict = Verdict::Forgotten { abi: abi('b') };
+    let verdict = OverrideVerdict::Forgotten { abi: abi('b') };
     assert_decided(&records("aab--", "ab", "", 'a'), &forget, verdict.clone(), &forgotten);
     assert_decided(&records("ba-1-", "ab", "", 'b'), &forget, verdict, &with_prestate);
     let unknown = decide(&records("aa---", "a", "b", 'b'), &forget);
-    assert_eq!(unknown, Err(Refused::NotRecorded { abi: abi('b') }));
+    assert_eq!(unknown, Err(RefusedOverride::NotRecorded { abi: abi('b') }));
 
-    let verdict = Verdict::Allowed { abi: abi('b') };
+    let verdict = OverrideVerdict::Allowed { abi: abi('b') };
     let allowed = [RemoveRejected(abi('b'))];
     assert_decided(&records("aa---", "a", "b", 'a'), &retry, verdict.clone(), &allowed);
     // A rejection is half done, and would be finished otherwise.
     let steps = [with_prestate.as_slice(), &allowed].concat();
     assert_decided(&records("ba-3-", "ab", "b", 'a'), &retry, verdict, &steps);
     let unknown = decide(&records("ba-3-", "ab", "a", 'a'), &retry);
-    assert_eq!(unknown, Err(Refused::NotRejected { abi: abi('b') }));
+    assert_eq!(unknown, Err(RefusedOverride::NotRejected { abi: abi('b') }));
 }
 
 #[test]
 fn only_removals_that_a_later_sweep_repeats_may_fail() {
     let may_fail = [Unpublish(abi('a')), RemovePrestate];
-    assert!(may_fail.iter().all(Step::may_fail));
+    assert!(may_fail.iter().all(OverrideStep::may_fail));
     let must_succeed = [
-        Step::Publish { abi: abi('a'), target: String::new() },
+        OverrideStep::Publish { abi: abi('a'), target: String::new() },
         SavePrestate,
         AppendRejected(abi('a')),
         RemoveRejected(abi('a')),
@@ -299,7 +316,7 @@ fn only_removals_that_a_later_sweep_repeats_may_fail() {
         block(BlockChange::Scrub),
         Reboot,
     ];
-    assert!(!must_succeed.iter().any(Step::may_fail));
+    assert!(!must_succeed.iter().any(OverrideStep::may_fail));
     assert!(RemovePrestate.belongs_to_the_arm() && !Unpublish(abi('a')).belongs_to_the_arm());
 }
 

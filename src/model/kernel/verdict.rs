@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What is decided, for people and for the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum OverrideVerdict {
     Nothing,
     Scrubbed,
     RelayConsumed {
@@ -59,7 +59,7 @@ pub(crate) enum Verdict {
     },
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for OverrideVerdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => formatter.write_str("no kernel override is on trial"),

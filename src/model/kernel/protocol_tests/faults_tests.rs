@@ -10,18 +10,20 @@ use super::properties::*;
 use super::world::{CheckEnd, EventsLeft, Functions, Nature, abi};
 use super::{Protocol, protocol};
 use crate::model::kernel::block_change::{Applied, BlockChange};
-use crate::model::kernel::records::{BlockValues, Field, Records};
-use crate::model::kernel::transition::{Event, Health, Refused, Step, Transition, decide};
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::records::{BlockValues, Field, OverrideRecords};
+use crate::model::kernel::transition::{
+    Event, Health, OverrideStep, RefusedOverride, Transition, decide,
+};
+use crate::model::kernel::verdict::OverrideVerdict;
 use Nature::{Fickle, Healthy, NeverBoots, Unhealthy};
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
 
-type Decided = Result<Transition, Refused>;
+type Decided = Result<Transition, RefusedOverride>;
 
 const OURS: Functions = Functions::OURS;
 
-fn deciding(decide: fn(&Records, &Event<'_>) -> Decided) -> Functions {
+fn deciding(decide: fn(&OverrideRecords, &Event<'_>) -> Decided) -> Functions {
     Functions { decide, ..OURS }
 }
 
@@ -30,19 +32,23 @@ fn applying(apply: fn(&BlockChange, &BlockValues) -> Applied) -> Functions {
 }
 
 /// Our decision, with its steps changed.
-fn changed(records: &Records, event: &Event<'_>, change: impl FnOnce(&mut Transition)) -> Decided {
+fn changed(
+    records: &OverrideRecords,
+    event: &Event<'_>,
+    change: impl FnOnce(&mut Transition),
+) -> Decided {
     let mut decision = decide(records, event)?;
     change(&mut decision);
     Ok(decision)
 }
 
-fn position(steps: &[Step], is_meant: impl Fn(&Step) -> bool) -> Option<usize> {
+fn position(steps: &[OverrideStep], is_meant: impl Fn(&OverrideStep) -> bool) -> Option<usize> {
     steps.iter().position(is_meant)
 }
 
 /// Moves the first write of the block to the end.
 fn block_last(decision: &mut Transition) {
-    if let Some(block) = position(&decision.steps, |step| matches!(step, Step::Block(_))) {
+    if let Some(block) = position(&decision.steps, |step| matches!(step, OverrideStep::Block(_))) {
         let step = decision.steps.remove(block);
         decision.steps.push(step);
     }
@@ -50,14 +56,14 @@ fn block_last(decision: &mut Transition) {
 
 /// Moves the first write of the block to the start.
 fn block_first(decision: &mut Transition) {
-    if let Some(block) = position(&decision.steps, |step| matches!(step, Step::Block(_))) {
+    if let Some(block) = position(&decision.steps, |step| matches!(step, OverrideStep::Block(_))) {
         let step = decision.steps.remove(block);
         decision.steps.insert(0, step);
     }
 }
 
 fn is_rejection(decision: &Transition) -> bool {
-    matches!(decision.verdict, Verdict::Rejected { .. })
+    matches!(decision.verdict, OverrideVerdict::Rejected { .. })
 }
 
 struct PlantedFault {
@@ -95,7 +101,7 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "reject does not write the list",
             deciding(|records, event| changed(records, event, |decision| {
-                decision.steps.retain(|step| !matches!(step, Step::AppendRejected(_)));
+                decision.steps.retain(|step| !matches!(step, OverrideStep::AppendRejected(_)));
             })),
             [Unhealthy, NeverBoots], [2, 0, 0], P1,
         ),
@@ -171,7 +177,7 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "a kernel is armed before it is published",
             deciding(|records, event| changed(records, event, |decision| {
-                if let Verdict::Armed { .. } = decision.verdict {
+                if let OverrideVerdict::Armed { .. } = decision.verdict {
                     block_first(decision);
                 }
             })),
@@ -180,7 +186,7 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "the sweep removes the link before the values of the block",
             deciding(|records, event| changed(records, event, |decision| {
-                if let Verdict::Swept { .. } = decision.verdict {
+                if let OverrideVerdict::Swept { .. } = decision.verdict {
                     block_last(decision);
                 }
             })),
@@ -190,7 +196,7 @@ fn faults() -> Vec<PlantedFault> {
             "a trial count remains beside a committed kernel",
             deciding(|records, event| match event {
                 Event::Judge { slot } if records.values.arm == *records.values.committed.of(*slot) => {
-                    Ok(Transition { verdict: Verdict::Nothing, steps: Vec::new() })
+                    Ok(Transition { verdict: OverrideVerdict::Nothing, steps: Vec::new() })
                 }
                 event => decide(records, event),
             }),
@@ -200,7 +206,7 @@ fn faults() -> Vec<PlantedFault> {
             "a rejection that was interrupted is not finished",
             deciding(|records, event| match event {
                 Event::Judge { .. } => {
-                    decide(&Records { rejected: BTreeSet::new(), ..records.clone() }, event)
+                    decide(&OverrideRecords { rejected: BTreeSet::new(), ..records.clone() }, event)
                 }
                 event => decide(records, event),
             }),
@@ -209,8 +215,8 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "a kernel is allowed again while its rejection is half done",
             deciding(|records, event| changed(records, event, |decision| {
-                if let Verdict::Allowed { .. } = decision.verdict {
-                    decision.steps.retain(|step| matches!(step, Step::RemoveRejected(_)));
+                if let OverrideVerdict::Allowed { .. } = decision.verdict {
+                    decision.steps.retain(|step| matches!(step, OverrideStep::RemoveRejected(_)));
                 }
             })),
             [NeverBoots, Healthy], [2, 0, 1], P3_CAUSE,
@@ -221,7 +227,7 @@ fn faults() -> Vec<PlantedFault> {
                 "a commit does not look at the list that another call has written",
                 deciding(|records, event| match event {
                     Event::Checked { health: Health::Passed, .. } => {
-                        decide(&Records { rejected: BTreeSet::new(), ..records.clone() }, event)
+                        decide(&OverrideRecords { rejected: BTreeSet::new(), ..records.clone() }, event)
                     }
                     event => decide(records, event),
                 }),
@@ -242,8 +248,8 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "hup reject records the kernel as rejected",
             deciding(|records, event| changed(records, event, |decision| {
-                if let Verdict::RolledBack { from, .. } = &decision.verdict {
-                    decision.steps.push(Step::AppendRejected(from.clone()));
+                if let OverrideVerdict::RolledBack { from, .. } = &decision.verdict {
+                    decision.steps.push(OverrideStep::AppendRejected(from.clone()));
                 }
             })),
             [Healthy, NeverBoots], [1, 1, 0], P7_HUP,
@@ -275,10 +281,10 @@ fn deep_faults() -> Vec<PlantedFault> {
         fault(
             "activation leaves a relay to the next validate",
             deciding(|records, event| changed(records, event, |decision| {
-                if let Verdict::Armed { .. } = decision.verdict {
+                if let OverrideVerdict::Armed { .. } = decision.verdict {
                     decision.steps.retain(|step| !matches!(
                         step,
-                        Step::Block(BlockChange::ConsumeRelay(_)) | Step::Unpublish(_) | Step::RemovePrestate
+                        OverrideStep::Block(BlockChange::ConsumeRelay(_)) | OverrideStep::Unpublish(_) | OverrideStep::RemovePrestate
                     ));
                 }
             })),

@@ -4,9 +4,9 @@
 use super::world::{CheckEnd, EventsLeft, KERNELS, Nature, World, kernel};
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block_change::BlockChange;
-use crate::model::kernel::records::{BlockValues, Field, Records, Slot, TRIAL_LIMIT};
-use crate::model::kernel::transition::{Event, Step};
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::records::{BlockValues, Field, OverrideRecords, Slot, TRIAL_LIMIT};
+use crate::model::kernel::transition::{Event, OverrideStep};
+use crate::model::kernel::verdict::OverrideVerdict;
 
 pub(super) const P1: &str = "P1: a rejected kernel is never armed or committed";
 pub(super) const P2_LOST: &str = "P2: what a slot has proven is only dropped for a reason";
@@ -99,17 +99,17 @@ impl Past {
 /// Notes a step that was carried out for `event`, and which property it violates.
 pub(super) fn note_step(
     world: &mut World,
-    before: &Records,
+    before: &OverrideRecords,
     event: &Event<'_>,
-    verdict: &Verdict,
-    step: &Step,
+    verdict: &OverrideVerdict,
+    step: &OverrideStep,
 ) {
     let World { records, past, claims, .. } = world;
     if before.values.update_window && matches!(event, Event::Judge { .. } | Event::Checked { .. }) {
         past.violate(P7_WINDOW);
     }
     match step {
-        Step::Block(change) => {
+        OverrideStep::Block(change) => {
             let is_dropped_for_a_reason = |abi: &Abi| {
                 !claims.contains(abi)
                     || before.rejected.contains(abi)
@@ -148,7 +148,7 @@ pub(super) fn note_step(
                 past.is_armed_by_activation = true;
             }
         }
-        Step::AppendRejected(abi) => {
+        OverrideStep::AppendRejected(abi) => {
             let of_kernel = past.kernels[kernel(abi)];
             if matches!(event, Event::HupCommit { .. } | Event::HupReject { .. }) {
                 past.violate(P7_HUP);
@@ -157,24 +157,24 @@ pub(super) fn note_step(
                 past.violate(P3_CAUSE);
             }
         }
-        Step::RemoveRejected(abi) => {
+        OverrideStep::RemoveRejected(abi) => {
             let of_kernel = &mut past.kernels[kernel(abi)];
             (of_kernel.is_condemned, of_kernel.has_failed, of_kernel.trials) = (false, false, 0);
         }
-        Step::Publish { abi, .. } => past.kernels[kernel(abi)].is_verified = true,
-        Step::Unpublish(_)
-        | Step::SavePrestate
-        | Step::RemovePrestate
-        | Step::Audit(_)
-        | Step::Reboot => {}
+        OverrideStep::Publish { abi, .. } => past.kernels[kernel(abi)].is_verified = true,
+        OverrideStep::Unpublish(_)
+        | OverrideStep::SavePrestate
+        | OverrideStep::RemovePrestate
+        | OverrideStep::Audit(_)
+        | OverrideStep::Reboot => {}
     }
-    if let Verdict::Rejected { abi, .. } = verdict {
+    if let OverrideVerdict::Rejected { abi, .. } = verdict {
         past.kernels[kernel(abi)].is_condemned = true;
     }
 }
 
 pub(super) fn is_published(world: &World) -> bool {
-    let Records { values, published, rejected, .. } = &world.records;
+    let OverrideRecords { values, published, rejected, .. } = &world.records;
     values.named().all(|abi| published.contains(abi) || rejected.contains(abi))
 }
 
@@ -185,7 +185,7 @@ pub(super) fn is_left_in_time(world: &World) -> bool {
 }
 
 pub(super) fn is_verified(world: &World) -> bool {
-    let Records { values, rejected, .. } = &world.records;
+    let OverrideRecords { values, rejected, .. } = &world.records;
     let recorded = world.records.recorded();
     recorded
         .iter()
@@ -212,7 +212,7 @@ pub(super) fn durable(world: &World) -> World {
 
 /// Why a device that is at rest is not as it should be.
 pub(super) fn unsettled(world: &World) -> Option<String> {
-    let Records { values, published, rejected, running } = &world.records;
+    let OverrideRecords { values, published, rejected, running } = &world.records;
     let committed = values.committed.of(world.slot);
     let recorded = world.records.recorded();
     if values.update_window || values.relay != Field::Empty {
@@ -230,7 +230,7 @@ pub(super) fn unsettled(world: &World) -> Option<String> {
 
 /// The kernel that the next slot has proven, if nothing else is on trial and all its records are in order.
 pub(super) fn proven(world: &World) -> Option<Option<Abi>> {
-    let Records { values, rejected, .. } = &world.records;
+    let OverrideRecords { values, rejected, .. } = &world.records;
     let committed = values.committed.of(world.next_slot);
     let is_at_rest = !values.update_window
         && values.relay == Field::Empty

@@ -4,15 +4,17 @@ use super::properties::{self, Past};
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block_change::{Applied, BlockChange};
 use crate::model::kernel::initramfs::{self, BootView};
-use crate::model::kernel::records::{BlockValues, Records, Slot};
-use crate::model::kernel::transition::{Event, Health, Refused, Step, Transition, decide};
-use crate::model::kernel::verdict::Verdict;
+use crate::model::kernel::records::{BlockValues, OverrideRecords, Slot};
+use crate::model::kernel::transition::{
+    Event, Health, OverrideStep, RefusedOverride, Transition, decide,
+};
+use crate::model::kernel::verdict::OverrideVerdict;
 use std::collections::BTreeSet;
 
 /// The functions under test. A planted fault replaces one of them.
 #[derive(Clone, Copy)]
 pub(super) struct Functions {
-    pub(super) decide: fn(&Records, &Event<'_>) -> Result<Transition, Refused>,
+    pub(super) decide: fn(&OverrideRecords, &Event<'_>) -> Result<Transition, RefusedOverride>,
     pub(super) apply: fn(&BlockChange, &BlockValues) -> Applied,
     /// The slot that a program believes to run.
     pub(super) slot: fn(Slot) -> Slot,
@@ -107,7 +109,7 @@ pub(super) struct EventsLeft {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    pub(super) records: Records,
+    pub(super) records: OverrideRecords,
     pub(super) prestate: bool,
     pub(super) claims: BTreeSet<Abi>,
     pub(super) is_on: bool,
@@ -131,7 +133,7 @@ impl World {
     /// A device that runs the stock kernel of slot A. Both extensions are deployed, and neither was started.
     pub(super) fn new(natures: [Nature; KERNELS], left: EventsLeft, validates: usize) -> Self {
         Self {
-            records: Records::default(),
+            records: OverrideRecords::default(),
             prestate: false,
             claims: (0..KERNELS).map(abi).collect(),
             is_on: true,
@@ -182,22 +184,22 @@ impl World {
         self.records.running = boot.kernel;
     }
 
-    fn carry_out(&mut self, step: &Step, functions: &Functions) -> ArmMoved {
+    fn carry_out(&mut self, step: &OverrideStep, functions: &Functions) -> ArmMoved {
         let records = &mut self.records;
         match step {
-            Step::Block(change) => {
+            OverrideStep::Block(change) => {
                 let Applied { values, arm_moved } = (functions.apply)(change, &records.values);
                 records.values = values;
                 return ArmMoved(arm_moved);
             }
-            Step::Publish { abi, .. } => drop(records.published.insert(abi.clone())),
-            Step::Unpublish(abi) => drop(records.published.remove(abi)),
-            Step::SavePrestate => self.prestate = true,
-            Step::RemovePrestate => self.prestate = false,
-            Step::AppendRejected(abi) => drop(records.rejected.insert(abi.clone())),
-            Step::RemoveRejected(abi) => drop(records.rejected.remove(abi)),
-            Step::Audit(_) => {}
-            Step::Reboot => self.turn_off(),
+            OverrideStep::Publish { abi, .. } => drop(records.published.insert(abi.clone())),
+            OverrideStep::Unpublish(abi) => drop(records.published.remove(abi)),
+            OverrideStep::SavePrestate => self.prestate = true,
+            OverrideStep::RemovePrestate => self.prestate = false,
+            OverrideStep::AppendRejected(abi) => drop(records.rejected.insert(abi.clone())),
+            OverrideStep::RemoveRejected(abi) => drop(records.rejected.remove(abi)),
+            OverrideStep::Audit(_) => {}
+            OverrideStep::Reboot => self.turn_off(),
         }
         ArmMoved(false)
     }
@@ -224,9 +226,11 @@ impl<'a> Call<'a> {
     }
 
     /// Loads the records, decides, and carries the steps out, all under the operation lock (`manager/kernel/mod.rs`).
-    pub(super) fn settle(&mut self, event: &Event<'_>) -> Result<Verdict, Killed> {
+    pub(super) fn settle(&mut self, event: &Event<'_>) -> Result<OverrideVerdict, Killed> {
         let decision = (self.functions.decide)(&self.world.records, event);
-        let Ok(Transition { verdict, steps }) = decision else { return Ok(Verdict::Nothing) };
+        let Ok(Transition { verdict, steps }) = decision else {
+            return Ok(OverrideVerdict::Nothing);
+        };
         let mut arm_moved = false;
         for step in &steps {
             if arm_moved && step.belongs_to_the_arm() {
@@ -238,7 +242,7 @@ impl<'a> Call<'a> {
             self.steps += 1;
             let before = self.world.records.clone();
             let moved = self.world.carry_out(step, self.functions);
-            if let Step::Block(_) = step {
+            if let OverrideStep::Block(_) = step {
                 arm_moved = moved.0;
             }
             properties::note_step(&mut self.world, &before, event, &verdict, step);
@@ -272,10 +276,15 @@ impl<'a> Call<'a> {
             }
             Stage::Judge => {
                 let mut verdict = self.settle(&Event::Judge { slot })?;
-                if matches!(verdict, Verdict::RejectionFinished { .. }) && self.world.is_on {
+                if matches!(verdict, OverrideVerdict::RejectionFinished { .. }) && self.world.is_on
+                {
                     verdict = self.settle(&Event::Judge { slot })?;
                 }
-                if let Verdict::Trial { abi } = verdict { Stage::Health(abi) } else { Stage::Begin }
+                if let OverrideVerdict::Trial { abi } = verdict {
+                    Stage::Health(abi)
+                } else {
+                    Stage::Begin
+                }
             }
             Stage::Health(abi) => Stage::Health(abi),
         };
