@@ -23,7 +23,7 @@ const BOOT_MOUNT: &str = match option_env!("BALENA_BOOT_MOUNT") {
 const _: () = assert!(matches!(BOOT_MOUNT.as_bytes(), [b'/', ..]), "BALENA_BOOT_MOUNT is no path");
 const NAME: &str = "bootenv";
 
-/// `grub-editenv` takes no lock: it truncates the block and then writes it. A block without its first line is read
+/// `grub-editenv` takes no lock: it truncates the block and then writes it. A block that does not begin or end as one is read
 /// again for so long, with this pause, before it counts as damaged.
 const SETTLING: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -184,7 +184,7 @@ impl<'a> BlockFile<'a> {
             };
             match Block::parse(bytes) {
                 Ok(block) => return Ok((block, repair)),
-                Err(InvalidBlock::NoSignature) if Instant::now() < deadline => {
+                Err(InvalidBlock::NoSignature | InvalidBlock::Cut) if Instant::now() < deadline => {
                     std::thread::sleep(PAUSE);
                 }
                 Err(source) => return Err(Error::Invalid { path: self.shown(), source }),

@@ -90,9 +90,12 @@ fn a_host_without_a_block_has_none_and_one_that_cannot_be_seen_is_an_error() {
 
 #[test]
 fn a_damaged_block_is_an_error_and_nothing_is_written() {
-    for (bytes, waits) in
-        [(&b""[..], true), (b"nonsense", true), (b"# GRUB Environment Block\nx", false)]
-    {
+    for (bytes, waits) in [
+        (&b""[..], true),
+        (b"nonsense", true),
+        (b"# GRUB Environment Block\nx", true),
+        (b"# GRUB Environment Block\nx\n####", false),
+    ] {
         let device = Device::new(bytes);
         let begun = Instant::now();
         assert!(matches!(device.arm('a'), Err(Error::Invalid { .. })), "{bytes:?}");

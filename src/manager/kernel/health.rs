@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 /// Where programs of the OS are looked for, and the whole `PATH` that they get.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const CHECK: &str = "rollback-tests";
+const REBOOT: &str = "systemctl";
 const REBOOT_LIMIT: Duration = Duration::from_secs(60);
 /// systemd sends its signal to the check and to this program; it may reach the check first.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -37,10 +38,10 @@ pub(super) struct Schedule {
 #[derive(Debug, thiserror::Error)]
 pub(in crate::manager) enum HealthError {
     #[error(
-        "cannot check the health of the running kernel: there is no {program} in {}; no verdict was taken",
+        "cannot check the health of the running kernel: there is no {CHECK} in {}; no verdict was taken",
         DIRECTORIES.join(", ")
     )]
-    Missing { program: &'static str },
+    NoCheck,
     #[error("cannot look for {path:?}")]
     Find { path: PathBuf, source: io::Error },
     #[error("cannot check the health of the running kernel; no verdict was taken")]
@@ -51,6 +52,8 @@ pub(in crate::manager) enum HealthError {
     OutOfTime,
     #[error("stopped by a signal during the health check; no verdict was taken")]
     Stopped,
+    #[error("cannot reboot: there is no {REBOOT} in {}", DIRECTORIES.join(", "))]
+    NoReboot,
     #[error("cannot reboot: {why}")]
     Reboot { why: String },
     #[error("cannot open /dev/null")]
@@ -100,7 +103,7 @@ pub(super) fn check(
 ) -> Result<Health, HealthError> {
     let session = device.session;
     pause(session, schedule.settle)?;
-    let path = find(session, CHECK)?;
+    let path = find(session, CHECK)?.ok_or(HealthError::NoCheck)?;
     let attempts = schedule.attempts.max(1);
     for number in 1..=attempts {
         let variables = device.store.prestate_path();
@@ -150,7 +153,7 @@ pub(super) fn check(
 
 /// Asks systemd to reboot; the exit status of `systemctl reboot`.
 pub(super) fn reboot(session: &Session) -> Result<u8, HealthError> {
-    let path = find(session, "systemctl")?;
+    let path = find(session, REBOOT)?.ok_or(HealthError::NoReboot)?;
     let environment = [path_variable()];
     match run(session, "systemctl reboot", &path, &["reboot"], &environment, REBOOT_LIMIT)? {
         Ok(()) => Ok(0),
@@ -176,18 +179,19 @@ fn path_variable() -> String {
     format!("PATH={}", DIRECTORIES.join(":"))
 }
 
-fn find(session: &Session, program: &'static str) -> Result<PathBuf, HealthError> {
+/// The path of a program of the OS; `None` if it is missing.
+fn find(session: &Session, program: &str) -> Result<Option<PathBuf>, HealthError> {
     for directory in DIRECTORIES {
         let path = format!("{directory}/{program}");
         match session.host.find(&path) {
-            Ok(found) => return Ok(found),
+            Ok(found) => return Ok(Some(found)),
             Err(error) if is_absence(&error) => {}
             Err(source) => {
                 return Err(HealthError::Find { path: session.host.display_path(&path), source });
             }
         }
     }
-    Err(HealthError::Missing { program })
+    Ok(None)
 }
 
 /// Runs a program as a hook is run, so that nothing of it is left when it fails. Its output goes to this program's.
@@ -221,7 +225,7 @@ fn run(
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum HealthError {
-        Missing { program }, Find { path, source }, NotRun { source }, OutOfTime, Stopped, Reboot { why },
+        NoCheck, Find { path, source }, NotRun { source }, OutOfTime, Stopped, NoReboot, Reboot { why },
         Null { source },
     }
 }
