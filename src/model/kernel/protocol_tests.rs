@@ -6,6 +6,9 @@
 //! A power cut needs no event of its own between two steps: a program that is killed there, followed by a power cut,
 //! leaves the same records. Activations, sweeps and verdicts hold the operation lock, so their steps do not interleave;
 //! a health check does not hold it.
+//!
+//! What is assumed of the OS: an update begins after `validate` has judged; `hup commit` and `hup reject` run in the new
+//! slot only; a rollback starts the count of failed boots again; a kernel that is unhealthy is not committed by an update.
 
 #[path = "protocol_tests/actions_tests.rs"]
 mod actions;

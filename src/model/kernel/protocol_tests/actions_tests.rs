@@ -136,7 +136,12 @@ pub(super) fn after(world: &World, functions: &Functions, happening: Happening) 
             world.next_slot = world.slot.other();
             world.update = Some(Update { slot: world.next_slot, progress: Progress::Installed });
         }
-        Happening::TakeOtherSlot => world.next_slot = world.slot.other(),
+        Happening::TakeOtherSlot => {
+            // The failed boots were those of the slot that is left. If their count remained, the initramfs would lead
+            // back to that slot.
+            world.boots = 0;
+            world.next_slot = world.slot.other();
+        }
         Happening::WindowCloses => {
             world.records.values.update_window = false;
             world.update = None;

@@ -122,7 +122,8 @@ pub(super) struct World {
     /// The OS update whose window is open.
     pub(super) update: Option<Update>,
     pub(super) validates: Vec<Stage>,
-    /// Whether `validate` has judged since the boot. An update begins after that.
+    /// Whether `validate` has judged since the boot. An update begins only after that: `validate` is ordered after the
+    /// program of the OS that closes the window of an update that has failed.
     pub(super) is_validated: bool,
     pub(super) natures: [Nature; KERNELS],
     pub(super) left: EventsLeft,
@@ -275,6 +276,7 @@ impl<'a> Call<'a> {
                 Stage::Judge
             }
             Stage::Judge => {
+                self.world.is_validated = !self.world.records.values.update_window;
                 let mut verdict = self.settle(&Event::Judge { slot })?;
                 if matches!(verdict, OverrideVerdict::RejectionFinished { .. }) && self.world.is_on
                 {
@@ -308,7 +310,6 @@ impl<'a> Call<'a> {
     /// A reboot has ended the call if the device is off.
     fn go_on(&mut self, which: usize, next: Stage) {
         if self.world.is_on {
-            self.world.is_validated |= matches!(next, Stage::Begin | Stage::Health(_));
             self.world.validates[which] = next;
         }
     }
