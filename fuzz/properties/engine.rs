@@ -10,7 +10,9 @@ use crate::model::engine::inventory::{Inventory, ListedVolumes};
 use crate::model::engine::verdict::{self, Evidence, HostFacts};
 use crate::model::extension::claim::{Running, abi_of};
 use crate::model::extension::labels::CLASS;
+use crate::model::kernel::abi::Abi;
 use crate::model::kernel::mounts::{HostOverlays, MountedOverlays};
+use crate::model::kernel::records::{BlockValues, Committed, Field, Slot};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -157,6 +159,7 @@ pub fn cleanup_plan(bytes: &[u8]) {
     let inventory = inventory(&value);
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let fact = |name: &str| text(name).ok_or_else(|| format!("{name} was not read"));
+    let field = |name: &str| Field::parse(&text(name).unwrap_or_default());
     let running = Running {
         kernel_release: fact("release"),
         abi: fact("cmdline").map(|cmdline| abi_of(&cmdline)),
@@ -179,8 +182,13 @@ pub fn cleanup_plan(bytes: &[u8]) {
             let links = links.into_iter().filter(|link| link.of_root);
             HostOverlays { unnamed: links.map(|link| link.path).collect(), ..overlays }
         }),
-        armed: fact("arm").map(Some),
-        rejected: Ok(text("rejected").into_iter().collect()),
+        block: fact("arm").map(|arm| BlockValues {
+            arm: Field::parse(&arm),
+            committed: Committed { b: field("committed"), ..Committed::default() },
+            ..BlockValues::default()
+        }),
+        slot: fact("slot").map(|slot| if slot == "A" { Slot::A } else { Slot::B }),
+        rejected: Ok(text("rejected").and_then(|abi| Abi::parse(&abi)).into_iter().collect()),
         initramfs_log: text("log").unwrap_or_default(),
         runtime: text("runtime"),
     };

@@ -1,5 +1,7 @@
 //! Tests of the block's file: real files below a host root, with writes that are torn, and with grub's own tool.
 
+#![allow(clippy::print_stdout, reason = "the tears are counted for whoever reads the output")]
+
 use super::*;
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::records::{Committed, Field};

@@ -147,7 +147,7 @@ fn the_values_of_overrides_are_read_by_the_exact_name_of_their_keys() {
 #[test]
 fn every_malformed_abi_and_two_different_ones_are_malformed() {
     let good = abi('a');
-    let (short, long, upper) = (&good[1..], format!("{good}a"), good.to_uppercase());
+    let (short, long, upper) = (good.get(1..).unwrap(), format!("{good}a"), good.to_uppercase());
     for (lines, expected) in [
         (String::new(), Field::Empty),
         ("K=\n".to_owned(), Field::Empty),
@@ -170,12 +170,14 @@ fn every_malformed_abi_and_two_different_ones_are_malformed() {
         (format!("K={short}\0\n"), Field::Malformed),
         ("K=stock\n".to_owned(), Field::Malformed),
     ] {
-        for (key, field) in [
-            (ARM, (|values| values.arm) as fn(BlockValues) -> Field),
+        type FieldOf = fn(BlockValues) -> Field;
+        let fields: [(&str, FieldOf); 4] = [
+            (ARM, |values| values.arm),
             (COMMITTED_A, |values| values.committed.a),
             (COMMITTED_B, |values| values.committed.b),
             (RELAY, |values| values.relay),
-        ] {
+        ];
+        for (key, field) in fields {
             let lines = lines.replace('K', key);
             assert_eq!(field(parsed(&lines).values()), expected, "{lines:?}");
         }

@@ -46,7 +46,7 @@ mod tests {
             (mixed(&|at| at % 2 == 0), false),
             (mixed(&|at| at < 700)[..1024].to_vec(), false),
             (vec![b'x'; 1025], false),
-            ([&new[..600], &[b'x'], &old[601..]].concat(), false),
+            ([&new[..600], b"x", &old[601..]].concat(), false),
             (vec![], false),
         ] {
             assert_eq!(is_torn(&found, &old, &new), expected);

@@ -154,7 +154,7 @@ fn a_list_of_volumes_that_is_missing_fails_after_the_containers_are_removed() {
     let (host, store) = (Host::new(), store(&[failed(claiming("a"))], &[VOLUME]));
     let _engine = host.engine_but(&store, |_, path| {
         let message = json!({ "message": "disk on fire" });
-        path.starts_with("/volumes?").then(|| Answer::Json(500, message))
+        path.starts_with("/volumes?").then_some(Answer::Json(500, message))
     });
     let finished = host.manager(&["cleanup"]);
     assert_eq!(finished.code(), 1, "{finished}");

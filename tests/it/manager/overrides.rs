@@ -142,7 +142,8 @@ fn the_trial_of_a_claimed_kernel_survives_the_sweep_of_another() {
 #[test]
 fn claims_that_cannot_be_told_sweep_nothing() {
     let lines = format!("{ARM}={Z}\n{TRIAL}=1\n");
-    let cases: [(&str, &dyn Fn(&Device)); 5] = [
+    type Hide<'a> = &'a dyn Fn(&Device);
+    let cases: [(&str, Hide<'_>); 5] = [
         ("no data root", &|device| {
             std::fs::remove_dir_all(device.path("mnt/data/docker")).unwrap();
         }),
