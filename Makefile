@@ -70,7 +70,8 @@ model: ## explore the protocol of kernel overrides further than `make unit` does
 
 it: build ## black-box tests of the built programs only [RUNTIME_UNDER_TEST= MANAGER_UNDER_TEST=]
 	@tools/need 'make test' $(IT_NEEDS)
-	$(TEST) --test it
+	@# Most tests wait for a hook or an engine, not for a processor.
+	$(TEST) --test it -- --test-threads="$$((2 * $$(nproc)))"
 
 stress: build ## tests that kill or fault the programs at every system call [STRESS=full; default: a representative part]
 	@tools/need 'make test' $(CC_NEEDS)
