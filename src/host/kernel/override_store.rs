@@ -69,13 +69,16 @@ impl<'a> OverrideStore<'a> {
         Self { host }
     }
 
-    /// The published kernels. A directory that is missing has none; its partition being away is no error here, because
-    /// the initramfs would find none either.
+    /// The published kernels. A directory that is missing has none, unless its partition may not be mounted.
     pub(crate) fn published(&self) -> Result<Published, Error> {
         let mut published = Published::default();
         let names = match self.host.names(LINKS) {
             Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(published),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && !self.host.lacks_mount(DATA) =>
+            {
+                return Ok(published);
+            }
             Err(source) => {
                 return Err(Error::List { path: self.host.display_path(LINKS), source });
             }
@@ -301,6 +304,10 @@ mod tests {
     fn links_are_published_and_removed_and_other_names_are_kept() {
         let (folder, host) = host();
         let store = OverrideStore::new(&host);
+        assert!(store.published().is_err(), "the data partition may not be mounted");
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        let mut mounts = std::fs::File::create(folder.path().join("proc/mounts")).unwrap();
+        io::Write::write_all(&mut mounts, b"/dev/sda6 /mnt/data ext4 rw 0 0\n").unwrap();
         assert_eq!(store.published().unwrap(), Published::default());
         let links = folder.path().join("mnt/data/boot-by-abi");
         store.publish(&abi('a'), "../docker/x").unwrap();

@@ -19,7 +19,7 @@ const ABI: &str = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee4
 const BLOCK: &str = "# GRUB Environment Block\n";
 /// What makes the container's directory `mnt` that of the machine, and its socket that of the engine.
 const MOUNTS: &str = r#"
-    mount --bind "$X/mnt" /mnt && mount --bind "$X/mnt/state" /mnt/state &&
+    mount --bind "$X/mnt" /mnt && mount --bind "$X/mnt/state" /mnt/state && mount --bind "$X/mnt/data" /mnt/data &&
     mount --bind "$X/mnt/boot" /mnt/boot && ln -s "$X/engine.sock" /run/docker.sock"#;
 
 struct Device {
