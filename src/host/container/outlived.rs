@@ -83,5 +83,5 @@ fn processes(unread: &mut Option<io::Error>) -> io::Result<BTreeMap<i32, Stat>> 
 
 /// `None` if the process has ended.
 fn look(pid: i32) -> io::Result<Option<Stat>> {
-    Ok(process::read_stat(pid)?.filter(|stat| stat.life == Life::Alive))
+    Ok(process::read_stat(pid)?.filter(|stat| stat.life != Life::Ended))
 }

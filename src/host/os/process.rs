@@ -172,16 +172,25 @@ impl Process {
     }
 
     /// The answer to a `question` about the process, which is asked by its pid. `None` if it has ended: what was found,
-    /// or why nothing was found, may then be about another process.
+    /// or why nothing was found, may then be about another process. `None` also if there is no answer because the process
+    /// is exiting: the kernel takes its program, files and namespaces away before it reports the end.
     pub(crate) fn ask<T>(
         &self,
         question: impl FnOnce(i32) -> io::Result<T>,
     ) -> io::Result<Option<T>> {
         let answer = question(self.pid());
+        // Before the look at the end: of a process that has ended, the number may be another's.
+        let is_exiting = answer.is_err() && self.is_exiting();
         match self.wait_end(Duration::ZERO)? {
             Waited::Ended => Ok(None),
+            Waited::StillThere if is_exiting => Ok(None),
             Waited::StillThere => answer.map(Some),
         }
+    }
+
+    /// Whether it is exiting or has ended; false if `/proc` does not show that.
+    fn is_exiting(&self) -> bool {
+        matches!(read_stat(self.pid()), Ok(Some(stat)) if stat.life != Life::Alive)
     }
 
     /// Sends SIGKILL.
@@ -267,6 +276,35 @@ mod tests {
             assert_eq!(std::fs::read_to_string(&file).unwrap(), after);
         }
         assert!(raise_to_zero("/proc/self/none").is_err());
+    }
+
+    /// A process is in this state for some microseconds, between giving back its program and its end. One whose first
+    /// thread has exited is in it for as long as another thread runs.
+    #[test]
+    fn of_an_exiting_process_a_missing_program_is_no_error() {
+        // SAFETY: the child only starts a thread, and exits.
+        let child = match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { child } => child,
+            nix::unistd::ForkResult::Child => {
+                std::thread::spawn(|| std::thread::sleep(Duration::from_secs(100)));
+                // SAFETY: ends this thread only.
+                unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
+                unreachable!()
+            }
+        };
+        let process = open(child.as_raw()).unwrap().unwrap();
+        let program = |pid| std::fs::read_link(format!("/proc/{pid}/exe"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while program(child.as_raw()).is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let missing = program(child.as_raw()).map_err(|error| error.kind());
+        let answers = (process.ask(program), process.ask(|_| Ok(7)));
+        let end = process.wait_end(Duration::ZERO).unwrap();
+        process.kill().unwrap();
+        nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!((missing, end), (Err(io::ErrorKind::NotFound), Waited::StillThere));
+        assert_eq!((answers.0.unwrap(), answers.1.unwrap()), (None, Some(7)));
     }
 
     #[test]

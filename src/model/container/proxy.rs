@@ -27,6 +27,8 @@ pub(crate) struct Stat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
     Alive,
+    /// It is exiting: it runs no program any more, but the kernel does not report its end yet.
+    Exiting,
     /// The process has exited; it is a zombie until its parent has read the exit status.
     Ended,
 }
@@ -92,6 +94,9 @@ impl RefusedStep {
     }
 }
 
+/// The kernel's flag of a process that is exiting, in field 9.
+const PF_EXITING: u32 = 4;
+
 /// Parses `/proc/PID/stat`. The second field is the command's name in parentheses and may contain anything,
 /// parentheses included, so fields are counted from the last `)`.
 pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
@@ -99,13 +104,16 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let rest = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
     // `rest` starts with field 3.
     let mut fields = rest.split_ascii_whitespace();
-    let life = match fields.next()? {
-        "Z" | "X" | "x" => Life::Ended,
-        _ => Life::Alive,
-    };
+    let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    let start_time = fields.nth(15)?.parse().ok()?;
+    let flags: u32 = fields.nth(2)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    let life = match state {
+        "Z" | "X" | "x" => Life::Ended,
+        _ if flags & PF_EXITING != 0 => Life::Exiting,
+        _ => Life::Alive,
+    };
     Some(Stat { start_time, parent, session, life })
 }
 
@@ -128,9 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_has_ended() {
-        let stat = parse_stat(STAT.replace(") S", ") Z").as_bytes()).unwrap();
-        assert_eq!(stat.life, Life::Ended);
+    fn a_zombie_has_ended_and_before_that_a_process_is_exiting() {
+        let exiting = STAT.replace("4194560", "4194564");
+        assert_eq!(parse_stat(exiting.as_bytes()).unwrap().life, Life::Exiting);
+        let zombie = exiting.replace(") S", ") Z");
+        assert_eq!(parse_stat(zombie.as_bytes()).unwrap().life, Life::Ended);
     }
 
     #[test]
