@@ -4,7 +4,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use super::fabricate::version;
+use super::host::version;
 use super::override_device::{Device, X};
 use crate::capture;
 use crate::finished::Finished;

@@ -7,20 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use super::host::Host;
+use super::host::{Host, version};
 use super::recorded_engine::{Answer, Engine};
 use crate::capture;
 use crate::finished::Finished;
 use crate::process;
 
 const VOLUME: &str = "ext_service_0123456789ab_boot";
-
-/// The version of the programs under test.
-pub(crate) fn version() -> String {
-    let asked = capture::run(Command::new(crate::programs::manager()).arg("--version")).ok();
-    let line = asked.out.lines().next().unwrap().to_owned();
-    line.rsplit(' ').next().unwrap().to_owned()
-}
 
 /// A host with an engine whose data root is `/var/lib/docker`, and an image with a kernel.
 struct Machine {

@@ -1,6 +1,8 @@
 //! The manager on a recorded engine: a small server on a unix socket, which can have states that a real engine
 //! cannot. The scenarios that a real engine can have are tested on one (`tests/engines`).
 
+pub(crate) use crate::support::{host, override_device, recorded_engine, recorded_store};
+
 mod aborted_deactivate;
 mod activate;
 mod check;
@@ -8,15 +10,11 @@ mod cleanup;
 mod deactivate;
 mod dry_run;
 mod fabricated_volumes;
-pub(crate) mod fabricate;
+mod fabricate;
 mod faulty_engine;
-pub(crate) mod host;
-pub(crate) mod override_device;
 mod overrides;
 mod override_crashes;
 mod override_reports;
 mod oversized_answers;
 mod podman;
-pub(crate) mod recorded_engine;
-pub(crate) mod recorded_store;
 mod reports;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::mount_namespace::Machine;
 use crate::container::Container;
 use crate::finished::Finished;
-use crate::manager::fabricate::version;
+use crate::manager::host::version;
 use crate::manager::recorded_engine::{Answer, Engine};
 use crate::{capture, leftovers, process};
 

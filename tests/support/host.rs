@@ -6,11 +6,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::capture::run;
+use super::finished::Finished;
+use super::process;
 use super::recorded_engine::{Answer, Engine};
 use super::recorded_store::Store;
-use crate::capture::run;
-use crate::finished::Finished;
-use crate::process;
 
 pub(crate) struct Host(TempDir);
 
@@ -100,13 +100,20 @@ impl Host {
 
 /// A call of the manager that does not name the engine.
 pub(crate) fn bare(words: &[&str]) -> Command {
-    let mut command = Command::new(crate::programs::manager());
+    let mut command = Command::new(super::programs::manager());
     command.args(words).env_remove("DOCKER_HOST");
     command
+}
+
+/// The version of the programs under test.
+pub(crate) fn version() -> String {
+    let asked = run(Command::new(super::programs::manager()).arg("--version")).ok();
+    let line = asked.out.lines().next().unwrap().to_owned();
+    line.rsplit(' ').next().unwrap().to_owned()
 }
 
 /// Writes a shell script.
 pub(crate) fn script(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    crate::bundle::executable(path, format!("#!/bin/sh\n{text}\n").as_bytes());
+    super::bundle::executable(path, format!("#!/bin/sh\n{text}\n").as_bytes());
 }

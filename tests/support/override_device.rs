@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::capture::run;
+use super::finished::Finished;
 use super::host::{BLOCK, BOOT, Host, script};
-use crate::capture::run;
-use crate::finished::Finished;
 
 /// Three kernels.
 pub(crate) const X: &str = "1111111111111111111111111111111111111111111111111111111111111111";
