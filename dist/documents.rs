@@ -128,6 +128,7 @@ fn with_sections(page: &str) -> String {
             "Example" | "Examples" => {
                 format!(".SH EXAMPLES\n.nf\n{}\n.fi\n", text.trim_start_matches('\n'))
             }
+            "Words" => format!(".SH WORDS\n.nf\n{}\n.fi\n", text.trim_start_matches('\n')),
             "Exit status" => format!(".SH \"EXIT STATUS\"\n{}\n", text.trim_start()),
             "Documentation" => format!(".SH FILES\n{}\n", text.trim_start()),
             other => panic!("a help text ends with {other:?}, which has no section"),

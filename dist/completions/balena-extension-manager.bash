@@ -43,6 +43,9 @@ _balena__extension__manager() {
             balena__extension__manager,override)
                 cmd="balena__extension__manager__subcmd__override"
                 ;;
+            balena__extension__manager,simulate)
+                cmd="balena__extension__manager__subcmd__simulate"
+                ;;
             balena__extension__manager,status)
                 cmd="balena__extension__manager__subcmd__status"
                 ;;
@@ -71,7 +74,7 @@ _balena__extension__manager() {
 
     case "${cmd}" in
         balena__extension__manager)
-            opts="-v -h --version --host --log-level --request-timeout --timeout --docker-root --host-root --help status logs inspect list doctor cleanup check override history validate hup"
+            opts="-v -h --version --host --log-level --request-timeout --timeout --docker-root --host-root --help status logs inspect list doctor cleanup check override history validate hup simulate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -740,6 +743,50 @@ _balena__extension__manager() {
                     COMPREPLY=($(compgen -W "table json" -- "${cur}"))
                     return 0
                     ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --request-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --docker-root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --host-root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        balena__extension__manager__subcmd__simulate)
+            opts="-h --host --log-level --request-timeout --timeout --docker-root --host-root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

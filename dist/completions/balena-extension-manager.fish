@@ -43,6 +43,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "history" -d 'Print what has happened to kernel overrides: armed, booted, checked, committed, rejected, and by which command'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "validate" -d 'Judge the kernel override that is armed: commit it, reject it, or leave it pending'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "hup" -d 'Keep or leave the armed kernel when an OS update commits or rolls back'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "simulate" -d 'Play boots, health checks and updates on a directory that stands for a device, and print what happens'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The output format' -r -f -a "table\t'For people'
 json\t'For programs; docs/manager.md describes the fields'"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
@@ -190,3 +191,10 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand hup; and __fish_seen_subcommand_from reject" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand hup; and __fish_seen_subcommand_from reject" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand hup; and __fish_seen_subcommand_from reject" -s h -l help -d 'Print help'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand simulate" -s h -l help -d 'Print help (see more with \'--help\')'

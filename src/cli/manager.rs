@@ -5,6 +5,7 @@
 use crate::cli::activation::{self, KernelCommand};
 use crate::cli::check::Check;
 use crate::cli::kernel::{HistoryArguments, HupArguments, OverrideArguments, ValidateArguments};
+use crate::cli::simulate::SimulateArguments;
 use crate::cli::values::{OutputFormat, level, seconds, socket};
 use crate::model::text::log::Level;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
@@ -92,6 +93,7 @@ pub(crate) enum ManagerCommand {
     History(HistoryArguments),
     Validate(ValidateArguments),
     Hup(HupArguments),
+    Simulate(SimulateArguments),
     /// Not for people, and in no help: [`RuntimeCall`] parses it.
     #[command(skip)]
     Kernel(KernelCommand),
@@ -297,7 +299,7 @@ mod tests {
         let help = parse(&words("--help")).unwrap_err().to_string();
         for command in [
             "cleanup", "status", "list", "inspect", "logs", "check", "doctor", "validate", "hup",
-            "override", "history",
+            "override", "history", "simulate",
         ] {
             assert!(help.contains(command), "{command}");
         }

@@ -10,4 +10,5 @@ pub(crate) mod kernel;
 pub(crate) mod log_options;
 pub(crate) mod manager;
 pub(crate) mod runtime;
+pub(crate) mod simulate;
 pub(crate) mod values;

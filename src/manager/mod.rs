@@ -137,6 +137,8 @@ enum Failure {
     #[error(transparent)]
     Kernel(#[from] kernel::KernelError),
     #[error(transparent)]
+    Simulate(#[from] kernel::simulate::SimulateError),
+    #[error(transparent)]
     Activate(#[from] kernel::activate::ActivateError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
@@ -178,6 +180,8 @@ struct Session {
     /// An error here fails only the commands that connect to the engine.
     socket: Result<PathBuf, UnusableHost>,
     limit: Limit,
+    /// What is different for a command that `simulate` plays.
+    play: Option<kernel::play::Play>,
 }
 
 impl Session {
@@ -271,11 +275,12 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         | ManagerCommand::Override(_)
         | ManagerCommand::History(_)
         | ManagerCommand::Hup(_)
+        | ManagerCommand::Simulate(_)
         | ManagerCommand::Kernel(_) => globals.timeout,
     };
     let stop = Arc::new(stop);
     let limit = Limit { stop, deadline: Instant::now() + timeout, timeout };
-    let session = Session { log, globals, host, socket, limit };
+    let session = Session { log, globals, host, socket, limit, play: None };
     match command {
         ManagerCommand::Cleanup(request) => cleanup::cleanup(&session, &request),
         ManagerCommand::Status(request) => status::status(&session, &request),
@@ -289,6 +294,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::History(request) => kernel::history::history(&session, &request),
         ManagerCommand::Validate(request) => kernel::validate::validate(&session, &request),
         ManagerCommand::Hup(request) => kernel::hup::hup(&session, &request.command),
+        ManagerCommand::Simulate(request) => kernel::simulate::simulate(session, &request),
         ManagerCommand::Kernel(KernelCommand::Fabricate(request)) => {
             kernel::fabricate::fabricate(&session, &request)
         }
@@ -370,7 +376,7 @@ crate::golden_tests::errors! {
         Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
-        Records { why }, Check(..), KernelCall(..), Fabricate(..), Activate(..), Kernel(..),
+        Records { why }, Check(..), KernelCall(..), Fabricate(..), Simulate(..), Activate(..), Kernel(..),
         Print { source }, Signals { source }, Descriptors { source },
         Close { source },
     }

@@ -95,7 +95,7 @@ fn open_log(options: &LogOptions) -> Result<(Log, WarningPolicy), Unusable> {
         (Stderr::Container, Format::Json, Level::Info | Level::Warn | Level::Error) => {
             WarningPolicy::AtTheEnd
         }
-        (Stderr::Container | Stderr::Caller, Format::Json | Format::Text, _) => {
+        (Stderr::Container | Stderr::Caller, Format::Json | Format::Text | Format::Plain, _) => {
             WarningPolicy::AtOnce
         }
     };

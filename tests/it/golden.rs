@@ -82,7 +82,10 @@ fn the_help_texts() {
     }
     let help = |words: &[&str]| capture::run(&mut bare(words)).ok().out;
     compare("help/balena-extension-manager.txt", &help(&["--help"]));
-    for command in ["cleanup", "status", "list", "inspect", "logs", "doctor", "check"] {
+    for command in [
+        "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate", "hup",
+        "override", "history", "simulate",
+    ] {
         compare(
             &format!("help/balena-extension-manager-{command}.txt"),
             &help(&[command, "--help"]),
@@ -181,4 +184,44 @@ fn the_document_of_check() {
     let words = ["check", "--format", "json", "--label", "io.balena.image.overide=1", path];
     let found = capture::run(&mut bare(&words)).out;
     compare_document("manager-check", &found, &[(path, "/ROOTFS")], &[]);
+}
+
+#[test]
+fn what_simulate_prints() {
+    for (name, words) in [
+        ("commit", "deploy=k boot healthy boot healthy"),
+        ("unhealthy", "deploy=k boot unhealthy boot healthy deploy=k"),
+        ("never-boots", "deploy=k boot-fails boot-fails boot-fails boot healthy"),
+        ("no-check", "deploy=k boot no-check boot healthy"),
+        ("power-cut", "deploy=k boot cut=2 unhealthy boot healthy boot healthy"),
+        ("removed", "deploy=k boot healthy remove=k boot healthy deploy=k boot healthy"),
+        (
+            "update-commits",
+            "deploy=k boot healthy update-begins deploy=n boot update-commits healthy",
+        ),
+        ("update-rolls-back", "update-begins deploy=k boot update-rolls-back boot healthy"),
+        ("update-never-boots", "update-begins boot-fails boot-fails boot-fails boot healthy"),
+    ] {
+        let device = tempfile::tempdir().unwrap();
+        let mut command = bare(&["simulate"]);
+        command.args(words.split(' ')).arg("--host-root").arg(device.path());
+        let finished = capture::run(&mut command).ok();
+        assert!(finished.err.is_empty(), "{finished}");
+        compare(&format!("simulate/{name}.txt"), &format!("$ simulate {words}\n{}", finished.out));
+    }
+}
+
+#[test]
+fn the_documents_about_kernel_overrides() {
+    let device = tempfile::tempdir().unwrap();
+    let of = |words: &[&str]| {
+        let mut command = bare(words);
+        capture::run(command.arg("--host-root").arg(device.path())).ok().out
+    };
+    of(&["simulate", "deploy=k", "boot", "unhealthy", "boot", "deploy=n", "boot"]);
+    let document = |name, words: &[&str]| {
+        compare_document(name, &of(words), &[], &["time", "when"]);
+    };
+    document("manager-override-status", &["override", "status", "--format", "json"]);
+    document("manager-history", &["history", "--format", "json"]);
 }

@@ -5,19 +5,21 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The recorded messages of the code about overrides, each of which the page explains.
-const EXPLAINED: [&str; 17] = [
+const EXPLAINED: [&str; 19] = [
     "host/container/manager_call.txt",
     "host/engine/claims.txt",
     "host/kernel/block.txt",
     "host/kernel/boot_file.txt",
     "host/kernel/operation_lock.txt",
     "host/kernel/override_store.txt",
+    "host/kernel/simulated_device.txt",
     "host/kernel/slot.txt",
     "host/kernel/volume.txt",
     "manager/kernel/activate.txt",
     "manager/kernel/call.txt",
     "manager/kernel/fabricate.txt",
     "manager/kernel/health.txt",
+    "manager/kernel/simulate.txt",
     "manager/kernel.txt",
     "model/container/refusal.txt",
     "model/kernel/block.txt",

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Where the partition with the block is mounted. A device that keeps its boot partition encrypted has the block on
 /// another one, which its OS names when it builds this program.
-const BOOT_MOUNT: &str = match option_env!("BALENA_BOOT_MOUNT") {
+pub(crate) const BOOT_MOUNT: &str = match option_env!("BALENA_BOOT_MOUNT") {
     Some(directory) => directory,
     None => "/mnt/boot",
 };
@@ -144,6 +144,18 @@ impl<'a> BlockFile<'a> {
         Ok(BlockWrite::Done)
     }
 
+    /// Writes values that belong to other programs. Only `simulate` plays others.
+    pub(crate) fn play(&self, values: &[(&str, String)]) -> Result<(), Error> {
+        let file = boot_file::lock(self.host, &path())?;
+        let (mut block, _) = self.repaired(&file)?;
+        for (key, value) in values {
+            block = block
+                .with_value(key, value)
+                .map_err(|source| Error::NoRoom { path: self.shown(), source })?;
+        }
+        self.write(&file, &block.to_bytes())
+    }
+
     /// Completes a write that was interrupted. Each command that writes does this first.
     pub(crate) fn repair(&self) -> Result<BlockRepair, Error> {
         // A record without the lock may also be that of a write that is under way.
@@ -213,7 +225,8 @@ impl<'a> BlockFile<'a> {
     }
 }
 
-fn path() -> String {
+/// The path of the block.
+pub(crate) fn path() -> String {
     format!("{BOOT_MOUNT}/{NAME}")
 }
 

@@ -51,6 +51,11 @@ impl Log {
         Self::new(None, format, threshold)
     }
 
+    /// Prints bare messages to standard output, as a part of an answer.
+    pub(crate) fn to_stdout(threshold: Level) -> Self {
+        Self::new(Writer::standard(rustix::stdio::stdout()), Format::Plain, threshold)
+    }
+
     fn new(file: Option<Writer>, format: Format, threshold: Level) -> Self {
         let patience = Cell::new(stdio::PATIENCE);
         Self { file, patience, format, threshold, fields: Vec::new() }

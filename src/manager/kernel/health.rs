@@ -103,45 +103,17 @@ pub(super) fn check(
 ) -> Result<Health, HealthError> {
     let session = device.session;
     pause(session, schedule.settle)?;
-    let path = find(session, CHECK)?.ok_or(HealthError::NoCheck)?;
+    let check = find_check(session)?;
     let attempts = schedule.attempts.max(1);
     for number in 1..=attempts {
-        let variables = device.store.prestate_path();
-        let environment =
-            [path_variable(), format!("ROLLBACK_HEALTH_VARIABLES={}", variables.display())];
         let left = session.limit.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(HealthError::OutOfTime);
         }
-        let why = match run(session, CHECK, &path, &[], &environment, left)? {
-            Ok(()) => {
-                report(&Attempt { number, health: Health::Passed, why: String::new() });
-                return Ok(Health::Passed);
-            }
-            Err(hook::Error::Failed { exit: Exit::OverLimit(_), .. }) => {
-                return Err(HealthError::OutOfTime);
-            }
-            Err(hook::Error::Interrupted { .. }) => return Err(HealthError::Stopped),
-            Err(error @ hook::Error::Failed { .. }) => chain(&error),
-            Err(
-                source @ (hook::Error::Unrunnable { .. }
-                | hook::Error::Refused { .. }
-                | hook::Error::Unwatched { .. }
-                | hook::Error::Guard { .. }
-                | hook::Error::Watch { .. }
-                | hook::Error::GuardLost { .. }
-                | hook::Error::Unseen { .. }),
-            ) => {
-                // The signal that stops the unit may reach the guard of the check first.
-                if session.limit.stop.pause(STOP_GRACE) {
-                    return Err(HealthError::Stopped);
-                }
-                return Err(HealthError::NotRun { source });
-            }
+        let Err(why) = attempt(device, &check, left)? else {
+            report(&Attempt { number, health: Health::Passed, why: String::new() });
+            return Ok(Health::Passed);
         };
-        if session.limit.stop.pause(STOP_GRACE) {
-            return Err(HealthError::Stopped);
-        }
         session.log.warn(&format!("health check {number} of {attempts} failed: {why}"));
         report(&Attempt { number, health: Health::Failed, why });
         if number < attempts {
@@ -149,6 +121,59 @@ pub(super) fn check(
         }
     }
     Ok(Health::Failed)
+}
+
+/// The health check that is run.
+enum HealthCheck {
+    OfTheOs(PathBuf),
+    Played(Result<(), String>),
+}
+
+fn find_check(session: &Session) -> Result<HealthCheck, HealthError> {
+    match &session.play {
+        Some(play) => Ok(HealthCheck::Played(play.health_check()?)),
+        None => find(session, CHECK)?.map(HealthCheck::OfTheOs).ok_or(HealthError::NoCheck),
+    }
+}
+
+/// Runs the check once: why it failed, if it did.
+fn attempt(
+    device: &Device<'_>,
+    check: &HealthCheck,
+    limit: Duration,
+) -> Result<Result<(), String>, HealthError> {
+    let path = match check {
+        HealthCheck::OfTheOs(path) => path,
+        HealthCheck::Played(result) => return Ok(result.clone()),
+    };
+    let session = device.session;
+    let variables = device.store.prestate_path();
+    let environment =
+        [path_variable(), format!("ROLLBACK_HEALTH_VARIABLES={}", variables.display())];
+    match run(session, CHECK, path, &[], &environment, limit)? {
+        Ok(()) => Ok(Ok(())),
+        Err(hook::Error::Failed { exit: Exit::OverLimit(_), .. }) => Err(HealthError::OutOfTime),
+        Err(hook::Error::Interrupted { .. }) => Err(HealthError::Stopped),
+        Err(error @ hook::Error::Failed { .. }) => match session.limit.stop.pause(STOP_GRACE) {
+            true => Err(HealthError::Stopped),
+            false => Ok(Err(chain(&error))),
+        },
+        Err(
+            source @ (hook::Error::Unrunnable { .. }
+            | hook::Error::Refused { .. }
+            | hook::Error::Unwatched { .. }
+            | hook::Error::Guard { .. }
+            | hook::Error::Watch { .. }
+            | hook::Error::GuardLost { .. }
+            | hook::Error::Unseen { .. }),
+        ) => {
+            // The signal that stops the unit may reach the guard of the check first.
+            if session.limit.stop.pause(STOP_GRACE) {
+                return Err(HealthError::Stopped);
+            }
+            Err(HealthError::NotRun { source })
+        }
+    }
 }
 
 /// Asks systemd to reboot; the exit status of `systemctl reboot`.

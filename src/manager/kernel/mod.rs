@@ -9,6 +9,9 @@ pub(super) mod validate;
 pub(super) mod hup;
 pub(super) mod override_command;
 pub(super) mod history;
+pub(super) mod play;
+pub(super) mod simulate;
+mod simulated_boot;
 
 use super::{Failure, Session};
 use crate::host::engine::claims;
@@ -50,6 +53,9 @@ pub(super) enum KernelError {
     History { why: String },
     #[error("the verdict is recorded, but some records of the kernel remain: {why}")]
     Leftovers { why: String },
+    /// Only a command that `simulate` plays ends so.
+    #[error("the power was cut")]
+    PowerCut,
 }
 
 /// A device that can have kernel overrides: it has a boot environment block.
@@ -187,6 +193,9 @@ impl<'a> Device<'a> {
             if arm_moved && step.belongs_to_the_arm() {
                 continue;
             }
+            if let Some(play) = &self.session.play {
+                play.spend_step()?;
+            }
             self.session.log.debug(|| format!("step: {step:?}"));
             if *step == OverrideStep::Reboot {
                 // Nothing is certain to be written after it.
@@ -267,6 +276,10 @@ impl<'a> Device<'a> {
     }
 
     fn reboot(&self) -> Result<u8, Failure> {
+        if let Some(play) = &self.session.play {
+            play.reboot();
+            return Ok(0);
+        }
         match self.reboot {
             Reboot::Left => {
                 self.session
@@ -283,5 +296,6 @@ impl<'a> Device<'a> {
 crate::golden_tests::errors! {
     enum KernelError {
         Block(..), Store(..), Slot(..), Running { why }, Refused(..), Health(..), NoOverrides, History { why }, Leftovers { why },
+        PowerCut,
     }
 }

@@ -24,6 +24,14 @@ pub(in crate::manager) fn validate(
     let Some(device) = Device::open(session, "validate", reboot)? else {
         return Ok(ManagerExit::Done);
     };
+    let schedule =
+        Schedule { settle: request.settle, retry: request.retry, attempts: request.attempts };
+    judge(&device, schedule)
+}
+
+/// Removes what is malformed or not deployed any more, and judges the kernel that runs.
+pub(super) fn judge(device: &Device<'_>, schedule: Schedule) -> Result<ManagerExit, Failure> {
+    let session = device.session;
     device.settle(&Event::Begin)?;
     device.settle(&Event::Relay)?;
     if device.load()?.values.update_window {
@@ -43,14 +51,12 @@ pub(in crate::manager) fn validate(
     }
     if let OverrideVerdict::Trial { abi } = &settled.verdict {
         session.log.info(&settled.verdict.to_string());
-        let schedule =
-            Schedule { settle: request.settle, retry: request.retry, attempts: request.attempts };
         device.record(&HistoryEntry {
             slot: Some(slot.to_string()),
             ..HistoryEntry::of_verdict(clock::now_in_seconds(), "validate", &settled.verdict)
         });
         let checked = |attempt: &Attempt| device.record(&attempt.entry(abi, slot));
-        let health = health::check(&device, schedule, checked).map_err(KernelError::from)?;
+        let health = health::check(device, schedule, checked).map_err(KernelError::from)?;
         settled = device.settle(&Event::Checked { slot, abi, health })?;
     }
     Ok(exit(session, &settled))

@@ -58,6 +58,11 @@ pub(crate) struct NoRoom {
 }
 
 impl Block {
+    /// A block without values, in `len` bytes.
+    pub(crate) fn empty(len: usize) -> Self {
+        Self { lines: Vec::new(), free: len.saturating_sub(SIGNATURE.len()) }
+    }
+
     /// Parses a block. No value of an invalid block is used.
     ///
     /// A line without `=` makes a block invalid because grub contradicts itself about it: for one who reads, it is
@@ -87,7 +92,6 @@ impl Block {
     }
 
     /// The last value of `key`, without quoting. An empty value counts as absent.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn value(&self, key: &str) -> Option<String> {
         // Values of other programs may be any bytes; ours are plain.
         let text = |value| String::from_utf8_lossy(&unquoted(value)).into_owned();
@@ -139,13 +143,24 @@ impl Block {
             }
             Some(_) => {}
         }
-        let (len, used) = (self.len(), changed.used());
+        changed.padded_to(self.len()).map(|block| block.to_bytes())
+    }
+
+    /// The block with this value of a key that belongs to another program. Only `simulate` plays others.
+    pub(crate) fn with_value(&self, key: &str, value: &str) -> Result<Self, NoRoom> {
+        let mut changed = self.clone();
+        changed.set(key, value);
+        changed.padded_to(self.len())
+    }
+
+    fn padded_to(mut self, len: usize) -> Result<Self, NoRoom> {
+        let used = self.used();
         // One byte for grub.
-        changed.free = match len.checked_sub(used) {
+        self.free = match len.checked_sub(used) {
             Some(free) if free > 0 => free,
             _ => return Err(NoRoom { len, missing: used + 1 - len }),
         };
-        Ok(changed.to_bytes())
+        Ok(self)
     }
 
     /// How many bytes more the block needs so that all values of kernel overrides fit at once; 0 if they do.

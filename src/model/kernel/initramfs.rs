@@ -1,12 +1,13 @@
 //! What the initramfs of the OS boots, and what it counts. It is another program, whose rules docs/kernel-override.md
-//! lists; the model checker plays it by these functions.
+//! lists; `simulate` and the model checker play it by these functions.
 
 use crate::model::kernel::abi::Abi;
-use crate::model::kernel::records::{BlockValues, Slot, TRIAL_LIMIT};
+use crate::model::kernel::records::{BlockValues, Field, Slot, TRIAL_LIMIT};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// While an update can roll back, the other slot is taken after this many boots.
-const BOOT_LIMIT: u32 = 3;
+pub(crate) const BOOT_LIMIT: u32 = 3;
 
 /// What the initramfs sees.
 #[derive(Clone, Debug)]
@@ -25,11 +26,33 @@ pub(crate) struct BootView<'a> {
 /// What it boots, and what it has written before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Boot {
-    /// `None` for the stock kernel.
-    pub(crate) kernel: Option<Abi>,
+    /// The override, or why the stock kernel is booted.
+    pub(crate) kernel: Result<Abi, StockReason>,
     pub(crate) slot: Slot,
     pub(crate) boots: u32,
     pub(crate) values: BlockValues,
+}
+
+/// Why no override is booted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StockReason {
+    NothingArmed,
+    Malformed,
+    NoKernel,
+    Unclaimed,
+    TrialOver,
+}
+
+impl fmt::Display for StockReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingArmed => formatter.write_str("no kernel is armed"),
+            Self::Malformed => formatter.write_str("the armed value is malformed"),
+            Self::NoKernel => formatter.write_str("the link of the armed kernel leads to no file"),
+            Self::Unclaimed => formatter.write_str("no deployed extension claims the armed kernel"),
+            Self::TrialOver => write!(formatter, "the trial count is not below {TRIAL_LIMIT}"),
+        }
+    }
 }
 
 /// Decides the next boot.
@@ -44,14 +67,30 @@ pub(crate) fn boot(view: &BootView<'_>) -> Boot {
             boots += 1;
         }
     }
-    let arm = values.arm.abi().cloned();
-    let can_boot = |abi: &Abi| view.bootable.contains(abi) && view.claims.contains(abi);
-    let kernel = arm.filter(|abi| can_boot(abi) && values.boots() < TRIAL_LIMIT);
-    if let Some(abi) = &kernel {
+    let kernel = choose(view, &values);
+    if let Ok(abi) = &kernel {
         // Counted before the kernel is loaded, so that one that never boots is counted, too.
         if !values.committed.of(slot).names(abi) {
             values.trial = Some(values.boots() + 1);
         }
     }
     Boot { kernel, slot, boots, values }
+}
+
+fn choose(view: &BootView<'_>, values: &BlockValues) -> Result<Abi, StockReason> {
+    let abi = match &values.arm {
+        Field::Empty => return Err(StockReason::NothingArmed),
+        Field::Malformed => return Err(StockReason::Malformed),
+        Field::Abi(abi) => abi,
+    };
+    if !view.bootable.contains(abi) {
+        return Err(StockReason::NoKernel);
+    }
+    if !view.claims.contains(abi) {
+        return Err(StockReason::Unclaimed);
+    }
+    if values.boots() >= TRIAL_LIMIT {
+        return Err(StockReason::TrialOver);
+    }
+    Ok(abi.clone())
 }

@@ -10,7 +10,6 @@ pub(crate) mod rollback;
 pub(crate) mod verdict;
 pub(crate) mod block_change;
 pub(crate) mod transition;
-#[cfg(test)]
 pub(crate) mod initramfs;
 pub(crate) mod volume;
 pub(crate) mod history;

@@ -17,6 +17,15 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
+    /// The slot of this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "A" => Some(Self::A),
+            "B" => Some(Self::B),
+            _ => None,
+        }
+    }
+
     pub(crate) fn other(self) -> Self {
         match self {
             Self::A => Self::B,

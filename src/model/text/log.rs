@@ -1,6 +1,7 @@
 //! The form of a log line. containerd's shim reads the JSON form, keys `level`, `msg`, `time`,
 //! and shows a user the `msg` of the last line whose level is exactly `error`.
 
+use crate::model::text::cause::on_one_line;
 use crate::model::text::cut;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::fmt::Write as _;
@@ -42,6 +43,8 @@ impl Level {
 pub(crate) enum Format {
     Text,
     Json,
+    /// The bare message, indented, as a part of an answer for people.
+    Plain,
 }
 
 impl Format {
@@ -114,6 +117,14 @@ pub(crate) fn line(
     let mut line = match format {
         Format::Json => {
             serde_json::to_string(&Line { time, level, message, fields }).unwrap_or_default()
+        }
+        Format::Plain => {
+            let level = match level {
+                Level::Debug | Level::Info => "",
+                Level::Warn => "warning: ",
+                Level::Error => "error: ",
+            };
+            format!("  {level}{}", on_one_line(message))
         }
         Format::Text => {
             let level = level.name();

@@ -18,3 +18,4 @@ mod override_reports;
 mod oversized_answers;
 mod podman;
 mod reports;
+mod simulate;

@@ -172,17 +172,18 @@ impl World {
             claims: &self.claims,
         };
         let boot = initramfs::boot(&view);
+        let kernel = boot.kernel.ok();
         let before = std::mem::replace(&mut self.records.values, boot.values);
         (self.slot, self.next_slot, self.boots) = (boot.slot, boot.slot, boot.boots);
         if let Some(update) = self.update.as_mut().filter(|update| update.slot != boot.slot) {
             update.progress = Progress::Left;
         }
-        self.past.note_boot(&before, &self.records.values, boot.slot, boot.kernel.as_ref());
-        if boot.kernel.as_ref().is_some_and(|abi| self.nature(abi) == Nature::NeverBoots) {
+        self.past.note_boot(&before, &self.records.values, boot.slot, kernel.as_ref());
+        if kernel.as_ref().is_some_and(|abi| self.nature(abi) == Nature::NeverBoots) {
             return;
         }
         self.is_on = true;
-        self.records.running = boot.kernel;
+        self.records.running = kernel;
     }
 
     fn carry_out(&mut self, step: &OverrideStep, functions: &Functions) -> ArmMoved {
