@@ -17,6 +17,7 @@ VERSION ?=
 LIBC    ?= musl
 ARCH    ?=
 ENGINE  ?=
+KERNEL  ?=
 N       ?=
 BASELINE ?=
 PARTS   ?=
@@ -49,8 +50,8 @@ help: ## list the targets
 build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSION= LIBC=musl|glibc|auto-glibc] [ARCH=aarch64|armv7|armv6|riscv64|x86_64: in target/ARCH]
 	@ARCH='$(ARCH)' LIBC='$(LIBC)' VERSION='$(VERSION)' CARGO='$(CARGO)' tools/build
 
-demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd]
-	@ENGINE='$(ENGINE)' tools/demo
+demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd; KERNEL=1: kernels of extensions on a simulated device]
+	@ENGINE='$(ENGINE)' KERNEL='$(KERNEL)' tools/demo
 
 test: build built-tests unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
 

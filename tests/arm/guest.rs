@@ -106,9 +106,13 @@ fn load_modules() {
 fn run(part: Part) -> Result<(), String> {
     match part {
         Part::Sample => {
-            let mut demo = Command::new("bash");
-            demo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo"));
-            run_to_end(demo, part.limit())
+            for kernel in ["KERNEL=", "KERNEL=1"] {
+                let mut demo = Command::new("env");
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo");
+                demo.args([kernel, "bash", script]);
+                run_to_end(demo, part.limit())?;
+            }
+            Ok(())
         }
         Part::Checks => run_to_end(black_box(&CHECKS)?, part.limit()),
         Part::LargeNumbers => run_to_end(black_box(&LARGE_NUMBERS)?, part.limit()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A part, which runs in the guest by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// `tools/demo`: the whole life of the sample extension.
+    /// `tools/demo`: the whole life of the sample extension, and of kernels on a simulated device.
     Sample,
     /// The tests of privileges, and of what is believed.
     Checks,

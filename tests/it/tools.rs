@@ -2,6 +2,7 @@
 //! there. The machine is a directory of fake programs, which is all of PATH; nothing is downloaded or compiled.
 
 mod build;
+mod demo;
 mod need;
 
 use std::fs::{self, File};
