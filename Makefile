@@ -74,7 +74,7 @@ it: build ## black-box tests of the built programs only [RUNTIME_UNDER_TEST= MAN
 	@# Most tests wait for a hook or an engine, not for a processor.
 	$(TEST) --test it -- --test-threads="$$((2 * $$(nproc)))"
 
-stress: build ## tests that kill or fault the programs at every system call [STRESS=full; default: a representative part]
+stress: build ## tests that kill or fault the programs at every system call, or cut the power [STRESS=full; default: a representative part]
 	@tools/need 'make test' $(CC_NEEDS)
 	$(TEST) --test stress
 

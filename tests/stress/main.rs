@@ -1,5 +1,6 @@
 //! Stress tests: the runtime is killed at every system call, gets a fault at every system call, runs
-//! concurrently with itself, and finds pids that other processes have.
+//! concurrently with itself, and finds pids that other processes have. The power is cut while the manager changes the
+//! records of kernel overrides.
 //!
 //! The program has two stages. The outer one, [`trial_runner`], starts each trial of [`trials`] in its own pid
 //! and mount namespace. The inner one, [`trial_process`], is process 1 there: processes that the runtime leaves
@@ -32,14 +33,21 @@ mod checks;
 mod concurrent_calls;
 mod container;
 mod crash;
+mod cut_commands;
+mod cut_device;
+mod cut_faults;
+mod cut_sweep;
 mod deploy_records;
+mod disk;
 mod fault;
 mod identity;
 mod kind;
 mod many_containers;
 mod paused_verb;
+mod power_cut;
 mod processes;
 mod races;
+mod recorder;
 mod report;
 mod strike;
 mod sweep;

@@ -33,6 +33,8 @@ pub(crate) enum Action<'a> {
     Fail(Errno, fn(&Call) -> bool),
     /// Runs something else while the process is paused.
     Meanwhile(&'a mut dyn FnMut()),
+    /// Shows every call at its end, with its result, while the process is paused.
+    Observe(&'a mut dyn FnMut(Pid, &Call, i64)),
     Nothing,
 }
 

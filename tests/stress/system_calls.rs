@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) number: i64,
-    arguments: [u64; 3],
+    pub(crate) arguments: [u64; 6],
     /// The path or the descriptor's file, where there is one.
     pub(crate) target: String,
 }
@@ -20,7 +20,7 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// The names of the calls that the runtime makes with either C library; others show their number.
+/// The names of the calls that the programs make with either C library; others show their number.
 macro_rules! names {
     ($($name:ident),* $(,)?) => { &[$((libc::$name, stringify!($name))),*] };
 }
@@ -47,7 +47,8 @@ const NAMES: &[(i64, &str)] = names! {
     SYS_getuid, SYS_setsid, SYS_prctl, SYS_capset, SYS_seccomp, SYS_set_tid_address,
     SYS_set_robust_list, SYS_rseq, SYS_prlimit64, SYS_getrandom, SYS_memfd_create, SYS_close_range,
     SYS_unshare, SYS_setns, SYS_pidfd_open, SYS_pidfd_send_signal, SYS_pidfd_getfd,
-    SYS_sched_getaffinity, SYS_futex, SYS_clock_gettime, SYS_restart_syscall,
+    SYS_sched_getaffinity, SYS_futex, SYS_clock_gettime, SYS_restart_syscall, SYS_pwrite64,
+    SYS_ftruncate, SYS_fchmod, SYS_symlinkat, SYS_sendfile, SYS_copy_file_range, SYS_syncfs,
 };
 
 pub(crate) fn name(number: i64) -> String {
@@ -106,21 +107,31 @@ impl Call {
     pub(crate) fn at_entry(pid: Pid) -> nix::Result<Self> {
         let registers = nix::sys::ptrace::getregs(pid)?;
         let number = i64::from_ne_bytes(registers.orig_rax.to_ne_bytes());
-        let arguments = [registers.rdi, registers.rsi, registers.rdx];
+        let arguments = [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ];
         let target = target(pid, &name(number), arguments);
         Ok(Self { number, arguments, target })
     }
 }
 
+/// The text in the memory of `pid` that ends with a zero byte.
+pub(crate) fn text(pid: Pid, address: u64) -> Option<String> {
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut bytes = [0; 256];
+    let len = memory.read_at(&mut bytes, address).ok()?;
+    let end = bytes[..len].iter().position(|&byte| byte == 0)?;
+    std::str::from_utf8(&bytes[..end]).ok().map(str::to_owned)
+}
+
 /// The file that the call works on, if known.
-fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
-    let text = |address: u64| {
-        let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
-        let mut bytes = [0; 256];
-        let len = memory.read_at(&mut bytes, address).ok()?;
-        let end = bytes[..len].iter().position(|&byte| byte == 0)?;
-        std::str::from_utf8(&bytes[..end]).ok().map(str::to_owned)
-    };
+fn target(pid: Pid, name: &str, arguments: [u64; 6]) -> String {
+    let text = |address: u64| text(pid, address);
     let file = |number: u64| {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?;
         Some(link.to_string_lossy().into_owned())
@@ -130,12 +141,22 @@ fn target(pid: Pid, name: &str, arguments: [u64; 3]) -> String {
         | "chdir" | "statfs" | "readlink" => text(arguments[0]),
         "openat" | "openat2" | "mkdirat" | "unlinkat" | "renameat" | "linkat" | "newfstatat"
         | "statx" | "faccessat" | "readlinkat" => text(arguments[1]),
-        "read" | "write" | "close" | "fstat" | "fcntl" | "flock" | "fdatasync" | "getdents64"
-        | "ioctl" | "lseek" | "recvfrom" | "sendto" | "sendmsg" | "setns" | "pidfd_send_signal"
-        | "pidfd_getfd" => file(arguments[0]),
+        "read" | "write" | "close" | "fstat" | "fcntl" | "flock" | "fsync" | "fdatasync"
+        | "pwrite64" | "ftruncate" | "fchmod" | "sendfile" | "getdents64" | "ioctl" | "lseek"
+        | "recvfrom" | "sendto" | "sendmsg" | "setns" | "pidfd_send_signal" | "pidfd_getfd" => {
+            file(arguments[0])
+        }
+        "symlinkat" => text(arguments[2]),
+        "copy_file_range" => file(arguments[2]),
         _ => None,
     };
     target.unwrap_or_default()
+}
+
+/// The result of the call that `pid` is leaving.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn result(pid: Pid) -> nix::Result<i64> {
+    Ok(i64::from_ne_bytes(nix::sys::ptrace::getregs(pid)?.rax.to_ne_bytes()))
 }
 
 /// Skips the call that `pid` is entering.
@@ -174,6 +195,10 @@ mod elsewhere {
     pub(crate) fn fail(_: Pid, _: Errno) -> nix::Result<()> {
         Err(Errno::ENOTSUP)
     }
+
+    pub(crate) fn result(_: Pid) -> nix::Result<i64> {
+        Err(Errno::ENOTSUP)
+    }
 }
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use elsewhere::{cancel, fail};
+pub(crate) use elsewhere::{cancel, fail, result};

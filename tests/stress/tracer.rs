@@ -212,6 +212,9 @@ impl Tracer<'_> {
     }
 
     fn leaving(&mut self, pid: Pid) {
+        if let (Action::Observe(observe), Some(call)) = (&mut self.action, self.calls.last()) {
+            observe(pid, call, system_calls::result(pid).expect("the result of a call"));
+        }
         if let Some(errno) = self.pending.take() {
             let _ = system_calls::fail(pid, errno);
         }
@@ -238,7 +241,7 @@ impl Tracer<'_> {
                 }
             }
             Action::Meanwhile(act) => act(),
-            Action::Nothing => {}
+            Action::Observe(_) | Action::Nothing => {}
         }
         self.strikes += 1;
         if self.hit.is_none() {

@@ -15,7 +15,7 @@ pub(crate) const RUNTIME: &str = "STRESS_RUNTIME";
 /// The prefix of the names of all cgroups of this trial.
 pub(crate) const CGROUP: &str = "STRESS_CGROUP";
 /// A directory that every Debian has. The filesystem in memory is mounted over it.
-const SCRATCH: &str = "/mnt";
+pub(crate) const SCRATCH: &str = "/mnt";
 /// The runtime records deploys here. A trial sees only its own and leaves none on the machine.
 const RUN: &str = "/run";
 

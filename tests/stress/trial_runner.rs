@@ -43,6 +43,8 @@ fn run(name: &str) -> Result<(), Failed> {
         .args(["--fork", "--pid", "--mount", "--mount-proc", "--kill-child", "--"])
         .arg(std::env::current_exe()?)
         .env(trial_process::TRIAL, name)
+        // The directories of the tests' hosts, too, are in memory and end with the trial.
+        .env("TMPDIR", trial_process::SCRATCH)
         .env(trial_process::RUNTIME, programs::runtime())
         .env(trial_process::CGROUP, &prefix)
         .stdin(Stdio::piped())

@@ -4,7 +4,8 @@ use crate::kind::Kind;
 use crate::report::Report;
 use crate::swept_verbs::Verb;
 use crate::{
-    actual_state, crash, deploy_records, fault, identity, many_containers, paused_verb, races,
+    actual_state, crash, cut_commands, cut_faults, cut_sweep, deploy_records, fault, identity,
+    many_containers, paused_verb, races,
 };
 
 /// Runs a trial in its namespaces.
@@ -79,7 +80,8 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         }
     }
     type Sweep = fn(Extent, &mut Report);
-    let others: [(&str, Sweep); 13] = [
+    let others: [(&str, Sweep); 14] = [
+        ("power_cut::planted_faults", cut_faults::are_found),
         ("race::paused_verb", paused_verb::sweep_pairings),
         ("race::creates", races::creates),
         ("race::pairs", races::pairs),
@@ -94,6 +96,11 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         ("identity::forged", identity::forged),
         ("identity::lock_holders", identity::lock_holders),
     ];
+    let slow = (extent == Extent::Full).then_some(cut_commands::SLOW);
+    for cut in cut_commands::ALL.into_iter().chain(slow) {
+        let run = move |report: &mut Report| cut_sweep::sweep(cut, extent, report);
+        trials.push((format!("power_cut::{}", cut.0), Box::new(run)));
+    }
     for (name, run) in others {
         trials.push((name.to_owned(), Box::new(move |report: &mut Report| run(extent, report))));
     }
