@@ -15,6 +15,7 @@ pub mod block;
 mod glob_grammar;
 pub mod engine;
 pub mod manager;
+pub mod override_records;
 pub mod store;
 
 use crate::cli::log_options::{LogOptions, Need, Stderr};

@@ -22,7 +22,7 @@ const MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// A recorded write.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BlockRedo {
+pub(crate) enum BlockRedo {
     Write {
         old: Vec<u8>,
         new: Vec<u8>,
@@ -43,8 +43,7 @@ impl BlockRedo {
 
     /// Makes a record durable. The caller holds the lock of the block.
     pub(super) fn save(host: &HostRoot, old: &[u8], new: &[u8]) -> io::Result<()> {
-        let bytes = [OPENING, &checksum(&[old, new]), old, new].concat();
-        atomic_file::replace_durably(state(host)?.as_fd(), NAME, MODE, &bytes)
+        atomic_file::replace_durably(state(host)?.as_fd(), NAME, MODE, &Self::to_bytes(old, new))
     }
 
     /// Removes the record durably. One that is missing is no error.
@@ -61,14 +60,18 @@ impl BlockRedo {
     }
 
     /// The content that the write would have had, if `found` is what it left when it was interrupted.
-    pub(super) fn content_for(&self, found: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn content_for(&self, found: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Write { old, new } => is_torn(found, old, new).then_some(new),
             Self::Incomplete => None,
         }
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn to_bytes(old: &[u8], new: &[u8]) -> Vec<u8> {
+        [OPENING, &checksum(&[old, new]), old, new].concat()
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (recorded, contents) = bytes.strip_prefix(OPENING)?.split_at_checked(CHECKSUM_LEN)?;
         let (old, new) = contents.split_at(contents.len() / 2);
         let is_whole = old.len() == new.len() && checksum(&[old, new]) == recorded;

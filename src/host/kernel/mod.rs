@@ -3,7 +3,7 @@
 pub(crate) mod release;
 mod boot_file;
 pub(crate) mod boot_mounts;
-mod block_redo;
+pub(crate) mod block_redo;
 pub(crate) mod block;
 pub(crate) mod operation_lock;
 pub(crate) mod override_store;
