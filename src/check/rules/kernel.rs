@@ -123,8 +123,13 @@ fn check_kernel(tree: &FileTree, abi: &str, findings: &mut Findings) {
         let fix = "if the image only needs that kernel, remove the files from /boot";
         findings.add_at(Rule::KernelOverride, "boot", message, fix);
     }
-    let hashes: BTreeSet<String> =
-        kernels.iter().filter_map(|content| content.sha256.as_ref()).map(hex).collect();
+    // The runtime takes no empty file for a kernel, whatever the label says.
+    let hashes: BTreeSet<String> = kernels
+        .iter()
+        .filter(|content| content.size > 0)
+        .filter_map(|content| content.sha256.as_ref())
+        .map(hex)
+        .collect();
     if !hashes.contains(abi) {
         let message = match kernels.iter().any(|content| content.sha256.is_none()) {
             true => {
@@ -132,7 +137,10 @@ fn check_kernel(tree: &FileTree, abi: &str, findings: &mut Findings) {
                  not hashed"
                     .to_owned()
             }
-            false => format!("none of the {} regular file(s) in /boot hashes to {abi}", hashes.len()),
+            false => format!(
+                "none of the {} regular file(s) in /boot that are not empty hashes to {abi}",
+                hashes.len()
+            ),
         };
         let fix = "put the kernel image itself, not a link, directly into /boot, and set kernel-abi-id to \
                    the output of sha256sum for it";
@@ -192,7 +200,7 @@ mod tests {
     use crate::check::rules::tree::tests::{file, link, tree};
 
     fn hashed(byte: u8) -> Entry {
-        let content = Content { sha256: Some([byte; 32]), ..Content::default() };
+        let content = Content { size: 1, sha256: Some([byte; 32]), ..Content::default() };
         Entry { kind: EntryKind::File(content), mode: 0o644, uid: 0, gid: 0 }
     }
 
@@ -286,6 +294,12 @@ mod tests {
         assert_eq!(apply(&no, &claims), ["kernel-abi-file"]);
         let no = tree(&[("boot/bzImage", link("../bzImage")), kernel("bzImage"), symvers.clone()]);
         assert_eq!(apply(&no, &claims), ["kernel-abi-file"]);
+        let mut empty = hashed(0xaa);
+        if let EntryKind::File(content) = &mut empty.kind {
+            content.size = 0;
+        }
+        let no = tree(&[("boot/bzImage", empty), symvers.clone()]);
+        assert_eq!(apply(&no, &claims), ["kernel-abi-file", "kernel-override"]);
         let no = tree(&[("boot/bzImage", hashed(0xbb)), symvers]);
         assert_eq!(apply(&no, &claims), ["kernel-abi-file", "kernel-override"]);
         let marker = tree(&[(MARKER, file(0o644, b""))]);

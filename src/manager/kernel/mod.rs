@@ -199,7 +199,7 @@ impl<'a> Device<'a> {
             self.session.log.debug(|| format!("step: {step:?}"));
             if *step == OverrideStep::Reboot {
                 // Nothing is certain to be written after it.
-                self.record(&HistoryEntry::of_verdict(clock::now_in_seconds(), self.by, &verdict));
+                self.record_verdict(&verdict);
             }
             match self.carry_out_one(step, &mut arm_moved, &mut reboot) {
                 Ok(()) => {}
@@ -208,7 +208,7 @@ impl<'a> Device<'a> {
             }
         }
         if !steps.contains(&OverrideStep::Reboot) {
-            self.record(&HistoryEntry::of_verdict(clock::now_in_seconds(), self.by, &verdict));
+            self.record_verdict(&verdict);
         }
         self.shorten_history();
         if arm_moved {
@@ -255,6 +255,11 @@ impl<'a> Device<'a> {
             }
         };
         done.map_err(|error| KernelError::from(error).into())
+    }
+
+    fn record_verdict(&self, verdict: &OverrideVerdict) {
+        let entries = HistoryEntry::all_of_verdict(&clock::now_in_seconds(), self.by, verdict);
+        entries.iter().for_each(|entry| self.record(entry));
     }
 
     /// Appends to the history. No verdict depends on it.

@@ -5,6 +5,7 @@ use crate::model::kernel::abi::Abi;
 use crate::model::kernel::records::Slot;
 use crate::model::kernel::verdict::{Cause, OverrideVerdict};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The file is cut to its newer half when it has reached this size.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
@@ -27,6 +28,34 @@ pub(crate) struct HistoryEntry {
 }
 
 impl HistoryEntry {
+    /// The events of a verdict: one for each kernel.
+    pub(crate) fn all_of_verdict(time: &str, by: &str, verdict: &OverrideVerdict) -> Vec<Self> {
+        let of_one = |verdict: &OverrideVerdict| Self::of_verdict(time.to_owned(), by, verdict);
+        let one = |abi: &Abi| BTreeSet::from([abi.clone()]);
+        match verdict {
+            OverrideVerdict::Swept { abis } => {
+                abis.iter().map(|abi| of_one(&OverrideVerdict::Swept { abis: one(abi) })).collect()
+            }
+            OverrideVerdict::RejectionFinished { abis } => abis
+                .iter()
+                .map(|abi| of_one(&OverrideVerdict::RejectionFinished { abis: one(abi) }))
+                .collect(),
+            OverrideVerdict::Nothing
+            | OverrideVerdict::Scrubbed
+            | OverrideVerdict::RelayConsumed { .. }
+            | OverrideVerdict::Restored { .. }
+            | OverrideVerdict::Forgotten { .. }
+            | OverrideVerdict::Pending { .. }
+            | OverrideVerdict::Trial { .. }
+            | OverrideVerdict::Committed { .. }
+            | OverrideVerdict::Rejected { .. }
+            | OverrideVerdict::Armed { .. }
+            | OverrideVerdict::RolledBack { .. }
+            | OverrideVerdict::Allowed { .. } => vec![of_one(verdict)],
+        }
+    }
+
+    /// The event of a verdict about one kernel.
     pub(crate) fn of_verdict(time: String, by: &str, verdict: &OverrideVerdict) -> Self {
         let (event, abi, slot) = summary(verdict);
         Self {
@@ -110,6 +139,26 @@ mod tests {
         let text = format!("{}{{\"time\":\n\n{}{{\"ti", one.line(), two.line());
         assert_eq!(parse(text.as_bytes()), (vec![one, two], 1));
         assert_eq!(parse(b""), (vec![], 0));
+    }
+
+    #[test]
+    fn a_verdict_about_several_kernels_has_an_event_for_each() {
+        let abis = ["a", "b"].map(|digit| Abi::parse(&digit.repeat(64)).unwrap());
+        let set = BTreeSet::from(abis.clone());
+        for verdict in [
+            OverrideVerdict::Swept { abis: set.clone() },
+            OverrideVerdict::RejectionFinished { abis: set },
+        ] {
+            let entries = HistoryEntry::all_of_verdict("now", "validate", &verdict);
+            assert_eq!(entries.len(), 2);
+            for ((entry, abi), other) in entries.iter().zip(&abis).zip(abis.iter().rev()) {
+                assert_eq!(entry.abi.as_deref(), Some(abi.as_str()));
+                assert!(entry.detail.contains(abi.as_str()), "{}", entry.detail);
+                assert!(!entry.detail.contains(other.as_str()), "{}", entry.detail);
+            }
+        }
+        let verdict = OverrideVerdict::Scrubbed;
+        assert_eq!(HistoryEntry::all_of_verdict("now", "validate", &verdict).len(), 1);
     }
 
     #[test]

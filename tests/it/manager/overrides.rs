@@ -125,6 +125,12 @@ fn a_kernel_that_no_container_claims_is_swept_and_its_trial_with_it() {
     assert_eq!(device.block(), format!("{B}={Y}\n"));
     assert_eq!(device.published(), [Y, "other"]);
     assert!(!device.has_prestate());
+    let history = device.0.manager(&["history", "--format", "json"]).ok().json();
+    let swept = history["entries"].as_array().unwrap().iter().map(|entry| {
+        assert_eq!(entry["event"], "swept");
+        entry["abi"].as_str().unwrap()
+    });
+    assert_eq!(swept.collect::<Vec<_>>(), [X, Z]);
 }
 
 #[test]
