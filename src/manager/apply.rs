@@ -8,6 +8,7 @@ use super::{Failure, Session};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error as EngineError;
 use crate::host::kernel::operation_lock::OperationLock;
+use crate::host::os::host_root::HostRoot;
 use crate::model::engine::api::in_path;
 use crate::model::engine::cleanup::{
     Deactivation, Decision, Fate, ObjectKind, Plan, Reason, Removal,
@@ -97,6 +98,7 @@ struct Work {
     limit: Limit,
     plan: Arc<Plan>,
     records: Records,
+    host: HostRoot,
     containers: Vec<EngineContainer>,
     /// Hooks run one at a time: they change the host, and their authors do not expect others beside them.
     lock: Mutex<OperationLock>,
@@ -116,6 +118,7 @@ pub(super) fn apply(
         limit: session.limit.clone(),
         plan: Arc::clone(plan),
         records: Records::find(&session.host),
+        host: session.host.clone(),
         containers,
         lock: Mutex::new(lock),
     });
@@ -237,7 +240,7 @@ impl Work {
         volumes
             .iter()
             .take_while(|_| self.limit.check().is_ok())
-            .map(|volume| deactivate::run(container, volume, lock))
+            .map(|volume| deactivate::run(&self.host, container, volume, lock))
             .collect()
     }
 

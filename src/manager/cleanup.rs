@@ -52,7 +52,8 @@ pub(super) fn cleanup(
     let (results, completed) = match lock {
         Some(lock) => apply(session, &client, &plan, inventory.containers, lock),
         None => {
-            let preview = |one| Done { result: None, deactivated: deactivate::preview(one) };
+            let preview =
+                |one| Done { result: None, deactivated: deactivate::preview(&session.host, one) };
             (plan.0.iter().map(preview).collect(), Ok(()))
         }
     };
@@ -135,7 +136,7 @@ fn decide(
         inventory.containers.iter_mut().for_each(|container| add_failure(container, &records));
     }
     if matches!(window, Window::Committed(_)) {
-        inventory.shared = shared_volumes(&inventory);
+        inventory.shared = shared_volumes(&session.host, &inventory);
     }
     let mut planned = plan(&inventory, window);
     if planned.removals().any(|decision| decision.object.kind == ObjectKind::Volume) {

@@ -5,6 +5,7 @@ use crate::host::container::image_hook::{self, Bring, Image};
 use crate::host::container::log::ContainerLog;
 use crate::host::container::rootfs::{self, Rootfs};
 use crate::host::kernel::operation_lock::OperationLock;
+use crate::host::os::host_root::HostRoot;
 use crate::model::container::spec::Mount;
 use crate::model::engine::cleanup::{Deactivation, Decision, Fate, Removal};
 use crate::model::engine::inventory::EngineContainer;
@@ -12,7 +13,6 @@ use crate::model::extension::hook::Verb;
 use crate::model::text::cause::chain;
 use serde::Serialize;
 use std::os::fd::AsFd as _;
-use std::path::Path;
 
 /// The result for one volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,7 +46,7 @@ enum Error {
 }
 
 /// The programs that a dry run would run for `decision`. Nothing is run.
-pub(super) fn preview(decision: &Decision) -> Vec<Deactivated> {
+pub(super) fn preview(host: &HostRoot, decision: &Decision) -> Vec<Deactivated> {
     let volumes = match &decision.fate {
         Fate::Remove { how: Removal::Container { deactivate }, .. } => deactivate.as_slice(),
         Fate::Remove { .. } | Fate::Keep(_) => &[],
@@ -54,12 +54,10 @@ pub(super) fn preview(decision: &Decision) -> Vec<Deactivated> {
     let look = |Deactivation { volume, path, refused }: &Deactivation| {
         let (program, error) = match refused {
             Some(why) => (None, Some(why.clone())),
-            None => {
-                match Rootfs::open("/", path).and_then(|volume| volume.hook(Verb::Deactivate)) {
-                    Ok(program) => (program, None),
-                    Err(error) => (None, Some(chain(&error))),
-                }
-            }
+            None => match open(host, path).and_then(|volume| Ok(volume.hook(Verb::Deactivate)?)) {
+                Ok(program) => (program, None),
+                Err(error) => (None, Some(chain(&error))),
+            },
         };
         Deactivated { volume: volume.clone(), program, ran: false, error }
     };
@@ -68,6 +66,7 @@ pub(super) fn preview(decision: &Decision) -> Vec<Deactivated> {
 
 /// Runs the `deactivate` of a volume of `container`, if it exists.
 pub(super) fn run(
+    host: &HostRoot,
     container: &EngineContainer,
     deactivation: &Deactivation,
     lock: &OperationLock,
@@ -75,7 +74,7 @@ pub(super) fn run(
     let Deactivation { volume, path, refused } = deactivation;
     let mut ran = false;
     let error = refused.clone().or_else(|| {
-        let result = run_at(path, container, lock, &mut ran);
+        let result = run_at(host, path, container, lock, &mut ran);
         result.err().map(|error| chain(&error))
     });
     Deactivated { volume: volume.clone(), program: None, ran, error }
@@ -84,18 +83,16 @@ pub(super) fn run(
 /// Runs the executable `deactivate` in the directory `path`, under the rules of the image's hooks. `ran` is
 /// set when it is started.
 fn run_at(
+    host: &HostRoot,
     path: &str,
     container: &EngineContainer,
     lock: &OperationLock,
     ran: &mut bool,
 ) -> Result<(), Error> {
-    if !Path::new(path).is_dir() {
-        return Err(Error::Missing { path: path.to_owned() });
-    }
-    let volume = Rootfs::open("/", path)?;
-    let mounts = container.mounts.iter().map(|mount| Mount {
-        destination: mount.destination.clone(),
-        source: mount.source.clone(),
+    let volume = open(host, path)?;
+    let mounts = container.mounts.iter().filter_map(|mount| {
+        let source = host.reach(&mount.source).ok()?.to_string_lossy().into_owned();
+        Some(Mount { destination: mount.destination.clone(), source })
     });
     let image = Image {
         rootfs: &volume,
@@ -112,6 +109,13 @@ fn run_at(
     // The container has no bundle any more.
     hook.run("/", lock.as_fd(), None, &mut ContainerLog::nowhere()).result?;
     hook.placement.doubt.map_or(Ok(()), |why| Err(Error::Elsewhere { why }))
+}
+
+/// Opens the directory of a volume, whose path is one of the host.
+fn open(host: &HostRoot, path: &str) -> Result<Rootfs, Error> {
+    let missing = || Error::Missing { path: path.to_owned() };
+    let reached = host.reach(path).ok().filter(|reached| reached.is_dir()).ok_or_else(missing)?;
+    Ok(Rootfs::open("/", &reached.to_string_lossy())?)
 }
 
 #[cfg(test)]

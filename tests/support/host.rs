@@ -37,6 +37,11 @@ impl Host {
         self.0.path().join(name)
     }
 
+    /// The path of a file as the host itself, such as its engine, names it.
+    pub(crate) fn own_path(&self, path: &Path) -> String {
+        format!("/{}", path.strip_prefix(self.0.path()).unwrap().display())
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -56,6 +56,14 @@ impl HostRoot {
         std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
     }
 
+    /// The path by which a program of this machine reaches `path` of the host. It is unchanged if the host is this machine.
+    pub(crate) fn reach(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        match self.is_own() {
+            true => Ok(path.as_ref().to_owned()),
+            false => self.find(path),
+        }
+    }
+
     /// Whether there is a directory at `path`.
     pub(crate) fn has_directory(&self, path: impl AsRef<Path>) -> io::Result<bool> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {

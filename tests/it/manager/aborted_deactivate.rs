@@ -16,7 +16,7 @@ fn a_guard_that_does_not_report_is_ended_with_its_hook() {
     let pids = host.path("pids");
     let text = format!("echo $$ $PPID > {}; kill -STOP $PPID; exec sleep 1000", pids.display());
     script(&volume.join("deactivate"), &text);
-    let volumes = vec![("v".to_owned(), volume.to_str().unwrap().to_owned())];
+    let volumes = vec![("v".to_owned(), host.own_path(&volume))];
     let store = Store::of(&[Container { volumes, ..stale("a") }]);
     let _engine = host.engine(&store);
     let mut command = host.command(&["cleanup", "--stale-os"]);

@@ -11,12 +11,12 @@ use std::path::Path;
 
 /// A stale container with a volume that has this `deactivate`.
 fn with_deactivate(host: &Host, text: &str) -> Container {
-    deactivating("a", &host.path("volume"), text)
+    deactivating(host, "a", &host.path("volume"), text)
 }
 
-fn deactivating(id: &str, volume: &Path, text: &str) -> Container {
+fn deactivating(host: &Host, id: &str, volume: &Path, text: &str) -> Container {
     script(&volume.join("deactivate"), text);
-    let volumes = vec![(format!("v-of-{id}"), volume.to_str().unwrap().to_owned())];
+    let volumes = vec![(format!("v-of-{id}"), host.own_path(volume))];
     Container { volumes, ..stale(id) }
 }
 
@@ -26,7 +26,7 @@ fn after_a_signal_no_hook_and_no_removal_begins() {
     let ran = |id: &str| host.path(&format!("ran-{id}"));
     let containers = ["a", "b", "c"].map(|id| {
         let text = format!("touch {}; sleep 0.5", ran(id).display());
-        deactivating(id, &host.path(&format!("volume-{id}")), &text)
+        deactivating(&host, id, &host.path(&format!("volume-{id}")), &text)
     });
     let store = Store::of(&containers);
     let engine = host.engine(&store);
@@ -165,8 +165,7 @@ fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extensi
     let host = Host::new();
     let ran = host.path("ran");
     let text = format!("touch {}", ran.display());
-    let volume = host.path("volume");
-    let volume = volume.to_str().unwrap();
+    let volume = "/volume";
     std::os::unix::fs::symlink(volume, host.path("link")).unwrap();
     let foreign = |name: &str, path: &str| Container {
         labels: serde_json::Value::Null,
@@ -174,12 +173,11 @@ fn no_deactivate_runs_in_a_volume_shared_with_a_container_that_is_not_an_extensi
         volumes: vec![(name.to_owned(), path.to_owned())],
         ..Container::new("app")
     };
-    let link = host.path("link");
     for (name, path) in [
         ("v-of-a", volume),
         // Binds of the directory and of its contents, by any path.
         ("", volume),
-        ("", link.to_str().unwrap()),
+        ("", "/link"),
         ("", &format!("{volume}/deactivate")),
         ("other-name", volume),
     ] {
@@ -204,8 +202,7 @@ fn a_deactivate_runs_where_others_use_other_folders() {
     let host = Host::new();
     let ran = host.path("ran");
     let container = with_deactivate(&host, &format!("touch {}", ran.display()));
-    let folder = host.path("");
-    let binds = [folder.to_str().unwrap(), "/nowhere", "/proc"];
+    let binds = ["/", "/nowhere", "/proc"];
     let volumes = binds.map(|path| (String::new(), path.to_owned()));
     let app = Container {
         labels: serde_json::Value::Null,
@@ -285,7 +282,7 @@ fn a_deactivate_runs_on_the_host_though_the_manager_has_mounts_of_its_own() {
     let mount = format!("mount -t tmpfs x {0}; mount -t tmpfs x {0}", mounted.display());
     machine.shell(machine.host, &mount).ok();
     let volume = |id: &str, path: &Path| Container {
-        volumes: vec![(format!("v-of-{id}"), path.to_str().unwrap().to_owned())],
+        volumes: vec![(format!("v-of-{id}"), host.own_path(path))],
         ..stale(id)
     };
     let store = Store::of(&[volume("a", &own), volume("b", &both)]);

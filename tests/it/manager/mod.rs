@@ -12,6 +12,7 @@ mod dry_run;
 mod fabricated_volumes;
 mod fabricate;
 mod faulty_engine;
+mod host_root;
 mod overrides;
 mod override_crashes;
 mod override_reports;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::override_device::{Device, X, Y, Z};
-use super::reports::opened;
 use crate::capture::{run, start};
 use crate::process::{self, wait_for};
 
@@ -410,42 +409,5 @@ fn a_device_without_a_block_has_no_overrides_and_one_that_hides_it_is_an_error()
         let finished = device.0.manager(words);
         assert_eq!(finished.code(), 1, "{finished}");
         assert!(finished.err.contains("not mounted"), "{finished}");
-    }
-}
-
-#[test]
-fn nothing_of_this_machine_is_touched_for_another_host_root() {
-    for (words, check) in [
-        (&["validate", "--settle", "0", "--attempts", "1"][..], "exit 1"),
-        (&["hup", "commit"], "exit 0"),
-        (&["hup", "reject"], "exit 0"),
-        (&["override", "forget", X], "exit 0"),
-        (&["override", "status"], "exit 0"),
-        (&["history"], "exit 0"),
-    ] {
-        let device = Device::new(&format!("{ARM}={X}\n{B}={Y}\n{TRIAL}=1\n"));
-        device.publish(X);
-        device.boot(Some(X));
-        device.check(check);
-        // A way out of the copy, if it were followed.
-        std::fs::rename(device.path("mnt/state"), device.path("state-of-the-copy")).unwrap();
-        device.link("/state-of-the-copy", "mnt/state");
-        let trace = device.path("trace");
-        let mut strace = std::process::Command::new("strace");
-        strace.args(["-f", "-e", "trace=%file,connect", "-o"]).arg(&trace);
-        strace.arg(crate::programs::manager()).args(words);
-        run(strace.arg("--host-root").arg(device.path("")).env_remove("DOCKER_HOST")).ok();
-        let outside = [
-            "/mnt",
-            "/state-of",
-            "/dev/disk",
-            "/run",
-            "/proc/m",
-            "/proc/cmdline",
-            "/var",
-            "/usr/sbin/",
-        ];
-        let seen = opened(&std::fs::read_to_string(&trace).unwrap(), &outside);
-        assert!(seen.is_empty(), "{words:?}: {seen:#?}");
     }
 }

@@ -172,7 +172,7 @@ fn a_record_that_cannot_be_read_is_not_a_missing_one() {
 }
 
 /// The files of this machine below these directories that a traced call opened, except with RESOLVE_IN_ROOT.
-pub(crate) fn opened(trace: &str, folders: &[&str]) -> Vec<String> {
+fn opened(trace: &str, folders: &[&str]) -> Vec<String> {
     let calls = trace.lines().filter(|line| !line.contains("RESOLVE_IN_ROOT"));
     let below = |line: &&str| folders.iter().any(|folder| line.contains(&format!("\"{folder}")));
     calls.filter(below).map(str::to_owned).collect()
