@@ -37,7 +37,7 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
+.PHONY: help build demo test test-without-engines built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
 	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
@@ -53,7 +53,9 @@ build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSI
 demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd; KERNEL=1: kernels of extensions on a simulated device]
 	@ENGINE='$(ENGINE)' KERNEL='$(KERNEL)' tools/demo
 
-test: build built-tests unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
+test: test-without-engines e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
+
+test-without-engines: build built-tests unit it packaging stress fuzz
 
 # In one call of cargo, so that all processors have work.
 built-tests:
@@ -86,7 +88,7 @@ e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=ins
 	@tools/need 'make e2e' $(E2E_NEEDS)
 	$(TEST) --test engines
 
-test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see docs/architectures.md; PROFILE=dev: programs that are not optimized]
+test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see docs/architectures.md; PROFILE=dev: programs that are hardly optimized]
 	@tools/need 'make test-arm' $(ARM_NEEDS)
 	@CARGO='$(CARGO)' PARTS='$(PARTS)' PROFILE='$(PROFILE)' tools/arm-tests aarch64 armv7
 	PARTS='$(PARTS)' $(TEST) --test arm

@@ -59,15 +59,11 @@ fn main() -> ExitCode {
     }
     for architecture in Architecture::ALL {
         trials.push(trial(architecture, "every_part_ran_and_the_machine_powered_off", |console| {
+            console.print_notes();
             console.verdict()
         }));
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    for console in Architecture::ALL.into_iter().filter_map(|known| consoles(known).get()).flatten()
-    {
-        console.print_notes();
-    }
-    conclusion.exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// A test of what a machine has printed. The first one of a machine boots it.
