@@ -85,7 +85,11 @@ impl HostRoot {
     /// The target of a link of the host, as it is written.
     pub(crate) fn link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
-        let target = rustix::fs::readlinkat(link, "", Vec::new())?;
+        let target = match rustix::fs::readlinkat(link, "", Vec::new()) {
+            // What was opened is there.
+            Err(rustix::io::Errno::NOENT) => return Err(io::Error::other("it is not a link")),
+            read => read?,
+        };
         Ok(OsString::from_vec(target.into_bytes()).into())
     }
 

@@ -14,6 +14,7 @@ mod fabricate;
 mod faulty_engine;
 mod host_root;
 mod overrides;
+mod override_bad_input;
 mod override_crashes;
 mod override_reports;
 mod oversized_answers;
