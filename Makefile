@@ -37,7 +37,7 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test test-without-engines built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager install uninstall deb \
+.PHONY: help build demo test test-without-engines built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager bench-kernel install uninstall deb \
 	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
@@ -105,6 +105,9 @@ bench: ## measure time, memory and system calls of a container's life, compared 
 
 bench-manager: ## measure requests, time and memory of the manager, with 1,000 containers on a real dockerd and 10,000 recorded [N=rounds]
 	@CARGO='$(CARGO)' N='$(N)' tools/bench manager
+
+bench-kernel: ## measure how fast the kernel of an image is hashed and copied, beside sha256sum and cp [N=rounds]
+	@CARGO='$(CARGO)' N='$(N)' tools/bench kernel
 
 install: | $(PROGRAMS) ## install both programs in $(DESTDIR)$(PREFIX)/bin [DESTDIR= PREFIX=/usr]
 	install -d '$(DESTDIR)$(PREFIX)/bin'

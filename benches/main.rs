@@ -1,4 +1,4 @@
-//! The two benchmarks, `make bench` and `make bench-manager`: one program, whose first argument says
+//! The benchmarks, `make bench`, `make bench-manager` and `make bench-kernel`: one program, whose first argument says
 //! which of them to run. `tools/bench` builds what they measure, and gives this program mounts and
 //! processes of its own, with a tmpfs on `/run`.
 
@@ -19,6 +19,7 @@
 )]
 
 mod goal;
+mod kernel;
 mod lifecycle;
 mod manager;
 
@@ -34,8 +35,9 @@ fn main() -> ExitCode {
     let outcome = match words.next().as_deref().and_then(|word| word.to_str()) {
         Some("lifecycle") => lifecycle::run(),
         Some("manager") => manager::run(),
+        Some("kernel") => kernel::run(),
         Some(manager::MEASURE) => manager::measure(words),
-        _ => Err("run this by `make bench` or `make bench-manager`".into()),
+        _ => Err("run this by `make bench`, `make bench-manager` or `make bench-kernel`".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
