@@ -346,3 +346,17 @@ proptest! {
         let _ = Block::parse(&block);
     }
 }
+
+#[test]
+fn a_value_of_another_program_is_set_in_the_same_size_and_all_else_stays() {
+    let bytes = b"# GRUB Environment Block\n# note\nbootcount=0\nother=a\\\\b\n##########";
+    let block = Block::parse(bytes).unwrap();
+    let changed = block.with_value("bootcount", "12").unwrap().with_value("x", "1").unwrap();
+    assert_eq!(
+        changed.to_bytes(),
+        b"# GRUB Environment Block\n# note\nbootcount=12\nother=a\\\\b\nx=1\n#####"
+    );
+    assert_eq!(changed.value("bootcount").as_deref(), Some("12"));
+    assert!(changed.with_value("y", "1").is_ok() && changed.with_value("y", "12").is_err());
+    assert_eq!(Block::parse(&Block::empty(64).to_bytes()).unwrap().free, 64 - 25);
+}

@@ -94,3 +94,60 @@ fn choose(view: &BootView<'_>, values: &BlockValues) -> Result<Abi, StockReason>
     }
     Ok(abi.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn abi(digit: char) -> Abi {
+        Abi::parse(&digit.to_string().repeat(64)).unwrap()
+    }
+
+    fn armed(trial: Option<u32>) -> BlockValues {
+        BlockValues { arm: Field::Abi(abi('a')), trial, ..BlockValues::default() }
+    }
+
+    /// A boot of slot A on a device that has `a`, and on which it is deployed.
+    fn boot_of(values: &BlockValues, boots: u32) -> Boot {
+        let all = BTreeSet::from([abi('a')]);
+        boot(&BootView { values, slot: Slot::A, boots, bootable: &all, claims: &all })
+    }
+
+    #[test]
+    fn the_armed_kernel_is_booted_and_counted_unless_a_rule_forbids_it() {
+        for (trial, after) in [(None, 1), (Some(0), 1), (Some(2), 3)] {
+            let found = boot_of(&armed(trial), 0);
+            assert_eq!((found.kernel, found.values.trial), (Ok(abi('a')), Some(after)));
+        }
+        let mut committed = armed(None);
+        committed.committed.a = committed.arm.clone();
+        let found = boot_of(&committed, 0);
+        assert_eq!((found.kernel, found.values), (Ok(abi('a')), committed));
+        let (all, none) = (BTreeSet::from([abi('a')]), BTreeSet::new());
+        let malformed = BlockValues { arm: Field::Malformed, ..BlockValues::default() };
+        for (values, bootable, claims, why) in [
+            (BlockValues::default(), &all, &all, StockReason::NothingArmed),
+            (malformed, &all, &all, StockReason::Malformed),
+            (armed(None), &none, &all, StockReason::NoKernel),
+            (armed(None), &all, &none, StockReason::Unclaimed),
+            (armed(Some(3)), &all, &all, StockReason::TrialOver),
+        ] {
+            let view = BootView { values: &values, slot: Slot::A, boots: 0, bootable, claims };
+            let found = boot(&view);
+            assert_eq!((found.kernel, found.values), (Err(why), values));
+        }
+    }
+
+    #[test]
+    fn the_third_failed_boot_of_an_update_leads_back_to_what_the_other_slot_has_committed() {
+        let mut values = BlockValues { update_window: true, ..armed(None) };
+        let found = boot_of(&values, 2);
+        assert_eq!((found.slot, found.boots, found.kernel), (Slot::A, 3, Ok(abi('a'))));
+        let found = boot_of(&values, 3);
+        assert_eq!((found.slot, found.boots), (Slot::B, 0));
+        assert_eq!(found.kernel, Err(StockReason::NothingArmed));
+        values.committed.b = Field::Abi(abi('a'));
+        let found = boot_of(&values, 3);
+        assert_eq!((found.kernel, found.values.trial), (Ok(abi('a')), None));
+    }
+}
