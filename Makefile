@@ -88,7 +88,7 @@ e2e: build ## tests on real dockerd, containerd and Podman only [ENGINE_ROWS=ins
 	@tools/need 'make e2e' $(E2E_NEEDS)
 	$(TEST) --test engines
 
-test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see docs/architectures.md; PROFILE=dev: programs that are hardly optimized]
+test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emulates [PARTS=sample,checks,..., see docs/architectures.md; PROFILE=dev: programs that are not optimized]
 	@tools/need 'make test-arm' $(ARM_NEEDS)
 	@CARGO='$(CARGO)' PARTS='$(PARTS)' PROFILE='$(PROFILE)' tools/arm-tests aarch64 armv7
 	PARTS='$(PARTS)' $(TEST) --test arm
