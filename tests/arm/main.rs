@@ -22,12 +22,11 @@
 
 mod architecture;
 mod clock;
-mod cpio;
+#[path = "../support/emulated/mod.rs"]
+mod emulated;
 mod figures;
 mod guest;
-mod kernel_modules;
 mod machine;
-mod packages;
 mod parts;
 mod root;
 

@@ -6,14 +6,60 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::architecture::Architecture;
+use crate::emulated::packages::{Packages, remove};
+use crate::emulated::{copy, cpio, kernel_image, kernel_modules, packages};
 use crate::parts::Part;
-use crate::{cpio, kernel_modules, packages};
 
 /// The places in the guest.
 pub(crate) const PROGRAMS: &str = "/under-test";
 pub(crate) const MODULES: &str = "/kernel-modules";
 /// Where the root filesystem is mounted once more, so that it can be moved like that of a real host.
 pub(crate) const NEW_ROOT: &str = "/new-root";
+
+/// The packages that the guest needs besides the kernel: what every Debian has, and mkfs.xfs.
+const PACKAGES: &[&str] = &[
+    "bash",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "libacl1",
+    "libattr1",
+    "libblkid1",
+    "libc6",
+    "libcap-ng0",
+    "libcap2",
+    "libcrypt1",
+    "libgcc-s1",
+    "libgcrypt20",
+    "libgmp10",
+    "libgpg-error0",
+    "libinih1",
+    "liblz4-1",
+    "liblzma5",
+    "libmount1",
+    "libpam0g",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libsmartcols1",
+    "libsystemd0",
+    "libtinfo6",
+    "libudev1",
+    "liburcu8",
+    "libuuid1",
+    "libzstd1",
+    "mawk",
+    "mount",
+    "perl-base",
+    "sed",
+    "tar",
+    "util-linux",
+    "util-linux-extra",
+    "xfsprogs",
+];
+
+/// Overlays for the sample extension; XFS in a file, which has large inode numbers.
+const KERNEL_MODULES: [&str; 4] = ["overlay", "loop", "crc32c_generic", "xfs"];
 
 /// What `tools/arm-tests` has built, in the directory `arm/ARCH` of the build directory.
 const BUILT: [&str; 4] = ["balena-extension-runtime", "balena-extension-manager", "arm", "it"];
@@ -49,12 +95,14 @@ pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
             return Err(format!("{} is missing; `make test-arm` builds it", path.display()));
         }
     }
-    let (kernel, packages) = packages::unpacked(architecture, &cache)?;
+    let wanted_packages =
+        Packages { architecture: architecture.name, kernel: architecture.kernel, others: PACKAGES };
+    let (kernel, packages) = packages::unpacked(&wanted_packages, &cache)?;
     let root = cache.join(format!("root-{}", architecture.name));
-    packages::remove(&root)?;
+    remove(&root)?;
     copy(&packages, &root)?;
     for path in LEFT_OUT {
-        packages::remove(&root.join(path))?;
+        remove(&root.join(path))?;
     }
     let fill = || -> std::io::Result<()> {
         for name in [
@@ -92,45 +140,12 @@ pub(crate) fn make(architecture: &Architecture) -> Result<Image, String> {
     for name in CHECKOUT {
         copy(&checkout.join(name), &root.join(checkout.strip_prefix("/").unwrap()).join(name))?;
     }
-    for (number, module) in kernel_modules::in_order(&kernel)?.iter().enumerate() {
+    for (number, module) in kernel_modules::in_order(&kernel, &KERNEL_MODULES)?.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         copy(module, &root.join(&MODULES[1..]).join(format!("{number:02}-{name}")))?;
     }
     let initramfs = cache.join(format!("{}.cpio", architecture.name));
     cpio::write(&root, &initramfs).map_err(|error| format!("{}: {error}", initramfs.display()))?;
-    packages::remove(&root)?;
+    remove(&root)?;
     Ok(Image { kernel: kernel_image(&kernel)?, initramfs })
-}
-
-fn kernel_image(kernel: &Path) -> Result<PathBuf, String> {
-    let items = fs::read_dir(kernel.join("boot")).map_err(|error| error.to_string())?;
-    let mut paths = items.filter_map(|item| Some(item.ok()?.path()));
-    let image = paths.find(|path| path.to_string_lossy().contains("/vmlinuz-"));
-    image.ok_or_else(|| format!("no vmlinuz below {}", kernel.display()))
-}
-
-/// Copies a file, a link or a directory with everything in it.
-fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    let result = (|| -> std::io::Result<()> {
-        let metadata = from.symlink_metadata()?;
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        if metadata.is_symlink() {
-            return symlink(fs::read_link(from)?, to);
-        }
-        if !metadata.is_dir() {
-            return fs::copy(from, to).map(drop);
-        }
-        fs::create_dir_all(to)?;
-        fs::set_permissions(to, metadata.permissions())
-    })();
-    result.map_err(|error| format!("{}: {error}", from.display()))?;
-    if from.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        for item in fs::read_dir(from).map_err(|error| error.to_string())? {
-            let item = item.map_err(|error| error.to_string())?;
-            copy(&item.path(), &to.join(item.file_name()))?;
-        }
-    }
-    Ok(())
 }

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Overlays for the sample extension; XFS in a file, which has large inode numbers.
-const MODULES: [&str; 4] = ["overlay", "loop", "crc32c_generic", "xfs"];
-
-/// The files of all modules below `kernel`, each after those that it needs.
-pub(crate) fn in_order(kernel: &Path) -> Result<Vec<PathBuf>, String> {
+/// The files of these modules below `kernel`, each after those that it needs.
+pub(crate) fn in_order(kernel: &Path, names: &[&str]) -> Result<Vec<PathBuf>, String> {
     let mut known = BTreeMap::new();
     collect(&kernel.join("lib/modules"), &mut known)
         .map_err(|error| format!("{}: {error}", kernel.display()))?;
     let mut order = Vec::new();
-    for name in MODULES {
+    for &name in names {
         // What is built into the kernel has no file.
         if known.contains_key(name) {
             add(name, &known, &mut order)?;

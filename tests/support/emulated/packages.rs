@@ -5,49 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::architecture::Architecture;
-
-/// What the guest needs besides the kernel: what every Debian has, and mkfs.xfs.
-const PACKAGES: &[&str] = &[
-    "bash",
-    "coreutils",
-    "dash",
-    "findutils",
-    "grep",
-    "libacl1",
-    "libattr1",
-    "libblkid1",
-    "libc6",
-    "libcap-ng0",
-    "libcap2",
-    "libcrypt1",
-    "libgcc-s1",
-    "libgcrypt20",
-    "libgmp10",
-    "libgpg-error0",
-    "libinih1",
-    "liblz4-1",
-    "liblzma5",
-    "libmount1",
-    "libpam0g",
-    "libpcre2-8-0",
-    "libselinux1",
-    "libsmartcols1",
-    "libsystemd0",
-    "libtinfo6",
-    "libudev1",
-    "liburcu8",
-    "libuuid1",
-    "libzstd1",
-    "mawk",
-    "mount",
-    "perl-base",
-    "sed",
-    "tar",
-    "util-linux",
-    "util-linux-extra",
-    "xfsprogs",
-];
+/// A kernel and other packages of one architecture.
+#[derive(Debug)]
+pub(crate) struct Packages<'a> {
+    /// Debian's name of the architecture.
+    pub(crate) architecture: &'a str,
+    /// The package that depends on the newest kernel.
+    pub(crate) kernel: &'a str,
+    pub(crate) others: &'a [&'a str],
+}
 
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -56,18 +22,19 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Downloads and unpacks the packages below `cache`, unless that is done. Returns the directories of the kernel's
 /// files and of the others.
 pub(crate) fn unpacked(
-    architecture: &Architecture,
+    packages: &Packages<'_>,
     cache: &Path,
 ) -> Result<(PathBuf, PathBuf), String> {
-    let directory = cache.join(format!("packages-{}", architecture.name));
+    let &Packages { architecture, kernel, others } = packages;
+    let directory = cache.join(format!("packages-{architecture}"));
     let places = (directory.join("kernel"), directory.join("root"));
     let complete = directory.join("complete");
     // Another list of packages makes them anew.
-    let wanted = PACKAGES.join(" ");
+    let wanted = others.join(" ");
     if fs::read_to_string(&complete).is_ok_and(|known| known == wanted) {
         return Ok(places);
     }
-    println!("{}: downloading Debian's packages of {SUITE} (90 MB)", architecture.name);
+    println!("{architecture}: downloading Debian's packages of {SUITE} (some 90 MB)");
     remove(&directory)?;
     let make = |path: &Path| {
         fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
@@ -83,12 +50,11 @@ pub(crate) fn unpacked(
     write(&directory.join("status"), "")?;
 
     run(apt(architecture, &directory, "apt-get").arg("update"))?;
-    let depends =
-        run(apt(architecture, &directory, "apt-cache").args(["depends", architecture.kernel]))?;
-    let kernel = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-    let kernel = kernel.ok_or_else(|| format!("{} depends on no kernel", architecture.kernel))?;
+    let depends = run(apt(architecture, &directory, "apt-cache").args(["depends", kernel]))?;
+    let newest = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let newest = newest.ok_or_else(|| format!("{kernel} depends on no kernel"))?;
     let mut download = apt(architecture, &directory, "apt-get");
-    run(download.current_dir(directory.join("debs")).arg("download").arg(kernel).args(PACKAGES))?;
+    run(download.current_dir(directory.join("debs")).arg("download").arg(newest).args(others))?;
     for item in fs::read_dir(directory.join("debs")).map_err(|error| error.to_string())? {
         let package = item.map_err(|error| error.to_string())?.path();
         let is_kernel = package.to_string_lossy().contains("/linux-image-");
@@ -101,9 +67,8 @@ pub(crate) fn unpacked(
 }
 
 /// apt-get or apt-cache with everything of its own in `directory`.
-fn apt(architecture: &Architecture, directory: &Path, program: &str) -> Command {
+fn apt(name: &str, directory: &Path, program: &str) -> Command {
     let mut apt = Command::new(program);
-    let name = architecture.name;
     for option in [
         format!("APT::Architecture={name}"),
         format!("APT::Architectures={name}"),
@@ -125,7 +90,7 @@ fn apt(architecture: &Architecture, directory: &Path, program: &str) -> Command 
 }
 
 /// Runs a command, and returns its output.
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
