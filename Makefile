@@ -37,7 +37,7 @@ TEST := CARGO='$(CARGO)' tools/rust 'make test' >/dev/null && $(CARGO) test --lo
 export RUNTIME_UNDER_TEST ?= $(CURDIR)/$(RUNTIME)
 export MANAGER_UNDER_TEST ?= $(CURDIR)/$(MANAGER)
 
-.PHONY: help build demo test test-without-engines built-tests unit model it packaging stress fuzz e2e test-arm vet vet-oldest bench bench-manager bench-kernel install uninstall deb \
+.PHONY: help build demo test test-without-engines built-tests unit model it packaging stress fuzz e2e test-arm test-boot vet vet-oldest bench bench-manager bench-kernel install uninstall deb \
 	release documents diagram clean
 # The tests of one target would disturb those of another. The engine tests come last.
 .NOTPARALLEL:
@@ -93,6 +93,10 @@ test-arm: ## tests on real ARM kernels (arm64, armhf), in machines that QEMU emu
 	@CARGO='$(CARGO)' PARTS='$(PARTS)' PROFILE='$(PROFILE)' tools/arm-tests aarch64 armv7
 	PARTS='$(PARTS)' $(TEST) --test arm
 
+test-boot: build ## boot a machine with kernel overrides under QEMU, as an OS does, and cut its power (x86_64; see docs/boot-tests.md)
+	@tools/need 'make test-boot' $(BOOT_NEEDS)
+	$(TEST) --test boot -- --nocapture
+
 vet: ## check formatting, lints, and licences and duplicates of the dependencies
 	@CARGO='$(CARGO)' tools/vet
 
@@ -147,6 +151,8 @@ PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintia
 	crun=crun unshare=util-linux dpkg-deb=dpkg pip3=python3-pip dockerd=docker.io /usr/bin/docker=docker.io \
 	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname
 ARM_NEEDS := $(CC_NEEDS) qemu-system-aarch64=qemu-system-arm dpkg-deb=dpkg
+BOOT_NEEDS := $(CC_NEEDS) qemu-system-x86_64=qemu-system-x86 dpkg-deb=dpkg strip=binutils xz=xz-utils sfdisk=fdisk \
+	mkfs.vfat=dosfstools mcopy=mtools mke2fs=e2fsprogs debugfs=e2fsprogs
 E2E_NEEDS := $(CC_NEEDS) dockerd=docker.io /usr/bin/docker=docker.io containerd=containerd ctr=containerd \
 	podman=podman conmon=conmon /usr/lib/podman/netavark=netavark crun=crun iptables=iptables \
 	ip=iproute2 nsenter=util-linux debootstrap=debootstrap script=bsdutils \
