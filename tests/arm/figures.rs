@@ -38,14 +38,11 @@ pub(crate) fn measure() {
         create.push(created);
         life.push(created + rest);
     }
-    let steps = instructions(runtime().args(["create", "--bundle"]).arg(folder).arg("x"));
-    let steps = steps.map_or("not counted".to_owned(), |count| count.to_string());
-    time(runtime().args(["delete", "--force", "x"]));
     let [nothing, create, life] = [nothing, create, life].map(median);
     let size = |name: &str| fs::metadata(format!("{PROGRAMS}/{name}")).unwrap().len();
     println!(
         "{MARK}figures: runtime {} bytes, manager {} bytes; medians of {ROUNDS}: a program that does nothing {:.2} ms, \
-         create {:.2} ms ({:.1} of it), create, start and delete {:.2} ms ({:.1} of it); instructions of create: {steps}",
+         create {:.2} ms ({:.1} of it), create, start and delete {:.2} ms ({:.1} of it)",
         size("balena-extension-runtime"),
         size("balena-extension-manager"),
         milliseconds(nothing),
@@ -63,46 +60,6 @@ fn time(command: &mut Command) -> Duration {
     let took = started.elapsed();
     assert!(status.success(), "{command:?}: {status}");
     took
-}
-
-/// The instructions that a program executes, itself and not its children: the steps of ptrace(2). 32-bit ARM kernels
-/// have no steps.
-#[cfg(target_arch = "aarch64")]
-fn instructions(command: &mut Command) -> Option<u64> {
-    #![expect(unsafe_code, reason = "the child must ask for a tracer between fork and exec")]
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::sys::{ptrace, signal::Signal};
-    use std::os::unix::process::CommandExt as _;
-
-    // A step breaks the pair of instructions that is an atomic write, which a program would repeat forever.
-    const MOST: u64 = 300_000;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: ptrace(2) is one plain system call, which may be made between fork and exec.
-    unsafe { command.pre_exec(|| ptrace::traceme().map_err(std::io::Error::from)) };
-    let mut child = command.spawn().unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-    let mut count = 0;
-    loop {
-        match waitpid(pid, None).unwrap() {
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => {
-                count += 1;
-                if count == MOST {
-                    child.kill().unwrap();
-                    child.wait().unwrap();
-                    return None;
-                }
-                ptrace::step(pid, None).unwrap();
-            }
-            WaitStatus::Stopped(_, signal) => ptrace::step(pid, signal).unwrap(),
-            WaitStatus::Exited(_, 0) => return Some(count),
-            other => panic!("{command:?}: {other:?}"),
-        }
-    }
-}
-
-#[cfg(not(target_arch = "aarch64"))]
-fn instructions(_: &mut Command) -> Option<u64> {
-    None
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
