@@ -72,6 +72,9 @@ reasons! {
     KernelOnTrial "kernel-on-trial" OnTrial
         "wait: after its health check, validate keeps the kernel or rejects it; details: \
          balena-extension-manager override status",
+    KernelTrialOver "kernel-trial-over" OnTrial
+        "wait: validate rejects the kernel, or resets its trial count; details: \
+         balena-extension-manager override status",
     RequiresReboot "requires-reboot" PendingReboot "reboot the device",
     NoHooks "no-hooks" PendingReboot "reboot the device",
     KernelArmed "kernel-armed" PendingReboot "reboot the device into the extension's kernel",
@@ -444,16 +447,21 @@ fn violated(mismatches: &[ComparedClaim], host: &HostFacts) -> Finding {
     if let [ComparedClaim { fact: ClaimedFact::KernelAbi, claimed, .. }] = mismatches {
         match &host.block {
             Ok(values) if is_armed(values, claimed) => {
-                let boots = match values.boots() {
-                    0 => String::new(),
-                    boots => {
-                        format!("; it was booted {boots} of {TRIAL_LIMIT} times and does not run")
+                let boots = values.boots();
+                let tried =
+                    format!("it was booted {boots} of {TRIAL_LIMIT} times and does not run");
+                let text = "its kernel is set to boot next; the current one runs until the reboot";
+                return match boots {
+                    0 => because(VerdictReason::KernelArmed, text),
+                    1..TRIAL_LIMIT => {
+                        because(VerdictReason::KernelArmed, format!("{text}; {tried}"))
                     }
+                    // No reboot helps.
+                    TRIAL_LIMIT.. => because(
+                        VerdictReason::KernelTrialOver,
+                        format!("the next boot does not try its kernel: {tried}"),
+                    ),
                 };
-                let text = format!(
-                    "its kernel is set to boot next; the current one runs until the reboot{boots}"
-                );
-                return because(VerdictReason::KernelArmed, text);
             }
             Ok(_) => {}
             Err(why) => return because(VerdictReason::BootEnvironmentUnreadable, why),

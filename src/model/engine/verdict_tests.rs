@@ -172,6 +172,17 @@ fn every_reason_has_a_case_that_leads_to_it() {
             },
         ),
         (
+            VerdictReason::KernelTrialOver,
+            Case {
+                labels: vec![ABI],
+                host: HostFacts {
+                    block: Ok(BlockValues { trial: Some(TRIAL_LIMIT), ..armed(OTHER, "") }),
+                    ..host()
+                },
+                ..sound()
+            },
+        ),
+        (
             VerdictReason::KernelOnTrial,
             Case {
                 labels: vec![RUNNING],
