@@ -92,8 +92,8 @@ fn unhealthy(device: &Device) -> Result<(), String> {
         status: rejected X
         status: rejected the kernel X: its health check failed; the next boot has the stock kernel
         history: validate trial X A the kernel X is on trial
-        history: validate health-failed X A health check 1 failed: hook rollback-tests exited with status 1: the modem is missing
-        history: validate health-failed X A health check 2 failed: hook rollback-tests exited with status 1: the modem is missing
+        history: validate health-failed X A health check 1 failed: rollback-tests exited with status 1: the modem is missing
+        history: validate health-failed X A health check 2 failed: rollback-tests exited with status 1: the modem is missing
         history: validate rejected-by-health X - rejected the kernel X: its health check failed; the next boot has the stock kernel
         os: power off
         ",
