@@ -45,7 +45,9 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "hup" -d 'Keep or leave the armed kernel when an OS update commits or rolls back'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "simulate" -d 'Play boots, health checks and updates on a directory that stands for a device, and print what happens'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l format -d 'The output format' -r -f -a "table\t'For people'
-json\t'For programs; docs/manager.md describes the fields'"
+json\t'For programs; docs/manager.md describes the fields'
+prometheus\t'Metrics for the textfile collector of node_exporter; docs/metrics.md describes them'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l output -d 'With --format prometheus: replace FILE instead of printing; if the command fails, FILE is unchanged' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l request-timeout -d 'The time limit of one request to the engine' -r

@@ -6,9 +6,10 @@ use crate::cli::activation::{self, KernelCommand};
 use crate::cli::check::Check;
 use crate::cli::kernel::{HistoryArguments, HupArguments, OverrideArguments, ValidateArguments};
 use crate::cli::simulate::SimulateArguments;
-use crate::cli::values::{OutputFormat, level, seconds, socket};
+use crate::cli::values::{OutputFormat, StatusFormat, level, seconds, socket};
 use crate::model::text::log::Level;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,14 +105,18 @@ pub(crate) enum ManagerCommand {
 #[command(after_help = "\
 Examples:
   balena-extension-manager status
-  balena-extension-manager status NAME --format json")]
+  balena-extension-manager status NAME --format json
+  balena-extension-manager status --format prometheus --output /var/lib/prometheus/node-exporter/balena-extensions.prom")]
 pub(crate) struct StatusArguments {
     /// An id, a name, or the beginning of an id [default: all extensions]
     #[arg(value_name = "ID")]
     pub(crate) ids: Vec<String>,
     /// The output format
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: OutputFormat,
+    pub(crate) format: StatusFormat,
+    /// With --format prometheus: replace FILE instead of printing; if the command fails, FILE is unchanged
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Print the output of the runtime and of the hooks at the last deploy of an extension
@@ -212,7 +217,31 @@ pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
         return Ok(Arguments { version: None, globals, command: ManagerCommand::Kernel(command) });
     }
     let name = OsString::from("balena-extension-manager");
-    Arguments::try_parse_from(std::iter::once(&name).chain(words))
+    let arguments = Arguments::try_parse_from(std::iter::once(&name).chain(words))?;
+    match &arguments.command {
+        ManagerCommand::Status(status) => status.check().map(|()| arguments),
+        _ => Ok(arguments),
+    }
+}
+
+impl StatusArguments {
+    /// Checks what clap cannot express: an argument that depends on the value of another one.
+    fn check(&self) -> Result<(), clap::Error> {
+        let is_prometheus = self.format == StatusFormat::Prometheus;
+        let why = match (is_prometheus, self.ids.is_empty(), &self.output) {
+            // Metrics about some extensions would look like those of a device that has no others.
+            (true, false, _) => "--format prometheus reports all extensions, so it takes no ID",
+            (false, _, Some(_)) => "--output can only be used with --format prometheus",
+            (_, _, _) => return Ok(()),
+        };
+        let mut definition = Arguments::command();
+        definition.build();
+        let command = definition.find_subcommand_mut("status");
+        Err(match command {
+            Some(command) => command.error(ErrorKind::ArgumentConflict, why),
+            None => clap::Error::raw(ErrorKind::ArgumentConflict, why),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -225,7 +254,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
         Arguments::command().debug_assert();
     }
 
@@ -258,6 +286,10 @@ mod tests {
             ("--timeout -1 status", "-1"),
             ("--timeout inf status", "number of seconds"),
             ("status --format yaml", "table"),
+            ("list --format prometheus", "json"),
+            ("status x --format prometheus", "takes no ID"),
+            ("status --output x", "--format prometheus"),
+            ("status --format json --output x", "--format prometheus"),
             ("inspect", "<ID>"),
             ("logs a b", "'b'"),
         ] {

@@ -17,6 +17,18 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
+/// The format of an answer of `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StatusFormat {
+    /// For people
+    #[default]
+    Table,
+    /// For programs; docs/manager.md describes the fields
+    Json,
+    /// Metrics for the textfile collector of node_exporter; docs/metrics.md describes them
+    Prometheus,
+}
+
 /// Why a value is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidValue {

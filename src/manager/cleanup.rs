@@ -8,16 +8,18 @@ use super::records::Records;
 use super::sharing::shared_volumes;
 use super::{Failure, ManagerExit, Session};
 use crate::cli::manager::CleanupArguments;
+use crate::host::engine::cleanup_record;
 use crate::host::engine::client::Client;
 use crate::host::kernel::boot_mounts;
 use crate::host::kernel::operation_lock::OperationLock;
 use crate::host::kernel::release;
 use crate::host::os::privilege;
-use crate::model::engine::cleanup::{ObjectKind, Plan, Window, plan};
+use crate::model::engine::cleanup::{Plan, Window, plan};
 use crate::model::engine::inspection::Errors;
 use crate::model::engine::inventory::{Detail, EngineContainer, EngineState, Inventory};
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::chain;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,7 +49,15 @@ pub(super) fn cleanup(
     }
     let running = request.stale_os.then(|| release::running(&session.host));
     let window = running.as_ref().map_or(Window::RollbackPossible, Window::Committed);
-    let (inventory, plan) = decide(session, &client, window)?;
+    let (inventory, mut plan) = decide(session, &client, window, &[])?;
+    if plan.removes_volumes() {
+        match gather::volume_sizes(&client) {
+            Ok(sizes) => plan.measure(&sizes),
+            Err(error) if error.is_stop() => return Err(Failure::Stopped),
+            // No decision depends on sizes.
+            Err(error) => session.log.warn(&format!("{}; sizes are left out", chain(&error))),
+        }
+    }
     let plan = Arc::new(plan);
     let (results, completed) = match lock {
         Some(lock) => apply(session, &client, &plan, inventory.containers, lock),
@@ -59,6 +69,12 @@ pub(super) fn cleanup(
     };
     session.log_requests(&client);
     let report = CleanupReport::new(request, &plan, &inventory.unreadable, &results);
+    if completed.is_ok() && !request.dry_run {
+        // The cleanup is done, so this is no failure of it.
+        if let Err(error) = cleanup_record::save(&session.host, report.failures()) {
+            session.log.warn(&chain(&error));
+        }
+    }
     report.print(request.format)?;
     report.log_failures(&session.log);
     completed?;
@@ -101,11 +117,13 @@ fn connect(session: &Session, request: &CleanupArguments) -> Result<Client, Fail
     }
 }
 
-/// Gathers the facts, and makes the plan.
-fn decide(
+/// Gathers the facts, and makes the plan, without the sizes of volumes. The containers that are `inspected` already are
+/// not inspected again.
+pub(super) fn decide(
     session: &Session,
     client: &Arc<Client>,
     window: Window<'_>,
+    inspected: &[EngineContainer],
 ) -> Result<(Inventory, Plan), Failure> {
     let mut inventory = match window {
         Window::RollbackPossible => {
@@ -130,7 +148,15 @@ fn decide(
             Inventory { containers, foreign, unreadable, ..leftovers }
         }
     };
-    gather::inspect(session, client, &mut inventory.containers)?;
+    let listed = std::mem::take(&mut inventory.containers);
+    let ids: BTreeSet<String> = listed.iter().map(|container| container.id.clone()).collect();
+    let known: BTreeSet<&str> = inspected.iter().map(|container| container.id.as_str()).collect();
+    let is_new = |one: &EngineContainer| !known.contains(one.id.as_str());
+    let mut new: Vec<_> = listed.into_iter().filter(is_new).collect();
+    gather::inspect(session, client, &mut new)?;
+    // One that has disappeared since uses nothing any more.
+    let old = inspected.iter().filter(|container| ids.contains(&container.id)).cloned();
+    inventory.containers = old.chain(new).collect();
     if client.errors() == Errors::NotKept {
         let records = Records::find(&session.host);
         inventory.containers.iter_mut().for_each(|container| add_failure(container, &records));
@@ -138,16 +164,8 @@ fn decide(
     if matches!(window, Window::Committed(_)) {
         inventory.shared = shared_volumes(&session.host, &inventory);
     }
-    let mut planned = plan(&inventory, window);
-    if planned.removals().any(|decision| decision.object.kind == ObjectKind::Volume) {
-        match gather::volume_sizes(client) {
-            Ok(sizes) => planned.measure(&sizes),
-            Err(error) if error.is_stop() => return Err(Failure::Stopped),
-            // No decision depends on sizes.
-            Err(error) => session.log.warn(&format!("{}; sizes are left out", chain(&error))),
-        }
-    }
-    Ok((inventory, planned))
+    let plan = plan(&inventory, window);
+    Ok((inventory, plan))
 }
 
 /// Adds the failure that the runtime has recorded, if the engine does not keep errors.

@@ -10,6 +10,7 @@ use crate::model::engine::api::in_path;
 use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
+use crate::model::engine::metrics::Completeness;
 use crate::model::kernel::volume::is_fabricated;
 use crate::model::text::cause::chain;
 use crate::model::text::cut::short_id;
@@ -83,11 +84,16 @@ pub(super) fn inspect_one(client: &Client, id: &str) -> Result<InspectedContaine
     client.ask(&path, &format!("inspect container {}", short_id(id)))
 }
 
+/// Lists the images. All of them: the parents of an image that is kept are kept too.
+pub(super) fn images(client: &Client) -> Result<Inventory, Error> {
+    let mut inventory = Inventory::default();
+    client.each("/images/json?all=1", "list the images", |item| inventory.add_image(item))?;
+    Ok(inventory)
+}
+
 /// Lists the images and volumes of extensions.
 pub(super) fn leftovers(client: &Client) -> Result<Inventory, Error> {
-    let mut inventory = Inventory::default();
-    // All images: the parents of an image that is kept are kept too.
-    client.each("/images/json?all=1", "list the images", |item| inventory.add_image(item))?;
+    let mut inventory = images(client)?;
     let path = format!("/volumes?{EXTENSIONS}");
     let volumes: ListedVolumes = client.ask_long(&path, "list the volumes")?;
     inventory.add_volumes(&volumes);
@@ -105,15 +111,13 @@ pub(super) fn fabricated_volumes(client: &Client) -> Result<Inventory, Error> {
     Ok(inventory)
 }
 
-/// Requests the sizes of the volumes of extensions, by name. The engine takes long to measure them.
-pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, u64>, Error> {
+/// Requests the sizes of all volumes, by name; `None` for one that the engine does not know. The engine takes long to
+/// measure them.
+pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, Option<u64>>, Error> {
     // Older engines ignore the type and answer with everything.
     let usage: ListedVolumes =
         client.ask_long("/system/df?type=volume", "get the sizes of volumes")?;
-    let mut inventory = Inventory::default();
-    inventory.add_volumes(&usage);
-    let volumes = inventory.volumes.into_iter();
-    Ok(volumes.filter_map(|volume| Some((volume.name, volume.bytes?))).collect())
+    Ok(usage.sizes())
 }
 
 /// Where the containers were read.
@@ -127,40 +131,61 @@ pub(super) enum InventorySource {
 /// All extensions. From the engine they are not inspected.
 pub(super) fn extensions(session: &Session) -> Result<Vec<EngineContainer>, Failure> {
     match connect_and_list(session) {
-        Ok((client, containers)) => {
+        Ok((client, listed)) => {
             session.log_requests(&client);
-            Ok(containers)
+            Ok(listed.containers)
         }
-        Err(failure) => from_store(session, failure),
+        Err(failure) => Ok(from_store(session, failure)?.containers),
     }
 }
 
-/// The extensions that the user calls `names`, or all if there are no names: inspected, with the facts about their
-/// host.
-pub(super) fn inspected(
-    session: &Session,
-    names: &[String],
-) -> Result<(Vec<EngineContainer>, InventorySource, HostView), Failure> {
-    let (mut chosen, client) = match connect_and_list(session) {
-        Ok((client, containers)) => (containers, Some(client)),
+/// Inspected extensions, with the facts about their host.
+pub(super) struct Inspected {
+    pub(super) containers: Vec<EngineContainer>,
+    pub(super) completeness: Completeness,
+    pub(super) host: HostView,
+    /// The engine; `None` if it is down and the containers are from its store.
+    pub(super) client: Option<Arc<Client>>,
+}
+
+impl Inspected {
+    pub(super) fn source(&self) -> InventorySource {
+        match self.client {
+            Some(_) => InventorySource::Engine,
+            None => InventorySource::Store,
+        }
+    }
+
+    pub(super) fn log_requests(&self, session: &Session) {
+        if let Some(client) = &self.client {
+            session.log_requests(client);
+        }
+    }
+}
+
+/// The extensions that the user calls `names`, or all if there are no names.
+pub(super) fn inspected(session: &Session, names: &[String]) -> Result<Inspected, Failure> {
+    let (listed, client) = match connect_and_list(session) {
+        Ok((client, listed)) => (listed, Some(client)),
         Err(failure) => (from_store(session, failure)?, None),
     };
+    let ListedExtensions { containers: mut chosen, completeness } = listed;
     if !names.is_empty() {
         let find = |name| resolve(&chosen, name, EngineContainer::id_and_name).cloned();
         chosen = names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
     }
     let Some(client) = client else {
-        return Ok((chosen, InventorySource::Store, HostView::read(session, None)));
+        let host = HostView::read(session, None);
+        return Ok(Inspected { containers: chosen, completeness, host, client: None });
     };
-    let view = HostView::read(session, about(session, &client));
+    let host = HostView::read(session, about(session, &client));
     let ids: Vec<String> = chosen.iter().map(|container| container.id.clone()).collect();
     inspect(session, &client, &mut chosen)?;
-    session.log_requests(&client);
     // A container may have disappeared since it was listed.
     let is_gone = |id: &String| !chosen.iter().any(|container| container.id == *id);
     match names.iter().zip(&ids).find(|(_, id)| is_gone(id)) {
         Some((name, _)) => Err(Failure::NoSuchExtension { name: name.clone() }),
-        None => Ok((chosen, InventorySource::Engine, view)),
+        None => Ok(Inspected { containers: chosen, completeness, host, client: Some(client) }),
     }
 }
 
@@ -171,17 +196,33 @@ fn about(session: &Session, client: &Client) -> Option<EngineInfo> {
     info.inspect_err(|error| session.log.debug(|| missing(error))).ok()
 }
 
-fn connect_and_list(session: &Session) -> Result<(Arc<Client>, Vec<EngineContainer>), Failure> {
+/// A list of containers that are not inspected yet.
+struct ListedExtensions {
+    containers: Vec<EngineContainer>,
+    completeness: Completeness,
+}
+
+impl ListedExtensions {
+    fn new(containers: Vec<EngineContainer>, left_out: &[String]) -> Self {
+        let completeness = match left_out {
+            [] => Completeness::Complete,
+            [_, ..] => Completeness::LeftOut,
+        };
+        Self { containers, completeness }
+    }
+}
+
+fn connect_and_list(session: &Session) -> Result<(Arc<Client>, ListedExtensions), Failure> {
     let client = Arc::new(session.connect()?);
     let Inventory { containers, unreadable, .. } = containers(&client, Breadth::Extensions)?;
-    for item in unreadable {
+    for item in &unreadable {
         session.log.warn(&format!("{item}; left out"));
     }
-    Ok((client, containers))
+    Ok((client, ListedExtensions::new(containers, &unreadable)))
 }
 
 /// Reads the engine's store on disk, because the engine could not be asked.
-fn from_store(session: &Session, failure: Failure) -> Result<Vec<EngineContainer>, Failure> {
+fn from_store(session: &Session, failure: Failure) -> Result<ListedExtensions, Failure> {
     let Failure::Engine(down) = failure else { return Err(failure) };
     if down.is_stop() {
         return Err(Failure::Stopped);
@@ -192,8 +233,8 @@ fn from_store(session: &Session, failure: Failure) -> Result<Vec<EngineContainer
     })?;
     let (engine, path) = (chain(&down), root.host.display_path(&root.path));
     session.log.warn(&format!("{engine}; reading the container store {path:?} instead"));
-    for record in stored.unreadable {
+    for record in &stored.unreadable {
         session.log.warn(&format!("a record of the container store is left out: {record}"));
     }
-    Ok(stored.containers)
+    Ok(ListedExtensions::new(stored.containers, &stored.unreadable))
 }

@@ -12,7 +12,7 @@ use crate::host::os::host_root::{HostRoot, is_absence};
 use crate::model::container::proxy::PROGRAM;
 use crate::model::engine::doctor::{EngineInfo, RegisteredBinary, RegisteredRuntime};
 use crate::model::engine::inventory::EngineContainer;
-use crate::model::engine::verdict::HostFacts;
+use crate::model::engine::verdict::{self, Evidence, Explanation, HostFacts};
 use crate::model::kernel::abi::Abi;
 use crate::model::text::cause::{chain, in_words};
 use crate::version;
@@ -68,13 +68,24 @@ impl HostView {
         Self { facts, records: Records::find(host), runtimes, booted: release::boot_time(host) }
     }
 
+    /// The verdict about a container.
+    pub(super) fn explain(&self, container: &EngineContainer) -> Explanation {
+        let record = self.records.of(&container.id);
+        let evidence = Evidence {
+            since_boot: self.since_boot(container),
+            record: record.as_ref().map(Option::as_ref).map_err(String::as_str),
+            ran_by: self.ran_by(container),
+        };
+        verdict::explain(container, evidence, &self.facts)
+    }
+
     /// The program of the runtime that ran the container.
-    pub(super) fn ran_by(&self, container: &EngineContainer) -> Option<&RegisteredBinary> {
+    fn ran_by(&self, container: &EngineContainer) -> Option<&RegisteredBinary> {
         self.runtimes.get(&container.last_run()?.runtime)
     }
 
     /// Whether the container was started after the host booted.
-    pub(super) fn since_boot(&self, container: &EngineContainer) -> Option<bool> {
+    fn since_boot(&self, container: &EngineContainer) -> Option<bool> {
         let started = clock::parse(&container.last_run()?.started)?;
         Some(started >= *self.booted.as_ref().ok()?)
     }

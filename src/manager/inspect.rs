@@ -1,8 +1,9 @@
 //! `inspect ID`: everything that is known about an extension, as JSON.
 
 use super::gather;
+use super::readable::Read;
 use super::status::ExtensionView;
-use super::{Failure, ManagerExit, Session, print_json};
+use super::{Failure, ManagerExit, Session, print_json, space};
 use crate::cli::manager::InspectArguments;
 use crate::model::container::deploy_record::DeployRecord;
 use crate::model::kernel::abi::Abi;
@@ -38,22 +39,6 @@ struct HostDocument<'a> {
     root_is_layered: Read<bool>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase", untagged)]
-pub(super) enum Read<T> {
-    Value(T),
-    Unreadable { unreadable: String },
-}
-
-impl<T> From<Result<T, String>> for Read<T> {
-    fn from(read: Result<T, String>) -> Self {
-        match read {
-            Ok(value) => Self::Value(value),
-            Err(unreadable) => Self::Unreadable { unreadable },
-        }
-    }
-}
-
 fn read<'a, S, T>(source: &'a Result<S, String>, value: impl FnOnce(&'a S) -> T) -> Read<T> {
     match source {
         Ok(source) => Read::Value(value(source)),
@@ -65,7 +50,10 @@ pub(super) fn inspect(
     session: &Session,
     request: &InspectArguments,
 ) -> Result<ManagerExit, Failure> {
-    let (containers, _, view) = gather::inspected(session, std::slice::from_ref(&request.id))?;
+    let inspected = gather::inspected(session, std::slice::from_ref(&request.id))?;
+    let sizes = space::of_extensions(session, &inspected)?;
+    inspected.log_requests(session);
+    let (containers, view) = (&inspected.containers, &inspected.host);
     let Some(container) = containers.first() else {
         return Err(Failure::NoSuchExtension { name: request.id.clone() });
     };
@@ -74,7 +62,7 @@ pub(super) fn inspect(
     print_json(&InspectDocument {
         schema: 1,
         command: "inspect",
-        extension: ExtensionView::new(container, &view),
+        extension: ExtensionView::new(container, view, sizes.space(container)),
         labels: container.labels.to_map(),
         error: last_run.and_then(|last_run| last_run.failure()),
         started: last_run.map(|last_run| last_run.started.as_str()),

@@ -1,6 +1,7 @@
 //! The manager: the operator's program. One file per command, which gathers facts, lets `model` decide, and
 //! applies or prints the result.
 
+mod readable;
 mod gather;
 mod host_view;
 mod records;
@@ -11,6 +12,8 @@ mod apply;
 mod deactivate;
 mod cleanup_report;
 mod status;
+mod space;
+mod metrics;
 mod inspect;
 mod list;
 mod logs;
@@ -142,6 +145,8 @@ enum Failure {
     Activate(#[from] kernel::activate::ActivateError),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
+    #[error("cannot replace {path:?}")]
+    Output { path: PathBuf, source: io::Error },
     #[error("cannot set up the handling of signals")]
     Signals { source: io::Error },
     #[error("cannot keep hooks from inheriting the caller's file descriptors")]
@@ -377,7 +382,7 @@ crate::golden_tests::errors! {
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
         Records { why }, Check(..), KernelCall(..), Fabricate(..), Simulate(..), Activate(..), Kernel(..),
-        Print { source }, Signals { source }, Descriptors { source },
+        Print { source }, Output { path, source }, Signals { source }, Descriptors { source },
         Close { source },
     }
 }

@@ -2,15 +2,18 @@
 
 use super::gather::{self, InventorySource};
 use super::host_view::HostView;
-use super::{Failure, ManagerExit, Session, print, print_json};
+use super::readable::Read;
+use super::space::StaleOs;
+use super::{Failure, ManagerExit, Session, metrics, print, print_json, space};
 use crate::cli::manager::StatusArguments;
-use crate::cli::values::OutputFormat;
+use crate::cli::values::StatusFormat;
 use crate::model::engine::inventory::{EngineContainer, EngineState, Mounted};
-use crate::model::engine::verdict::{self, Evidence, Explanation, Verdict};
+use crate::model::engine::space::{ExtensionSpace, Reclaimable};
+use crate::model::engine::verdict::{self, Explanation, Verdict};
 use crate::model::extension::claim::ComparedClaim;
 use crate::model::extension::labels::OVERRIDE;
 use crate::model::text::cause::on_one_line;
-use crate::model::text::cut::short_id;
+use crate::model::text::cut::{self, short_id};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -37,6 +40,8 @@ pub(super) struct ExtensionView<'a> {
     priority: Option<&'a str>,
     requires_reboot: bool,
     volumes: &'a [Mounted],
+    #[serde(flatten)]
+    space: ExtensionSpace,
 }
 
 #[derive(Serialize)]
@@ -46,33 +51,50 @@ struct StatusDocument<'a> {
     command: &'static str,
     source: InventorySource,
     extensions: Vec<ExtensionView<'a>>,
+    /// Of the whole device, so not in an answer about some extensions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_os: Option<Read<StaleOs>>,
 }
 
 pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<ManagerExit, Failure> {
-    let (containers, source, host) = gather::inspected(session, &request.ids)?;
-    let views = containers.iter().map(|one| ExtensionView::new(one, &host));
-    match request.format {
-        OutputFormat::Json => print_json(&StatusDocument {
+    let inspected = gather::inspected(session, &request.ids)?;
+    if request.format == StatusFormat::Prometheus {
+        return metrics::metrics(session, &inspected, request.output.as_deref());
+    }
+    let (sizes, stale_os) = match request.ids.as_slice() {
+        [] => {
+            let (sizes, stale_os) = space::of_device(session, &inspected)?;
+            (sizes, Some(stale_os))
+        }
+        [_, ..] => (space::of_extensions(session, &inspected)?, None),
+    };
+    inspected.log_requests(session);
+    let views = inspected
+        .containers
+        .iter()
+        .map(|one| ExtensionView::new(one, &inspected.host, sizes.space(one)));
+    if request.format == StatusFormat::Json {
+        print_json(&StatusDocument {
             schema: 1,
             command: "status",
-            source,
+            source: inspected.source(),
             extensions: views.collect(),
-        })?,
-        OutputFormat::Table => print(&table(views))?,
+            stale_os: stale_os.map(Read::from),
+        })?;
+    } else {
+        let stale_os = stale_os.as_ref().and_then(stale_os_line).unwrap_or_default();
+        print(&(table(views) + &stale_os))?;
     }
     Ok(ManagerExit::Done)
 }
 
 impl<'a> ExtensionView<'a> {
-    pub(super) fn new(container: &'a EngineContainer, host: &HostView) -> Self {
-        let record = host.records.of(&container.id);
-        let evidence = Evidence {
-            since_boot: host.since_boot(container),
-            record: record.as_ref().map(Option::as_ref).map_err(String::as_str),
-            ran_by: host.ran_by(container),
-        };
-        let Explanation { reason, sentence, next } =
-            verdict::explain(container, evidence, &host.facts);
+    pub(super) fn new(
+        container: &'a EngineContainer,
+        host: &HostView,
+        space: ExtensionSpace,
+    ) -> Self {
+        let Explanation { reason, sentence, next } = host.explain(container);
         let has_ended = matches!(container.state, EngineState::Exited | EngineState::Dead);
         let claims = container.labels.claims();
         Self {
@@ -91,20 +113,22 @@ impl<'a> ExtensionView<'a> {
             priority: container.labels.value(OVERRIDE),
             requires_reboot: verdict::requires_reboot(&container.labels),
             volumes: &container.mounts,
+            space,
         }
     }
 }
 
 fn table<'a>(views: impl Iterator<Item = ExtensionView<'a>>) -> String {
     const HEAD: &str =
-        "ID            NAME                      STATE       VERDICT         REASON\n";
+        "ID            NAME                      STATE       VERDICT             SIZE  REASON\n";
     // A formatter into a String cannot fail.
     let (mut rows, mut details) = (HEAD.to_owned(), String::new());
     for view in views {
         let (id, state, verdict) = (short_id(view.id), view.state, view.verdict);
         let name = on_one_line(view.name);
         let reason = view.reason;
-        let _ = writeln!(rows, "{id:<13} {name:<25} {state:<11} {verdict:<15} {reason}");
+        let size = view.space.all().map_or_else(|| "unknown".to_owned(), cut::size);
+        let _ = writeln!(rows, "{id:<13} {name:<25} {state:<11} {verdict:<15} {size:>8}  {reason}");
         if view.verdict != Verdict::Applied || view.warning.is_some() {
             let subject = if name.is_empty() { id } else { &name };
             let _ = writeln!(details, "\n{subject}: {}\n  next: {}", view.detail, view.next);
@@ -114,4 +138,35 @@ fn table<'a>(views: impl Iterator<Item = ExtensionView<'a>>) -> String {
         }
     }
     if rows == HEAD { "there are no extensions\n".to_owned() } else { rows + &details }
+}
+
+/// What `cleanup --stale-os` would free; `None` if it has nothing to do.
+fn stale_os_line(stale_os: &Result<StaleOs, String>) -> Option<String> {
+    let StaleOs { reclaimable, update_can_roll_back } = match stale_os {
+        Ok(stale_os) => stale_os,
+        Err(why) => {
+            return Some(format!(
+                "\nunknown what cleanup --stale-os would free: {}\n",
+                on_one_line(why)
+            ));
+        }
+    };
+    let Reclaimable { remove, undecided, bytes, unmeasured } = *reclaimable;
+    if remove == 0 && undecided == 0 {
+        return None;
+    }
+    let mut line =
+        format!("\ncleanup --stale-os would remove {remove} objects and free {}", cut::size(bytes));
+    if unmeasured > 0 {
+        line += &format!(", and the space of {unmeasured} objects of unknown size");
+    }
+    if undecided > 0 {
+        line += &format!("; it could not decide about {undecided} objects");
+    }
+    line += match update_can_roll_back {
+        Some(false) => "",
+        Some(true) => "; it is refused until the OS update has committed",
+        None => "; it is refused, because it is unknown whether an OS update can still roll back",
+    };
+    Some(line + "\n")
 }

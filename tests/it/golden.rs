@@ -167,6 +167,10 @@ fn the_documents_of_the_manager() {
     };
     let document = |name, words: &[&str]| compare_document(name, &of(words), &masked, &[]);
     document("manager-status", &["status", "--format", "json"]);
+    let record = "{\"time\":1790000000,\"failures\":0}\n";
+    host.write("run/balena-extension-manager-cleanup.json", record);
+    compare("documents/manager-status.prom", &of(&["status", "--format", "prometheus"]));
+    compare("documents/manager-status.txt", &of(&["status"]));
     document("manager-list", &["list", "--format", "json"]);
     document("manager-inspect", &["inspect", "failed"]);
     compare("documents/manager-logs.txt", &of(&["logs", "failed"]));

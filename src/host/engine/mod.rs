@@ -9,3 +9,4 @@ pub(crate) mod layer_links;
 pub(crate) mod stored_containers;
 pub(crate) mod claims;
 pub(crate) mod process;
+pub(crate) mod cleanup_record;

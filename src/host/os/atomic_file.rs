@@ -1,7 +1,7 @@
 //! Files whose content is complete at every instant, or which do not exist.
 
 use crate::host::os::directory;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::File;
@@ -50,10 +50,53 @@ pub(crate) fn replace_unlocked(
     name: &str,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(0o600);
     let (prepared, name) = (Path::new(prepared), Path::new(name));
+    let as_it_is = |_: &File| Ok(());
+    replace_prepared(directory, (prepared, name), Mode::from_raw_mode(0o600), bytes, as_it_is)
+}
+
+/// Replaces the regular file at `path`, mode 0644 whatever the umask is. Its content is durable, so that a power cut
+/// leaves the old content or the new content. While it is written, it has no name or one that begins with a dot and
+/// ends with `.new`, or with that and the number of this process.
+///
+/// # Errors
+/// The file has its old content. Anything but a regular file is left alone.
+pub(crate) fn replace_published(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let directory = directory::open(parent)?;
+    match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        Ok(_) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut prepared = OsString::from(".");
+    prepared.push(name);
+    prepared.push(".new");
+    let mode = Mode::from_raw_mode(0o644);
+    let complete = |file: &File| -> io::Result<()> {
+        rustix::fs::fchmod(file, mode)?;
+        Ok(rustix::fs::fdatasync(file)?)
+    };
+    let names = (Path::new(&prepared), Path::new(name));
+    replace_prepared(directory.as_fd(), names, mode, bytes, complete)
+}
+
+/// Replaces the second of `names`. `complete` is called when the file has its content.
+fn replace_prepared(
+    directory: BorrowedFd<'_>,
+    (prepared, name): (&Path, &Path),
+    mode: Mode,
+    bytes: &[u8],
+    complete: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let link = || -> io::Result<()> {
         let file = unnamed(directory, mode, bytes)?;
+        complete(&file)?;
         let mut linked = link(&file, directory, prepared);
         if linked == Err(Errno::EXIST) {
             let _ = rustix::fs::unlinkat(directory, prepared, AtFlags::empty());
@@ -66,7 +109,9 @@ pub(crate) fn replace_unlocked(
         // its name is unique to this process. If this process is killed, the file remains.
         let mut unique = prepared.as_os_str().to_owned();
         unique.push(format!(".{}", std::process::id()));
-        return replace_named(directory, Path::new(&unique), name, mode, bytes);
+        let unique = Path::new(&unique);
+        let written = create(directory, unique, mode, bytes).and_then(|file| complete(&file));
+        return finish(directory, unique, name, written);
     }
     match finish(directory, prepared, name, Ok(())) {
         // The other call has renamed it.
@@ -215,6 +260,40 @@ mod tests {
             assert_eq!(std::fs::read_to_string(directory.path().join("x")).unwrap(), text);
             assert_eq!(names(directory.path()), ["x"]);
         }
+    }
+
+    #[test]
+    fn only_a_regular_file_is_replaced_and_everybody_can_read_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.prom");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        // As a kill leaves it.
+        File::create(directory.path().join(".x.prom.new")).unwrap();
+        for text in ["1", "22"] {
+            replace_published(&path, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!((names(directory.path()), mode()), (vec!["x.prom".to_owned()], 0o644));
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        std::fs::remove_file(&path).unwrap();
+        let fifo = FileType::Fifo;
+        let plant: [&dyn Fn(); 3] = [
+            &|| std::os::unix::fs::symlink("/dev/null", &path).unwrap(),
+            &|| rustix::fs::mknodat(CWD, &path, fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
+            &|| std::fs::create_dir(&path).unwrap(),
+        ];
+        for plant in plant {
+            plant();
+            let before = std::fs::symlink_metadata(&path).unwrap().file_type();
+            let error = replace_published(&path, b"1").unwrap_err();
+            assert_eq!(error.to_string(), "it is not a regular file");
+            assert_eq!(std::fs::symlink_metadata(&path).unwrap().file_type(), before);
+            assert_eq!(names(directory.path()), ["x.prom"]);
+            let _ = std::fs::remove_file(&path);
+        }
+        assert!(replace_published(Path::new("/"), b"1").is_err());
+        assert!(replace_published(&directory.path().join("missing/x.prom"), b"1").is_err());
     }
 
     #[test]

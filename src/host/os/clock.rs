@@ -12,6 +12,12 @@ pub(crate) fn now_in_seconds() -> String {
     humantime::format_rfc3339_seconds(system_time()).to_string()
 }
 
+/// Now, in seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    // A clock before 1970 has never been set.
+    system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 #[cfg(not(target_pointer_width = "32"))]
 fn system_time() -> SystemTime {
     SystemTime::now()

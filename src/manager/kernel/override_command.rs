@@ -1,6 +1,6 @@
 //! `override status`, `retry` and `forget`: what a person can see of kernel overrides, and do about them.
 
-use super::super::inspect::Read;
+use super::super::readable::Read;
 use super::super::{Failure, ManagerExit, Session, print, print_json};
 use super::{Device, KernelError, Reboot};
 use crate::cli::kernel::OverrideCommand;

@@ -138,15 +138,20 @@ pub(crate) struct Deactivation {
 pub(crate) struct Plan(pub(crate) Vec<Decision>);
 
 impl Plan {
+    /// Whether it removes a volume, whose size must then be requested.
+    pub(crate) fn removes_volumes(&self) -> bool {
+        self.removals().any(|decision| decision.object.kind == ObjectKind::Volume)
+    }
+
     pub(crate) fn removals(&self) -> impl Iterator<Item = &Decision> {
         self.0.iter().filter(|decision| matches!(decision.fate, Fate::Remove { .. }))
     }
 
     /// Adds the sizes of volumes, by name. No decision depends on them.
-    pub(crate) fn measure(&mut self, sizes: &BTreeMap<String, u64>) {
+    pub(crate) fn measure(&mut self, sizes: &BTreeMap<String, Option<u64>>) {
         for Decision { object, .. } in &mut self.0 {
             if object.kind == ObjectKind::Volume {
-                object.bytes = sizes.get(&object.id).copied();
+                object.bytes = sizes.get(&object.id).copied().flatten();
             }
         }
     }

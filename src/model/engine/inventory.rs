@@ -152,6 +152,8 @@ pub(crate) struct Inventory {
     pub(crate) parents: BTreeMap<String, String>,
     /// The images that have a parent and are not extensions.
     pub(crate) foreign_children: Vec<String>,
+    /// The sizes of all images, by id, as far as the engine reports them.
+    pub(crate) image_sizes: BTreeMap<String, u64>,
     /// Items of the engine's lists that cannot be parsed, and why.
     pub(crate) unreadable: Vec<String>,
 }
@@ -258,6 +260,9 @@ impl Inventory {
     pub(crate) fn add_image(&mut self, item: &RawValue) {
         let Some(listed) = self.read::<ListedImage>("image", item) else { return };
         let parent = listed.parent_id.clone().filter(|parent| !parent.is_empty());
+        if let Some(bytes) = listed.bytes() {
+            self.image_sizes.insert(listed.id.clone(), bytes);
+        }
         if let Some(parent) = &parent {
             self.parents.insert(listed.id.clone(), parent.clone());
         }
@@ -318,13 +323,18 @@ pub(crate) struct ListedImage {
 }
 
 impl ListedImage {
+    fn bytes(&self) -> Option<u64> {
+        u64::try_from(self.size?).ok()
+    }
+
     fn into_image(self) -> ExtensionImage {
+        let bytes = self.bytes();
         let names = [self.repo_tags, self.repo_digests].into_iter().flatten().flatten();
         ExtensionImage {
             id: self.id,
             names: names.filter(|name| !name.starts_with("<none>")).collect(),
             labels: self.labels,
-            bytes: self.size.and_then(|size| u64::try_from(size).ok()),
+            bytes,
         }
     }
 }
@@ -351,11 +361,25 @@ struct UsageData {
     size: Option<i64>,
 }
 
+impl ListedVolumes {
+    /// The sizes by name. A volume that cannot be parsed is left out.
+    pub(crate) fn sizes(&self) -> BTreeMap<String, Option<u64>> {
+        let items = self.volumes.iter().flatten();
+        let volumes =
+            items.filter_map(|item| serde_json::from_str::<ListedVolume>(item.get()).ok());
+        volumes.map(|volume| (volume.name.clone(), volume.bytes())).collect()
+    }
+}
+
 impl ListedVolume {
+    /// The size; -1 means that the engine does not know it.
+    fn bytes(&self) -> Option<u64> {
+        u64::try_from(self.usage_data.as_ref()?.size?).ok()
+    }
+
     fn into_extension(self) -> Option<Volume> {
         self.labels.is_extension().then(|| Volume {
-            // -1 means that the engine does not know the size.
-            bytes: self.usage_data.and_then(|usage| u64::try_from(usage.size?).ok()),
+            bytes: self.bytes(),
             name: self.name,
             labels: self.labels,
         })

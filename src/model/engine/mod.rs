@@ -10,3 +10,6 @@ pub(crate) mod volume_claims;
 pub(crate) mod cleanup;
 pub(crate) mod doctor;
 pub(crate) mod verdict;
+pub(crate) mod space;
+pub(crate) mod cleanup_record;
+pub(crate) mod metrics;

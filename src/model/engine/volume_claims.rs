@@ -42,7 +42,7 @@ pub(crate) enum ContainerFate {
 
 impl VolumeClaims {
     pub(crate) fn add(&mut self, container: &EngineContainer, fate: ContainerFate) {
-        let volume = match volume_of(container) {
+        let volume = match claimed_volume(container) {
             Ok(None) => return,
             Ok(Some(volume)) => volume.as_str().to_owned(),
             Err(_) if fate == ContainerFate::Removed => {
@@ -79,7 +79,9 @@ impl VolumeClaims {
 
 /// The volume that `create` would fabricate for the container, if it claims a kernel. Whether its image has one is not
 /// asked: keeping a volume too many costs disk space only.
-fn volume_of(container: &EngineContainer) -> Result<Option<BootVolume>, Unnameable> {
+pub(crate) fn claimed_volume(
+    container: &EngineContainer,
+) -> Result<Option<BootVolume>, Unnameable> {
     if container.labels.claims().abi.is_none() {
         return Ok(None);
     }

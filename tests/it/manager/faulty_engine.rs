@@ -254,9 +254,13 @@ fn connections_are_kept_and_no_request_is_sent_in_vain() {
     let host = Host::new();
     let engine = host.engine(&store);
     host.manager(&["status"]).ok();
-    assert_eq!(engine.requests().len(), 1 + 1 + 1 + 20, "ping, list, info, one inspection each");
+    let once = ["GET /_ping", "GET /v1.41/containers/json?all=1", "GET /v1.41/images/json?all=1"];
+    let requests = engine.requests();
+    assert!(once.iter().all(|one| requests.iter().any(|it| it == one)), "{requests:?}");
+    let sizes = "images, volumes, and all containers, which may use them";
+    assert_eq!(requests.len(), 1 + 1 + 1 + 20 + 3, "ping, list, info, inspections; {sizes}");
     host.manager(&["list"]).ok();
-    assert_eq!(engine.requests().len(), 23 + 2);
+    assert_eq!(engine.requests().len(), 26 + 2);
 }
 
 #[test]

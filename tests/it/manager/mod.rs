@@ -20,4 +20,6 @@ mod override_reports;
 mod oversized_answers;
 mod podman;
 mod reports;
+mod metrics;
+mod space;
 mod simulate;

@@ -48,8 +48,8 @@ const LAYERS: &[Layer] = &[
         &["model", "host::os", "host::container", "host::engine::label_sources", "cli", "version"],
         &[],
     ),
-    // Of clap only the answer of its parser.
-    shell("manager", &["model", "host", "check", "cli", "version"], &["clap"]),
+    // Of clap only the answer of its parser. The digest of the applied set is a hash of text.
+    shell("manager", &["model", "host", "check", "cli", "version"], &["clap", "sha2"]),
     // The programs, which only choose an allocator and call their main in the library.
     shell("bin", &[], &["balena_extension_runtime", "dlmalloc"]),
 ];
