@@ -149,7 +149,7 @@ IT_NEEDS  := $(CC_NEEDS) setsid=util-linux strace=strace mkfs.xfs=xfsprogs
 PACKAGING_NEEDS := $(CC_NEEDS) systemd-analyze=systemd man=man-db lintian=lintian zsh=zsh fish=fish \
 	/usr/share/bash-completion/bash_completion=bash-completion containerd=containerd podman=podman \
 	crun=crun unshare=util-linux dpkg-deb=dpkg pip3=python3-pip dockerd=docker.io /usr/bin/docker=docker.io \
-	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname
+	/lib/systemd/systemd=systemd setpriv=util-linux hostname=hostname promtool=prometheus
 ARM_NEEDS := $(CC_NEEDS) qemu-system-aarch64=qemu-system-arm dpkg-deb=dpkg
 BOOT_NEEDS := $(CC_NEEDS) qemu-system-x86_64=qemu-system-x86 dpkg-deb=dpkg strip=binutils xz=xz-utils sfdisk=fdisk \
 	mkfs.vfat=dosfstools mcopy=mtools mke2fs=e2fsprogs debugfs=e2fsprogs

@@ -55,17 +55,25 @@ CARGO_BUILD_FLAGS += "--bins"
 
 # Judges kernel overrides at every boot. balenaOS has a unit of this name itself: install the package elsewhere only.
 PACKAGES =+ "${PN}-rollback"
-SYSTEMD_PACKAGES = "${PN} ${PN}-rollback"
+SYSTEMD_PACKAGES = "${PN} ${PN}-rollback ${PN}-metrics"
 SYSTEMD_SERVICE:${PN} = "balena-extension-cleanup.service"
 SYSTEMD_SERVICE:${PN}-rollback = "extension-rollback.service"
 FILES:${PN}-rollback = "${systemd_system_unitdir}/extension-rollback.service"
 RDEPENDS:${PN}-rollback = "${PN}"
+
+# Writes metrics for node_exporter, which the image chooses: set METRICS_FILE and ReadWritePaths= for its directory.
+PACKAGES =+ "${PN}-metrics"
+SYSTEMD_SERVICE:${PN}-metrics = "balena-extension-metrics.timer"
+FILES:${PN}-metrics = "${systemd_system_unitdir}/balena-extension-metrics.*"
+RDEPENDS:${PN}-metrics = "${PN}"
 
 do_install:append() {
     install -D -m 0644 ${S}/dist/systemd/balena-extension-cleanup.service \
         ${D}${systemd_system_unitdir}/balena-extension-cleanup.service
     install -D -m 0644 ${S}/dist/systemd/extension-rollback.service \
         ${D}${systemd_system_unitdir}/extension-rollback.service
+    install -m 0644 ${S}/dist/systemd/balena-extension-metrics.service \
+        ${S}/dist/systemd/balena-extension-metrics.timer ${D}${systemd_system_unitdir}/
     # The OS updater runs this after an update has committed: see the file.
     install -D -m 0755 ${S}/dist/hooks/after-os-update \
         ${D}${nonarch_libdir}/${BPN}/after-os-update

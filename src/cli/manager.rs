@@ -218,10 +218,10 @@ pub(crate) fn parse(words: &[OsString]) -> Result<Arguments, clap::Error> {
     }
     let name = OsString::from("balena-extension-manager");
     let arguments = Arguments::try_parse_from(std::iter::once(&name).chain(words))?;
-    match &arguments.command {
-        ManagerCommand::Status(status) => status.check().map(|()| arguments),
-        _ => Ok(arguments),
+    if let ManagerCommand::Status(status) = &arguments.command {
+        status.check()?;
     }
+    Ok(arguments)
 }
 
 impl StatusArguments {

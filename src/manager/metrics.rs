@@ -46,7 +46,7 @@ pub(super) fn metrics(
         trial_boots: block.ok().map(|values| values.boots()),
         stale_images: plan
             .ok()
-            .and_then(|(_, inventory, plan)| stale_images(&plan, &inventory.unreadable)),
+            .and_then(|(inventory, plan)| stale_images(&plan, &inventory.unreadable)),
         last_cleanup,
     }
     .to_text();

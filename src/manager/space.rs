@@ -11,7 +11,8 @@ use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::chain;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+
+const ENGINE_DOWN: &str = "the engine is down";
 
 /// What `cleanup --stale-os` would do now. docs/manager.md describes the fields.
 #[derive(Serialize)]
@@ -43,9 +44,11 @@ pub(super) fn of_device(
     session: &Session,
     inspected: &Inspected,
 ) -> Result<(ObjectSizes, Result<StaleOs, String>), Failure> {
-    let (client, inventory, mut plan) = match stale_os_plan(session, inspected)? {
+    let Some(client) = &inspected.client else {
+        return Ok((ObjectSizes::default(), Err(ENGINE_DOWN.to_owned())));
+    };
+    let (inventory, mut plan) = match stale_os_plan(session, inspected)? {
         Ok(planned) => planned,
-        Err(why) if inspected.client.is_none() => return Ok((ObjectSizes::default(), Err(why))),
         Err(why) => return Ok((of_extensions(session, inspected)?, Err(why))),
     };
     let needed = plan.removes_volumes() || inspected.containers.iter().any(may_have_volumes);
@@ -65,15 +68,14 @@ pub(super) fn of_device(
 }
 
 /// The plan of `cleanup --stale-os`, as if it were not refused, or why there is none. The sizes of volumes are missing.
-pub(super) fn stale_os_plan<'a>(
+pub(super) fn stale_os_plan(
     session: &Session,
-    inspected: &'a Inspected,
-) -> Result<Result<(&'a Arc<Client>, Inventory, Plan), String>, Failure> {
-    let Some(client) = &inspected.client else { return Ok(Err("the engine is down".to_owned())) };
+    inspected: &Inspected,
+) -> Result<Result<(Inventory, Plan), String>, Failure> {
+    let Some(client) = &inspected.client else { return Ok(Err(ENGINE_DOWN.to_owned())) };
     let running = release::running(&session.host);
     let window = Window::Committed(&running);
-    let planned = known(cleanup::decide(session, client, window, &inspected.containers))?;
-    Ok(planned.map(|(inventory, plan)| (client, inventory, plan)))
+    known(cleanup::decide(session, client, window, &inspected.containers))
 }
 
 fn volume_sizes(

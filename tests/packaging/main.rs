@@ -18,6 +18,7 @@
 mod boot;
 mod documents;
 mod machine;
+mod metrics;
 mod package;
 mod recipe;
 mod release;

@@ -55,6 +55,8 @@ pub(crate) const INSTALL: &str = "apt-get install --yes --no-install-recommends 
 pub(crate) const UNIT: &str = "balena-extension-cleanup.service";
 /// The unit for devices with kernel overrides.
 pub(crate) const ROLLBACK: &str = "extension-rollback.service";
+/// The timer for devices with a node_exporter.
+pub(crate) const METRICS: &str = "balena-extension-metrics.timer";
 /// Units of balenaOS that it requires.
 pub(crate) const REQUIRED: [&str; 4] = [
     "resin-boot.service",
@@ -96,6 +98,9 @@ fn apt_installs_both_programs_and_they_work() {
         done
         systemd-analyze verify /lib/systemd/system/{ROLLBACK} >/tmp/verify 2>&1 || echo cannot be started
         grep {ROLLBACK} /tmp/verify || echo rollback unit is fine
+        systemctl --root=/ is-enabled {METRICS} | sed 's/^/metrics: /'
+        systemd-analyze verify /lib/systemd/system/{METRICS} >/tmp/verify 2>&1 || true
+        grep balena-extension-metrics /tmp/verify || echo metrics units are fine
         man --where balena-extension-runtime balena-extension-manager
         dpkg --verify balena-extension-runtime && echo files are as packed
         /usr/lib/balena-extension-runtime/after-os-update || echo stale has no engine: $?",
@@ -110,6 +115,8 @@ fn apt_installs_both_programs_and_they_work() {
         "\nunit is fine",
         "\ndisabled\n",
         "rollback unit is fine",
+        "metrics: disabled",
+        "metrics units are fine",
         "/man8/balena-extension-runtime.8.gz",
         "/man8/balena-extension-manager.8.gz",
         "files are as packed",

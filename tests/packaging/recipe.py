@@ -29,7 +29,7 @@ import bb.utils
 
 SHOWN = (
     "PV S SRC_URI BALENA_VERSION BALENA_BOOT_MOUNT CARGO_PROFILE_RELEASE_PANIC do_install HOSTAPP_HOOKS PACKAGES"
-    " FILES:balena-extension-runtime-rollback"
+    " FILES:balena-extension-runtime-rollback FILES:balena-extension-runtime-metrics"
 ).split()
 CLASSES = "cargo cargo-update-recipe-crates systemd base".split()
 BITBAKE_CONF = {

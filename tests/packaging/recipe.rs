@@ -125,6 +125,10 @@ fn the_append_for_balena_os_takes_the_place_of_the_os_own_files() {
     let own = parsed[format!("FILES:{rollback}")].as_str();
     assert_eq!(own, Some("${systemd_system_unitdir}/extension-rollback.service"));
     let packages = parsed["PACKAGES"].as_str().unwrap();
+    let metrics = "balena-extension-runtime-metrics";
+    assert!(packages.split_whitespace().any(|name| name == metrics), "{packages}");
+    let own = parsed[format!("FILES:{metrics}")].as_str();
+    assert_eq!(own, Some("${systemd_system_unitdir}/balena-extension-metrics.*"));
     assert!(packages.split_whitespace().any(|name| name == rollback), "{packages}");
     // An engine that is given the runtime twice does not start, so this is asked for.
     assert!(install.contains("if [ \"0\" = 1 ]"), "{install}");
