@@ -154,15 +154,13 @@ fn attempt(
         Ok(()) => Ok(Ok(())),
         Err(hook::Error::Failed { exit: Exit::OverLimit(_), .. }) => Err(HealthError::OutOfTime),
         Err(hook::Error::Interrupted { .. }) => Err(HealthError::Stopped),
-        Err(hook::Error::Failed { exit, said, .. }) => {
-            match session.limit.stop.pause(STOP_GRACE) {
-                true => Err(HealthError::Stopped),
-                false => {
-                    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-                    Ok(Err(format!("{CHECK} {exit}{said}")))
-                }
+        Err(hook::Error::Failed { exit, said, .. }) => match session.limit.stop.pause(STOP_GRACE) {
+            true => Err(HealthError::Stopped),
+            false => {
+                let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+                Ok(Err(format!("{CHECK} {exit}{said}")))
             }
-        }
+        },
         Err(
             source @ (hook::Error::Unrunnable { .. }
             | hook::Error::Refused { .. }
