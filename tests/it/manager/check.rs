@@ -21,6 +21,8 @@ const LONG_LINE: &str = concat!(
     "01234567890123456789012345678901234567890123456789012345678901234567890123456789",
     "0123456789012345678901234567890123456789\n",
 );
+/// Of "abc", from FIPS 180-2, and of nothing.
+const ABC_HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// Calls the manager.
@@ -88,7 +90,7 @@ fn bad_images() -> Vec<(Image, &'static str)> {
     let mut health_check = good();
     health_check.config["config"]["Healthcheck"] = json!({ "Test": ["CMD", "true"] });
     let kernel = || {
-        let image = good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, "");
+        let image = good().label("kernel-abi-id", ABC_HASH).file("boot/bzImage", 0o644, "abc");
         image.file("lib/modules/6.1.0/Module.symvers", 0o644, "")
     };
     let twice = good().file("./usr/share/sample", 0o644, "x");
@@ -119,8 +121,12 @@ fn bad_images() -> Vec<(Image, &'static str)> {
             "kernel-abi-file boot, kernel-override boot",
         ),
         (
-            good().label("kernel-abi-id", EMPTY_HASH).file("boot/bzImage", 0o644, ""),
+            good().label("kernel-abi-id", ABC_HASH).file("boot/bzImage", 0o644, "abc"),
             "module-symvers, kernel-override boot",
+        ),
+        (
+            kernel().label("kernel-abi-id", EMPTY_HASH).file("boot/empty", 0o644, ""),
+            "kernel-abi-file boot, kernel-override boot",
         ),
         (
             kernel().file("boot/.fabricating", 0o644, "x"),
