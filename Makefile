@@ -53,16 +53,7 @@ build: ## build ./balena-extension-runtime and ./balena-extension-manager [VERSI
 demo: | $(PROGRAMS) ## show the sample extension deployed and taken off, with the built runtime [ENGINE=docker: with a real dockerd; KERNEL=1: kernels of extensions on a simulated device]
 	@ENGINE='$(ENGINE)' KERNEL='$(KERNEL)' tools/demo
 
-test: build built-tests unit it packaging stress fuzz ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages) [ARM=yes: also what CI tests on ARM kernels]
-ifeq ($(ARM),yes)
-	@# The emulated machines run beside the engines, whose tests mostly wait. The log closes with the verdict of a test program.
-	@log=$$(mktemp); nice $(MAKE) test-arm PROFILE=dev PARTS=sample,checks >"$$log" 2>&1 & arm=$$!; \
-	$(MAKE) e2e; engines=$$?; \
-	wait $$arm; arm=$$?; cat "$$log"; rm -f "$$log"; \
-	[ $$engines = 0 ] && [ $$arm = 0 ]
-else
-	@$(MAKE) e2e
-endif
+test: build built-tests unit it packaging stress fuzz e2e ## all tests: unit, black-box, packaging, stress, fuzz, engines (root; installs packages)
 
 # In one call of cargo, so that all processors have work.
 built-tests:
