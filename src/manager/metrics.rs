@@ -6,8 +6,8 @@ use crate::host::engine::cleanup_record;
 use crate::host::os::atomic_file;
 use crate::model::engine::metrics::{EngineAnswer, ExtensionSample, MetricsSnapshot, applied_set};
 use crate::model::engine::space::stale_images;
+use crate::model::text::hex::hex;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::path::Path;
 
 pub(super) fn metrics(
@@ -35,15 +35,17 @@ pub(super) fn metrics(
     for why in [block.err(), last_cleanup.as_ref().err()].into_iter().flatten() {
         session.log.warn(why);
     }
+    let slot = inspected.host.facts.slot.as_ref().ok().copied();
+    let applied_set = applied_set(&extensions, inspected.completeness);
     let text = MetricsSnapshot {
-        applied_set: applied_set(&extensions, inspected.completeness).as_deref().map(digest),
+        applied_set: applied_set.map(|set| hex(&Sha256::digest(set))),
         extensions,
         completeness: inspected.completeness,
         engine: match inspected.client {
             Some(_) => EngineAnswer::Answered,
             None => EngineAnswer::Down,
         },
-        trial_boots: block.ok().map(|values| values.boots()),
+        trial_boots: block.ok().and_then(|values| values.trial_boots(slot)),
         stale_images: plan
             .ok()
             .and_then(|(inventory, plan)| stale_images(&plan, &inventory.unreadable)),
@@ -56,13 +58,4 @@ pub(super) fn metrics(
         None => print(&text)?,
     }
     Ok(ManagerExit::Done)
-}
-
-/// SHA-256 in hex digits, as sha256sum(1) prints it.
-fn digest(text: &str) -> String {
-    Sha256::digest(text).iter().fold(String::new(), |mut digest, byte| {
-        // Writing into a String cannot fail.
-        let _ = write!(digest, "{byte:02x}");
-        digest
-    })
 }

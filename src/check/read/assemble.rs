@@ -3,7 +3,6 @@
 
 use crate::check::read::archive::{ArchiveError, IMAGES_MAX, Pass, ReadLayer};
 use crate::check::read::tar_stream::{ArchiveEnd, TarError};
-use crate::check::rules::hex;
 use crate::check::rules::image_documents::{
     self, Configuration, INDEX, InvalidDocument, MANIFEST, Manifest,
 };
@@ -11,6 +10,7 @@ use crate::check::rules::layer::LayerFacts;
 use crate::check::rules::tree::{FileTree, TooMuch, WEIGHT_MAX, split};
 use crate::check::rules::unpack::{Unpacking, from_root};
 use crate::check::rules::{InputKind, Subject};
+use crate::model::text::hex::hex;
 use sha2::{Digest as _, Sha256};
 
 /// The most links that are followed from the name of a layer to its bytes.

@@ -1,12 +1,12 @@
 //! Rules about kernels and their modules.
 
-use crate::check::rules::hex;
 use crate::check::rules::labels::{LabelFacts, Placement};
 use crate::check::rules::report::Findings;
 use crate::check::rules::rule::Rule;
 use crate::check::rules::tree::{Content, Entry, FileTree, join, split};
 use crate::model::container::exit::elf_machine;
 use crate::model::extension::claim::version_of;
+use crate::model::text::hex::hex;
 use std::collections::BTreeSet;
 
 /// The directories of modules.
@@ -128,7 +128,7 @@ fn check_kernel(tree: &FileTree, abi: &str, findings: &mut Findings) {
         .iter()
         .filter(|content| content.size > 0)
         .filter_map(|content| content.sha256.as_ref())
-        .map(hex)
+        .map(|hash| hex(hash))
         .collect();
     if !hashes.contains(abi) {
         let message = match kernels.iter().any(|content| content.sha256.is_none()) {

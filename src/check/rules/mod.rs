@@ -121,11 +121,6 @@ fn check_image(image: &Configuration, findings: &mut Findings) {
     }
 }
 
-/// A hash as sha256sum prints it.
-pub(crate) fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -3,10 +3,10 @@
 
 use crate::host::os::directory::{self, open_if_there, open_in_root};
 use crate::model::kernel::abi::Abi;
+use crate::model::text::hex::hex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -87,13 +87,8 @@ fn hash(file: BorrowedFd<'_>) -> io::Result<Option<String>> {
         }
         is_empty = false;
     }
-    let digest: [u8; 32] = hash.finalize().into();
-    let hex = digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    Ok((!is_empty).then_some(hex))
+    let digest = hex(&hash.finalize());
+    Ok((!is_empty).then_some(digest))
 }
 
 /// The release of the image's modules: the first directory of modules with the symbols of its kernel.

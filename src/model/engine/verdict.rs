@@ -430,10 +430,9 @@ fn on_trial(abi: &str, host: &HostFacts) -> Option<Finding> {
     if !is_armed(values, abi) {
         return None;
     }
-    let is_on_trial = match (&host.slot, [Slot::A, Slot::B].map(|slot| values.is_on_trial(slot))) {
-        (Ok(slot), _) => values.is_on_trial(*slot),
-        (Err(_), [in_a, in_b]) if in_a == in_b => in_a,
-        (Err(why), _) => return Some(because(VerdictReason::SlotUnknown, why)),
+    let Some(is_on_trial) = values.is_on_trial_in(host.slot.as_ref().ok().copied()) else {
+        let why = host.slot.as_ref().err().cloned().unwrap_or_default();
+        return Some(because(VerdictReason::SlotUnknown, why));
     };
     let boots = values.boots();
     is_on_trial.then(|| {

@@ -130,6 +130,17 @@ impl BlockValues {
         arm.is_some() && arm != self.committed.of(slot).abi()
     }
 
+    /// The same in the running slot; `None` if that is unknown and counts.
+    pub(crate) fn is_on_trial_in(&self, running: Option<Slot>) -> Option<bool> {
+        let [in_a, in_b] = [Slot::A, Slot::B].map(|slot| self.is_on_trial(slot));
+        running.map(|slot| self.is_on_trial(slot)).or((in_a == in_b).then_some(in_a))
+    }
+
+    /// The boots of the kernel on trial, 0 if none is: a count may be left over. `None` if it is unknown.
+    pub(crate) fn trial_boots(&self, running: Option<Slot>) -> Option<u32> {
+        self.is_on_trial_in(running).map(|is_on_trial| if is_on_trial { self.boots() } else { 0 })
+    }
+
     /// The ABIs that are armed or committed.
     pub(crate) fn named(&self) -> impl Iterator<Item = &Abi> {
         [&self.arm, &self.committed.a, &self.committed.b].into_iter().filter_map(Field::abi)

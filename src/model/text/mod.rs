@@ -1,6 +1,7 @@
 //! Text: log lines, errors, JSON, and what may be printed of the text of others.
 
 pub(crate) mod cut;
+pub(crate) mod hex;
 pub(crate) mod phrase;
 pub(crate) mod cause;
 pub(crate) mod system_call;

@@ -185,7 +185,13 @@ fn the_boots_of_a_trial_are_those_of_the_block_or_unknown() {
     assert_eq!(boots().unwrap(), "0", "there is no block");
     host.mounts(BOOT);
     host.write("mnt/boot/bootenv", &format!("{BLOCK}kernel_override_trial=2\n####"));
+    assert_eq!(boots().unwrap(), "0", "the count is left over: no kernel is armed");
+    let armed = format!("{BLOCK}kernel_override_abi={}\nkernel_override_trial=2\n", "a".repeat(64));
+    host.write("mnt/boot/bootenv", &format!("{armed}####"));
     assert_eq!(boots().unwrap(), "2");
+    let committed = format!("{armed}kernel_override_abi_committed_A={}\n####", "a".repeat(64));
+    host.write("mnt/boot/bootenv", &committed);
+    assert_eq!(boots(), None, "it is on trial in slot B only, and the slot is unknown");
     host.write("mnt/boot/bootenv", "torn");
     assert_eq!(boots(), None);
     let finished = host.manager(&WORDS).ok();
