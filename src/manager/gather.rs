@@ -1,20 +1,19 @@
-//! Gathers an inventory from the engine's answers, or from its store on disk if the engine is down.
+//! Gathers an inventory from the engine's answers, or from its store on disk if the engine is down. Another file,
+//! `inspected.rs`, decides which of the two describes the extensions.
 
-use super::host_view::{HostView, data_root};
+use super::host_view::data_root;
 use super::parallel;
-use super::{Failure, Session, resolve};
+use super::{Failure, Session};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error;
 use crate::host::engine::stored_containers;
 use crate::model::engine::api::in_path;
-use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
 use crate::model::engine::metrics::Completeness;
 use crate::model::kernel::volume::is_fabricated;
 use crate::model::text::cause::chain;
 use crate::model::text::cut::short_id;
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -42,6 +41,16 @@ pub(super) fn containers(client: &Client, breadth: Breadth) -> Result<Inventory,
     Ok(inventory)
 }
 
+/// The result of inspections.
+pub(super) struct Inspections {
+    /// Whether the engine answered one, perhaps with an error.
+    pub(super) answered: bool,
+    /// Why one was not answered.
+    pub(super) unanswered: Option<Error>,
+    /// An error unless every container had its turn.
+    pub(super) completed: Result<(), Failure>,
+}
+
 /// Inspects the containers, a few at a time. Only an inspection shows whether a container has failed or is dead: in
 /// the list, a container that worked once and later failed to start stays `Exited (0)`. A container that has
 /// disappeared since it was listed is dropped.
@@ -50,10 +59,19 @@ pub(super) fn inspect(
     client: &Arc<Client>,
     containers: &mut Vec<EngineContainer>,
 ) -> Result<(), Failure> {
+    inspect_each(session, client, containers).completed
+}
+
+/// [`inspect`], and whether the engine answered.
+pub(super) fn inspect_each(
+    session: &Session,
+    client: &Arc<Client>,
+    containers: &mut Vec<EngineContainer>,
+) -> Inspections {
     let ids: Vec<String> = containers.iter().map(|container| container.id.clone()).collect();
     let work = Arc::clone(client);
-    let mut gone = BTreeSet::new();
-    parallel::each(
+    let (mut gone, mut answered, mut unanswered) = (BTreeSet::new(), false, None);
+    let completed = parallel::each(
         ids.len(),
         &session.limit,
         move |index| Some(inspect_one(&work, ids.get(index)?)),
@@ -61,21 +79,32 @@ pub(super) fn inspect(
             let (Some(container), Some(answer)) = (containers.get_mut(index), answer) else {
                 return;
             };
+            answered |= answer.as_ref().err().is_none_or(|error| !error.is_unanswered());
             match answer.map(|inspected| inspected.summary(client.errors())) {
                 Ok(Ok(summary)) => summary.add_to(container),
                 Ok(Err(error)) => container.detail = Detail::Unreadable(error.to_string()),
                 Err(error) if error.is_absence() => {
                     gone.insert(container.id.clone());
                 }
-                Err(error) => container.detail = Detail::Unreadable(chain(&error)),
+                Err(error) => {
+                    container.detail = Detail::Unreadable(chain(&error));
+                    if error.is_unanswered() {
+                        unanswered.get_or_insert(error);
+                    }
+                }
             }
         },
-    )?;
-    if session.limit.stop.is_wished() {
-        return Err(Failure::Stopped);
+    );
+    let completed = match session.limit.stop.is_wished() {
+        true => Err(Failure::Stopped),
+        false => completed,
+    };
+    if let Err(Failure::OutOfTime { .. }) = completed {
+        let what = "inspect the containers".to_owned();
+        unanswered.get_or_insert(Error::OutOfTime { what });
     }
     containers.retain(|container| !gone.contains(&container.id));
-    Ok(())
+    Inspections { answered, unanswered, completed }
 }
 
 /// Inspects one container.
@@ -120,14 +149,6 @@ pub(super) fn volume_sizes(client: &Client) -> Result<BTreeMap<String, Option<u6
     Ok(usage.sizes())
 }
 
-/// Where the containers were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum InventorySource {
-    Engine,
-    Store,
-}
-
 /// All extensions. From the engine they are not inspected.
 pub(super) fn extensions(session: &Session) -> Result<Vec<EngineContainer>, Failure> {
     match connect_and_list(session) {
@@ -139,67 +160,10 @@ pub(super) fn extensions(session: &Session) -> Result<Vec<EngineContainer>, Fail
     }
 }
 
-/// Inspected extensions, with the facts about their host.
-pub(super) struct Inspected {
+/// A list of containers that are not inspected yet.
+pub(super) struct ListedExtensions {
     pub(super) containers: Vec<EngineContainer>,
     pub(super) completeness: Completeness,
-    pub(super) host: HostView,
-    /// The engine; `None` if it is down and the containers are from its store.
-    pub(super) client: Option<Arc<Client>>,
-}
-
-impl Inspected {
-    pub(super) fn source(&self) -> InventorySource {
-        match self.client {
-            Some(_) => InventorySource::Engine,
-            None => InventorySource::Store,
-        }
-    }
-
-    pub(super) fn log_requests(&self, session: &Session) {
-        if let Some(client) = &self.client {
-            session.log_requests(client);
-        }
-    }
-}
-
-/// The extensions that the user calls `names`, or all if there are no names.
-pub(super) fn inspected(session: &Session, names: &[String]) -> Result<Inspected, Failure> {
-    let (listed, client) = match connect_and_list(session) {
-        Ok((client, listed)) => (listed, Some(client)),
-        Err(failure) => (from_store(session, failure)?, None),
-    };
-    let ListedExtensions { containers: mut chosen, completeness } = listed;
-    if !names.is_empty() {
-        let find = |name| resolve(&chosen, name, EngineContainer::id_and_name).cloned();
-        chosen = names.iter().map(|name| find(name)).collect::<Result<_, _>>()?;
-    }
-    let Some(client) = client else {
-        let host = HostView::read(session, None);
-        return Ok(Inspected { containers: chosen, completeness, host, client: None });
-    };
-    let host = HostView::read(session, about(session, &client));
-    let ids: Vec<String> = chosen.iter().map(|container| container.id.clone()).collect();
-    inspect(session, &client, &mut chosen)?;
-    // A container may have disappeared since it was listed.
-    let is_gone = |id: &String| !chosen.iter().any(|container| container.id == *id);
-    match names.iter().zip(&ids).find(|(_, id)| is_gone(id)) {
-        Some((name, _)) => Err(Failure::NoSuchExtension { name: name.clone() }),
-        None => Ok(Inspected { containers: chosen, completeness, host, client: Some(client) }),
-    }
-}
-
-/// The engine's information about itself, on which little depends.
-fn about(session: &Session, client: &Client) -> Option<EngineInfo> {
-    let info = client.ask("/info", "get information about the engine");
-    let missing = |error: &Error| format!("{}; its runtimes are unknown", chain(error));
-    info.inspect_err(|error| session.log.debug(|| missing(error))).ok()
-}
-
-/// A list of containers that are not inspected yet.
-struct ListedExtensions {
-    containers: Vec<EngineContainer>,
-    completeness: Completeness,
 }
 
 impl ListedExtensions {
@@ -212,7 +176,9 @@ impl ListedExtensions {
     }
 }
 
-fn connect_and_list(session: &Session) -> Result<(Arc<Client>, ListedExtensions), Failure> {
+pub(super) fn connect_and_list(
+    session: &Session,
+) -> Result<(Arc<Client>, ListedExtensions), Failure> {
     let client = Arc::new(session.connect()?);
     let Inventory { containers, unreadable, .. } = containers(&client, Breadth::Extensions)?;
     for item in &unreadable {
@@ -221,20 +187,26 @@ fn connect_and_list(session: &Session) -> Result<(Arc<Client>, ListedExtensions)
     Ok((client, ListedExtensions::new(containers, &unreadable)))
 }
 
-/// Reads the engine's store on disk, because the engine could not be asked.
-fn from_store(session: &Session, failure: Failure) -> Result<ListedExtensions, Failure> {
+/// Reads the engine's store on disk instead of the list that `failure` prevented.
+pub(super) fn from_store(session: &Session, failure: Failure) -> Result<ListedExtensions, Failure> {
     let Failure::Engine(down) = failure else { return Err(failure) };
     if down.is_stop() {
         return Err(Failure::Stopped);
     }
+    let stored = load_store(session, &chain(&down))?;
+    Ok(ListedExtensions::new(stored.containers, &stored.unreadable))
+}
+
+/// Reads the engine's store on disk, because the engine could not be asked.
+pub(super) fn load_store(session: &Session, down: &str) -> Result<Inventory, Failure> {
     let root = data_root(session);
     let stored = stored_containers::load(&root).map_err(|error| {
-        Failure::NeitherEngineNorStore { engine: chain(&down), store: chain(&error) }
+        Failure::NeitherEngineNorStore { engine: down.to_owned(), store: chain(&error) }
     })?;
-    let (engine, path) = (chain(&down), root.host.display_path(&root.path));
-    session.log.warn(&format!("{engine}; reading the container store {path:?} instead"));
+    let path = root.host.display_path(&root.path);
+    session.log.warn(&format!("{down}; reading the container store {path:?} instead"));
     for record in &stored.unreadable {
         session.log.warn(&format!("a record of the container store is left out: {record}"));
     }
-    Ok(ListedExtensions::new(stored.containers, &stored.unreadable))
+    Ok(stored)
 }

@@ -1,6 +1,6 @@
 //! `inspect ID`: everything that is known about an extension, as JSON.
 
-use super::gather;
+use super::inspected::inspected;
 use super::readable::Read;
 use super::status::ExtensionView;
 use super::{Failure, ManagerExit, Session, print_json, space};
@@ -50,7 +50,7 @@ pub(super) fn inspect(
     session: &Session,
     request: &InspectArguments,
 ) -> Result<ManagerExit, Failure> {
-    let inspected = gather::inspected(session, std::slice::from_ref(&request.id))?;
+    let inspected = inspected(session, std::slice::from_ref(&request.id))?;
     let sizes = space::of_extensions(session, &inspected)?;
     inspected.log_requests(session);
     let (containers, view) = (&inspected.containers, &inspected.host);

@@ -1,6 +1,6 @@
 //! `status --format prometheus`: gathers what `model/engine/metrics.rs` renders, and prints it or replaces a file.
 
-use super::gather::Inspected;
+use super::inspected::Inspected;
 use super::{Failure, ManagerExit, Session, print, space};
 use crate::host::engine::cleanup_record;
 use crate::host::os::atomic_file;

@@ -3,6 +3,7 @@
 
 mod readable;
 mod gather;
+mod inspected;
 mod host_view;
 mod records;
 mod sharing;

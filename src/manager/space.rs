@@ -1,7 +1,7 @@
 //! Requests the sizes of extensions from the engine. What `cleanup --stale-os` would free is its own plan.
 
-use super::gather::{self, Inspected};
-use super::{Failure, Session, cleanup};
+use super::inspected::Inspected;
+use super::{Failure, Session, cleanup, gather};
 use crate::host::engine::client::Client;
 use crate::host::kernel::{boot_mounts, release};
 use crate::model::engine::cleanup::{Plan, Window};
@@ -12,7 +12,7 @@ use crate::model::text::cause::chain;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-const ENGINE_DOWN: &str = "the engine is down";
+const NO_ENGINE: &str = "the engine does not answer";
 
 /// What `cleanup --stale-os` would do now. docs/manager.md describes the fields.
 #[derive(Serialize)]
@@ -45,7 +45,7 @@ pub(super) fn of_device(
     inspected: &Inspected,
 ) -> Result<(ObjectSizes, Result<StaleOs, String>), Failure> {
     let Some(client) = &inspected.client else {
-        return Ok((ObjectSizes::default(), Err(ENGINE_DOWN.to_owned())));
+        return Ok((ObjectSizes::default(), Err(NO_ENGINE.to_owned())));
     };
     let (inventory, mut plan) = match stale_os_plan(session, inspected)? {
         Ok(planned) => planned,
@@ -72,7 +72,7 @@ pub(super) fn stale_os_plan(
     session: &Session,
     inspected: &Inspected,
 ) -> Result<Result<(Inventory, Plan), String>, Failure> {
-    let Some(client) = &inspected.client else { return Ok(Err(ENGINE_DOWN.to_owned())) };
+    let Some(client) = &inspected.client else { return Ok(Err(NO_ENGINE.to_owned())) };
     let running = release::running(&session.host);
     let window = Window::Committed(&running);
     known(cleanup::decide(session, client, window, &inspected.containers))

@@ -1,7 +1,7 @@
 //! `status`: the verdict about every extension, and the next step. `model/engine/verdict.rs` decides.
 
-use super::gather::{self, InventorySource};
 use super::host_view::HostView;
+use super::inspected::{InventorySource, inspected};
 use super::readable::Read;
 use super::space::StaleOs;
 use super::{Failure, ManagerExit, Session, metrics, print, print_json, space};
@@ -57,7 +57,7 @@ struct StatusDocument<'a> {
 }
 
 pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<ManagerExit, Failure> {
-    let inspected = gather::inspected(session, &request.ids)?;
+    let inspected = inspected(session, &request.ids)?;
     if request.format == StatusFormat::Prometheus {
         return metrics::metrics(session, &inspected, request.output.as_deref());
     }

@@ -57,9 +57,7 @@ impl Client {
         let sent = AtomicUsize::new(0);
         let (api, errors) = (ApiVersion::NEWEST, Errors::Kept);
         let mut client = Self { agent, engine, api, errors, sent };
-        let what = "get the engine's API version";
-        let request_timeout = client.engine.request_timeout;
-        let answer = client.exchange(Request::Get, "/_ping", what, request_timeout)?;
+        let answer = client.ping("get the engine's API version")?;
         let header = answer.headers().get("api-version").and_then(|value| value.to_str().ok());
         if answer.headers().contains_key(PODMAN) {
             client.errors = Errors::NotKept;
@@ -67,6 +65,11 @@ impl Client {
         let socket = client.engine.socket.clone();
         client.api = api::negotiate(header).map_err(|source| Error::Api { socket, source })?;
         Ok(client)
+    }
+
+    /// Sends the request that every engine answers at once, whatever else it does.
+    pub(crate) fn ping(&self, what: &str) -> Result<Response<Body>, Error> {
+        self.exchange(Request::Get, "/_ping", what, self.engine.request_timeout)
     }
 
     /// The negotiated version.

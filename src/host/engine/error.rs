@@ -88,6 +88,11 @@ impl Error {
         matches!(self, Self::Unreachable { .. } | Self::NoAnswer { .. } | Self::Broken { .. })
     }
 
+    /// Whether the engine did not answer, not even with an error.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.may_pass() || self.is_out_of_time()
+    }
+
     /// Whether the result is unknown: the engine may have received the request, but its answer is missing.
     pub(crate) fn is_unknown(&self) -> bool {
         !matches!(

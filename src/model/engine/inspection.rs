@@ -216,6 +216,17 @@ pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<EngineContainer>, serd
     }))
 }
 
+/// Replaces a listed container, about which the engine does not answer, by its record in the store.
+///
+/// An engine does not answer about a container while it starts it, so a record that shows no result yet shows nothing.
+pub(crate) fn take_record(listed: &mut EngineContainer, stored: &[EngineContainer]) {
+    let failed = |record: &EngineContainer| record.last_run().and_then(LastRun::failure).is_some();
+    let record = stored.iter().find(|record| record.id == listed.id);
+    if let Some(record) = record.filter(|one| one.state != EngineState::Created || failed(one)) {
+        listed.clone_from(record);
+    }
+}
+
 /// The state, in the engine's own order (Moby's `State.StateString`).
 fn stored_state(state: Option<&StoredState>) -> EngineState {
     let Some(state) = state else { return EngineState::Created };
@@ -322,6 +333,31 @@ mod tests {
             assert!(parse_stored(text.as_bytes()).is_err(), "{text}");
         }
         assert!(matches!(record("null", "overlay").unwrap().detail, Detail::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_record_replaces_its_container_if_it_shows_a_result() {
+        let listed = EngineContainer {
+            name: "listed".to_owned(),
+            detail: Detail::Unreadable("no answer".to_owned()),
+            ..record("{}", "overlay").unwrap()
+        };
+        for (state, is_taken) in [
+            (r#"{"StartedAt":"2026-01-01T00:00:00Z"}"#, true),
+            (r#"{"Error":"no"}"#, true),
+            (r#"{"Dead":true}"#, true),
+            (r#"{"Error":""}"#, false),
+            ("{}", false),
+            ("null", false),
+        ] {
+            let stored = record(state, "overlay").unwrap();
+            let other = EngineContainer { id: "abcd".to_owned(), ..stored.clone() };
+            let mut container = listed.clone();
+            take_record(&mut container, &[other]);
+            assert_eq!(container, listed, "the record of another container");
+            take_record(&mut container, std::slice::from_ref(&stored));
+            assert_eq!(container, if is_taken { stored } else { listed.clone() }, "{state}");
+        }
     }
 }
 

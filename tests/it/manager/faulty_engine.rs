@@ -75,7 +75,7 @@ fn an_engine_that_takes_connections_and_does_not_answer_yet_is_waited_for_as_wel
         let early = path == "/_ping" && pings.fetch_add(1, Ordering::Relaxed) < 2;
         early.then_some(Answer::Hang)
     });
-    host.manager(&["cleanup", "--wait", "20", "--request-timeout", "0.2"]).ok();
+    host.manager(&["cleanup", "--wait", "20", "--request-timeout", "1"]).ok();
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_image_may_take_longer_than_another_request() {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n";
         match path {
             "/images/late/get" => Some(Answer::Late(
-                Duration::from_millis(600),
+                Duration::from_millis(1500),
                 Box::new(Answer::Raw(format!("{head}{}", "x".repeat(600)).into())),
             )),
             "/images/hangs/get" => Some(Answer::Hang),
@@ -105,11 +105,11 @@ fn an_image_may_take_longer_than_another_request() {
         }
     });
     let check = |image, timeout| {
-        host.manager(&["check", image, "--request-timeout", "0.2", "--timeout", timeout])
+        host.manager(&["check", image, "--request-timeout", "1", "--timeout", timeout])
     };
     let finished = check("late", "20");
     assert!(finished.err.contains("not a tar archive"), "{finished}");
-    let finished = check("hangs", "1");
+    let finished = check("hangs", "3");
     assert!(finished.err.contains("save image \"hangs\": no answer"), "{finished}");
 }
 

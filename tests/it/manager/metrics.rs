@@ -99,7 +99,7 @@ fn without_engine_and_store_or_on_a_signal_the_old_file_remains() {
     assert_eq!(started.wait(), 4);
     assert!(remains());
     // An engine that does not answer in time is no engine without images.
-    let finished = run(host.command(&WORDS).args(["--request-timeout", "0.2"])).ok();
+    let finished = run(host.command(&WORDS).args(["--request-timeout", "2"])).ok();
     assert!(!is_readable(&finished.out, "stale-images"), "{finished}");
     assert!(!finished.out.contains("_stale_images_bytes"), "{finished}");
     assert!(finished.err.contains("the size of stale images is unknown: "), "{finished}");

@@ -20,6 +20,7 @@ mod override_reports;
 mod oversized_answers;
 mod podman;
 mod reports;
+mod silent_engine;
 mod metrics;
 mod space;
 mod simulate;

@@ -258,7 +258,7 @@ fn list_is_for_scripts() {
 }
 
 /// A container in the engine's data directory.
-fn stored(host: &Host, id: &str, state: &Value) {
+pub(super) fn stored(host: &Host, id: &str, state: &Value) {
     let record = json!({
         "ID": id, "Name": format!("/name-of-{id}"), "State": state, "Image": "sha256:i",
         "Config": { "Image": "img", "Labels": labels(&[(KERNEL, "6.1.0")]) },

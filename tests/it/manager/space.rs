@@ -160,8 +160,8 @@ fn without_an_engine_all_sizes_are_unknown() {
     host.write("var/lib/docker/containers/a/config.v2.json", &record.to_string());
     let document = host.manager(&["status", "--format", "json"]).ok().json();
     assert_eq!(spaces(&document), [(Value::Null, Value::Null)]);
-    assert_eq!(document["staleOs"], json!({ "unreadable": "the engine is down" }));
+    assert_eq!(document["staleOs"], json!({ "unreadable": "the engine does not answer" }));
     let table = host.manager(&["status"]).ok().out;
-    let line = "\nunknown what cleanup --stale-os would free: the engine is down\n";
+    let line = "\nunknown what cleanup --stale-os would free: the engine does not answer\n";
     assert!(table.contains(" unknown  ") && table.ends_with(line), "{table}");
 }
