@@ -33,6 +33,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s v -l version -d 'Print the version'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "status" -d 'Report the verdict about every extension, the reason, and the next step'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "plan" -d 'Predict what the next boot, or the next OS, will make of every extension'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "logs" -d 'Print the output of the runtime and of the hooks at the last deploy of an extension'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "inspect" -d 'Print everything that is known about an extension, as JSON'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "list" -d 'List the extensions, one per line: the id, a tab, the name'
@@ -55,6 +56,22 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l os-root -d 'The OS that will boot, mounted at or unpacked into DIR: its version, the release of its kernel and its files are read' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l os-version -d 'The version of the OS that will boot, VERSION_ID of its os-release; what is not stated about it is unknown' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l kernel-release -d 'The release of the kernel that will boot: the whole uname -r' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l kernel-abi -d 'The ABI of the override that will boot; none: the OS\'s stock kernel' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l os-layers -d 'How many layers the OS has [default: as many as are found, else 1]' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l page-size -d 'The page size of the kernel that will boot, which limits the options of the overlay [default: that of the running kernel]' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l format -d 'The output format' -r -f -a "table\t'For people'
+json\t'For programs; docs/manager.md describes the fields'"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l files -d 'Print every path that an extension hides, not only the first ten'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'The time limit of one request to the engine' -r

@@ -5,6 +5,7 @@
 use crate::cli::activation::{self, KernelCommand};
 use crate::cli::check::Check;
 use crate::cli::kernel::{HistoryArguments, HupArguments, OverrideArguments, ValidateArguments};
+use crate::cli::plan::PlanArguments;
 use crate::cli::simulate::SimulateArguments;
 use crate::cli::values::{OutputFormat, StatusFormat, level, seconds, socket};
 use crate::model::text::log::Level;
@@ -34,6 +35,7 @@ const GLOBAL: &str = "Global options";
     after_help = "\
 Examples:
   balena-extension-manager status           the verdict about every extension, and the next step
+  balena-extension-manager plan             what the next boot will make of every extension
   balena-extension-manager logs NAME        the output of its hooks at the last deploy
   balena-extension-manager cleanup          remove failed and dead extensions
   balena-extension-manager help cleanup     the options of a command
@@ -84,6 +86,7 @@ pub(crate) struct GlobalOptions {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ManagerCommand {
     Status(StatusArguments),
+    Plan(PlanArguments),
     Logs(LogsArguments),
     Inspect(InspectArguments),
     List(ListArguments),
@@ -290,6 +293,10 @@ mod tests {
             ("status x --format prometheus", "takes no ID"),
             ("status --output x", "--format prometheus"),
             ("status --format json --output x", "--format prometheus"),
+            ("plan --os-root x --os-version 1", "--os-version"),
+            ("plan --kernel-abi stock", "or none"),
+            ("plan --kernel-release a/b", "uname -r"),
+            ("plan --page-size 4k", "4k"),
             ("inspect", "<ID>"),
             ("logs a b", "'b'"),
         ] {
@@ -331,7 +338,7 @@ mod tests {
         let help = parse(&words("--help")).unwrap_err().to_string();
         for command in [
             "cleanup", "status", "list", "inspect", "logs", "check", "doctor", "validate", "hup",
-            "override", "history", "simulate",
+            "override", "history", "simulate", "plan",
         ] {
             assert!(help.contains(command), "{command}");
         }
@@ -341,7 +348,7 @@ mod tests {
     fn every_help_has_an_example_and_its_global_options_apart() {
         for command in [
             "", "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate",
-            "hup", "override", "history",
+            "hup", "override", "history", "plan",
         ] {
             let help = parse(&words(&format!("{command} --help"))).unwrap_err().to_string();
             let (own, global) = help.split_once("Global options:").unwrap();

@@ -9,6 +9,7 @@ mod documents;
 pub(crate) mod kernel;
 pub(crate) mod log_options;
 pub(crate) mod manager;
+pub(crate) mod plan;
 pub(crate) mod runtime;
 pub(crate) mod simulate;
 pub(crate) mod values;

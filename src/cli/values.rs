@@ -40,6 +40,17 @@ pub(crate) enum InvalidValue {
     Seconds,
     #[error("an ABI has 64 lowercase hex digits (override status shows those of this device)")]
     Abi,
+    #[error("must be an ABI, which has 64 lowercase hex digits, or none for the OS's stock kernel")]
+    StatedKernel,
+    #[error("must be a release of a kernel, as uname -r prints it")]
+    Release,
+}
+
+/// A kernel that the user states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StatedKernel {
+    Stock,
+    Override(Abi),
 }
 
 pub(crate) fn socket(url: &str) -> Result<PathBuf, InvalidValue> {
@@ -69,6 +80,22 @@ pub(crate) fn abi(text: &str) -> Result<Abi, InvalidValue> {
     Abi::parse(text).ok_or(InvalidValue::Abi)
 }
 
+pub(crate) fn stated_kernel(text: &str) -> Result<StatedKernel, InvalidValue> {
+    match text {
+        "none" => Ok(StatedKernel::Stock),
+        text => Abi::parse(text).map(StatedKernel::Override).ok_or(InvalidValue::StatedKernel),
+    }
+}
+
+/// `uname -r`, which is also the name of a directory of modules.
+pub(crate) fn release(text: &str) -> Result<String, InvalidValue> {
+    let is_name = |text: &str| {
+        !matches!(text, "" | "." | "..")
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    };
+    if is_name(text) { Ok(text.to_owned()) } else { Err(InvalidValue::Release) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +122,6 @@ mod tests {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum InvalidValue {
-        Host, Level, Seconds, Abi,
+        Host, Level, Seconds, Abi, StatedKernel, Release,
     }
 }

@@ -200,9 +200,12 @@ pub(super) fn from_store(session: &Session, failure: Failure) -> Result<ListedEx
 /// Reads the engine's store on disk, because the engine could not be asked.
 pub(super) fn load_store(session: &Session, down: &str) -> Result<Inventory, Failure> {
     let root = data_root(session);
-    let stored = stored_containers::load(&root).map_err(|error| {
-        Failure::NeitherEngineNorStore { engine: down.to_owned(), store: chain(&error) }
-    })?;
+    let stored: Inventory = stored_containers::load(&root)
+        .map_err(|error| Failure::NeitherEngineNorStore {
+            engine: down.to_owned(),
+            store: chain(&error),
+        })?
+        .into();
     let path = root.host.display_path(&root.path);
     session.log.warn(&format!("{down}; reading the container store {path:?} instead"));
     for record in &stored.unreadable {

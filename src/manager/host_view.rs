@@ -37,6 +37,8 @@ pub(super) struct HostView {
     /// The registered runtimes whose program is known, by name.
     runtimes: BTreeMap<String, RegisteredBinary>,
     booted: Result<SystemTime, String>,
+    /// The data root that the engine reports.
+    pub(super) engine_root: Option<String>,
 }
 
 impl HostView {
@@ -48,7 +50,8 @@ impl HostView {
             Some(_) => vec![data_root(session)],
             None => DATA_ROOTS.map(|root| on_host(session, root)).into(),
         };
-        stores.extend(info.docker_root_dir.map(|root| on_host(session, &root)));
+        let engine_root = info.docker_root_dir;
+        stores.extend(engine_root.as_deref().map(|root| on_host(session, root)));
         let all = info.runtimes.into_iter().flatten();
         let known = |(name, runtime)| Some((name, registered(host, &runtime)?));
         let runtimes: BTreeMap<_, _> = all.filter_map(known).collect();
@@ -65,7 +68,8 @@ impl HostView {
             initramfs_log: initramfs_log(host),
             runtime: own.map(|(name, _)| name.clone()),
         };
-        Self { facts, records: Records::find(host), runtimes, booted: release::boot_time(host) }
+        let (records, booted) = (Records::find(host), release::boot_time(host));
+        Self { facts, records, runtimes, booted, engine_root }
     }
 
     /// The verdict about a container.
@@ -91,7 +95,7 @@ impl HostView {
     }
 }
 
-fn on_host(session: &Session, root: &str) -> DataRoot {
+pub(super) fn on_host(session: &Session, root: &str) -> DataRoot {
     DataRoot { host: session.host.clone(), path: PathBuf::from(root) }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn metrics(
             reason: inspected.host.explain(one).reason,
         })
         .collect();
-    let plan = space::stale_os_plan(session, inspected)?;
+    let plan = space::stale_os_plan(session, inspected, &inspected.host.facts.running)?;
     let plan = plan.inspect_err(|why| {
         session.log.warn(&format!("the size of stale images is unknown: {why}"))
     });

@@ -13,6 +13,9 @@ mod apply;
 mod deactivate;
 mod cleanup_report;
 mod status;
+mod next_boot;
+mod plan;
+mod plan_view;
 mod space;
 mod metrics;
 mod inspect;
@@ -120,6 +123,8 @@ enum Failure {
     OutOfTime { seconds: f32 },
     #[error("stopped by a signal; nothing more was done")]
     Stopped,
+    #[error(transparent)]
+    Store(#[from] crate::host::engine::stored_containers::Unreadable),
     #[error("there is no extension {name:?} (to list all: balena-extension-manager list)")]
     NoSuchExtension { name: String },
     #[error("several ids begin with {name:?}: {}", ids.join(", "))]
@@ -273,6 +278,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::Validate(request) => request.deadline,
         ManagerCommand::Cleanup(_)
         | ManagerCommand::Status(_)
+        | ManagerCommand::Plan(_)
         | ManagerCommand::List(_)
         | ManagerCommand::Inspect(_)
         | ManagerCommand::Logs(_)
@@ -290,6 +296,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
     match command {
         ManagerCommand::Cleanup(request) => cleanup::cleanup(&session, &request),
         ManagerCommand::Status(request) => status::status(&session, &request),
+        ManagerCommand::Plan(request) => plan::plan(&session, &request),
         ManagerCommand::List(request) => list::list(&session, &request),
         ManagerCommand::Inspect(request) => inspect::inspect(&session, &request),
         ManagerCommand::Logs(request) => logs::logs(&session, &request),
@@ -380,7 +387,7 @@ fn resolve<'a, T>(
 crate::golden_tests::errors! {
     enum Failure {
         Engine(..), Host(..), NeitherEngineNorStore { engine, store }, Unprivileged(..), Lock(..),
-        RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped,
+        RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped, Store(..),
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
         Records { why }, Check(..), KernelCall(..), Fabricate(..), Simulate(..), Activate(..), Kernel(..),
         Print { source }, Output { path, source }, Signals { source }, Descriptors { source },

@@ -3,10 +3,11 @@
 use super::inspected::Inspected;
 use super::{Failure, Session, cleanup, gather};
 use crate::host::engine::client::Client;
-use crate::host::kernel::{boot_mounts, release};
+use crate::host::kernel::boot_mounts;
 use crate::model::engine::cleanup::{Plan, Window};
 use crate::model::engine::inventory::Inventory;
 use crate::model::engine::space::{ObjectSizes, Reclaimable, may_have_volumes};
+use crate::model::extension::claim::Running;
 use crate::model::kernel::rollback::Rollback;
 use crate::model::text::cause::chain;
 use serde::Serialize;
@@ -39,15 +40,16 @@ pub(super) fn of_extensions(
     Ok(ObjectSizes { images, volumes })
 }
 
-/// The same, and what `cleanup --stale-os` would do, or why that is unknown.
+/// The same, and what `cleanup --stale-os` would do on `system`, or why that is unknown.
 pub(super) fn of_device(
     session: &Session,
     inspected: &Inspected,
+    system: &Running,
 ) -> Result<(ObjectSizes, Result<StaleOs, String>), Failure> {
     let Some(client) = &inspected.client else {
         return Ok((ObjectSizes::default(), Err(NO_ENGINE.to_owned())));
     };
-    let (inventory, mut plan) = match stale_os_plan(session, inspected)? {
+    let (inventory, mut plan) = match stale_os_plan(session, inspected, system)? {
         Ok(planned) => planned,
         Err(why) => return Ok((of_extensions(session, inspected)?, Err(why))),
     };
@@ -71,10 +73,10 @@ pub(super) fn of_device(
 pub(super) fn stale_os_plan(
     session: &Session,
     inspected: &Inspected,
+    system: &Running,
 ) -> Result<Result<(Inventory, Plan), String>, Failure> {
     let Some(client) = &inspected.client else { return Ok(Err(NO_ENGINE.to_owned())) };
-    let running = release::running(&session.host);
-    let window = Window::Committed(&running);
+    let window = Window::Committed(system);
     known(cleanup::decide(session, client, window, &inspected.containers))
 }
 

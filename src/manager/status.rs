@@ -63,7 +63,8 @@ pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<Man
     }
     let (sizes, stale_os) = match request.ids.as_slice() {
         [] => {
-            let (sizes, stale_os) = space::of_device(session, &inspected)?;
+            let (sizes, stale_os) =
+                space::of_device(session, &inspected, &inspected.host.facts.running)?;
             (sizes, Some(stale_os))
         }
         [_, ..] => (space::of_extensions(session, &inspected)?, None),
@@ -82,7 +83,8 @@ pub(super) fn status(session: &Session, request: &StatusArguments) -> Result<Man
             stale_os: stale_os.map(Read::from),
         })?;
     } else {
-        let stale_os = stale_os.as_ref().and_then(stale_os_line).unwrap_or_default();
+        let stale_os = stale_os.as_ref().map(|read| read.as_ref().map_err(String::as_str));
+        let stale_os = stale_os.and_then(stale_os_line).unwrap_or_default();
         print(&(table(views) + &stale_os))?;
     }
     Ok(ManagerExit::Done)
@@ -141,7 +143,7 @@ fn table<'a>(views: impl Iterator<Item = ExtensionView<'a>>) -> String {
 }
 
 /// What `cleanup --stale-os` would free; `None` if it has nothing to do.
-fn stale_os_line(stale_os: &Result<StaleOs, String>) -> Option<String> {
+pub(super) fn stale_os_line(stale_os: Result<&StaleOs, &str>) -> Option<String> {
     let StaleOs { reclaimable, update_can_roll_back } = match stale_os {
         Ok(stale_os) => stale_os,
         Err(why) => {

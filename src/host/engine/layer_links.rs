@@ -18,11 +18,13 @@ const OLD_TMP: &str = "/run/initramfs";
 /// The longest chain of links that is followed.
 const DEPTH: usize = 8;
 
-/// The target of a path.
-enum Followed {
+/// The target of a path that an overlay names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
     Layer(String),
     /// A directory that is not a layer of an engine.
     Other,
+    /// The link does not exist any more, or cannot be read.
     Unknown,
 }
 
@@ -35,7 +37,7 @@ pub(crate) fn follow(
 ) -> HostOverlays {
     let MountedOverlays { mut overlays, links } = mounted;
     for Lower { path, of_root } in links {
-        match follow_one(host, Path::new(&path), stores, DEPTH) {
+        match follow_path(host, Path::new(&path), stores) {
             Followed::Layer(layer) => {
                 overlays.layers.insert(layer);
             }
@@ -44,6 +46,11 @@ pub(crate) fn follow(
         }
     }
     overlays
+}
+
+/// Follows one path.
+pub(crate) fn follow_path(host: &HostRoot, path: &Path, stores: &[DataRoot]) -> Followed {
+    follow_one(host, path, stores, DEPTH)
 }
 
 fn follow_one(host: &HostRoot, path: &Path, stores: &[DataRoot], depth: usize) -> Followed {

@@ -2,7 +2,7 @@
 //! parses a record; the layers of a container are in the layer store beside the records.
 
 use crate::host::os::host_root::HostRoot;
-use crate::model::engine::inspection::parse_stored;
+use crate::model::engine::inspection::{StoredExtension, parse_stored};
 use crate::model::engine::inventory::{Detail, Inventory};
 use crate::model::text::cause::in_words;
 use std::io;
@@ -24,11 +24,27 @@ pub(crate) struct Unreadable {
     source: io::Error,
 }
 
+/// The extensions of a store, in the order of their ids.
+#[derive(Debug, Default)]
+pub(crate) struct StoredExtensions {
+    pub(crate) extensions: Vec<StoredExtension>,
+    /// The records that cannot be read, and why: each may be one of an extension.
+    pub(crate) unreadable: Vec<String>,
+}
+
+impl From<StoredExtensions> for Inventory {
+    fn from(stored: StoredExtensions) -> Self {
+        let StoredExtensions { extensions, unreadable } = stored;
+        let containers = extensions.into_iter().map(|stored| stored.container).collect();
+        Self { containers, unreadable, ..Self::default() }
+    }
+}
+
 /// Reads all extensions of the store.
-pub(crate) fn load(root: &DataRoot) -> Result<Inventory, Unreadable> {
+pub(crate) fn load(root: &DataRoot) -> Result<StoredExtensions, Unreadable> {
     let directory = root.path.join("containers");
     let failed = |source| Unreadable { path: root.host.display_path(&directory), source };
-    let mut stored = Inventory::default();
+    let mut stored = StoredExtensions::default();
     for name in root.host.names(&directory).map_err(failed)? {
         let path = directory.join(name).join("config.v2.json");
         let parsed = match root.host.bytes(&path) {
@@ -38,11 +54,12 @@ pub(crate) fn load(root: &DataRoot) -> Result<Inventory, Unreadable> {
             Err(error) => Err(in_words(&error)),
         };
         match parsed {
-            Ok(Some(mut container)) => {
+            Ok(Some(mut extension)) => {
+                let container = &mut extension.container;
                 if let Detail::Known(last_run) = &mut container.detail {
                     last_run.layers = layers(root, &container.id);
                 }
-                stored.containers.push(container);
+                stored.extensions.push(extension);
             }
             Ok(None) => {}
             Err(why) => {
@@ -107,8 +124,8 @@ mod tests {
         write(root.path(), "image/overlay2/layerdb/mounts/a/parent", "sha256:0f");
         write(root.path(), "image/overlay2/layerdb/sha256/0f/cache-id", "top");
         let stored = load(&data_root(&root)).unwrap();
-        assert_eq!(stored.containers.len(), 1);
-        let Detail::Known(last_run) = &stored.containers[0].detail else { panic!() };
+        assert_eq!(stored.extensions.len(), 1);
+        let Detail::Known(last_run) = &stored.extensions[0].container.detail else { panic!() };
         assert_eq!(last_run.layers, Some(vec!["own".to_owned(), "top".to_owned()]));
         assert_eq!(stored.unreadable.len(), 1);
         assert!(stored.unreadable[0].contains("containers/c/config.v2.json"));

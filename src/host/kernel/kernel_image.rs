@@ -11,9 +11,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The directories of modules, in the order in which they are searched.
-const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
+pub(crate) const MODULES: [&str; 2] = ["usr/lib/modules", "lib/modules"];
 /// The file of a kernel build that lists its exported symbols.
-const SYMBOLS: &str = "Module.symvers";
+pub(crate) const SYMBOLS: &str = "Module.symvers";
 /// How much is read at once. Larger pieces are not faster.
 const PIECE: usize = 64 * 1024;
 

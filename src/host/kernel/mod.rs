@@ -10,6 +10,7 @@ pub(crate) mod override_store;
 pub(crate) mod slot;
 pub(crate) mod history;
 pub(crate) mod kernel_image;
+pub(crate) mod brought_kernel;
 pub(crate) mod simulated_device;
 pub(crate) mod volume;
 pub(crate) mod volume_folder;

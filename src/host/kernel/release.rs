@@ -30,7 +30,7 @@ pub(crate) fn release(host: &HostRoot) -> Result<String, String> {
 }
 
 /// `VERSION_ID` of os-release.
-fn os_version(host: &HostRoot) -> Result<String, String> {
+pub(crate) fn os_version(host: &HostRoot) -> Result<String, String> {
     let [first, second] = OS_RELEASE;
     let (path, text) = match host.read_if_there(first)? {
         Some(text) => (first, text),
@@ -46,6 +46,11 @@ fn os_version(host: &HostRoot) -> Result<String, String> {
 pub(crate) fn overlays(host: &HostRoot, stores: &[DataRoot]) -> Result<HostOverlays, String> {
     let mounts = host.read("/proc/mounts")?;
     Ok(layer_links::follow(host, MountedOverlays::parse(&mounts), stores))
+}
+
+/// The page size of the running kernel, in bytes.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
 }
 
 /// When the kernel booted, by the current clock.

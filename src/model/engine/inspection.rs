@@ -160,6 +160,17 @@ struct StoredContainer {
     config: Option<StoredConfig>,
     state: Option<StoredState>,
     mount_points: Option<BTreeMap<String, ListedMount>>,
+    driver: Option<String>,
+}
+
+/// An extension in the engine's store.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredExtension {
+    pub(crate) container: EngineContainer,
+    /// The storage driver; `None` if the record does not name it.
+    pub(crate) driver: Option<String>,
+    /// The engine is removing the container, or a removal failed.
+    pub(crate) is_ending: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -187,7 +198,7 @@ struct StoredState {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Parses a record of the store. `None` if the container is not an extension.
-pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<EngineContainer>, serde_json::Error> {
+pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<StoredExtension>, serde_json::Error> {
     let stored: StoredContainer = serde_json::from_slice(bytes)?;
     let config =
         stored.config.ok_or_else(|| serde_json::Error::custom("the record has no Config"))?;
@@ -196,7 +207,9 @@ pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<EngineContainer>, serd
     }
     let mounts = stored.mount_points.unwrap_or_default().into_iter();
     let mounts = mounts.map(|(destination, mount)| Mounted { destination, ..mount.into_mounted() });
-    Ok(Some(EngineContainer {
+    let is_ending =
+        stored.state.as_ref().is_some_and(|state| state.dead || state.removal_in_progress);
+    let container = EngineContainer {
         id: stored.id,
         name: stored.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         image: config.image.unwrap_or_default(),
@@ -213,7 +226,9 @@ pub(crate) fn parse_stored(bytes: &[u8]) -> Result<Option<EngineContainer>, serd
             }),
             None => Detail::Unreadable("the engine's record of it has no State".to_owned()),
         },
-    }))
+    };
+    let driver = stored.driver.filter(|driver| !driver.is_empty());
+    Ok(Some(StoredExtension { container, driver, is_ending }))
 }
 
 /// Replaces a listed container, about which the engine does not answer, by its record in the store.
@@ -296,7 +311,7 @@ mod tests {
                 "MountPoints":{{"/boot":{{"Type":"volume","Name":"v","Source":"/s"}},
                                 "/etc":{{"Type":"bind","Name":"","Source":"/h"}}}}}}"#
         );
-        parse_stored(text.as_bytes()).unwrap()
+        parse_stored(text.as_bytes()).unwrap().map(|stored| stored.container)
     }
 
     #[test]
@@ -317,6 +332,25 @@ mod tests {
             ),
         ] {
             assert_eq!(record(&state, "overlay").unwrap().state, expected, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_storage_driver_and_a_removal_are_read_also_of_a_running_container() {
+        let text = |state: &str, driver: &str| {
+            format!(
+                r#"{{"ID":"a",{driver}"State":{state},
+                    "Config":{{"Labels":{{"io.balena.image.class":"overlay"}}}}}}"#
+            )
+        };
+        for (state, driver, expected) in [
+            ("{}", r#""Driver":"overlay2","#, (false, Some("overlay2"))),
+            (r#"{"Running":true,"RemovalInProgress":true}"#, r#""Driver":"","#, (true, None)),
+            (r#"{"Dead":true}"#, "", (true, None)),
+            ("null", "", (false, None)),
+        ] {
+            let stored = parse_stored(text(state, driver).as_bytes()).unwrap().unwrap();
+            assert_eq!((stored.is_ending, stored.driver.as_deref()), expected, "{state}");
         }
     }
 

@@ -13,3 +13,6 @@ pub(crate) mod verdict;
 pub(crate) mod space;
 pub(crate) mod cleanup_record;
 pub(crate) mod metrics;
+pub(crate) mod boot_selection;
+pub(crate) mod boot_overlay;
+pub(crate) mod boot_plan;

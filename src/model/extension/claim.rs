@@ -161,28 +161,45 @@ fn patterns(label: &str) -> impl Iterator<Item = &str> {
     label.split(',').map(str::trim).filter(|pattern| !pattern.is_empty())
 }
 
-/// How the running system differs from the claim.
-impl fmt::Display for ComparedClaim {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (claimed, running) = (&self.claimed, self.running.as_deref());
-        let found = running.unwrap_or_default();
+/// Which system the claims are compared with, for sentences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JudgedSystem {
+    Running,
+    Planned,
+}
+
+impl ComparedClaim {
+    /// How the system differs from the claim.
+    pub(crate) fn mismatch(&self, system: JudgedSystem) -> String {
+        let (claimed, found) = (&self.claimed, self.running.as_deref());
+        let (runs, this) = match system {
+            JudgedSystem::Running => ("is running", "this is"),
+            JudgedSystem::Planned => ("will run", "the next OS is"),
+        };
         match self.fact {
             ClaimedFact::KernelAbi => {
-                write!(formatter, "it needs the kernel with ABI {}, but ", short_id(claimed))?;
-                match running {
-                    Some(abi) => {
-                        write!(formatter, "the kernel with ABI {} is running", short_id(abi))
-                    }
-                    None => formatter.write_str("the OS's stock kernel is running"),
-                }
+                let found = match found {
+                    Some(abi) => format!("the kernel with ABI {}", short_id(abi)),
+                    None => "the OS's stock kernel".to_owned(),
+                };
+                let claimed = short_id(claimed);
+                format!("it needs the kernel with ABI {claimed}, but {found} {runs}")
             }
             ClaimedFact::KernelVersion => {
-                write!(formatter, "it was built for kernel {claimed}, but {found} is running")
+                let found = found.unwrap_or_default();
+                format!("it was built for kernel {claimed}, but {found} {runs}")
             }
             ClaimedFact::OsVersion => {
-                write!(formatter, "it was built for OS version {claimed}, but this is {found}")
+                let found = found.unwrap_or_default();
+                format!("it was built for OS version {claimed}, but {this} {found}")
             }
         }
+    }
+}
+
+impl fmt::Display for ComparedClaim {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.mismatch(JudgedSystem::Running))
     }
 }
 

@@ -72,6 +72,29 @@ impl MountedOverlays {
     }
 }
 
+/// The layers of the overlay that is mounted at `point`, the topmost first, by `/proc/mounts`; `None` if what is mounted
+/// there is no overlay.
+pub(crate) fn layers_at(mounts: &str, point: &str) -> Option<Vec<String>> {
+    // The last one is above the others.
+    let mut fields = mounts.lines().rev().map(|line| line.split(' '));
+    let (kind, options) = fields.find_map(|mut fields| {
+        (fields.nth(1)? == point).then_some((fields.next()?, fields.next()?))
+    })?;
+    let options = options.split(',').filter_map(|option| option.split_once('='));
+    let (mut upper, mut lower) = (Vec::new(), Vec::new());
+    for (name, paths) in options.filter(|_| kind == "overlay") {
+        match name {
+            "upperdir" => upper.push(unescaped(paths)),
+            "lowerdir" | "lowerdir+" => {
+                let paths = paths.split(':').filter(|path| !path.is_empty());
+                lower.extend(paths.map(unescaped));
+            }
+            _ => {}
+        }
+    }
+    (kind == "overlay").then(|| [upper, lower].concat())
+}
+
 /// Whether something is mounted at `point`, by `/proc/mounts`.
 pub(crate) fn is_mount_point(mounts: &str, point: &str) -> bool {
     points(mounts).any(|found| found == point)
@@ -153,6 +176,18 @@ mod tests {
     fn without_an_overlay_nothing_is_layered() {
         assert_eq!(MountedOverlays::parse("/dev/sda2 / ext4 ro 0 0\n"), MountedOverlays::default());
         assert_eq!(MountedOverlays::parse(""), MountedOverlays::default());
+    }
+
+    #[test]
+    fn the_layers_of_the_topmost_mount_are_in_their_order() {
+        let mounts = "/dev/sda / ext4 ro 0 0\n\
+                      overlay / overlay ro,lowerdir=/a:/b\\040c,upperdir=/u,workdir=/w 0 0\n\
+                      overlay /x overlay ro,lowerdir+=/d,lowerdir+=/e 0 0\n\
+                      overlay /y overlay ro,lowerdir=/d 0 0\n/dev/sdb /y ext4 rw 0 0\n";
+        let layers = |point| layers_at(mounts, point);
+        assert_eq!(layers("/").unwrap(), ["/u", "/a", "/b c"]);
+        assert_eq!(layers("/x").unwrap(), ["/d", "/e"]);
+        assert_eq!((layers("/y"), layers("/z")), (None, None));
     }
 
     #[test]

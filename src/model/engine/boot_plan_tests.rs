@@ -1,0 +1,184 @@
+//! Tests of the predictions.
+
+use super::*;
+use crate::model::engine::inventory::{Detail, EngineState, Labels};
+use crate::model::extension::claim::tests::running;
+use crate::model::extension::labels::{CLASS, KERNEL_VERSION, OS_VERSION};
+
+/// What a test says about an extension; by default it is layered below the OS.
+struct Case {
+    labels: Vec<(&'static str, &'static str)>,
+    storage: StoredLayers,
+    modules: Result<BroughtModules, String>,
+    now: Verdict,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        let layers = Ok(vec!["own".to_owned()]);
+        let driver = Some("overlay2".to_owned());
+        Self {
+            labels: vec![],
+            storage: StoredLayers { is_ending: false, driver, layers },
+            modules: Ok(BroughtModules::Unrelated),
+            now: Verdict::Applied,
+        }
+    }
+}
+
+impl Case {
+    fn labelled(label: &'static str, value: &'static str) -> Self {
+        Self { labels: vec![(label, value)], ..Self::default() }
+    }
+
+    fn stored(storage: impl FnOnce(&mut StoredLayers)) -> Self {
+        let mut case = Self::default();
+        storage(&mut case.storage);
+        case
+    }
+
+    fn with_modules(modules: BroughtModules) -> Self {
+        Self { modules: Ok(modules), ..Self::default() }
+    }
+}
+
+fn target() -> BootTarget {
+    BootTarget { system: running(), nothing_layered: Ok(None), os_layers: 1, page: 4096 }
+}
+
+fn container(number: usize, labels: &[(&str, &str)]) -> EngineContainer {
+    let all = [(CLASS, "overlay")].iter().chain(labels);
+    let pairs: Vec<String> = all.map(|(label, value)| format!("{label:?}:{value:?}")).collect();
+    let labels: Labels = serde_json::from_str(&format!("{{{}}}", pairs.join(","))).unwrap();
+    EngineContainer {
+        id: format!("{number:064}"),
+        name: format!("ext{number}"),
+        image: String::new(),
+        image_id: String::new(),
+        state: EngineState::Exited,
+        labels,
+        mounts: vec![],
+        detail: Detail::NotAsked,
+    }
+}
+
+fn predicted(cases: &[Case], target: &BootTarget) -> BootPlan {
+    let containers: Vec<EngineContainer> =
+        (0..).zip(cases).map(|(number, case)| container(number, &case.labels)).collect();
+    let planned: Vec<PlannedExtension<'_>> = containers
+        .iter()
+        .zip(cases)
+        .map(|(container, case)| PlannedExtension {
+            container,
+            storage: &case.storage,
+            modules: &case.modules,
+            now: case.now,
+        })
+        .collect();
+    predict(&planned, target)
+}
+
+fn only(case: Case, target: &BootTarget) -> Prediction {
+    predicted(&[case], target).predictions.remove(0)
+}
+
+#[test]
+fn each_reason_has_a_case() {
+    let stock = BootTarget { system: Running { abi: Ok(None), ..running() }, ..target() };
+    let unread = || Err("unread".to_owned());
+    let none = BootTarget { nothing_layered: Ok(Some("word".to_owned())), ..target() };
+    let blind = BootTarget { system: Running { os_version: unread(), ..running() }, ..target() };
+    let small = BootTarget { page: 64, ..target() };
+    let rows = [
+        (PlanReason::AboveOs, Case::labelled(OVERRIDE, "1"), target()),
+        (PlanReason::BelowOs, Case::default(), target()),
+        (PlanReason::BeingRemoved, Case::stored(|it| it.is_ending = true), target()),
+        (
+            PlanReason::StorageDriver,
+            Case::stored(|it| it.driver = Some("vfs".to_owned())),
+            target(),
+        ),
+        // A claim that the initramfs reads in another way: to it, this label is the version of another kernel.
+        (PlanReason::KernelVersion, Case::labelled(KERNEL_VERSION, " "), target()),
+        (PlanReason::StockKernel, Case::with_modules(BroughtModules::KernelInBoot), stock),
+        (PlanReason::AnotherKernel, Case::with_modules(BroughtModules::KernelMissing), target()),
+        (PlanReason::NothingLayered, Case::default(), none),
+        (PlanReason::NoRoom, Case::default(), small),
+        (PlanReason::OtherSystem, Case::labelled(OS_VERSION, "1.*"), target()),
+        (PlanReason::ClaimsUnknown, Case::labelled(OS_VERSION, "2.*"), blind),
+        (PlanReason::Unpredictable, Case::stored(|it| it.layers = Err("no".to_owned())), target()),
+    ];
+    let mut seen = vec![PlanReason::RoomUnknown];
+    for (reason, case, target) in rows {
+        let found = only(case, &target);
+        assert_eq!(found.reason, reason, "{found:?}");
+        let is_layered = reason.outcome() == PlanOutcome::Layered;
+        assert_eq!(found.is_lost, !is_layered, "{found:?}");
+        seen.push(reason);
+    }
+    for reason in PlanReason::ALL {
+        assert!(seen.contains(reason), "{reason:?} has no case");
+    }
+}
+
+#[test]
+fn every_reason_is_explained_in_the_document() {
+    let document = include_str!("../../../docs/plan.md");
+    for reason in PlanReason::ALL {
+        let row = format!("| `{}` | `{}` |", reason.outcome(), reason.code());
+        assert!(document.contains(&row), "docs/plan.md has no row {row}");
+    }
+}
+
+#[test]
+fn an_unknown_extension_makes_the_room_of_those_behind_it_unknown() {
+    let unknown = Case {
+        modules: Err("unread".to_owned()),
+        ..Case::stored(|it| it.layers = Ok(vec!["a".to_owned(), "b".to_owned()]))
+    };
+    let behind = Case::stored(|it| it.layers = Ok(vec!["c".to_owned()]));
+    let cases = [unknown, behind];
+    let reasons = |page: usize| -> Vec<PlanReason> {
+        let mut found = predicted(&cases, &BootTarget { page, ..target() }).predictions;
+        found.sort_by_key(|one| one.number);
+        found.iter().map(|one| one.reason).collect()
+    };
+    use PlanReason::{BelowOs, NoRoom, RoomUnknown, Unpredictable};
+    assert_eq!(reasons(4096), [Unpredictable, BelowOs]);
+    // Room for the OS and one more layer.
+    assert_eq!(reasons(90), [Unpredictable, RoomUnknown]);
+    assert_eq!(reasons(60), [Unpredictable, NoRoom]);
+}
+
+#[test]
+fn a_stale_extension_is_layered_until_it_is_removed_and_takes_its_room() {
+    let cases = [Case::labelled(OS_VERSION, "1.*"), Case::default()];
+    let plan = predicted(&cases, &target());
+    let places: Vec<_> = plan.predictions.iter().map(|one| one.place).collect();
+    assert_eq!(places, [Some(OverlayPlace::BelowOs); 2]);
+    let stale = &plan.predictions[0];
+    assert_eq!(stale.reason.outcome(), PlanOutcome::Stale);
+    assert!(stale.sentence.ends_with("until cleanup --stale-os removes it"), "{stale:?}");
+    // The same layer, so it is there once, and belongs to the second.
+    let members: Vec<_> = plan.overlay.layers.iter().map(|layer| layer.member).collect();
+    assert_eq!(members, [None, Some(1)]);
+}
+
+#[test]
+fn only_what_is_applied_or_may_be_can_be_lost() {
+    for (now, is_lost) in [
+        (Verdict::Applied, true),
+        (Verdict::OnTrial, true),
+        (Verdict::Unknown, true),
+        (Verdict::PendingReboot, false),
+        (Verdict::Refused, false),
+        (Verdict::Failed, false),
+        (Verdict::Skipped, false),
+        (Verdict::Stale, false),
+        (Verdict::Dead, false),
+    ] {
+        let ending = Case { now, ..Case::stored(|it| it.is_ending = true) };
+        assert_eq!(only(ending, &target()).is_lost, is_lost, "{now}");
+        assert!(!only(Case { now, ..Case::default() }, &target()).is_lost, "{now}");
+    }
+}
