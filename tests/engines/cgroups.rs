@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+
+use crate::command::GONE;
+use crate::process::poll_within;
 
 /// A mounted cgroup hierarchy.
 #[derive(Debug, Clone)]
@@ -104,15 +106,12 @@ impl Cgroups {
 
     /// Removes them, and returns those that it could not remove.
     pub(crate) fn remove(&self) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(5);
         let mut left: Vec<&PathBuf> = self.dirs.iter().collect();
-        loop {
+        let _removed = poll_within(GONE, || {
             left.retain(|dir| dir.exists() && remove_tree(dir).is_err());
-            if left.is_empty() || Instant::now() > deadline {
-                return left.iter().map(|dir| dir.display().to_string()).collect();
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            left.is_empty().then_some(())
+        });
+        left.iter().map(|dir| dir.display().to_string()).collect()
     }
 }
 

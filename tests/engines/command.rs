@@ -8,6 +8,9 @@ use crate::finished::Finished;
 
 /// No command of an engine takes longer in these tests, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+/// Within this time, nothing is left of a container that was removed. Hooks of these tests sleep for a minute, so one
+/// that was left is still found.
+pub(crate) const GONE: Duration = Duration::from_secs(30);
 
 /// The programs that the tests need, each with its Debian package.
 const PROGRAMS: [(&str, &str); 12] = [
@@ -47,7 +50,7 @@ pub(crate) fn run(command: &mut Command) -> Finished {
 
 /// Runs `command` as part of a clean-up, which must neither fail nor hang the test.
 pub(crate) fn attempt(command: &mut Command) {
-    if let Err(error) = start(command).result_within(Duration::from_secs(20)) {
+    if let Err(error) = start(command).result_within(LIMIT) {
         eprintln!("while cleaning up: {error}");
     }
 }

@@ -3,16 +3,15 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::command::run;
+use crate::command::{LIMIT, run};
 use crate::ctr::Containerd;
 use crate::finished::Finished;
 use crate::image::Image;
-use crate::process::wait_for_within;
+use crate::process::{poll_within, wait_for_within};
 use crate::sandbox::{RUNTIME, SCRATCH};
 
 const CLIENT: &str = include_str!("cri.py");
@@ -54,7 +53,7 @@ impl Cri {
     /// Restarts containerd, and returns once its CRI answers.
     pub(crate) fn restart(&self, signal: Signal) {
         self.containerd.restart(signal);
-        wait_for_within(Duration::from_secs(30), "the CRI", || {
+        wait_for_within(LIMIT, "the CRI", || {
             self.call("RuntimeService/Version", &json!({}), "1").succeeded().then_some(())
         });
     }
@@ -66,11 +65,8 @@ impl Cri {
         // The CRI learns about it from an event.
         let request = json!({ "1": { "1": reference } });
         let ask = || self.call("ImageService/ImageStatus", &request, "1.1");
-        let is_known = (0..100).any(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            ask().out.contains("sha256:")
-        });
-        assert!(is_known, "{}\n{}", ask(), self.containerd.log());
+        let known = poll_within(LIMIT, || ask().out.contains("sha256:").then_some(()));
+        assert!(known.is_some(), "{}\n{}", ask(), self.containerd.log());
     }
 
     pub(crate) fn run_pod(&self, name: &str, network: Network) -> Pod {

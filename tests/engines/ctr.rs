@@ -4,14 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::capture::{Captured, start};
-use crate::command::{attempt, run};
+use crate::command::{LIMIT, attempt, run};
 use crate::engine::{Engine, Status};
 use crate::finished::Finished;
 use crate::image::Image;
@@ -82,9 +81,7 @@ impl Containerd {
     }
 
     fn await_ready(&self) {
-        wait_for_within(Duration::from_secs(60), "containerd", || {
-            self.ctr(&["version"]).succeeded().then_some(())
-        });
+        wait_for_within(LIMIT, "containerd", || self.ctr(&["version"]).succeeded().then_some(()));
     }
 
     pub(crate) fn log(&self) -> String {

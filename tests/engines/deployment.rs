@@ -1,9 +1,9 @@
 //! One container of one image on one engine. It is always removed again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::capture::Captured;
+use crate::command::LIMIT;
 use crate::engine::{Engine, Status};
 use crate::finished::Finished;
 use crate::image::Image;
@@ -45,7 +45,7 @@ impl<'engine> Deployment<'engine> {
     #[track_caller]
     pub(crate) fn logs_up_to(&self, last: &str) -> String {
         let mut log = String::new();
-        let found = poll_within(Duration::from_secs(15), || {
+        let found = poll_within(LIMIT, || {
             log = self.engine.logs(&self.name);
             log.contains(last).then_some(())
         });
@@ -65,7 +65,7 @@ impl<'engine> Deployment<'engine> {
     #[track_caller]
     pub(crate) fn assert_status(&self, wanted: Status) {
         let mut seen = Status::NotRun;
-        let reached = poll_within(Duration::from_secs(20), || {
+        let reached = poll_within(LIMIT, || {
             seen = self.engine.status(&self.name);
             (seen == wanted).then_some(())
         });
@@ -75,7 +75,7 @@ impl<'engine> Deployment<'engine> {
     /// Waits until a hook of the running deployment has written a note.
     #[track_caller]
     pub(crate) fn await_note(&self, running: &mut Captured, name: &str) -> String {
-        let note = wait_for_within(Duration::from_secs(30), &format!("the note {name}"), || {
+        let note = wait_for_within(LIMIT, &format!("the note {name}"), || {
             let note = self.image.read(name);
             let found = if note.is_empty() { None } else { Some(Ok(note)) };
             found.or_else(|| running.ended().map(Err))

@@ -6,19 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::capture::{Captured, start};
-use crate::command::{attempt, run};
+use crate::command::{LIMIT, attempt, run};
 use crate::engine::{Engine, Status};
 use crate::finished::Finished;
 use crate::image::Image;
 use crate::leftovers::unmount_below;
-use crate::process::{poll_within, wait_for_within};
+use crate::process::{poll_within, stop, wait_for_within};
 use crate::sandbox::RUNTIME;
 
 /// The mount namespace of a daemon.
@@ -74,9 +73,9 @@ impl Docker {
         }
     }
 
-    /// Whether the daemon answers within a minute and before it ends.
+    /// Whether the daemon answers, in time and before it ends.
     fn comes_up(&self) -> bool {
-        let came_up = poll_within(Duration::from_secs(60), || {
+        let came_up = poll_within(LIMIT, || {
             let answers = self.socket().exists() && self.docker(&["version"]).succeeded();
             let ended = || self.daemon().try_wait().unwrap().is_some();
             if answers { Some(true) } else { ended().then_some(false) }
@@ -94,7 +93,7 @@ impl Docker {
         let mut daemon = self.daemon();
         // Its namespaces end with their last process. This process holds them meanwhile.
         let mut holder = nsenter(&daemon).args(["sleep", "300"]).spawn().unwrap();
-        wait_for_within(Duration::from_secs(5), "the holder of the namespaces", || {
+        wait_for_within(LIMIT, "the holder of the namespaces", || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
             name.starts_with(b"sleep").then_some(())
         });
@@ -108,9 +107,14 @@ impl Docker {
         holder.wait().unwrap();
     }
 
-    /// Sends the daemon a signal that does not end it.
-    pub(crate) fn signal_daemon(&self, signal: Signal) {
-        kill(pid(&self.daemon()), signal).unwrap();
+    /// Stops the daemon, so that it answers nothing any more.
+    pub(crate) fn stop_daemon(&self) {
+        stop(pid(&self.daemon()).as_raw());
+    }
+
+    /// Continues the daemon after a stop.
+    pub(crate) fn continue_daemon(&self) {
+        kill(pid(&self.daemon()), Signal::SIGCONT).unwrap();
     }
 
     pub(crate) fn pid_of_daemon(&self) -> u32 {
@@ -218,12 +222,9 @@ impl Drop for Docker {
         let daemon = self.daemon.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = kill(pid(daemon), Signal::SIGCONT);
         let _ = kill(pid(daemon), Signal::SIGTERM);
-        let ended = (0..200).any(|_| {
-            std::thread::sleep(Duration::from_millis(100));
-            daemon.try_wait().unwrap().is_some()
-        });
-        if !ended {
-            eprintln!("dockerd did not end within 20 s of SIGTERM; killing it");
+        let ended = poll_within(LIMIT, || daemon.try_wait().unwrap());
+        if ended.is_none() {
+            eprintln!("dockerd did not end within {LIMIT:?} of SIGTERM; killing it");
             drop(daemon.kill());
             drop(daemon.wait());
         }

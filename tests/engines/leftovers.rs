@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::cgroups::{below, hierarchies};
-use crate::command::attempt;
+use crate::command::{GONE, attempt};
 use crate::proc_fs::processes;
 use crate::process::poll_within;
 use crate::sandbox::SCRATCH;
@@ -27,7 +26,7 @@ impl Snapshot {
     pub(crate) fn compare(&self) {
         // The last shims and their children may still be about to exit.
         let nothing = || self.left().is_empty().then_some(());
-        if poll_within(Duration::from_secs(10), nothing).is_none() {
+        if poll_within(GONE, nothing).is_none() {
             panic!("left behind:\n{}", self.left().join("\n"));
         }
     }

@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::capture::{Captured, start};
-use crate::command::{attempt, run};
+use crate::command::{LIMIT, attempt, run};
 use crate::engine::{Engine, Status};
 use crate::finished::Finished;
 use crate::image::Image;
@@ -52,7 +51,7 @@ impl Podman {
         let script = "mount --make-rshared /; exec sleep 300";
         let held = ["--mount", "--net", "sh", "-ec", script];
         let holder = Command::new("unshare").args(held).spawn().unwrap();
-        wait_for_within(Duration::from_secs(5), "the holder of the namespaces", || {
+        wait_for_within(LIMIT, "the holder of the namespaces", || {
             let name = fs::read(format!("/proc/{}/comm", holder.id())).unwrap();
             name.starts_with(b"sleep").then_some(())
         });

@@ -1,10 +1,9 @@
 //! The processes of a container, as the kernel reports them.
 
-use std::time::Duration;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::command::{GONE, LIMIT};
 use crate::proc_fs::{Process, processes};
 use crate::process::{poll_within, wait_for_within};
 
@@ -27,8 +26,8 @@ pub(crate) fn processes_of(id: &str) -> Vec<Process> {
 pub(crate) fn assert_no_process(id: &str) {
     assert!(id.len() > 4, "{id:?} is no container id");
     let gone = || processes_of(id).is_empty().then_some(());
-    if poll_within(Duration::from_secs(10), gone).is_none() {
-        panic!("processes left of {id} after 10 s: {:#?}", processes_of(id));
+    if poll_within(GONE, gone).is_none() {
+        panic!("processes left of {id} after {GONE:?}: {:#?}", processes_of(id));
     }
 }
 
@@ -41,15 +40,15 @@ fn proxies(id: &str) -> Vec<Process> {
 #[track_caller]
 pub(crate) fn assert_no_proxy(id: &str) {
     let gone = || proxies(id).is_empty().then_some(());
-    if poll_within(Duration::from_secs(5), gone).is_none() {
-        panic!("a proxy is left of {id} after 5 s: {:#?}", proxies(id));
+    if poll_within(GONE, gone).is_none() {
+        panic!("a proxy is left of {id} after {GONE:?}: {:#?}", proxies(id));
     }
 }
 
 /// Waits for the proxy of a container.
 #[track_caller]
 pub(crate) fn proxy_of(id: &str) -> Process {
-    wait_for_within(Duration::from_secs(30), &format!("the proxy of {id}"), || {
+    wait_for_within(LIMIT, &format!("the proxy of {id}"), || {
         let has_id = |process: &Process| process.arguments().iter().any(|word| word == "--id");
         proxies(id).into_iter().find(has_id)
     })
@@ -58,7 +57,7 @@ pub(crate) fn proxy_of(id: &str) -> Process {
 /// Waits for the containerd shim of a container.
 #[track_caller]
 pub(crate) fn shim_of(id: &str) -> Process {
-    wait_for_within(Duration::from_secs(30), &format!("the shim of {id}"), || {
+    wait_for_within(LIMIT, &format!("the shim of {id}"), || {
         let is_shim = |process: &Process| {
             process.arguments().first().is_some_and(|name| name.contains("containerd-shim"))
         };

@@ -5,12 +5,11 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{attempt, run};
+use crate::command::{LIMIT, attempt, run};
 use crate::finished::Finished;
 use crate::image::Image;
 use crate::process::wait_for_within;
@@ -144,14 +143,12 @@ fn force_twice() {
 /// The shim's parent-death signal and a dying engine both end the runtime like this.
 fn killed_create() {
     let image = Image::extension()
-        .hook("create", "[ -e $NOTES/waiting ] || { echo > $NOTES/waiting; sleep 10; }");
+        .hook("create", "[ -e $NOTES/waiting ] || { echo > $NOTES/waiting; sleep 60; }");
     let bundle = Bundle::of(image);
     let directory = bundle.dir.path().display().to_string();
     let mut create = bundle.command(&["create", "--bundle", &directory, &bundle.id]);
     let mut running = create.process_group(0).spawn().unwrap();
-    wait_for_within(Duration::from_secs(10), "the hook", || {
-        bundle.image.note("waiting").exists().then_some(())
-    });
+    wait_for_within(LIMIT, "the hook", || bundle.image.note("waiting").exists().then_some(()));
     running.kill().unwrap();
     running.wait().unwrap();
     bundle.call(&["delete", "--force", &bundle.id]).ok();

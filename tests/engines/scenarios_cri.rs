@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::command::LIMIT;
 use crate::cri::{Cri, Network, Pod};
 use crate::engine::Engines;
 use crate::image::Image;
@@ -47,11 +47,14 @@ fn deploys(cri: &Cri, network: Network) {
     cri.start_container(&id).ok();
     await_exit(cri, &id, "0");
     // An exit code of zero is not sent, but a failed start has one.
-    wait_for_within(Duration::from_secs(10), "the delete hook", || {
+    wait_for_within(LIMIT, "the delete hook", || {
         (image.read("runs") == "create\nstart\ndelete\n").then_some(())
     });
-    let log = cri.log_of(&image);
-    assert!(log.contains("from create\n") && log.contains("from start\n"), "{log:?}");
+    // containerd may write the log with a delay.
+    wait_for_within(LIMIT, "the log", || {
+        let log = cri.log_of(&image);
+        (log.contains("from create\n") && log.contains("from start\n")).then_some(())
+    });
     assert!(cri.is_ready(&pod) && proxy.is_alive(), "the sandbox ended with its container");
 
     cri.on("StopContainer", &id);
@@ -83,9 +86,7 @@ fn failing_delete(cri: &Cri) {
     let id = cri.create(&pod, &image, &reference);
     cri.start_container(&id).ok();
     await_exit(cri, &id, "0");
-    wait_for_within(Duration::from_secs(10), "the delete hook", || {
-        (image.read("runs") == "delete\n").then_some(())
-    });
+    wait_for_within(LIMIT, "the delete hook", || (image.read("runs") == "delete\n").then_some(()));
     cri.on("RemoveContainer", &id);
     assert_no_process(&id);
     end(cri, &pod);
@@ -112,7 +113,7 @@ fn end(cri: &Cri, pod: &Pod) {
 #[track_caller]
 fn await_exit(cri: &Cri, id: &str, code: &str) {
     let wanted = ("exited", code.to_owned());
-    wait_for_within(Duration::from_secs(20), "the exit of the container", || {
+    wait_for_within(LIMIT, "the exit of the container", || {
         let (state, seen) = cri.container(id);
         let seen = if seen.is_empty() { "0".to_owned() } else { seen };
         ((state, seen) == wanted).then_some(())

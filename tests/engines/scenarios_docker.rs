@@ -10,7 +10,7 @@ use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::engine::{Engine as _, Engines, Status};
 use crate::image::{Image, touch};
-use crate::process::wait_for_within;
+use crate::process::{STOP, wait_for_within};
 use crate::processes::{assert_no_process, assert_no_proxy, end_noted, processes_of};
 use crate::test_list::Suite;
 
@@ -54,7 +54,7 @@ fn delete_hook_of_a_minute(docker: &Docker) {
     let extension = Deployment::of(image, docker);
     let begin = Instant::now();
     extension.run(&[]).ok();
-    wait_for_within(Duration::from_secs(60), "Exited", || {
+    wait_for_within(LIMIT, "Exited", || {
         (docker.status(&extension.name) == Status::Exited(0)).then_some(())
     });
     let took = begin.elapsed();
@@ -138,9 +138,7 @@ fn rm_option(docker: &Docker) {
     let extension = Deployment::of(image, docker);
     extension.run(&["--rm"]).ok();
     assert_eq!(extension.image.read("started"), "started\n");
-    wait_for_within(Duration::from_secs(10), "the removal", || {
-        extension.id().is_empty().then_some(())
-    });
+    wait_for_within(LIMIT, "the removal", || extension.id().is_empty().then_some(()));
 }
 
 fn top_and_exec(docker: &Docker) {
@@ -165,7 +163,7 @@ fn restart_policies() {
     let on_failure = Deployment::of(image(), &docker);
     on_failure.run(&["--restart=on-failure:3"]).ok();
     always.run(&["--detach", "--restart=always"]).ok();
-    wait_for_within(Duration::from_secs(30), "five starts", || {
+    wait_for_within(LIMIT, "five starts", || {
         (always.image.read("starts").lines().count() >= 5).then_some(())
     });
     let id = always.id();
@@ -258,11 +256,11 @@ fn live_restore() {
     let docker = Docker::start(&["--live-restore"]);
     let quick = Deployment::of(Image::extension(), &docker);
     quick.run(&[]).ok();
-    let image = Image::extension().hook(
-        "start",
-        "echo start >> $NOTES/starts; [ -e $NOTES/go ] || { kill -STOP $(cat $NOTES/dockerd); \
-         basename \"$(pwd)\" > $NOTES/stopped; }",
+    let script = format!(
+        "echo start >> $NOTES/starts; [ ! -e $NOTES/go ] || exit 0; set $(cat $NOTES/dockerd); {STOP}; \
+         basename \"$(pwd)\" > $NOTES/stopped"
     );
+    let image = Image::extension().hook("start", &script);
     image.write("dockerd", &docker.pid_of_daemon().to_string());
     let slow = Deployment::of(image, &docker);
     let mut running = slow.begin_run(&["--network=host"]);

@@ -4,7 +4,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::command::run;
+use crate::capture::start;
+use crate::command::LIMIT;
 use crate::finished::Finished;
 use crate::image::Image;
 use crate::sandbox::{RUNTIME, SCRATCH};
@@ -33,7 +34,7 @@ const MACHINE: &str = r###"
         --userland-proxy=false --storage-driver=overlay2 --bridge=none \
         --add-runtime "extension=$runtime" > "$scratch/log" 2>&1 &
     daemon=$!
-    for try in $(seq 300); do
+    for try in $(seq 450); do
         docker version > /dev/null 2>&1 && break
         kill -0 "$daemon" || { cat "$scratch/log" >&2; exit 1; }
         sleep 0.2
@@ -69,7 +70,8 @@ fn deploy(kernel: &str, state: &str) -> Finished {
     command.args(["--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc"]);
     command.args(["--propagation", "private", "sh", "-ec", MACHINE, "sh"]);
     command.arg(image.tar()).arg(RUNTIME).arg(scratch.path()).args(image.changes());
-    run(command.env("STATE", state))
+    // Its dockerd may take as long as a command.
+    start(command.env("STATE", state)).finish_within(2 * LIMIT)
 }
 
 #[track_caller]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::capture::start;
-use crate::command::{LIMIT, run};
+use crate::command::{GONE, LIMIT, run};
 use crate::cri::{Cri, Network};
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
@@ -107,20 +107,20 @@ fn killed(engine: &dyn Engine, kind: Kind, hook: &str, kill: impl FnOnce(&Deploy
         };
         let forgotten = processes_of(&id).into_iter().filter(is_shim);
         forgotten.for_each(|process| process.signal(Signal::SIGKILL));
-        wait_for_within(Duration::from_secs(20), "the end of the proxy", || {
+        wait_for_within(GONE, "the end of the proxy", || {
             processes_of(&id).is_empty().then_some(())
         });
     }
     if kind == Kind::Podman {
         // Podman may not know that there is anything to delete, and the create may end after it.
-        wait_for_within(Duration::from_secs(20), "the end of what Podman does not know", || {
+        wait_for_within(GONE, "the end of what Podman does not know", || {
             run(Command::new(RUNTIME).args(["delete", "--force", &id])).ok();
             processes_of(&id).is_empty().then_some(())
         });
     }
     assert_no_process(&id);
     // Engines notice a loss with a delay. A user would also try again.
-    wait_for_within(Duration::from_secs(60), "a new deployment", || {
+    wait_for_within(LIMIT, "a new deployment", || {
         engine.force_remove(&extension.name);
         extension.run(&[]).succeeded().then_some(())
     });

@@ -1,14 +1,12 @@
 //! Shims that are killed at bad moments. Each test has its own daemon.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 
-use crate::command::LIMIT;
+use crate::command::{GONE, LIMIT};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::image::{Image, touch};
-use crate::process::wait_for_within;
+use crate::process::{STOP, wait_for_within};
 use crate::processes::{assert_no_process, proxy_of, shim_of};
 use crate::test_list::Suite;
 
@@ -45,10 +43,10 @@ fn shim_killed_in_hook(hook: &str) {
 /// The create hook stops dockerd, so that the shim gets no request for a start.
 fn shim_in_created() {
     let docker = Docker::start(&[]);
-    let image = Image::extension().hook(
-        "create",
-        "[ -e $NOTES/go ] || { kill -STOP $(cat $NOTES/dockerd); basename \"$(pwd)\" > $NOTES/stopped; }",
+    let script = format!(
+        "[ ! -e $NOTES/go ] || exit 0; set $(cat $NOTES/dockerd); {STOP}; basename \"$(pwd)\" > $NOTES/stopped"
     );
+    let image = Image::extension().hook("create", &script);
     image.write("dockerd", &docker.pid_of_daemon().to_string());
     let extension = Deployment::of(image, &docker);
     // On the host's network, dockerd has no hook in create. A stopped dockerd would make it hang.
@@ -57,18 +55,16 @@ fn shim_in_created() {
     let id = extension.await_note(&mut running, "stopped").trim().to_owned();
     let proxy = proxy_of(&id);
     let states = docker.state_root();
-    wait_for_within(Duration::from_secs(10), "the state created", || {
+    wait_for_within(LIMIT, "the state created", || {
         let state = std::fs::read_to_string(states.join(&id).join("state.json")).ok()?;
         state.contains("\"created\"").then_some(())
     });
     shim_of(&id).signal(Signal::SIGKILL);
-    docker.signal_daemon(Signal::SIGCONT);
+    docker.continue_daemon();
     let outcome = running.finish_within(LIMIT);
     assert!(!outcome.succeeded(), "{outcome}");
     touch(&extension.image.note("go"));
-    wait_for_within(Duration::from_secs(20), "the end of the proxy", || {
-        (!proxy.is_alive()).then_some(())
-    });
+    wait_for_within(GONE, "the end of the proxy", || (!proxy.is_alive()).then_some(()));
     is_usable(extension, &id);
 }
 

@@ -5,7 +5,6 @@
 
 use std::process::Command;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::command::{LIMIT, run};
@@ -371,18 +370,18 @@ fn without_an_engine(docker: &Docker) {
     let status =
         |words: &[&str]| manager(docker, &[&["status", "--format", "json"], words].concat());
     let up = status(&[]).ok();
-    assert_eq!(verdicts(&up), expected);
-    assert_eq!(json(&up)["source"], "engine");
+    assert_eq!(verdicts(&up), expected, "{up}");
+    assert_eq!(json(&up)["source"], "engine", "{up}");
     let root = docker.data_root();
     let root = root.to_str().unwrap();
-    docker.signal_daemon(Signal::SIGSTOP);
+    docker.stop_daemon();
     let stopped = status(&["--request-timeout", "1", "--docker-root", root]).ok();
-    docker.signal_daemon(Signal::SIGCONT);
-    assert_eq!(verdicts(&stopped), expected);
-    assert_eq!(json(&stopped)["source"], "store");
+    docker.continue_daemon();
+    assert_eq!(verdicts(&stopped), expected, "{stopped}");
+    assert_eq!(json(&stopped)["source"], "store", "{stopped}");
     stopped.says("no answer from the engine");
     let gone = status(&["--host", "unix:///run/nowhere.sock", "--docker-root", root]).ok();
-    assert_eq!(verdicts(&gone), expected);
+    assert_eq!(verdicts(&gone), expected, "{gone}");
 }
 
 fn said_at_a_deploy(docker: &Docker) {

@@ -4,16 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::command::{LIMIT, run};
+use crate::command::{GONE, LIMIT, run};
 use crate::ctr::Containerd;
 use crate::deployment::Deployment;
 use crate::docker::{Docker, Mounts};
 use crate::engine::{Engine, Engines};
 use crate::image::{Image, touch};
 use crate::podman::Podman;
-use crate::process::wait_for_within;
+use crate::process::{poll_within, wait_for_within};
 use crate::sandbox::MANAGER;
 use crate::scenarios_manager::{KERNEL, json, labelled, manager};
 use crate::test_list::Suite;
@@ -132,18 +131,15 @@ const ATTACHED: &str = "/run/balena-extension-runtime-rootfs";
 #[track_caller]
 fn nothing_else_is_mounted(before: &[String]) {
     let mut differences = Vec::new();
-    for _ in 0..100 {
+    let same = poll_within(GONE, || {
         let now = mounts_of_the_host();
         // Other tests may be deploying.
         let new = now.iter().filter(|line| !before.contains(line) && !line.contains(ATTACHED));
         let gone = before.iter().filter(|line| !now.contains(line) && !line.contains(ATTACHED));
         differences = new.chain(gone).cloned().collect();
-        if differences.is_empty() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("the host's mounts have changed: {differences:#?}");
+        differences.is_empty().then_some(())
+    });
+    assert!(same.is_some(), "the host's mounts have changed: {differences:#?}");
 }
 
 /// The answers of `doctor` and `status` about an engine and an extension on it.
@@ -231,7 +227,7 @@ fn observer() {
     assert!(!there.succeeded(), "{there}");
     extension.assert_deployed();
     // The copy of its mount point was removed with it.
-    wait_for_within(Duration::from_secs(5), "the end of the mount point", || {
+    wait_for_within(GONE, "the end of the mount point", || {
         (fs::read_dir(ATTACHED).map_or(0, Iterator::count) == 0).then_some(())
     });
     extension.remove();

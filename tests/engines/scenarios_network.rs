@@ -3,11 +3,12 @@
 
 use std::fs;
 
-use crate::command::LIMIT;
+use crate::command::{GONE, LIMIT};
 use crate::deployment::Deployment;
 use crate::docker::{Docker, Mounts};
 use crate::engine::Engine as _;
 use crate::image::{Image, touch};
+use crate::process::poll_within;
 use crate::processes::proxy_of;
 use crate::test_list::Suite;
 
@@ -84,7 +85,12 @@ fn survey_around_a_deployment(docker: &Docker, network: &str) {
     touch(&extension.image.note("go"));
     running.finish_within(LIMIT).ok();
     extension.assert_deployed();
-    let after = survey();
+    // Interfaces disappear with a delay.
+    let mut after = String::new();
+    let _same = poll_within(GONE, || {
+        after = survey();
+        (after == before).then_some(())
+    });
     extension.remove();
 
     let shares_the_hosts = network == "host";

@@ -2,11 +2,11 @@
 //! initialized but not started.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -57,9 +57,8 @@ impl Service {
         let url = format!("unix://{}", socket.display());
         let mut service = podman.client();
         let process = service.args(["system", "service", "--time=0", &url]).spawn().unwrap();
-        wait_for_within(Duration::from_secs(30), "Podman's socket", || {
-            socket.exists().then_some(())
-        });
+        // It exists a moment before it takes connections.
+        wait_for_within(LIMIT, "Podman's socket", || UnixStream::connect(&socket).ok());
         Self { process, socket, _folder: folder }
     }
 
@@ -134,7 +133,7 @@ fn restart_always(podman: &Podman) {
     let image = Image::extension().hook("start", "echo start >> $NOTES/starts");
     let extension = Deployment::of(image, podman);
     extension.run(&["--detach", "--restart=always"]).ok();
-    wait_for_within(Duration::from_secs(30), "four starts", || {
+    wait_for_within(LIMIT, "four starts", || {
         (extension.image.read("starts").lines().count() >= 4).then_some(())
     });
     let id = extension.id();

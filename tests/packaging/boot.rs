@@ -5,6 +5,8 @@ use crate::machine::{ENGINE, SUPERVISOR, boots};
 use crate::package::UNIT;
 use std::time::Duration;
 
+use crate::support::process::STOP;
+
 /// Fails unless `text` has these lines in this order, possibly with others between them.
 #[track_caller]
 fn has_in_order(text: &str, lines: &[&str]) {
@@ -111,10 +113,13 @@ fn a_boot_continues_without_an_engine() {
 
 #[test]
 fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
-    let hanging = r#"
-        printf '[Service]\nExecStartPost=/bin/sh -c "kill -STOP $MAINPID"\n' | drop_in docker.service
+    let stop = STOP.replace("$1", "$MAINPID");
+    let hanging = format!(
+        r#"
+        printf '[Service]\nExecStartPost=/bin/sh -c "{stop}"\n' | drop_in docker.service
         impatient --request-timeout 2
-    "#;
+    "#
+    );
     let script = r#"
         report() { # report WHAT: how the last run of the unit ended
             echo "$1: $(now_of "$unit" Result) $(now_of "$unit" ExecMainCode) $(now_of "$unit" ExecMainStatus)"
@@ -152,7 +157,7 @@ fn a_boot_continues_when_the_engine_hangs_and_a_cleanup_ends_on_a_signal() {
         journalctl --sync
         journalctl --boot --output=cat --unit="$unit"
     "#;
-    let [boot] = boots(hanging, [script]);
+    let [boot] = boots(&hanging, [script]);
     assert_eq!(boot.of("system", "state"), "degraded");
     assert_eq!((boot.of(UNIT, "Result"), boot.of(UNIT, "ExecMainStatus")), ("exit-code", "1"));
     assert!(boot.journal().contains("no answer from the engine within 2 s"), "{}", boot.journal());

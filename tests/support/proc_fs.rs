@@ -40,14 +40,19 @@ impl Process {
     /// The fields of `/proc/PID/stat` behind the name, which may contain anything. The first field is the
     /// state. Empty if there is no such process.
     fn fields(&self) -> String {
-        let stat = std::fs::read_to_string(self.path("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned()).unwrap_or_default()
+        fields(&self.path("stat"))
     }
 
     /// Whether it exists and has not ended. A zombie has ended.
     pub(crate) fn is_alive(&self) -> bool {
         let fields = self.fields();
         !fields.is_empty() && !fields.starts_with(['Z', 'X'])
+    }
+
+    /// Whether all its threads are stopped by a signal.
+    pub(crate) fn has_stopped(&self) -> bool {
+        let mut threads = std::fs::read_dir(self.path("task")).unwrap();
+        threads.all(|thread| fields(&thread.unwrap().path().join("stat")).starts_with('T'))
     }
 
     /// When it was started, in clock ticks since boot; 0 if there is no such process.
@@ -127,6 +132,12 @@ impl Process {
         let text = String::from_utf8(self.read("cgroup")).unwrap();
         text.lines().map(|line| line.splitn(3, ':').nth(2).unwrap().to_owned()).collect()
     }
+}
+
+/// The fields of a `stat` file, as [`Process::fields`] returns them.
+fn fields(path: &std::path::Path) -> String {
+    let stat = std::fs::read_to_string(path).unwrap_or_default();
+    stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned()).unwrap_or_default()
 }
 
 /// Parses a set of signals from `/proc/PID/status`, as [`Process::signals`] returns it.

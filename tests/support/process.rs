@@ -208,6 +208,17 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
+/// Shell commands that stop the process `$1`. See [`stop`].
+pub(crate) const STOP: &str =
+    "kill -STOP $1; while grep -h ^State: /proc/$1/task/*/status | grep -qv T; do sleep 0.05; done";
+
+/// Stops a process, and waits until it has stopped. kill(2) returns before that: each thread stops when it runs the next
+/// time, and may answer a request or take another signal until then.
+pub(crate) fn stop(pid: i32) {
+    signal(pid, Signal::STOP);
+    wait_for("a process to stop", || Process(pid).has_stopped().then_some(()));
+}
+
 /// Kills a process that a hook has left behind on purpose, and waits for its end.
 pub(crate) fn end(pid: i32) {
     signal(pid, Signal::KILL);

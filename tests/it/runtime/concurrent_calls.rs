@@ -72,7 +72,7 @@ fn a_forced_delete_does_not_kill_a_delete_that_waits_for_the_proxy() {
     container.hook("delete", "echo deleted >> count");
     container.create().ok();
     // The proxy has had the signal but does not run, as on a machine that swaps.
-    process::signal(container.pid(), rustix::process::Signal::STOP);
+    process::stop(container.pid());
     container.start().ok();
     let mut plain = process::start(&mut container.command(&["delete", &container.id]));
     std::thread::sleep(Duration::from_millis(300));

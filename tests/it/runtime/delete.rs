@@ -193,7 +193,7 @@ fn killed_in_delete(script: &str) -> Container {
     let container = Container::new();
     container.hook("delete", script);
     container.create().ok();
-    process::signal(container.pid(), rustix::process::Signal::STOP);
+    process::stop(container.pid());
     container.start().ok();
     let mut delete = process::start(&mut container.command(&["delete", &container.id]));
     let state = container.root().join(&container.id).join("state.json");
@@ -243,7 +243,7 @@ fn force_ends_a_stopped_proxy_whose_create_was_killed() {
     });
     let mut create = process::start(&mut container.create_command());
     process::wait_for("the hook", || container.has("proxy").then_some(()));
-    process::signal(container.read("proxy").parse().unwrap(), rustix::process::Signal::STOP);
+    process::stop(container.read("proxy").parse().unwrap());
     create.kill();
     create.wait();
     let began = Instant::now();

@@ -108,7 +108,7 @@ fn a_boot_folder_that_cannot_be_listed_fails_the_create() {
 fn a_delete_after_a_killed_start_marks_the_proxy_as_refused() {
     let container = with_a_kernel();
     container.create().ok();
-    process::signal(container.pid(), rustix::process::Signal::STOP);
+    process::stop(container.pid());
     let mut start = process::start(&mut container.command(&["start", &container.id]));
     process::wait_for("the state to be stopped", || {
         (container.status() == "running").then_some(())

@@ -176,7 +176,7 @@ fn an_interrupt_ends_the_wait_for_a_sandbox_and_leaves_nothing() {
         let container = Container::new();
         let mut run = running_sandbox(&container);
         if stopped {
-            process::signal(container.pid(), rustix::process::Signal::STOP);
+            process::stop(container.pid());
         }
         process::signal(run.pid(), rustix::process::Signal::TERM);
         assert_ne!(run.wait(), 0);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::container::Container;
-use crate::process;
+use crate::process::{self, STOP};
 
 const PATH: [&str; 1] = ["PATH=/usr/bin:/bin"];
 
@@ -32,7 +32,7 @@ fn an_extension_without_a_start_hook_starts() {
 fn the_proxy_has_ended_when_start_returns() {
     let container = Container::new();
     // It needs some time to end, as under load: a kill of a suspended process waits until it is continued.
-    let suspend = format!("kill -STOP $(cat {})", container.pid_file().display());
+    let suspend = format!("set $(cat {}); {STOP}", container.pid_file().display());
     container.spec_hook("poststart", &suspend, |hook| hook["env"] = PATH.into());
     container.create().ok();
     let pid = container.pid();
@@ -52,7 +52,7 @@ fn the_proxy_has_ended_when_start_returns() {
 #[test]
 fn a_proxy_that_does_not_end_is_a_warning_and_the_container_is_running() {
     let container = Container::created();
-    process::signal(container.pid(), rustix::process::Signal::STOP);
+    process::stop(container.pid());
     let begun = Instant::now();
     let finished = container.start().silent();
     let limits = Duration::from_secs(2)..process::allowed(Duration::from_secs(10));
