@@ -52,6 +52,9 @@ _balena__extension__manager() {
             balena__extension__manager,status)
                 cmd="balena__extension__manager__subcmd__status"
                 ;;
+            balena__extension__manager,try)
+                cmd="balena__extension__manager__subcmd__try"
+                ;;
             balena__extension__manager,validate)
                 cmd="balena__extension__manager__subcmd__validate"
                 ;;
@@ -77,7 +80,7 @@ _balena__extension__manager() {
 
     case "${cmd}" in
         balena__extension__manager)
-            opts="-v -h --version --host --log-level --request-timeout --timeout --docker-root --host-root --help status plan logs inspect list doctor cleanup check override history validate hup simulate"
+            opts="-v -h --version --host --log-level --request-timeout --timeout --docker-root --host-root --help status plan try logs inspect list doctor cleanup check override history validate hup simulate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -926,6 +929,58 @@ _balena__extension__manager() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --request-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --docker-root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --host-root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        balena__extension__manager__subcmd__try)
+            opts="-h --with --writable --without-kernel --label --host --log-level --request-timeout --timeout --docker-root --host-root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --host)

@@ -34,6 +34,7 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_c
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "status" -d 'Report the verdict about every extension, the reason, and the next step'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "plan" -d 'Predict what the next boot, or the next OS, will make of every extension'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "try" -d 'Run a command with an extension that is not deployed, in a root filesystem as the next boot would make it'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "logs" -d 'Print the output of the runtime and of the hooks at the last deploy of an extension'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "inspect" -d 'Print everything that is known about an extension, as JSON'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_needs_command" -f -a "list" -d 'List the extensions, one per line: the id, a tab, the name'
@@ -72,6 +73,17 @@ complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_s
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -l files -d 'Print every path that an extension hides, not only the first ten'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l with -d 'Of the deployed extensions only this one: an id, a name, or the beginning of an id; repeat it for several [default: all that plan would layer]' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l label -d 'Add a label that the image will have, or replace one; repeat it for several' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l request-timeout -d 'The time limit of one request to the engine' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l timeout -d 'The time limit of the whole command' -r
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l docker-root -d 'The engine\'s data root, which is read if the engine is down [default: /var/lib/docker, else /mnt/data/docker]' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l host-root -d 'Read the host\'s files below DIR instead of /' -r -f -a "(__fish_complete_directories)"
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l writable -d 'Let the command write to the root filesystem; all changes are in memory, and end with it'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -l without-kernel -d 'Accept an extension that brings a kernel, as if it only brought the files'
+complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand try" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l host -d 'The engine\'s socket, unix:///path [default: DOCKER_HOST, which must be unix:///path or an absolute path, else unix:///var/run/balena-engine.sock, else unix:///var/run/docker.sock]' -r -F
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l log-level -d 'Which messages to print to standard error: debug, info, warn or error' -r
 complete -c balena-extension-manager -n "__fish_balena_extension_manager_using_subcommand logs" -l request-timeout -d 'The time limit of one request to the engine' -r

@@ -9,6 +9,6 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the environment is read here, once")]
-    let docker_host = std::env::var_os("DOCKER_HOST");
-    balena_extension_runtime::manager_main(std::env::args_os(), docker_host)
+    let [docker_host, shell] = ["DOCKER_HOST", "SHELL"].map(std::env::var_os);
+    balena_extension_runtime::manager_main(std::env::args_os(), docker_host, shell)
 }

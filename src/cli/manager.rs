@@ -7,6 +7,7 @@ use crate::cli::check::Check;
 use crate::cli::kernel::{HistoryArguments, HupArguments, OverrideArguments, ValidateArguments};
 use crate::cli::plan::PlanArguments;
 use crate::cli::simulate::SimulateArguments;
+use crate::cli::try_extension::TryArguments;
 use crate::cli::values::{OutputFormat, StatusFormat, level, seconds, socket};
 use crate::model::text::log::Level;
 use clap::error::ErrorKind;
@@ -36,6 +37,7 @@ const GLOBAL: &str = "Global options";
 Examples:
   balena-extension-manager status           the verdict about every extension, and the next step
   balena-extension-manager plan             what the next boot will make of every extension
+  balena-extension-manager try IMAGE        a shell in the root filesystem with an extension that is not deployed
   balena-extension-manager logs NAME        the output of its hooks at the last deploy
   balena-extension-manager cleanup          remove failed and dead extensions
   balena-extension-manager help cleanup     the options of a command
@@ -87,6 +89,7 @@ pub(crate) struct GlobalOptions {
 pub(crate) enum ManagerCommand {
     Status(StatusArguments),
     Plan(PlanArguments),
+    Try(TryArguments),
     Logs(LogsArguments),
     Inspect(InspectArguments),
     List(ListArguments),
@@ -338,7 +341,7 @@ mod tests {
         let help = parse(&words("--help")).unwrap_err().to_string();
         for command in [
             "cleanup", "status", "list", "inspect", "logs", "check", "doctor", "validate", "hup",
-            "override", "history", "simulate", "plan",
+            "override", "history", "simulate", "plan", "try",
         ] {
             assert!(help.contains(command), "{command}");
         }
@@ -348,7 +351,7 @@ mod tests {
     fn every_help_has_an_example_and_its_global_options_apart() {
         for command in [
             "", "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate",
-            "hup", "override", "history", "plan",
+            "hup", "override", "history", "plan", "try",
         ] {
             let help = parse(&words(&format!("{command} --help"))).unwrap_err().to_string();
             let (own, global) = help.split_once("Global options:").unwrap();

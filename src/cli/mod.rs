@@ -12,4 +12,5 @@ pub(crate) mod manager;
 pub(crate) mod plan;
 pub(crate) mod runtime;
 pub(crate) mod simulate;
+pub(crate) mod try_extension;
 pub(crate) mod values;

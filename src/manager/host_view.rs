@@ -38,7 +38,7 @@ pub(super) struct HostView {
     runtimes: BTreeMap<String, RegisteredBinary>,
     booted: Result<SystemTime, String>,
     /// The data root that the engine reports.
-    engine_root: Option<String>,
+    pub(super) engine_root: Option<String>,
 }
 
 impl HostView {
@@ -72,14 +72,6 @@ impl HostView {
         Self { facts, records, runtimes, booted, engine_root }
     }
 
-    /// The engine's data root: the one that is stated, that of the engine, or the usual one.
-    pub(super) fn data_root(&self, session: &Session) -> DataRoot {
-        match (&session.globals.docker_root, &self.engine_root) {
-            (None, Some(root)) => on_host(session, root),
-            (_, _) => data_root(session),
-        }
-    }
-
     /// The verdict about a container.
     pub(super) fn explain(&self, container: &EngineContainer) -> Explanation {
         let record = self.records.of(&container.id);
@@ -103,7 +95,7 @@ impl HostView {
     }
 }
 
-fn on_host(session: &Session, root: &str) -> DataRoot {
+pub(super) fn on_host(session: &Session, root: &str) -> DataRoot {
     DataRoot { host: session.host.clone(), path: PathBuf::from(root) }
 }
 

@@ -16,6 +16,7 @@ mod status;
 mod next_boot;
 mod plan;
 mod plan_view;
+mod try_extension;
 mod space;
 mod metrics;
 mod inspect;
@@ -41,6 +42,7 @@ use crate::host::os::privilege;
 use crate::host::os::reaper;
 use crate::host::os::signals::Stop;
 use crate::host::os::stdio;
+use crate::host::os::view_process;
 use crate::model::engine::api;
 use crate::model::text::cause::chain;
 use crate::model::text::cut;
@@ -149,6 +151,11 @@ enum Failure {
     Simulate(#[from] kernel::simulate::SimulateError),
     #[error(transparent)]
     Activate(#[from] kernel::activate::ActivateError),
+    #[error(transparent)]
+    Try(#[from] try_extension::TryError),
+    /// Any failure of `try`, whose exit status differs from those of the command that it runs.
+    #[error(transparent)]
+    NoView(Box<Failure>),
     #[error("cannot write the answer to standard output")]
     Print { source: io::Error },
     #[error("cannot replace {path:?}")]
@@ -166,6 +173,7 @@ impl Failure {
     fn exit(&self) -> ManagerExit {
         match self {
             Self::RollbackPossible { .. } => ManagerExit::Refused,
+            Self::NoView(_) => ManagerExit::OfProgram(view_process::NOT_MADE),
             Self::Activate(error) if error.is_refusal() => ManagerExit::KernelRefused,
             Self::OutOfTime { .. }
             | Self::Stopped
@@ -191,6 +199,8 @@ struct Session {
     /// An error here fails only the commands that connect to the engine.
     socket: Result<PathBuf, UnusableHost>,
     limit: Limit,
+    /// The shell of the caller.
+    shell: Option<OsString>,
     /// What is different for a command that `simulate` plays.
     play: Option<kernel::play::Play>,
 }
@@ -217,16 +227,18 @@ impl Session {
 }
 
 /// The main of `balena-extension-manager`. `command_line` begins with the name by which the program was
-/// called; `docker_host` is the value of `DOCKER_HOST`.
+/// called; `docker_host` and `shell` are the values of `DOCKER_HOST` and `SHELL`.
 #[must_use]
 pub fn main(
     command_line: impl Iterator<Item = OsString>,
     docker_host: Option<OsString>,
+    shell: Option<OsString>,
 ) -> ExitCode {
     let words: Vec<OsString> = command_line.skip(1).collect();
     // The manager starts itself as the guard of a `deactivate`, as the runtime does for its hooks.
     match words.split_first() {
         Some((word, rest)) if word == guard::COMMAND => return guard::main(rest),
+        Some((word, rest)) if word == view_process::COMMAND => return view_process::main(rest),
         _ => {}
     }
     if let Err(source) = sandbox::close_manager() {
@@ -234,7 +246,7 @@ pub fn main(
         return ManagerExit::Failed.into();
     }
     let result = match parse(&words) {
-        Ok(arguments) => run(arguments, docker_host),
+        Ok(arguments) => run(arguments, docker_host, shell),
         Err(answer) => print_answer(&answer),
     };
     match result {
@@ -261,13 +273,17 @@ fn print_answer(answer: &clap::Error) -> Result<ManagerExit, Failure> {
     Ok(ManagerExit::Done)
 }
 
-fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExit, Failure> {
+fn run(
+    arguments: Arguments,
+    docker_host: Option<OsString>,
+    shell: Option<OsString>,
+) -> Result<ManagerExit, Failure> {
     let Arguments { globals, command, .. } = arguments;
     descriptor::keep_from_children().map_err(|source| Failure::Descriptors { source })?;
     reaper::keep_statuses().map_err(|source| Failure::Signals { source })?;
-    // A check only reads, for as long as an image is large, so a signal simply ends it. For all others signals
-    // are blocked before any thread is started.
-    let only_reads = matches!(command, ManagerCommand::Check(_));
+    // A check only reads, for as long as an image is large, and the kernel ends what a try has made, so a signal simply ends
+    // them. For all others signals are blocked before any thread is started.
+    let only_reads = matches!(command, ManagerCommand::Check(_) | ManagerCommand::Try(_));
     let stop = if only_reads { Stop::never() } else { Stop::listen() };
     let stop = stop.map_err(|source| Failure::Signals { source })?;
     let log = Log::to_stderr(Format::Text, globals.log_level).patient(ERRORS_LIMIT);
@@ -279,6 +295,7 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
         ManagerCommand::Cleanup(_)
         | ManagerCommand::Status(_)
         | ManagerCommand::Plan(_)
+        | ManagerCommand::Try(_)
         | ManagerCommand::List(_)
         | ManagerCommand::Inspect(_)
         | ManagerCommand::Logs(_)
@@ -292,11 +309,13 @@ fn run(arguments: Arguments, docker_host: Option<OsString>) -> Result<ManagerExi
     };
     let stop = Arc::new(stop);
     let limit = Limit { stop, deadline: Instant::now() + timeout, timeout };
-    let session = Session { log, globals, host, socket, limit, play: None };
+    let session = Session { log, globals, host, socket, limit, shell, play: None };
     match command {
         ManagerCommand::Cleanup(request) => cleanup::cleanup(&session, &request),
         ManagerCommand::Status(request) => status::status(&session, &request),
         ManagerCommand::Plan(request) => plan::plan(&session, &request),
+        ManagerCommand::Try(request) => try_extension::try_extension(&session, &request)
+            .map_err(|failure| Failure::NoView(Box::new(failure))),
         ManagerCommand::List(request) => list::list(&session, &request),
         ManagerCommand::Inspect(request) => inspect::inspect(&session, &request),
         ManagerCommand::Logs(request) => logs::logs(&session, &request),
@@ -390,6 +409,7 @@ crate::golden_tests::errors! {
         RollbackPossible { path }, WindowUnknown { why }, OutOfTime { seconds }, Stopped, Store(..),
         NoSuchExtension { name }, Ambiguous { name, ids }, NoRecord { name }, Record(..),
         Records { why }, Check(..), KernelCall(..), Fabricate(..), Simulate(..), Activate(..), Kernel(..),
+        Try(..), NoView(..),
         Print { source }, Output { path, source }, Signals { source }, Descriptors { source },
         Close { source },
     }

@@ -84,7 +84,7 @@ fn the_help_texts() {
     compare("help/balena-extension-manager.txt", &help(&["--help"]));
     for command in [
         "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate", "hup",
-        "override", "history", "simulate",
+        "override", "history", "simulate", "try",
     ] {
         compare(
             &format!("help/balena-extension-manager-{command}.txt"),

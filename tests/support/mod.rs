@@ -8,6 +8,7 @@ pub(crate) mod host;
 pub(crate) mod leftovers;
 pub(crate) mod numbers;
 pub(crate) mod override_device;
+pub(crate) mod overlay_store;
 pub(crate) mod proc_fs;
 pub(crate) mod process;
 pub(crate) mod programs;

@@ -8,6 +8,7 @@ pub(crate) mod label_sources;
 pub(crate) mod layer_links;
 pub(crate) mod stored_containers;
 pub(crate) mod layer_store;
+pub(crate) mod stored_image;
 pub(crate) mod os_layers;
 pub(crate) mod merged_layers;
 pub(crate) mod claims;

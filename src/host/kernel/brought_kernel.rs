@@ -61,6 +61,26 @@ pub(crate) fn brought_modules(
     }
 }
 
+/// The file or directory by which an extension brings a kernel or its modules, if it does.
+pub(crate) fn brought_files(
+    open: impl Fn() -> Result<Vec<LayerDirectory>, String>,
+) -> Result<Option<String>, String> {
+    let boot = find(open()?, "boot").map_err(|error| unread(&error))?;
+    if let Some(MergedEntry::Directory(boot)) = boot {
+        for (name, entry) in entries(&boot).map_err(|error| unread(&error))? {
+            if let MergedEntry::Other { kind: FileType::RegularFile, .. } = entry {
+                return Ok(Some(format!("/boot/{}", name.to_string_lossy())));
+            }
+        }
+    }
+    for modules in MODULES {
+        if let Some(release) = directories(open()?, modules)?.first() {
+            return Ok(Some(format!("/{modules}/{release}")));
+        }
+    }
+    Ok(None)
+}
+
 /// The releases for which an OS has modules.
 pub(crate) fn releases(os: Vec<LayerDirectory>) -> Result<Vec<String>, String> {
     directories(os, MODULES_OF_KERNEL)

@@ -3,9 +3,9 @@
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long an open is repeated. Of two tries the second is rarely disturbed as well, even by a process that does
@@ -20,6 +20,11 @@ const PAUSE: Duration = Duration::from_micros(100);
 pub(crate) fn open(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path.as_ref(), flags, Mode::empty())
+}
+
+/// The path at which an open directory is, without links.
+pub(crate) fn path_of(directory: impl AsFd) -> std::io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()))
 }
 
 /// Makes a directory with this `mode`, and its parents; those that exist remain as they are.

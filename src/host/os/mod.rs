@@ -21,3 +21,5 @@ pub(crate) mod signals;
 pub(crate) mod reaper;
 pub(crate) mod spawn;
 pub(crate) mod systemd;
+pub(crate) mod root_view;
+pub(crate) mod view_process;

@@ -47,6 +47,10 @@ impl Labels {
         self.value(CLASS) == Some(OVERLAY)
     }
 
+    pub(crate) fn from_map(labels: BTreeMap<String, String>) -> Self {
+        Self(labels.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect())
+    }
+
     pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
         self.0.iter().cloned().collect()
     }

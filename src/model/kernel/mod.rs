@@ -2,6 +2,7 @@
 
 pub(crate) mod os_release;
 pub(crate) mod mounts;
+pub(crate) mod mount_table;
 pub(crate) mod abi;
 pub(crate) mod records;
 pub(crate) mod block;

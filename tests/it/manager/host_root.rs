@@ -195,6 +195,8 @@ fn no_command_about_extensions_touches_a_file_outside() {
     assert!(finished.text().contains("hook deactivate exited with status"), "{finished}");
     let image = copy.device.path("rootfs");
     copy.traced(&["check", image.to_str().unwrap()]);
+    // It would run a command on this machine.
+    copy.traced(&["try", image.to_str().unwrap()]).fails_with(125).says("--host-root");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The manager on a recorded engine: a small server on a unix socket, which can have states that a real engine
 //! cannot. The scenarios that a real engine can have are tested on one (`tests/engines`).
 
-pub(crate) use crate::support::{host, override_device, recorded_engine, recorded_store};
+pub(crate) use crate::support::{
+    host, overlay_store, override_device, recorded_engine, recorded_store,
+};
 
 mod aborted_deactivate;
 mod activate;
@@ -23,4 +25,5 @@ mod reports;
 mod silent_engine;
 mod metrics;
 mod space;
+mod try_extension;
 mod simulate;

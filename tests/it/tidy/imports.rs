@@ -41,7 +41,7 @@ const LAYERS: &[Layer] = &[
     edge("host::os", &["model"], &["humantime", "dlmalloc"]),
     edge("host::container", &["model", "host::os"], &[]),
     edge("host::kernel", &["model", "host::os", "host::engine"], &["sha2"]),
-    edge("host::engine", &["model", "host::os"], &["ureq"]),
+    edge("host::engine", &["model", "host::os"], &["ureq", "sha2"]),
     edge("check::read", &["model", "host::os", "check::rules"], &["flate2", "ruzstd", "sha2"]),
     shell(
         "runtime",
