@@ -1,6 +1,6 @@
 //! Stress tests: the runtime is killed at every system call, gets a fault at every system call, runs
 //! concurrently with itself, and finds pids that other processes have. The power is cut while the manager changes the
-//! records of kernel overrides.
+//! records of kernel overrides. `try` is killed at every system call.
 //!
 //! The program has two stages. The outer one, [`trial_runner`], starts each trial of [`trials`] in its own pid
 //! and mount namespace. The inner one, [`trial_process`], is process 1 there: processes that the runtime leaves
@@ -57,6 +57,7 @@ mod tracer;
 mod trial_process;
 mod trial_runner;
 mod trials;
+mod view_killed;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::swept_verbs::Verb;
 use crate::{
     actual_state, crash, cut_commands, cut_faults, cut_sweep, deploy_records, fault, identity,
-    many_containers, paused_verb, races,
+    many_containers, paused_verb, races, view_killed,
 };
 
 /// Runs a trial in its namespaces.
@@ -80,7 +80,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         }
     }
     type Sweep = fn(Extent, &mut Report);
-    let others: [(&str, Sweep); 14] = [
+    let others: [(&str, Sweep); 15] = [
         ("power_cut::planted_faults", cut_faults::are_found),
         ("race::paused_verb", paused_verb::sweep_pairings),
         ("race::creates", races::creates),
@@ -95,6 +95,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Trial> {
         ("identity::recycled_meanwhile", identity::recycled_meanwhile),
         ("identity::forged", identity::forged),
         ("identity::lock_holders", identity::lock_holders),
+        ("view::killed", view_killed::sweep),
     ];
     let slow = (extent == Extent::Full).then_some(cut_commands::SLOW);
     for cut in cut_commands::ALL.into_iter().chain(slow) {
