@@ -120,7 +120,7 @@ impl Image {
     }
 }
 
-fn oci_architecture() -> &'static str {
+pub(crate) fn oci_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -52,6 +52,7 @@ mod scenarios_manager;
 mod scenarios_manager_check;
 mod scenarios_manager_load;
 mod scenarios_manager_stores;
+mod scenarios_manager_try;
 mod scenarios_manager_volumes;
 mod scenarios_mounts;
 mod scenarios_network;
@@ -107,6 +108,7 @@ fn run_tests() -> ExitCode {
     scenarios_manager_check::add_to(&mut suite, &engines);
     scenarios_manager_load::add_to(&mut suite);
     scenarios_manager_stores::add_to(&mut suite);
+    scenarios_manager_try::add_to(&mut suite);
     scenarios_manager_volumes::add_to(&mut suite);
     let passed = suite.passed();
     let conclusion = libtest_mimic::run(&arguments, suite.into_trials());
