@@ -6,7 +6,7 @@ use super::parallel;
 use super::{Failure, Session};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error;
-use crate::host::engine::stored_containers;
+use crate::host::engine::stored_containers::{self, DataRoot};
 use crate::model::engine::api::in_path;
 use crate::model::engine::inspection::InspectedContainer;
 use crate::model::engine::inventory::{Detail, EngineContainer, Inventory, ListedVolumes};
@@ -193,14 +193,17 @@ pub(super) fn from_store(session: &Session, failure: Failure) -> Result<ListedEx
     if down.is_stop() {
         return Err(Failure::Stopped);
     }
-    let stored = load_store(session, &chain(&down))?;
+    let stored = load_store(session, &data_root(session), &chain(&down))?;
     Ok(ListedExtensions::new(stored.containers, &stored.unreadable))
 }
 
 /// Reads the engine's store on disk, because the engine could not be asked.
-pub(super) fn load_store(session: &Session, down: &str) -> Result<Inventory, Failure> {
-    let root = data_root(session);
-    let stored: Inventory = stored_containers::load(&root)
+pub(super) fn load_store(
+    session: &Session,
+    root: &DataRoot,
+    down: &str,
+) -> Result<Inventory, Failure> {
+    let stored: Inventory = stored_containers::load(root)
         .map_err(|error| Failure::NeitherEngineNorStore {
             engine: down.to_owned(),
             store: chain(&error),

@@ -38,7 +38,7 @@ pub(super) struct HostView {
     runtimes: BTreeMap<String, RegisteredBinary>,
     booted: Result<SystemTime, String>,
     /// The data root that the engine reports.
-    pub(super) engine_root: Option<String>,
+    engine_root: Option<String>,
 }
 
 impl HostView {
@@ -72,6 +72,11 @@ impl HostView {
         Self { facts, records, runtimes, booted, engine_root }
     }
 
+    /// The engine's data root: the one that is stated, that of the engine, or the usual one.
+    pub(super) fn data_root(&self, session: &Session) -> DataRoot {
+        data_root_of(session, self.engine_root.as_deref())
+    }
+
     /// The verdict about a container.
     pub(super) fn explain(&self, container: &EngineContainer) -> Explanation {
         let record = self.records.of(&container.id);
@@ -95,8 +100,16 @@ impl HostView {
     }
 }
 
-pub(super) fn on_host(session: &Session, root: &str) -> DataRoot {
+fn on_host(session: &Session, root: &str) -> DataRoot {
     DataRoot { host: session.host.clone(), path: PathBuf::from(root) }
+}
+
+/// The engine's data root, if the engine reports `engine_root`.
+pub(super) fn data_root_of(session: &Session, engine_root: Option<&str>) -> DataRoot {
+    match (&session.globals.docker_root, engine_root) {
+        (None, Some(root)) => on_host(session, root),
+        (_, _) => data_root(session),
+    }
 }
 
 /// The engine's data root, found without the engine.

@@ -6,6 +6,7 @@ use super::host_view::HostView;
 use super::{Failure, Session, resolve};
 use crate::host::engine::client::Client;
 use crate::host::engine::error::Error;
+use crate::host::engine::stored_containers::DataRoot;
 use crate::model::engine::doctor::EngineInfo;
 use crate::model::engine::inspection::take_record;
 use crate::model::engine::inventory::{EngineContainer, Inventory};
@@ -65,7 +66,9 @@ pub(super) fn inspected(session: &Session, names: &[String]) -> Result<Inspected
     let ids: Vec<String> = chosen.iter().map(|container| container.id.clone()).collect();
     let inspections = gather::inspect_each(session, &client, &mut chosen);
     let down = why_down(&inspections, &client);
-    let is_completed = down.is_some_and(|why| complete_from_store(session, &why, &mut chosen));
+    let root = host.data_root(session);
+    let is_completed =
+        down.is_some_and(|why| complete_from_store(session, &root, &why, &mut chosen));
     let client = match is_completed {
         true => None,
         false => inspections.completed.map(|()| Some(client))?,
@@ -80,8 +83,13 @@ pub(super) fn inspected(session: &Session, names: &[String]) -> Result<Inspected
 
 /// Reads about the containers that were not inspected in the engine's store on disk. Returns whether the store can be
 /// read; if not, they remain listed.
-fn complete_from_store(session: &Session, down: &str, containers: &mut [EngineContainer]) -> bool {
-    let stored = gather::load_store(session, down);
+fn complete_from_store(
+    session: &Session,
+    root: &DataRoot,
+    down: &str,
+    containers: &mut [EngineContainer],
+) -> bool {
+    let stored = gather::load_store(session, root, down);
     let stored = stored.inspect_err(|neither| session.log.warn(&chain(neither)));
     let Ok(Inventory { containers: records, .. }) = stored else { return false };
     let is_missing = |container: &&mut EngineContainer| container.last_run().is_none();

@@ -1,7 +1,6 @@
 //! Gathers the facts about the system that will boot: which kernel of which release, on which OS. For `plan` and `try`.
 
 use super::Session;
-use super::host_view::{data_root, on_host};
 use crate::cli::plan::StatedSystem;
 use crate::cli::values::StatedKernel;
 use crate::host::engine::layer_store::{self, layers_of};
@@ -41,14 +40,6 @@ pub(super) struct NextBoot {
     pub(super) os: Result<Vec<OwnedFd>, String>,
     /// Whether the number of the OS's layers is not known.
     pub(super) assumes_os_layers: bool,
-}
-
-/// The engine's data root for predictions: the one that is stated, that of the engine, or the usual one.
-pub(super) fn stored_in(session: &Session, engine_root: Option<&str>) -> DataRoot {
-    match (&session.globals.docker_root, engine_root) {
-        (None, Some(root)) => on_host(session, root),
-        (_, _) => data_root(session),
-    }
 }
 
 /// Opens the layers of an extension, which is number `owner`.

@@ -2,7 +2,7 @@
 //! `model/engine/boot_plan.rs` predicts, and `plan_view.rs` prints.
 
 use super::inspected::{Inspected, inspected};
-use super::next_boot::{NextBoot, os_stack, stored_in};
+use super::next_boot::{NextBoot, os_stack};
 use super::plan_view::{PlanView, Prospect};
 use super::{Failure, ManagerExit, Session, print, print_json, space};
 use crate::cli::plan::PlanArguments;
@@ -18,7 +18,7 @@ use crate::model::text::cut::short_id;
 
 pub(super) fn plan(session: &Session, arguments: &PlanArguments) -> Result<ManagerExit, Failure> {
     let running = inspected(session, &[])?;
-    let root = stored_in(session, running.host.engine_root.as_deref());
+    let root = running.host.data_root(session);
     let StoredExtensions { extensions, mut unreadable } = stored_containers::load(&root)?;
     unreadable.extend(not_in_store(&running, &extensions, &root));
     let next = NextBoot::read(session, &arguments.system, &root, &extensions);

@@ -1,8 +1,9 @@
 //! `try`: runs a command in a root filesystem as the next boot would make it, with an extension that is not deployed.
 //! `next_boot.rs` gathers the facts, `model/engine/boot_plan.rs` predicts, and `host/os/view_process.rs` runs the command.
 
+use super::host_view::data_root_of;
 use super::inspected;
-use super::next_boot::{NextBoot, stored_in};
+use super::next_boot::NextBoot;
 use super::{Failure, ManagerExit, Session, resolve};
 use crate::cli::plan::StatedSystem;
 use crate::cli::try_extension::TryArguments;
@@ -77,7 +78,7 @@ pub(super) fn try_extension(
     }
     privilege::check()?;
     let info = session.connect().ok().and_then(|client| inspected::about(session, &client));
-    let root = stored_in(session, info.and_then(|info| info.docker_root_dir).as_deref());
+    let root = data_root_of(session, info.and_then(|info| info.docker_root_dir).as_deref());
     let StoredExtensions { extensions, unreadable } = stored_containers::load(&root)?;
     for record in unreadable {
         session.log.warn(&format!("a record of the container store is left out: {record}"));

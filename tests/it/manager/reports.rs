@@ -257,13 +257,18 @@ fn list_is_for_scripts() {
     assert_eq!(document["extensions"][1], json!({ "id": "b", "name": "name-of-b" }));
 }
 
+/// A container in the usual data directory of an engine.
+fn stored(host: &Host, id: &str, state: &Value) {
+    stored_in(host, "var/lib/docker", id, state);
+}
+
 /// A container in the engine's data directory.
-pub(super) fn stored(host: &Host, id: &str, state: &Value) {
+pub(super) fn stored_in(host: &Host, root: &str, id: &str, state: &Value) {
     let record = json!({
         "ID": id, "Name": format!("/name-of-{id}"), "State": state, "Image": "sha256:i",
         "Config": { "Image": "img", "Labels": labels(&[(KERNEL, "6.1.0")]) },
     });
-    let name = format!("var/lib/docker/containers/{id}/config.v2.json");
+    let name = format!("{root}/containers/{id}/config.v2.json");
     host.write(&name, &record.to_string());
 }
 

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::host::Host;
 use super::recorded_engine::{Answer, Engine};
 use super::recorded_store::{Container, KERNEL, Store, labels};
-use super::reports::stored;
+use super::reports::stored_in;
 use crate::finished::Finished;
 
+/// The data root that the recorded engine reports.
+const OWN: &str = "mnt/engine";
 const REQUEST_TIMEOUT: [&str; 2] = ["--request-timeout", "2"];
 
 type Respond = fn() -> Answer;
@@ -35,9 +37,9 @@ fn lists_only(
 
 /// A successful extension, a failed one and a dead one, in the engine's data directory.
 fn three_stored(host: &Host) {
-    stored(host, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 }));
-    stored(host, "bad", &json!({ "Error": "no", "StartedAt": "0001-01-01T00:00:00Z" }));
-    stored(host, "dead", &json!({ "Dead": true }));
+    stored_in(host, OWN, "good", &json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 }));
+    stored_in(host, OWN, "bad", &json!({ "Error": "no", "StartedAt": "0001-01-01T00:00:00Z" }));
+    stored_in(host, OWN, "dead", &json!({ "Dead": true }));
     host.deployed("good", &["hooks/start"]);
 }
 
@@ -99,7 +101,11 @@ fn the_data_directory_is_read_although_the_time_of_the_command_is_over() {
     let ids: Vec<String> = (0..20).map(|number| format!("c{number:02}")).collect();
     let host = Host::new();
     for id in &ids {
-        stored(&host, id, &json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 }));
+        // It cannot always say where its data root is.
+        for root in [OWN, "var/lib/docker"] {
+            let state = json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 });
+            stored_in(&host, root, id, &state);
+        }
         host.deployed(id, &["hooks/start"]);
     }
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -178,8 +184,8 @@ fn what_the_data_directory_does_not_show_either_is_unknown() {
     // An engine does not answer about a container while it starts it. `absent` has no record.
     let never = "0001-01-01T00:00:00Z";
     let host = Host::new();
-    stored(&host, "bad", &json!({ "Error": "no", "StartedAt": never }));
-    stored(&host, "starting", &json!({ "StartedAt": never }));
+    stored_in(&host, OWN, "bad", &json!({ "Error": "no", "StartedAt": never }));
+    stored_in(&host, OWN, "starting", &json!({ "StartedAt": never }));
     let _engine = lists_only(&host, &["absent", "bad", "starting"], || Answer::Hang);
     let (seen, source) = verdicts(&status(&host, &REQUEST_TIMEOUT));
     let expected = ["absent unknown not-inspected", STORED[0], "starting unknown not-inspected"];
