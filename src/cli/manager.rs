@@ -75,8 +75,8 @@ pub(crate) struct GlobalOptions {
     /// The time limit of the whole command
     #[arg(long, global = true, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     pub(crate) timeout: Duration,
-    /// The engine's data root, which is read if the engine is down [default: /var/lib/docker, else
-    /// /mnt/data/docker]
+    /// The engine's data root, which is read if the engine does not answer [default: the one that the engine reports, else
+    /// /var/lib/docker, else /mnt/data/docker]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) docker_root: Option<PathBuf>,
     /// Read the host's files below DIR instead of /
