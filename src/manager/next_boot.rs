@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// Without this file on the data partition, the OS purges it at the next boot, and layers nothing.
 const PURGE_MARK: &str = "remove_me_to_reset";
 const DATA: &str = "/mnt/data";
-/// The owner of the OS's layers among those of the extensions, which are numbered.
+/// The OS among the owners of layers: the extensions are numbered.
 pub(super) const OS: usize = usize::MAX;
 
 /// The system that will boot, and what its initramfs sees of the extensions.
@@ -42,26 +42,25 @@ pub(super) struct NextBoot {
     pub(super) assumes_os_layers: bool,
 }
 
-/// Opens the layers of an extension, which is number `owner`.
+/// Opens the layers of an extension, numbered from the top.
 pub(super) fn open_layers(
     root: &DataRoot,
     storage: &StoredLayers,
-    owner: usize,
 ) -> Result<Vec<LayerDirectory>, String> {
     let layers = storage.layers.as_ref().map_err(Clone::clone)?;
-    let open = |layer: &String| {
-        layer_store::open(root, layer).map(|directory| LayerDirectory { owner, directory })
+    let open = |(layer, name): (usize, &String)| {
+        layer_store::open(root, name).map(|directory| LayerDirectory { layer, directory })
     };
-    layers.iter().map(open).collect()
+    layers.iter().enumerate().map(open).collect()
 }
 
-/// Other handles of the OS's layers.
-pub(super) fn os_stack(os: &[OwnedFd]) -> Result<Vec<LayerDirectory>, String> {
-    let open = |layer: &OwnedFd| {
-        let directory = layer.try_clone().map_err(|error| in_words(&error))?;
-        Ok(LayerDirectory { owner: OS, directory })
+/// Other handles of the OS's layers, numbered from `first`.
+pub(super) fn os_stack(os: &[OwnedFd], first: usize) -> Result<Vec<LayerDirectory>, String> {
+    let open = |(layer, directory): (usize, &OwnedFd)| {
+        let directory = directory.try_clone().map_err(|error| in_words(&error))?;
+        Ok(LayerDirectory { layer, directory })
     };
-    os.iter().map(open).collect()
+    (first..).zip(os).map(open).collect()
 }
 
 impl NextBoot {
@@ -87,11 +86,9 @@ impl NextBoot {
         let sources =
             KernelSources { session, root, extensions, storage: &storage, running: &running };
         let system = sources.system(stated, &os);
-        let modules = (0..)
-            .zip(&storage)
-            .map(|(owner, storage)| {
-                brought_kernel::brought_modules(|| open_layers(root, storage, owner), &system)
-            })
+        let modules = storage
+            .iter()
+            .map(|storage| brought_kernel::brought_modules(|| open_layers(root, storage), &system))
             .collect();
         let found = match (stated.os_layers, &stated.os_root, &os) {
             (Some(stated), _, _) => Ok(usize::from(stated)),
@@ -211,7 +208,7 @@ impl KernelSources<'_> {
                 let os = os.as_ref().map_err(|why| {
                     format!("the release of the OS's kernel is unknown (--kernel-release): {why}")
                 })?;
-                let releases = brought_kernel::releases(os_stack(os)?)?;
+                let releases = brought_kernel::releases(os_stack(os, 0)?)?;
                 match releases.as_slice() {
                     [release] => Ok(release.clone()),
                     several => Err(format!(
@@ -224,13 +221,10 @@ impl KernelSources<'_> {
     }
 
     fn release_of_override(&self, abi: &str) -> Result<String, String> {
-        let mut all = (0..).zip(self.extensions).zip(self.storage);
-        let bringing =
-            all.find(|((_, stored), _)| stored.container.labels.claims().abi == Some(abi));
+        let mut all = self.extensions.iter().zip(self.storage);
+        let bringing = all.find(|(stored, _)| stored.container.labels.claims().abi == Some(abi));
         let found = match bringing {
-            Some(((owner, _), storage)) => {
-                brought_kernel::release(|| open_layers(self.root, storage, owner))?
-            }
+            Some((_, storage)) => brought_kernel::release(|| open_layers(self.root, storage))?,
             None => None,
         };
         found.ok_or_else(|| {

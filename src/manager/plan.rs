@@ -2,19 +2,22 @@
 //! `model/engine/boot_plan.rs` predicts, and `plan_view.rs` prints.
 
 use super::inspected::{Inspected, inspected};
-use super::next_boot::{NextBoot, os_stack};
+use super::next_boot::{NextBoot, OS, os_stack};
 use super::plan_view::{PlanView, Prospect};
 use super::{Failure, ManagerExit, Session, print, print_json, space};
 use crate::cli::plan::PlanArguments;
 use crate::cli::values::OutputFormat;
+use crate::host::engine::hidden_files::{HiddenPath, OverlayOwner, hidden};
 use crate::host::engine::layer_store;
-use crate::host::engine::merged_layers::{HiddenPath, LayerDirectory, hidden};
+use crate::host::engine::merged_layers::LayerDirectory;
 use crate::host::engine::stored_containers::{self, DataRoot, StoredExtensions};
+use crate::model::engine::boot_overlay::OverlayPlace;
 use crate::model::engine::boot_plan::{BootPlan, PlannedExtension, predict};
 use crate::model::engine::inspection::StoredExtension;
 use crate::model::engine::inventory::EngineContainer;
 use crate::model::text::cause::in_words;
 use crate::model::text::cut::short_id;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn plan(session: &Session, arguments: &PlanArguments) -> Result<ManagerExit, Failure> {
     let running = inspected(session, &[])?;
@@ -86,15 +89,25 @@ fn hidden_files(
     next: &NextBoot,
     root: &DataRoot,
 ) -> (Vec<HiddenPath>, Vec<String>) {
-    let (mut stack, mut unknown, mut has_os) = (Vec::new(), Vec::new(), false);
+    let (mut stack, mut unknown) = (Vec::new(), Vec::new());
+    let mut os = OverlayOwner { number: OS, layers: BTreeSet::new() };
+    // The numbers of the extensions' layers by name.
+    let mut numbers = BTreeMap::new();
+    let mut has_os = false;
     for layer in &plan.overlay.layers {
+        let first = stack.len();
         let opened = match layer.member {
-            Some(owner) => layer_store::open(root, &layer.name)
-                .map(|directory| vec![LayerDirectory { owner, directory }]),
+            Some(_) => layer_store::open(root, &layer.name).map(|directory| {
+                numbers.insert(layer.name.as_str(), first);
+                vec![LayerDirectory { layer: first, directory }]
+            }),
             None if has_os => continue,
             None => {
                 has_os = true;
-                next.os.as_ref().map_err(Clone::clone).and_then(|os| os_stack(os))
+                let opened = next.os.as_ref().map_err(Clone::clone);
+                let opened = opened.and_then(|layers| os_stack(layers, first));
+                os.layers.extend(opened.iter().flatten().map(|layer| layer.layer));
+                opened
             }
         };
         match opened {
@@ -102,7 +115,16 @@ fn hidden_files(
             Err(why) => unknown.push(why),
         }
     }
-    let found = hidden(stack).unwrap_or_else(|error| {
+    let is_there = |place| matches!(place, OverlayPlace::AboveOs | OverlayPlace::BelowOs);
+    let placed = plan.overlay.order.iter().filter(|(_, place)| is_there(*place));
+    let extension = |number: usize| {
+        let names = next.storage.get(number).and_then(|storage| storage.layers.as_ref().ok());
+        let layers = names.into_iter().flatten().filter_map(|name| numbers.get(name.as_str()));
+        OverlayOwner { number, layers: layers.copied().collect() }
+    };
+    let owners: Vec<OverlayOwner> =
+        placed.map(|(number, _)| extension(*number)).chain([os]).collect();
+    let found = hidden(&stack, &owners).unwrap_or_else(|error| {
         unknown.push(format!("the layers cannot be compared: {}", in_words(&error)));
         Vec::new()
     });

@@ -5,7 +5,7 @@ use super::next_boot::{NextBoot, OS};
 use super::readable::Read;
 use super::space::StaleOs;
 use super::status::stale_os_line;
-use crate::host::engine::merged_layers::HiddenPath;
+use crate::host::engine::hidden_files::HiddenPath;
 use crate::host::engine::stored_containers::DataRoot;
 use crate::model::engine::boot_overlay::OverlayPlace;
 use crate::model::engine::boot_plan::{BootPlan, PlanOutcome, PlannedExtension, Prediction};

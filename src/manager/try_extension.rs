@@ -200,7 +200,8 @@ impl TriedSubject {
             (layer, None) => Some(layer_store::open(root, layer)),
         };
         let layers = self.storage.layers.iter().flatten().filter_map(open);
-        layers.map(|opened| Ok(LayerDirectory { owner: 0, directory: opened? })).collect()
+        let numbered = (0..).zip(layers);
+        numbered.map(|(layer, opened)| Ok(LayerDirectory { layer, directory: opened? })).collect()
     }
 }
 

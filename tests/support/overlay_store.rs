@@ -84,7 +84,8 @@ impl OverlayStore {
         });
         self.write(&format!("containers/{id}/config.v2.json"), &record.to_string());
         self.write(&format!("image/overlay2/layerdb/mounts/{id}/mount-id"), &format!("own-{id}"));
-        self.layer(&format!("own-{id}"));
+        let own = self.link(&format!("own-{id}"));
+        self.write(&format!("overlay2/own-{id}/link"), own.trim_start_matches("l/"));
         let init = format!("own-{id}-init");
         self.layer(&init);
         let all: Vec<&str> = std::iter::once(init.as_str()).chain(layers.iter().copied()).collect();

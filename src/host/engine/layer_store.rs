@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// The layers that the engine makes for the mount points of a container.
 const INIT: &str = "-init";
 
-/// The names of a container's layers, its own first, without the engine's `-init` layer. The error names the file.
+/// The names of a container's layers, its own first, without the engine's `-init` layer. The initramfs mounts the layers
+/// by their short links, its own too, so one that is missing is an error. The error names the file.
 pub(crate) fn layers_of(root: &DataRoot, id: &str) -> Result<Vec<String>, String> {
     let record = root.path.join("image/overlay2/layerdb/mounts").join(id).join("mount-id");
     let own = text(&root.host, &record)?;
@@ -20,19 +21,26 @@ pub(crate) fn layers_of(root: &DataRoot, id: &str) -> Result<Vec<String>, String
         return Err(format!("{:?} does not name a layer", root.host.display_path(record)));
     }
     let store = root.path.join("overlay2");
-    let lower = store.join(own).join("lower");
+    let (link, lower) = (store.join(own).join("link"), store.join(own).join("lower"));
+    let shown = root.host.display_path(&link);
+    if led_to(root, &store.join("l").join(text(&root.host, &link)?.trim()))? != own {
+        return Err(format!("{shown:?} names the link of another layer"));
+    }
     let mut layers = vec![own.to_owned()];
     for link in text(&root.host, &lower)?.trim().split(':') {
-        let link = store.join(link);
-        let shown = root.host.display_path(&link);
-        let target = root.host.link(&link);
-        let target =
-            target.map_err(|error| format!("cannot read {shown:?}: {}", in_words(&error)))?;
-        let layer = target.to_str().and_then(layer_in);
-        layers.push(layer.ok_or_else(|| format!("the link {shown:?} does not lead to a layer"))?);
+        layers.push(led_to(root, &store.join(link))?);
     }
     layers.retain(|layer| !layer.ends_with(INIT));
     Ok(layers)
+}
+
+/// The layer to which a short link leads.
+fn led_to(root: &DataRoot, link: &Path) -> Result<String, String> {
+    let shown = root.host.display_path(link);
+    let target = root.host.link(link);
+    let target = target.map_err(|error| format!("cannot read {shown:?}: {}", in_words(&error)))?;
+    let layer = target.to_str().and_then(layer_in);
+    layer.ok_or_else(|| format!("the link {shown:?} does not lead to a layer"))
 }
 
 /// Opens the directory of a layer.
@@ -80,6 +88,10 @@ mod tests {
         let (root, store) = (folder.path(), data_root(&folder));
         assert!(layers_of(&store, "c").unwrap_err().contains("mount-id\": missing"));
         write(root, "image/overlay2/layerdb/mounts/c/mount-id", "own\n");
+        assert!(layers_of(&store, "c").unwrap_err().contains("own/link\": missing"));
+        write(root, "overlay2/own/link", "OWN");
+        assert!(layers_of(&store, "c").unwrap_err().contains("l/OWN\": missing"));
+        link(root, "OWN", "own");
         assert!(layers_of(&store, "c").unwrap_err().contains("lower\": missing"));
         write(root, "overlay2/own/lower", "l/A:l/B:l/C");
         link(root, "A", "own-init");
@@ -87,6 +99,8 @@ mod tests {
         assert!(layers_of(&store, "c").unwrap_err().contains("l/C\": missing"));
         link(root, "C", "base");
         assert_eq!(layers_of(&store, "c").unwrap(), ["own", "top", "base"]);
+        write(root, "overlay2/own/link", "B");
+        assert!(layers_of(&store, "c").unwrap_err().contains("names the link of another layer"));
         write(root, "image/overlay2/layerdb/mounts/c/mount-id", "../x\n");
         assert!(layers_of(&store, "c").unwrap_err().contains("does not name a layer"));
     }

@@ -18,26 +18,18 @@ const REDIRECT: &str = "trusted.overlay.redirect";
 /// A directory of one layer.
 #[derive(Debug)]
 pub(crate) struct LayerDirectory {
-    /// Whose layer it is; members of the stack are numbered from the top.
-    pub(crate) owner: usize,
+    /// The number of the layer.
+    pub(crate) layer: usize,
     pub(crate) directory: OwnedFd,
-}
-
-/// A path that exists in the layers of one member and that another member hides.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HiddenPath {
-    /// It ends with `/` if it is a directory, which is hidden with all that is in it.
-    pub(crate) path: String,
-    pub(crate) by: usize,
-    pub(crate) of: usize,
 }
 
 /// What is at a path of the merged view.
 #[derive(Debug)]
 pub(crate) enum MergedEntry {
     Directory(Vec<LayerDirectory>),
-    /// Anything else, and the directory that contains it.
+    /// Anything else, its layer, and the directory that contains it.
     Other {
+        layer: usize,
         folder: OwnedFd,
         name: CString,
         kind: FileType,
@@ -45,48 +37,38 @@ pub(crate) enum MergedEntry {
 }
 
 /// One name in a merged directory.
-struct MergedLookup {
-    entry: Option<MergedEntry>,
-    /// The first layer that no longer counts, and the owner of the layer that hides it.
-    hidden_from: Option<(usize, usize)>,
+pub(crate) struct MergedLookup {
+    pub(crate) entry: Option<MergedEntry>,
+    /// The layer that hides those below it.
+    pub(crate) hidden_by: Option<usize>,
 }
 
 /// Looks up `name` in a merged directory, whose layers are in `stack`, the topmost first.
-fn look_up(stack: &[LayerDirectory], name: &CStr) -> io::Result<MergedLookup> {
-    let mut parts = Vec::new();
-    for (at, layer) in stack.iter().enumerate() {
-        let Some(stat) = stat(&layer.directory, name)? else { continue };
+pub(crate) fn look_up(stack: &[LayerDirectory], name: &CStr) -> io::Result<MergedLookup> {
+    let mut parts: Vec<LayerDirectory> = Vec::new();
+    for LayerDirectory { layer, directory } in stack {
+        let Some(stat) = stat(directory, name)? else { continue };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let is_whiteout = is_whiteout(&stat);
         if kind == FileType::Directory {
-            let directory = open_directory(&layer.directory, name)?;
+            let directory = open_directory(directory, name)?;
             let is_opaque = is_opaque(directory.as_fd())?;
-            parts.push(LayerDirectory { owner: layer.owner, directory });
+            parts.push(LayerDirectory { layer: *layer, directory });
             if !is_opaque {
                 continue;
             }
         }
-        let first_hidden = at + 1;
-        let (entry, hidden_from) = match parts.is_empty() {
-            true if is_whiteout => (None, (first_hidden, layer.owner)),
+        let entry = match parts.is_empty() {
+            false => Some(MergedEntry::Directory(parts)),
+            true if is_whiteout(&stat) => None,
             true => {
-                let (folder, name) = (layer.directory.try_clone()?, name.to_owned());
-                (Some(MergedEntry::Other { folder, name, kind }), (first_hidden, layer.owner))
-            }
-            // The file itself is hidden by the directory above it.
-            false => {
-                let is_file = kind != FileType::Directory && !is_whiteout;
-                let by = match (is_file, parts.first()) {
-                    (true, Some(top)) => (at, top.owner),
-                    _ => (first_hidden, layer.owner),
-                };
-                (Some(MergedEntry::Directory(parts)), by)
+                let (folder, name) = (directory.try_clone()?, name.to_owned());
+                Some(MergedEntry::Other { layer: *layer, folder, name, kind })
             }
         };
-        return Ok(MergedLookup { entry, hidden_from: Some(hidden_from) });
+        return Ok(MergedLookup { entry, hidden_by: Some(*layer) });
     }
     let entry = (!parts.is_empty()).then_some(MergedEntry::Directory(parts));
-    Ok(MergedLookup { entry, hidden_from: None })
+    Ok(MergedLookup { entry, hidden_by: None })
 }
 
 fn stat(directory: impl AsFd, name: &CStr) -> io::Result<Option<Stat>> {
@@ -145,7 +127,7 @@ pub(crate) fn find(stack: Vec<LayerDirectory>, path: &str) -> io::Result<Option<
         match look_up(current, &name)?.entry {
             None => return Ok(None),
             Some(MergedEntry::Directory(parts)) => way.push(parts),
-            Some(MergedEntry::Other { folder, name, kind: FileType::Symlink }) => {
+            Some(MergedEntry::Other { folder, name, kind: FileType::Symlink, .. }) => {
                 links += 1;
                 if links > LINKS_MAX {
                     return Ok(None);
@@ -176,7 +158,7 @@ pub(crate) fn entries(stack: &[LayerDirectory]) -> io::Result<Vec<(CString, Merg
     Ok(entries)
 }
 
-fn names(stack: &[LayerDirectory]) -> io::Result<BTreeSet<CString>> {
+pub(crate) fn names(stack: &[LayerDirectory]) -> io::Result<BTreeSet<CString>> {
     let mut all = BTreeSet::new();
     for layer in stack {
         // Another handle, because reading moves the position of this one.
@@ -185,46 +167,8 @@ fn names(stack: &[LayerDirectory]) -> io::Result<BTreeSet<CString>> {
     Ok(all)
 }
 
-/// The paths of `stack` that a layer of another member hides, in their order.
-pub(crate) fn hidden(stack: Vec<LayerDirectory>) -> io::Result<Vec<HiddenPath>> {
-    let mut found = Vec::new();
-    // The directories on the way to the current one, and the names in them that are still to be looked up.
-    let mut way = vec![(String::new(), names(&stack)?.into_iter(), stack)];
-    while let Some((folder, names_left, stack)) = way.last_mut() {
-        let Some(name) = names_left.next() else {
-            way.pop();
-            continue;
-        };
-        let path = format!("{folder}/{}", name.to_string_lossy());
-        let MergedLookup { entry, hidden_from } = look_up(stack, &name)?;
-        if let Some((first, by)) = hidden_from {
-            for layer in stack.get(first..).unwrap_or_default() {
-                let there = stat(&layer.directory, &name)?.filter(|stat| !is_whiteout(stat));
-                let Some(stat) = there.filter(|_| layer.owner != by) else { continue };
-                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                let path = if is_directory { format!("{path}/") } else { path.clone() };
-                found.push(HiddenPath { path, by, of: layer.owner });
-            }
-        }
-        // Where there is one member only, nothing is hidden.
-        let several = |parts: &[LayerDirectory]| {
-            parts.iter().any(|part| Some(part.owner) != parts.first().map(|top| top.owner))
-        };
-        match entry {
-            Some(MergedEntry::Directory(parts)) if several(&parts) => {
-                way.push((path, names(&parts)?.into_iter(), parts));
-            }
-            _ => {}
-        }
-    }
-    found.sort();
-    // A member may have the path in several layers.
-    found.dedup();
-    Ok(found)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use nix::sys::stat::{Mode as NodeMode, SFlag, mknod};
     use std::fs::{File, create_dir_all};
@@ -232,10 +176,10 @@ mod tests {
     use std::path::PathBuf;
 
     /// Layers, the topmost first.
-    struct Layers(tempfile::TempDir);
+    pub(crate) struct Layers(tempfile::TempDir);
 
     impl Layers {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self(tempfile::tempdir().unwrap())
         }
 
@@ -245,11 +189,11 @@ mod tests {
             path
         }
 
-        fn file(&self, layer: &str, name: &str) {
+        pub(crate) fn file(&self, layer: &str, name: &str) {
             File::create(self.path(layer, name)).unwrap();
         }
 
-        fn folder(&self, layer: &str, name: &str) {
+        pub(crate) fn folder(&self, layer: &str, name: &str) {
             create_dir_all(self.path(layer, name)).unwrap();
         }
 
@@ -257,67 +201,24 @@ mod tests {
             symlink(target, self.path(layer, name)).unwrap();
         }
 
-        fn whiteout(&self, layer: &str, name: &str) {
+        pub(crate) fn whiteout(&self, layer: &str, name: &str) {
             mknod(&self.path(layer, name), SFlag::S_IFCHR, NodeMode::empty(), 0).unwrap();
         }
 
-        fn opaque(&self, layer: &str, name: &str) {
+        pub(crate) fn opaque(&self, layer: &str, name: &str) {
             self.folder(layer, name);
             let folder = File::open(self.path(layer, name)).unwrap();
             let flags = rustix::fs::XattrFlags::empty();
             rustix::fs::fsetxattr(folder, OPAQUE, b"y", flags).unwrap();
         }
 
-        fn stack(&self, layers: &[(usize, &str)]) -> Vec<LayerDirectory> {
-            let open = |(owner, name): &(usize, &str)| {
+        pub(crate) fn stack(&self, names: &[&str]) -> Vec<LayerDirectory> {
+            let open = |(layer, name): (usize, &&str)| {
                 let directory = File::open(self.0.path().join(name)).unwrap().into();
-                LayerDirectory { owner: *owner, directory }
+                LayerDirectory { layer, directory }
             };
-            layers.iter().map(open).collect()
+            names.iter().enumerate().map(open).collect()
         }
-
-        fn hidden(&self, layers: &[(usize, &str)]) -> Vec<(String, usize, usize)> {
-            let found = hidden(self.stack(layers)).unwrap().into_iter();
-            found.map(|hidden| (hidden.path, hidden.by, hidden.of)).collect()
-        }
-    }
-
-    fn expected(all: &[(&str, usize, usize)]) -> Vec<(String, usize, usize)> {
-        all.iter().map(|(path, by, of)| ((*path).to_owned(), *by, *of)).collect()
-    }
-
-    #[test]
-    fn what_is_not_a_directory_hides_what_is_below_and_directories_merge() {
-        let layers = Layers::new();
-        layers.file("a", "etc/both");
-        layers.file("a", "etc/only-a");
-        layers.file("a", "file-over-folder");
-        layers.folder("a", "folder-over-file");
-        layers.file("b", "etc/both");
-        layers.file("b", "etc/only-b");
-        layers.file("b", "file-over-folder/x");
-        layers.file("b", "folder-over-file");
-        let found = layers.hidden(&[(0, "a"), (1, "b")]);
-        let all = [("/etc/both", 0, 1), ("/file-over-folder/", 0, 1), ("/folder-over-file", 0, 1)];
-        assert_eq!(found, expected(&all));
-        assert_eq!(layers.hidden(&[(0, "a"), (0, "b")]), [], "the layers of one image");
-    }
-
-    #[test]
-    fn whiteouts_and_opaque_directories_of_an_image_hide_the_files_of_others_too() {
-        let layers = Layers::new();
-        layers.whiteout("a1", "etc/gone");
-        layers.opaque("a1", "opt");
-        layers.file("a2", "etc/gone");
-        layers.file("a2", "opt/x");
-        layers.file("b", "etc/gone");
-        layers.file("b", "opt/y");
-        layers.whiteout("b", "etc/other");
-        layers.file("os", "etc/gone");
-        layers.file("os", "etc/other");
-        let found = layers.hidden(&[(0, "a1"), (0, "a2"), (1, "b"), (2, "os")]);
-        let all = [("/etc/gone", 0, 1), ("/etc/gone", 0, 2), ("/etc/other", 1, 2), ("/opt/", 0, 1)];
-        assert_eq!(found, expected(&all));
     }
 
     fn kind(found: io::Result<Option<MergedEntry>>) -> &'static str {
@@ -350,10 +251,10 @@ mod tests {
             ("dangling", "nothing"),
             ("", "directory"),
         ] {
-            let stack = layers.stack(&[(0, "a"), (0, "b")]);
+            let stack = layers.stack(&["a", "b"]);
             assert_eq!(kind(find(stack, path)), expected, "{path:?}");
         }
-        let names = entries(&layers.stack(&[(0, "a"), (0, "b")])).unwrap();
+        let names = entries(&layers.stack(&["a", "b"])).unwrap();
         let names: Vec<_> = names.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["absolute", "dangling", "lib", "loop", "up", "usr"]);
     }

@@ -10,6 +10,7 @@ pub(crate) mod stored_containers;
 pub(crate) mod layer_store;
 pub(crate) mod stored_image;
 pub(crate) mod os_layers;
+pub(crate) mod hidden_files;
 pub(crate) mod merged_layers;
 pub(crate) mod claims;
 pub(crate) mod process;

@@ -42,7 +42,7 @@ pub(crate) fn brought_modules(
     };
     let mut unread_kernel = None;
     for (_, entry) in entries(&boot).map_err(|error| unread(&error))? {
-        let MergedEntry::Other { folder, name, kind: FileType::RegularFile } = entry else {
+        let MergedEntry::Other { folder, name, kind: FileType::RegularFile, .. } = entry else {
             continue;
         };
         let Ok(name) = name.to_str() else { continue };

@@ -79,7 +79,7 @@ pub(crate) fn compose<'a>(
     let below: Vec<usize> =
         numbers(members).filter(|(_, it)| it.priority.is_none()).map(|(at, _)| at).collect();
     let layers = |at: &usize| -> &'a [String] { members.get(*at).map_or(&[], |it| it.layers) };
-    let mut links = Links { os_layers, ..Links::default() };
+    let links = Links::of_all(os_layers, members);
     // The OS is there in any case.
     let mut length = OPTION.len() + (0..os_layers).map(|at| cost(&link(at))).sum::<usize>();
     let mut fitting = |all: &[usize]| {
@@ -98,7 +98,7 @@ pub(crate) fn compose<'a>(
     let (fit_above, fit_below) = (fitting(&above), fitting(&below));
     let (above, pruned_above) = above.split_at(fit_above);
     let (below, pruned_below) = below.split_at(fit_below);
-    let named = |all: &[usize], links: &mut Links<'a>| -> Vec<OverlayLayer> {
+    let named = |all: &[usize]| -> Vec<OverlayLayer> {
         let all = all.iter().flat_map(|at| layers(at).iter().map(|layer| (*at, layer)));
         all.map(|(at, layer)| OverlayLayer {
             link: links.of(layer),
@@ -108,9 +108,9 @@ pub(crate) fn compose<'a>(
         .collect()
     };
     let of_os = |at: usize| OverlayLayer { link: link(at), member: None, name: at.to_string() };
-    let mut all = named(above, &mut links);
+    let mut all = named(above);
     all.extend((0..os_layers).map(of_os));
-    all.extend(named(below, &mut links));
+    all.extend(named(below));
     let all = each_once(all);
     let paths: Vec<&str> = all.iter().map(|layer| layer.link.as_str()).collect();
     let option = format!("{OPTION}{}", paths.join(":"));
@@ -130,26 +130,32 @@ fn numbers<'a>(
     members.iter().enumerate()
 }
 
-/// A lower one wins, and what is not a number loses against all numbers. The initramfs reads it as Go's `int`, which is
-/// as wide as a pointer.
-fn rank(priority: Option<&str>) -> (bool, isize) {
-    match priority.map(str::parse) {
-        Some(Ok(number)) => (false, number),
-        Some(Err(_)) | None => (true, 0),
-    }
+/// A lower one wins; what is not a number is as good as the highest. The initramfs reads it as Go's `int`, which is as
+/// wide as a pointer.
+fn rank(priority: Option<&str>) -> isize {
+    priority.and_then(|text| text.parse().ok()).unwrap_or(isize::MAX)
 }
 
-/// The numbers of the links, which are made in the order of their first use, after those of the OS.
-#[derive(Default)]
+/// The numbers of the links: after those of the OS, they are made for each selected extension in the order of the ids,
+/// before any is put into its place or left out.
 struct Links<'a> {
     os_layers: usize,
     numbers: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Links<'a> {
-    fn of(&mut self, layer: &'a str) -> String {
-        let next = self.os_layers + self.numbers.len();
-        link(*self.numbers.entry(layer).or_insert(next))
+    fn of_all(os_layers: usize, members: &'a [OverlayMember<'a>]) -> Self {
+        let mut numbers = BTreeMap::new();
+        for layer in members.iter().flat_map(|member| member.layers) {
+            let next = os_layers + numbers.len();
+            numbers.entry(layer.as_str()).or_insert(next);
+        }
+        Self { os_layers, numbers }
+    }
+
+    fn of(&self, layer: &str) -> String {
+        // Every layer of a member has a number.
+        link(self.numbers.get(layer).copied().unwrap_or(self.os_layers))
     }
 }
 
@@ -226,8 +232,8 @@ mod tests {
         assert_eq!(names, ["a", "b", "late", "huge", "wrong", "z", "y"]);
         let above = overlay.order.iter().filter(|(_, place)| *place == OverlayPlace::AboveOs);
         assert_eq!(above.count(), 5);
-        // The links of the OS are made first.
-        assert_eq!(links(&overlay), [2, 3, 4, 5, 6, 7, 0, 1, 8, 9]);
+        // The links of the OS are made first, and the others in the order of the list.
+        assert_eq!(links(&overlay), [6, 5, 3, 4, 8, 7, 0, 1, 2, 9]);
         assert_eq!(overlay.measured, overlay.option.len());
     }
 

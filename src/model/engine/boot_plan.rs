@@ -68,11 +68,13 @@ reasons! {
     BelowOs "below-os" Layered "none",
     BeingRemoved "being-removed" Skipped "remove it: balena-extension-manager cleanup; then deploy it again",
     StorageDriver "storage-driver" Skipped "run the engine with the storage driver overlay2, and deploy it again",
+    CannotMount "cannot-mount" Skipped
+        "ship an image with at least one layer, and not too many (balena-extension-manager check counts them)",
     KernelVersion "kernel-version" Skipped "ship a version for the kernel that will run",
     StockKernel "stock-kernel" Skipped
         "deploy its kernel as an override (docs/kernel-override.md), or ship it without lib/modules",
     AnotherKernel "another-kernel" Skipped "ship the modules with the kernel that they belong to",
-    NothingLayered "nothing-layered" Skipped "remove the cause, which the first line of the plan names",
+    NothingLayered "nothing-layered" Skipped "remove the cause, which the second line of the plan names",
     NoRoom "no-room" Pruned
         "ship an image with fewer layers (balena-extension-manager check counts them), or remove an extension",
     OtherSystem "other-system" Stale "ship a version for that system and deploy it, before the update or after it",
@@ -146,6 +148,14 @@ pub(crate) fn predict(extensions: &[PlannedExtension<'_>], target: &BootTarget) 
     let overlay = compose_of(|it| *it == Selection::Selected);
     // With all that may be there.
     let fullest = compose_of(|it| !matches!(it, Selection::Dropped(_)));
+    // A longer overlay leaves out more. Below the OS that is not so: where an extension above it is left out, there is
+    // more room. With several that are unknown, these two overlays then do not show every case.
+    let unknown = selections.iter().filter(|it| matches!(it, Selection::Unknown(_))).count();
+    let is_override =
+        |number: usize| extensions.get(number).is_some_and(|one| member(one).priority.is_some());
+    let is_pruned_above =
+        |(number, place): &(usize, _)| *place == OverlayPlace::Pruned && is_override(*number);
+    let has_gaps = unknown > 1 && fullest.order.iter().any(is_pruned_above);
     let place_in = |overlay: &BootOverlay, number: usize| {
         overlay.order.iter().find(|(other, _)| *other == number).map(|(_, place)| *place)
     };
@@ -154,7 +164,7 @@ pub(crate) fn predict(extensions: &[PlannedExtension<'_>], target: &BootTarget) 
     let predictions = in_order.chain(others).filter_map(|number| {
         let (extension, selection) = (extensions.get(number)?, selections.get(number)?);
         let place = place_in(&overlay, number);
-        let is_sure = place == place_in(&fullest, number);
+        let is_sure = place == place_in(&fullest, number) && (!has_gaps || is_override(number));
         let (reason, why) = judge(extension, selection, place, is_sure, target);
         let outcome = reason.outcome();
         let may_be_applied =
@@ -179,7 +189,7 @@ fn selection(extension: &PlannedExtension<'_>, target: &BootTarget) -> Selection
         Err(why) => return Selection::Unknown(why.clone()),
     }
     let PlannedExtension { storage, modules, .. } = *extension;
-    select(BootCandidate { labels, storage, modules }, &target.system)
+    select(BootCandidate { labels, storage, modules }, &target.system, target.page)
 }
 
 fn member<'a>(extension: &PlannedExtension<'a>) -> OverlayMember<'a> {
@@ -237,6 +247,7 @@ fn reason_of(drop: &Drop) -> PlanReason {
         Drop::NothingLayered(_) => PlanReason::NothingLayered,
         Drop::BeingRemoved => PlanReason::BeingRemoved,
         Drop::StorageDriver(_) => PlanReason::StorageDriver,
+        Drop::CannotMount { .. } => PlanReason::CannotMount,
         Drop::KernelVersion { .. } => PlanReason::KernelVersion,
         Drop::StockKernel => PlanReason::StockKernel,
         Drop::AnotherKernel => PlanReason::AnotherKernel,

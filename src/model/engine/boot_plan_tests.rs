@@ -15,7 +15,7 @@ struct Case {
 
 impl Default for Case {
     fn default() -> Self {
-        let layers = Ok(vec!["own".to_owned()]);
+        let layers = named("own image");
         let driver = Some("overlay2".to_owned());
         Self {
             labels: vec![],
@@ -40,6 +40,11 @@ impl Case {
     fn with_modules(modules: BroughtModules) -> Self {
         Self { modules: Ok(modules), ..Self::default() }
     }
+}
+
+/// The names of layers.
+fn named(names: &str) -> Result<Vec<String>, String> {
+    Ok(names.split(' ').map(str::to_owned).collect())
 }
 
 fn target() -> BootTarget {
@@ -88,7 +93,7 @@ fn each_reason_has_a_case() {
     let unread = || Err("unread".to_owned());
     let none = BootTarget { nothing_layered: Ok(Some("word".to_owned())), ..target() };
     let blind = BootTarget { system: Running { os_version: unread(), ..running() }, ..target() };
-    let small = BootTarget { page: 64, ..target() };
+    let full = BootTarget { os_layers: 200, ..target() };
     let rows = [
         (PlanReason::AboveOs, Case::labelled(OVERRIDE, "1"), target()),
         (PlanReason::BelowOs, Case::default(), target()),
@@ -98,12 +103,13 @@ fn each_reason_has_a_case() {
             Case::stored(|it| it.driver = Some("vfs".to_owned())),
             target(),
         ),
+        (PlanReason::CannotMount, Case::stored(|it| it.layers = named("own")), target()),
         // A claim that the initramfs reads in another way: to it, this label is the version of another kernel.
         (PlanReason::KernelVersion, Case::labelled(KERNEL_VERSION, " "), target()),
         (PlanReason::StockKernel, Case::with_modules(BroughtModules::KernelInBoot), stock),
         (PlanReason::AnotherKernel, Case::with_modules(BroughtModules::KernelMissing), target()),
         (PlanReason::NothingLayered, Case::default(), none),
-        (PlanReason::NoRoom, Case::default(), small),
+        (PlanReason::NoRoom, Case::default(), full),
         (PlanReason::OtherSystem, Case::labelled(OS_VERSION, "1.*"), target()),
         (PlanReason::ClaimsUnknown, Case::labelled(OS_VERSION, "2.*"), blind),
         (PlanReason::Unpredictable, Case::stored(|it| it.layers = Err("no".to_owned())), target()),
@@ -132,22 +138,41 @@ fn every_reason_is_explained_in_the_document() {
 
 #[test]
 fn an_unknown_extension_makes_the_room_of_those_behind_it_unknown() {
-    let unknown = Case {
-        modules: Err("unread".to_owned()),
-        ..Case::stored(|it| it.layers = Ok(vec!["a".to_owned(), "b".to_owned()]))
-    };
-    let behind = Case::stored(|it| it.layers = Ok(vec!["c".to_owned()]));
-    let cases = [unknown, behind];
-    let reasons = |page: usize| -> Vec<PlanReason> {
-        let mut found = predicted(&cases, &BootTarget { page, ..target() }).predictions;
-        found.sort_by_key(|one| one.number);
-        found.iter().map(|one| one.reason).collect()
-    };
+    let unknown =
+        Case { modules: Err("unread".to_owned()), ..Case::stored(|it| it.layers = named("a b")) };
+    let cases = [unknown, Case::stored(|it| it.layers = named("c d"))];
     use PlanReason::{BelowOs, NoRoom, RoomUnknown, Unpredictable};
-    assert_eq!(reasons(4096), [Unpredictable, BelowOs]);
-    // Room for the OS and one more layer.
-    assert_eq!(reasons(90), [Unpredictable, RoomUnknown]);
-    assert_eq!(reasons(60), [Unpredictable, NoRoom]);
+    // A page has room for 127 layers.
+    assert_eq!(reasons(&cases, 123), [Unpredictable, BelowOs]);
+    assert_eq!(reasons(&cases, 124), [Unpredictable, RoomUnknown]);
+    assert_eq!(reasons(&cases, 126), [Unpredictable, NoRoom]);
+}
+
+/// The reasons, in the order of `cases`.
+fn reasons(cases: &[Case], os_layers: usize) -> Vec<PlanReason> {
+    let mut found = predicted(cases, &BootTarget { os_layers, ..target() }).predictions;
+    found.sort_by_key(|one| one.number);
+    found.iter().map(|one| one.reason).collect()
+}
+
+#[test]
+fn two_unknown_extensions_may_leave_room_that_one_of_them_would_take() {
+    let unknown = |priority, layers| Case {
+        labels: vec![(OVERRIDE, priority)],
+        modules: Err("unread".to_owned()),
+        ..Case::stored(|it| it.layers = named(layers))
+    };
+    let last =
+        Case { labels: vec![(OVERRIDE, "3")], ..Case::stored(|it| it.layers = named("c1 c2 c3")) };
+    let cases = [
+        unknown("1", "a1 a2"),
+        unknown("2", "b1 b2"),
+        last,
+        Case::stored(|it| it.layers = named("d1 d2")),
+    ];
+    // Beside none of the two, or beside both, the last one has room: with both, the third is left out.
+    use PlanReason::{RoomUnknown, Unpredictable};
+    assert_eq!(reasons(&cases, 121), [Unpredictable, Unpredictable, RoomUnknown, RoomUnknown]);
 }
 
 #[test]
@@ -159,9 +184,9 @@ fn a_stale_extension_is_layered_until_it_is_removed_and_takes_its_room() {
     let stale = &plan.predictions[0];
     assert_eq!(stale.reason.outcome(), PlanOutcome::Stale);
     assert!(stale.sentence.ends_with("until cleanup --stale-os removes it"), "{stale:?}");
-    // The same layer, so it is there once, and belongs to the second.
+    // The same layers, so they are there once, and belong to the second.
     let members: Vec<_> = plan.overlay.layers.iter().map(|layer| layer.member).collect();
-    assert_eq!(members, [None, Some(1)]);
+    assert_eq!(members, [None, Some(1), Some(1)]);
 }
 
 #[test]

@@ -10,6 +10,10 @@ const OVERLAY2: &str = "overlay2";
 /// The initramfs layers nothing if a word of the kernel's command line contains one of these.
 const NO_OVERLAYS: [&str; 2] = ["emergency", "mobynit.no_overlays"];
 
+const OPTION: &str = "lowerdir=";
+/// A link of the engine to a layer, as the initramfs names it when it mounts an extension alone.
+const OWN_LINK: &str = "/tmp/mobynit-data/docker/overlay2/l/ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
 /// What the initramfs reads about one extension.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BootCandidate<'a> {
@@ -55,6 +59,10 @@ pub(crate) enum Drop {
     NothingLayered(String),
     BeingRemoved,
     StorageDriver(String),
+    /// The initramfs first mounts each extension alone, and cannot mount this number of layers.
+    CannotMount {
+        layers: usize,
+    },
     KernelVersion {
         claimed: String,
         booted: String,
@@ -73,6 +81,12 @@ impl fmt::Display for Drop {
             Self::StorageDriver(driver) => {
                 write!(formatter, "its storage driver is {driver:?}; only {OVERLAY2} is mounted")
             }
+            Self::CannotMount { layers: 0 | 1 } => {
+                formatter.write_str("its image has no layers, and overlayfs needs two with the container's own")
+            }
+            Self::CannotMount { layers } => {
+                write!(formatter, "its {layers} layers exceed the options of one mount")
+            }
             Self::KernelVersion { claimed, booted } => {
                 write!(formatter, "it was built for kernel {claimed:?}, but {booted} will run")
             }
@@ -87,7 +101,7 @@ impl fmt::Display for Drop {
 }
 
 /// Decides about one extension.
-pub(crate) fn select(candidate: BootCandidate<'_>, booted: &Running) -> Selection {
+pub(crate) fn select(candidate: BootCandidate<'_>, booted: &Running, page: usize) -> Selection {
     let BootCandidate { labels, storage, modules } = candidate;
     if storage.is_ending {
         return Selection::Dropped(Drop::BeingRemoved);
@@ -107,8 +121,12 @@ pub(crate) fn select(candidate: BootCandidate<'_>, booted: &Running) -> Selectio
             Err(why) => return Selection::Unknown(why.clone()),
         }
     }
-    if let Err(why) = &storage.layers {
-        return Selection::Unknown(why.clone());
+    let layers = match &storage.layers {
+        Ok(layers) => layers.len(),
+        Err(why) => return Selection::Unknown(why.clone()),
+    };
+    if layers < 2 || OPTION.len() + layers * (OWN_LINK.len() + 1) > page.saturating_sub(1) {
+        return Selection::Dropped(Drop::CannotMount { layers });
     }
     match (modules, &booted.abi) {
         (Ok(BroughtModules::Unrelated), _) => Selection::Selected,
@@ -153,13 +171,13 @@ mod tests {
     }
 
     fn storage() -> StoredLayers {
-        let layers = Ok(vec!["own".to_owned()]);
+        let layers = Ok(vec!["own".to_owned(), "image".to_owned()]);
         StoredLayers { is_ending: false, driver: Some(OVERLAY2.to_owned()), layers }
     }
 
     fn selected(labels: &Labels, storage: &StoredLayers, booted: &Running) -> Selection {
         let modules = &Ok(BroughtModules::Unrelated);
-        select(BootCandidate { labels, storage, modules }, booted)
+        select(BootCandidate { labels, storage, modules }, booted, 4096)
     }
 
     #[test]
@@ -193,7 +211,11 @@ mod tests {
         ] {
             let (labels, storage, modules) = (labels(None), storage(), Ok(modules));
             let candidate = BootCandidate { labels: &labels, storage: &storage, modules: &modules };
-            assert_eq!(select(candidate, &booted("6.1.0", abi)), expected, "{modules:?} {abi:?}");
+            assert_eq!(
+                select(candidate, &booted("6.1.0", abi), 4096),
+                expected,
+                "{modules:?} {abi:?}"
+            );
         }
     }
 
@@ -204,6 +226,15 @@ mod tests {
         assert_eq!(on(ending), Selection::Dropped(Drop::BeingRemoved));
         let aufs = StoredLayers { driver: Some("aufs".to_owned()), ..storage() };
         assert_eq!(on(aufs), Selection::Dropped(Drop::StorageDriver("aufs".to_owned())));
+        for (count, is_mounted) in [(0, false), (1, false), (2, true), (64, true), (65, false)] {
+            let layers = Ok(vec!["layer".to_owned(); count]);
+            let selection = on(StoredLayers { layers, ..storage() });
+            let expected = match is_mounted {
+                true => Selection::Selected,
+                false => Selection::Dropped(Drop::CannotMount { layers: count }),
+            };
+            assert_eq!(selection, expected, "{count}");
+        }
         let unnamed = StoredLayers { driver: None, ..storage() };
         assert!(matches!(on(unnamed), Selection::Unknown(_)));
         let unread = StoredLayers { layers: Err("no".to_owned()), ..storage() };
@@ -225,7 +256,7 @@ mod tests {
             (Err("unread".to_owned()), &booted("6.1.0", None)),
         ] {
             let candidate = BootCandidate { labels: &labels, storage: &storage, modules: &modules };
-            assert_eq!(select(candidate, booted), unknown, "{modules:?}");
+            assert_eq!(select(candidate, booted, 4096), unknown, "{modules:?}");
         }
     }
 

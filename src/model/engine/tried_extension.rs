@@ -205,8 +205,8 @@ mod tests {
         let wrong = labels_of(None, &added(KERNEL_VERSION, "5.4.0"), BroughtKernel::Refused);
         let good = labels_of(None, &[], BroughtKernel::Refused);
         let all = [
-            (container_of("good", good), storage(&["g"])),
-            (container_of("wrong", wrong), storage(&["w"])),
+            (container_of("good", good), storage(&["o", "g"])),
+            (container_of("wrong", wrong), storage(&["v", "w"])),
         ];
         let planned = planned(&all);
         let plan = predict(&planned, &target());
@@ -216,7 +216,7 @@ mod tests {
         };
         assert!(name == "wrong" && why.contains("5.4.0"), "{why}");
         use TriedLayer::{Os, Stored};
-        assert_eq!(layers_of(&plan, &planned, &[0]).unwrap(), [Os, Stored("g")]);
+        assert_eq!(layers_of(&plan, &planned, &[0]).unwrap(), [Os, Stored("o"), Stored("g")]);
         let [out] = &left_out(&plan, &planned)[..] else { panic!() };
         assert!(out.contains("\"wrong\"") && out.contains("5.4.0"), "{out}");
     }
