@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::container::Container;
 use crate::manager::host::{BLOCK, BOOT, Host, bare};
+use crate::manager::plan::device::Device;
+use crate::manager::plan::stores::KERNELS;
 use crate::manager::recorded_store::{self as stored, Contents, KERNEL, OS, Store, labels};
 use crate::{capture, programs};
 
@@ -84,7 +86,7 @@ fn the_help_texts() {
     compare("help/balena-extension-manager.txt", &help(&["--help"]));
     for command in [
         "cleanup", "status", "list", "inspect", "logs", "doctor", "check", "validate", "hup",
-        "override", "history", "simulate", "try",
+        "override", "history", "simulate", "try", "plan",
     ] {
         compare(
             &format!("help/balena-extension-manager-{command}.txt"),
@@ -228,4 +230,88 @@ fn the_documents_about_kernel_overrides() {
     };
     document("manager-override-status", &["override", "status", "--format", "json"]);
     document("manager-history", &["history", "--format", "json"]);
+}
+
+#[test]
+fn what_plan_prints() {
+    for (name, device, words) in planned_devices() {
+        let os = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = os.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("etc/os-release", "VERSION_ID=6.0.1\n");
+        write("etc/issue", "the next OS");
+        write("lib/modules/6.6.20-yocto-standard/modules.dep", "");
+        let top = device.path("");
+        let [top, next] = [&top, os.path()].map(|path| path.to_str().unwrap());
+        let top = top.trim_end_matches('/');
+        let words: Vec<String> =
+            words.split_whitespace().map(|word| word.replace("NEXT", next)).collect();
+        let words: Vec<&str> =
+            words.iter().map(String::as_str).chain(["--page-size=4096"]).collect();
+        let printed = |more: &[&str]| {
+            let finished = device.plan(&[&words, more].concat());
+            let text = format!("{}exit status {}\n", finished.out, finished.code());
+            text.replace(top, "/TOP").replace(next, "/NEXT")
+        };
+        let shown = words.join(" ").replace(next, "/NEXT");
+        compare(&format!("plan/{name}.txt"), &format!("$ plan {shown}\n{}", printed(&[])));
+        let document = printed(&["--format=json"]);
+        let (document, _) = document.rsplit_once("exit status").unwrap();
+        compare_document(&format!("../plan/{name}"), document, &[], &[]);
+    }
+}
+
+/// Typical devices, and the options with which they are planned.
+fn planned_devices() -> Vec<(&'static str, Device, &'static str)> {
+    let (kernel, abi) = KERNELS[0];
+    let modules = "lib/modules/6.6.20-yocto-standard";
+    let brought = [format!("{modules}/Module.symvers"), format!("{modules}/x.ko")];
+    // An extension of each kind: below the OS, above it with two priorities, for one OS, and with a kernel.
+    let common = || {
+        let device = Device::new();
+        device.deploy('a', &[], &[&[("opt/tool", "a")], &[("opt/base", "a"), ("etc/issue", "a")]]);
+        device.deploy('b', &[("override", "10")], &[&[("etc/issue", "b"), ("etc/motd", "b")]]);
+        device.deploy('c', &[("override", "-1")], &[&[("etc/motd", "c"), ("opt/base/x", "c")]]);
+        device.deploy('d', &[("os-version", "2.113.*")], &[&[("opt/d", "d")]]);
+        device.deploy(
+            'e',
+            &[("kernel-abi-id", abi)],
+            &[&[(&brought[0], "s"), (&brought[1], "ko"), ("boot/vmlinuz", kernel)]],
+        );
+        device
+    };
+    let armed = common();
+    armed.arm(abi, kernel);
+    armed.deploy('f', &[("kernel-version", "6.1.0")], &[&[("opt/f", "f")]]);
+    let odd = common();
+    odd.record('a', |record| record["State"]["Dead"] = true.into());
+    odd.record('b', |record| record["Driver"] = "vfs".into());
+    odd.deploy('f', &[], &[]);
+    let purged = common();
+    std::fs::remove_file(purged.path("mnt/data/remove_me_to_reset")).unwrap();
+    let broken = common();
+    for (path, text) in
+        [("containers/broken/config.v2.json", "{"), ("overlay2/own-a/lower", "l/GONE")]
+    {
+        broken.0.write(&format!("mnt/data/docker/{path}"), text);
+    }
+    vec![
+        ("fresh", Device::new(), ""),
+        ("overrides", common(), ""),
+        ("armed-kernel", armed, ""),
+        ("next-os", common(), "--os-root=NEXT"),
+        (
+            "stated-os",
+            common(),
+            "--os-version=6.0.1 --kernel-release=6.1.0-18-amd64 --kernel-abi=none",
+        ),
+        ("unknown-facts", common(), "--os-version=2.113.9"),
+        ("nothing-layered", purged, ""),
+        ("pruned", common(), "--os-layers=122"),
+        ("not-mountable", odd, ""),
+        ("unreadable", broken, ""),
+    ]
 }

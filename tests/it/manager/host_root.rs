@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::host::version;
 use super::override_device::{Device, X};
+use super::plan::device::deploy;
 use super::recorded_engine::{Answer, Engine};
 use super::recorded_store::{Container, KERNEL, Store, labels};
 use crate::capture::run;
@@ -145,6 +146,9 @@ impl Copy {
                 let mountpoint = "/var/lib/docker/volumes/new/_data";
                 Some(Answer::Json(201, json!({ "Mountpoint": mountpoint })))
             }
+            ("GET", "/info") => {
+                Some(Answer::Json(200, json!({ "DockerRootDir": "/var/lib/docker" })))
+            }
             _ => None,
         });
         Self { engine: Some(engine), device }
@@ -241,6 +245,45 @@ fn no_command_about_kernels_touches_a_file_outside() {
     let finished =
         copy.traced(&["simulate", "deploy=k", "boot", "healthy", "cut=1", "healthy"]).ok();
     assert!(finished.out.contains("committed the kernel"), "{finished}");
+}
+
+#[test]
+fn a_plan_touches_no_file_outside() {
+    let mut copy = Copy::new(&format!("kernel_override_abi={ABI}\n"));
+    let host = &copy.device.0;
+    host.write(&format!("mnt/data/boot-by-abi/{ABI}"), "a");
+    let modules = ["lib/modules/6.6.20/Module.symvers", "lib/modules/6.6.20/x.ko", "boot/vmlinuz"];
+    let kernel = [(modules[0], "s"), (modules[1], "ko"), (modules[2], "a")];
+    deploy(host, 'a', &[("kernel-abi-id", ABI)], &[&kernel]);
+    deploy(host, 'b', &[("override", "1")], &[&[("etc/os-release", "b")], &[("etc/new", "b")]]);
+    for link in ["etc/new", "lib/links"] {
+        // A link of an image leads into the image.
+        let link = host.path(&format!("mnt/data/docker/overlay2/b0/diff/{link}"));
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", link).unwrap();
+    }
+    let next = host.path("next");
+    host.write("next/etc/os-release", "VERSION_ID=6.0.0\n");
+    host.write("next/lib/modules/6.1.0/x.ko", "");
+    let (os_root, layered) = (next.to_str().unwrap(), "the override ca978112ca1b");
+    for down in [false, true] {
+        if down {
+            drop(copy.engine.take());
+        }
+        for words in [
+            &["plan", "--files"][..],
+            &["plan", "--os-root", os_root],
+            &["plan", "--os-version", "6.0.0"],
+        ] {
+            // The directory is one of this machine, whose mounts show whether it is an overlay.
+            let also = if words.contains(&"--os-root") { "/proc" } else { "" };
+            let finished = copy.traced_but(words, also);
+            let is_planned = finished.out.contains(" above OS ") && finished.out.contains(" OS ");
+            assert!(is_planned, "{finished}");
+            let is_stated = words.contains(&"--os-version");
+            assert_eq!(finished.out.contains(layered), !is_stated, "{finished}");
+        }
+    }
 }
 
 #[test]

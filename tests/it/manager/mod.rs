@@ -20,6 +20,7 @@ mod override_bad_input;
 mod override_crashes;
 mod override_reports;
 mod oversized_answers;
+pub(crate) mod plan;
 mod podman;
 mod reports;
 mod silent_engine;

@@ -8,7 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 
 /// Runs `work` in a thread that has a mount namespace, and in it an empty tmpfs at the path that `work` gets. Programs
 /// that it starts are in the namespace, too. The mounts end with the thread.
@@ -84,10 +86,18 @@ pub(crate) fn walk(top: &Path) -> BTreeMap<String, Seen> {
 }
 
 /// What the layers alone show, the topmost first.
-pub(crate) fn merged(layers: &[PathBuf], empty: &Path, point: &Path) -> (Overlay, BTreeMap<String, Seen>) {
+pub(crate) fn merged(
+    layers: &[PathBuf],
+    empty: &Path,
+    point: &Path,
+) -> (Overlay, BTreeMap<String, Seen>) {
     fs::create_dir_all(empty).unwrap();
-    let paths: Vec<&str> =
-        layers.iter().map(PathBuf::as_path).chain([empty]).map(|path| path.to_str().unwrap()).collect();
+    let paths: Vec<&str> = layers
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([empty])
+        .map(|path| path.to_str().unwrap())
+        .collect();
     let overlay = Overlay::mount(point, &format!("lowerdir={}", paths.join(":"))).unwrap();
     let seen = walk(point);
     (overlay, seen)

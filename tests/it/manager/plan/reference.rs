@@ -50,6 +50,15 @@ pub(crate) fn fate(extension: &Extension, modules: &Modules, system: &System) ->
     if extension.defect != Defect::None {
         return Fate::Unknown;
     }
+    // First each is mounted alone, by the engine's links, whose names have 26 characters.
+    let links = vec![
+        "/tmp/mobynit-data/docker/overlay2/l/ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        extension.layers.len()
+    ];
+    let alone = format!("lowerdir={}", links.join(":"));
+    if extension.layers.len() == 1 || alone.len() >= system.page - 1 {
+        return Fate::Dropped("cannot-mount");
+    }
     match (system.release, system.kernel) {
         (None, _) if modules.any => Fate::Unknown,
         (None, _) => Fate::Selected,
@@ -161,7 +170,8 @@ pub(crate) fn compose(store: &Generated, members: &[usize]) -> Composed {
     let (mut left, mut is_full) = (Vec::new(), false);
     for member in overrides {
         let longer = [left.clone(), chain(&member)].concat();
-        is_full = is_full || length(&[longer.clone(), of_os.clone()].concat()) >= store.system.page - 1;
+        is_full =
+            is_full || length(&[longer.clone(), of_os.clone()].concat()) >= store.system.page - 1;
         if is_full {
             composed.pruned.push(member);
         } else {

@@ -18,12 +18,39 @@ pub(crate) const KERNELS: [(&str, &str); 2] = [
 const RELEASES: [&str; 4] = ["6.1.0-18", "6.1.0", "6.6.20-yocto-standard", "-odd"];
 /// In directories that extensions share with the OS and with each other.
 const PATHS: [&str; 17] = [
-    "etc", "etc/a", "etc/b", "etc/d", "etc/d/a", "opt", "opt/a", "opt/b", "opt/d/a", "opt/d/b", "opt/d/e/a", "usr/bin",
-    "usr/bin/a", "usr/bin/b", "var/a", "var/lib/a", "var/lib/b",
+    "etc",
+    "etc/a",
+    "etc/b",
+    "etc/d",
+    "etc/d/a",
+    "opt",
+    "opt/a",
+    "opt/b",
+    "opt/d/a",
+    "opt/d/b",
+    "opt/d/e/a",
+    "usr/bin",
+    "usr/bin/a",
+    "usr/bin/b",
+    "var/a",
+    "var/lib/a",
+    "var/lib/b",
 ];
 const DIRECTORIES: [&str; 6] = ["etc", "etc/d", "opt", "opt/d", "usr/bin", "var/lib"];
-const OVERRIDES: [&str; 12] =
-    ["", "0", "+1", "-3", "x", "10", "2", "1_0", "99999999999999999999", "9223372036854775807", " 1", "-0"];
+const OVERRIDES: [&str; 12] = [
+    "",
+    "0",
+    "+1",
+    "-3",
+    "x",
+    "10",
+    "2",
+    "1_0",
+    "99999999999999999999",
+    "9223372036854775807",
+    " 1",
+    "-0",
+];
 const OS_VERSIONS: [&str; 9] =
     ["5.*", "4.*", "*", "5.0.0", "4.*, 5.0.*", "[", "", "5.?.0,", "[0-4].*"];
 
@@ -124,8 +151,9 @@ impl Generated {
             system: system(numbers),
         };
         // The ends of chains, which several images may have in common.
-        let bases: Vec<Vec<usize>> =
-            (0..numbers.below(4)).map(|at| store.chain(numbers, &format!("base{at}-"), 2)).collect();
+        let bases: Vec<Vec<usize>> = (0..numbers.below(4))
+            .map(|at| store.chain(numbers, &format!("base{at}-"), 2))
+            .collect();
         let count = if numbers.one_in(4) { numbers.below(24) } else { numbers.below(9) };
         for _ in 0..count {
             store.add_extension(numbers, &bases);
@@ -152,23 +180,31 @@ impl Generated {
     }
 
     fn add_extension(&mut self, numbers: &mut Numbers, bases: &[Vec<usize>]) {
-        let id: String = (0..64).map(|_| numbers.one_of(&[b'0', b'1', b'7', b'a', b'c', b'f']).into()).map(|byte: u8| char::from(byte)).collect();
+        let id: String = (0..64).map(|_| char::from(numbers.one_of(b"017acf"))).collect();
         let short = &id[..12];
         self.layers.push(Layer {
             name: format!("own-{short}"),
             nodes: vec![(format!("mark-{short}"), Node::File("mark".to_owned()))],
         });
         let mut layers = vec![self.layers.len() - 1];
-        layers.extend(self.chain(numbers, &format!("image-{short}-"), 3));
+        match numbers.below(30) {
+            0 => {}
+            1 => layers.extend(self.chain(numbers, &format!("image-{short}-"), 30)),
+            _ => layers.extend(self.chain(numbers, &format!("image-{short}-"), 3)),
+        }
         if !bases.is_empty() && numbers.one_in(2) {
             layers.extend(numbers.one_of(bases));
         }
-        if numbers.one_in(4) {
+        if layers.len() > 1 && numbers.one_in(4) {
             let of_image = &layers[1..];
             let modules = numbers.one_of(of_image);
             let directory = numbers.one_of(&["lib", "usr/lib"]);
             let release = numbers.one_of(&RELEASES);
-            self.add(modules, &format!("{directory}/modules/{release}/x.ko"), Node::File("ko".to_owned()));
+            self.add(
+                modules,
+                &format!("{directory}/modules/{release}/x.ko"),
+                Node::File("ko".to_owned()),
+            );
             if directory == "usr/lib" {
                 self.add(numbers.one_of(&layers[1..]), "lib", Node::Link("usr/lib"));
             }
@@ -199,8 +235,16 @@ impl Generated {
         self.extensions.push(Extension {
             name: format!("{}{}", numbers.word("a b z ab x-1 B"), self.extensions.len()),
             labels,
-            driver: if numbers.one_in(12) { numbers.one_of(&[Some("vfs"), None]) } else { Some("overlay2") },
-            ending: if numbers.one_in(16) { Some(numbers.word("Dead RemovalInProgress")) } else { None },
+            driver: if numbers.one_in(12) {
+                numbers.one_of(&[Some("vfs"), None])
+            } else {
+                Some("overlay2")
+            },
+            ending: if numbers.one_in(16) {
+                Some(numbers.word("Dead RemovalInProgress"))
+            } else {
+                None
+            },
             layers,
             defect,
             id,
@@ -241,7 +285,8 @@ impl Generated {
                 fs::write(record.join("mount-id"), own).unwrap();
             }
             if extension.defect != Defect::NoLower {
-                fs::write(store.join(own).join("lower"), format!("l/{init}{}", lower.concat())).unwrap();
+                fs::write(store.join(own).join("lower"), format!("l/{init}{}", lower.concat()))
+                    .unwrap();
             }
             match extension.defect {
                 Defect::NoLink => fs::remove_file(store.join(own).join("link")).unwrap(),
@@ -249,7 +294,11 @@ impl Generated {
                     let last = format!("l/{init}{}:l/GONE", lower.concat());
                     fs::write(store.join(own).join("lower"), last).unwrap();
                 }
-                _ => {}
+                Defect::None
+                | Defect::Garbage
+                | Defect::UnreadableRecord
+                | Defect::NoMountId
+                | Defect::NoLower => {}
             }
             self.write_record(data_root, extension);
         }
@@ -258,7 +307,9 @@ impl Generated {
     fn write_record(&self, data_root: &Path, extension: &Extension) {
         let mut labels = Map::new();
         labels.insert("io.balena.image.class".to_owned(), "overlay".into());
-        labels.extend(extension.labels.iter().map(|(name, text)| ((*name).to_owned(), text.as_str().into())));
+        labels.extend(
+            extension.labels.iter().map(|(name, text)| ((*name).to_owned(), text.as_str().into())),
+        );
         let mut state = json!({ "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0 });
         if let Some(field) = extension.ending {
             state[field] = true.into();
@@ -275,7 +326,11 @@ impl Generated {
         match extension.defect {
             Defect::Garbage => fs::write(path, "{\"ID\":").unwrap(),
             Defect::UnreadableRecord => fs::create_dir(path).unwrap(),
-            _ => fs::write(path, record.to_string()).unwrap(),
+            Defect::None
+            | Defect::NoMountId
+            | Defect::NoLower
+            | Defect::NoLink
+            | Defect::DanglingLayer => fs::write(path, record.to_string()).unwrap(),
         }
     }
 }
@@ -363,7 +418,9 @@ pub(crate) fn write_nodes(top: &Path, nodes: &[(String, Node)], owner: &str) {
         let path = top.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         match node {
-            Node::File(text) if text.is_empty() => fs::write(path, format!("{owner} {name}")).unwrap(),
+            Node::File(text) if text.is_empty() => {
+                fs::write(path, format!("{owner} {name}")).unwrap()
+            }
             Node::File(text) => fs::write(path, text).unwrap(),
             Node::Directory => fs::create_dir_all(path).unwrap(),
             Node::Opaque => {
