@@ -51,6 +51,7 @@ mod scenarios_killed_shim;
 mod scenarios_manager;
 mod scenarios_manager_check;
 mod scenarios_manager_load;
+mod scenarios_manager_plan;
 mod scenarios_manager_stores;
 mod scenarios_manager_try;
 mod scenarios_manager_volumes;
@@ -107,6 +108,7 @@ fn run_tests() -> ExitCode {
     scenarios_manager::add_to(&mut suite);
     scenarios_manager_check::add_to(&mut suite, &engines);
     scenarios_manager_load::add_to(&mut suite);
+    scenarios_manager_plan::add_to(&mut suite);
     scenarios_manager_stores::add_to(&mut suite);
     scenarios_manager_try::add_to(&mut suite);
     scenarios_manager_volumes::add_to(&mut suite);
