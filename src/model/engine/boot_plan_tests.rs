@@ -4,8 +4,10 @@ use super::*;
 use crate::model::engine::inventory::{Detail, EngineState, Labels};
 use crate::model::extension::claim::tests::running;
 use crate::model::extension::labels::{CLASS, KERNEL_VERSION, OS_VERSION};
+use proptest::prelude::*;
 
 /// What a test says about an extension; by default it is layered below the OS.
+#[derive(Clone, Debug)]
 struct Case {
     labels: Vec<(&'static str, &'static str)>,
     storage: StoredLayers,
@@ -205,5 +207,94 @@ fn only_what_is_applied_or_may_be_can_be_lost() {
         let ending = Case { now, ..Case::stored(|it| it.is_ending = true) };
         assert_eq!(only(ending, &target()).is_lost, is_lost, "{now}");
         assert!(!only(Case { now, ..Case::default() }, &target()).is_lost, "{now}");
+    }
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let labels = prop_oneof![
+        4 => Just(vec![]),
+        1 => Just(vec![(OVERRIDE, "1")]),
+        1 => Just(vec![(OVERRIDE, "x")]),
+        1 => Just(vec![(OVERRIDE, "-2"), (OS_VERSION, "1.*")]),
+        1 => Just(vec![(KERNEL_VERSION, "5.0.0")]),
+    ];
+    // Some of the layers are those of others, too.
+    let layers = proptest::collection::vec(0..60_u32, 0..24)
+        .prop_map(|all| Ok(all.iter().map(|one| format!("layer{one}")).collect::<Vec<_>>()));
+    let layers = prop_oneof![9 => layers, 1 => Just(Err("unread".to_owned()))];
+    let modules = prop_oneof![
+        5 => Just(Ok(BroughtModules::Unrelated)),
+        1 => Just(Ok(BroughtModules::KernelInBoot)),
+        1 => Just(Ok(BroughtModules::KernelMissing)),
+        2 => Just(Err("unread".to_owned())),
+    ];
+    let driver = prop_oneof![9 => Just(Some("overlay2".to_owned())), 1 => Just(None)];
+    let storage = (any::<bool>(), driver, layers).prop_map(|(is_ending, driver, layers)| {
+        StoredLayers { is_ending: is_ending && layers.is_err(), driver, layers }
+    });
+    (labels, storage, modules).prop_map(|(labels, storage, modules)| Case {
+        labels,
+        storage,
+        modules,
+        ..Case::default()
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_plan_has_each_extension_once_and_no_more_than_a_page(
+        cases in proptest::collection::vec(any_case(), 0..9),
+        os_layers in 1..120_usize,
+    ) {
+        let target = BootTarget { os_layers, ..target() };
+        let plan = predicted(&cases, &target);
+        let mut numbers: Vec<usize> = plan.predictions.iter().map(|one| one.number).collect();
+        numbers.sort_unstable();
+        prop_assert!(numbers.into_iter().eq(0..cases.len()));
+        let of_os = compose(os_layers, &[], target.page).measured;
+        prop_assert!(plan.overlay.measured <= (target.page - 2).max(of_os));
+        prop_assert!(plan.overlay.option.len() <= plan.overlay.measured);
+        let mut links: Vec<&str> = plan.overlay.layers.iter().map(|it| it.link.as_str()).collect();
+        links.sort_unstable();
+        prop_assert!(links.windows(2).all(|pair| pair[0] != pair[1]), "{links:?}");
+        let is_known = |case: &Case| {
+            case.storage.layers.is_ok() && case.storage.driver.is_some() && case.modules.is_ok()
+        };
+        for prediction in &plan.predictions {
+            let is_unknown = prediction.reason.outcome() == PlanOutcome::Unknown;
+            prop_assert!(!(is_unknown && cases.iter().all(is_known)), "{prediction:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_becomes_of_unknown_extensions_what_is_predicted_of_the_others_holds(
+        cases in proptest::collection::vec(any_case(), 1..9),
+        os_layers in 1..120_usize,
+    ) {
+        let target = BootTarget { os_layers, ..target() };
+        let plan = predicted(&cases, &target);
+        let unknown: Vec<usize> = plan
+            .predictions
+            .iter()
+            .filter(|one| one.reason == PlanReason::Unpredictable)
+            .map(|one| one.number)
+            .collect();
+        for chosen in 0..1_u32 << unknown.len() {
+            let mut cases = cases.clone();
+            for (at, number) in unknown.iter().enumerate() {
+                // Either it is left out, or the boot finds nothing against it.
+                let case = &mut cases[*number];
+                case.storage.is_ending = chosen & (1 << at) == 0;
+                case.storage.driver = Some("overlay2".to_owned());
+                case.modules = Ok(BroughtModules::Unrelated);
+            }
+            let resolved = predicted(&cases, &target);
+            for prediction in &plan.predictions {
+                if !matches!(prediction.reason, PlanReason::Unpredictable | PlanReason::RoomUnknown) {
+                    let same = resolved.predictions.iter().find(|it| it.number == prediction.number);
+                    prop_assert_eq!(same.map(|it| it.reason), Some(prediction.reason));
+                }
+            }
+        }
     }
 }
