@@ -216,7 +216,10 @@ fn judge(
             mismatches.iter().map(|one| one.mismatch(JudgedSystem::Planned)).collect();
         let mut why = all.join("; ");
         if matches!(place, Some(OverlayPlace::AboveOs | OverlayPlace::BelowOs)) {
-            why += "; the boot layers it all the same, until cleanup --stale-os removes it";
+            let layers = if is_sure { "layers" } else { "may layer" };
+            why += &format!(
+                "; the boot {layers} it all the same, until cleanup --stale-os removes it"
+            );
         }
         return (PlanReason::OtherSystem, why);
     }
