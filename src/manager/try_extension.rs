@@ -77,7 +77,11 @@ pub(super) fn try_extension(
         return Err(TryError::OtherHost.into());
     }
     privilege::check()?;
-    let info = session.connect().ok().and_then(|client| inspected::about(session, &client));
+    // An engine that is down has no answer, and one that hangs takes its time.
+    let info = match session.globals.docker_root {
+        Some(_) => None,
+        None => session.connect().ok().and_then(|client| inspected::about(session, &client)),
+    };
     let root = data_root_of(session, info.and_then(|info| info.docker_root_dir).as_deref());
     let StoredExtensions { extensions, unreadable } = stored_containers::load(&root)?;
     for record in unreadable {

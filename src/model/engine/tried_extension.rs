@@ -42,6 +42,12 @@ pub(crate) enum NotTried {
         "{name:?} brings a kernel ({what}), which cannot be tried without a boot (--without-kernel tries the rest)"
     )]
     BringsKernel { name: String, what: String },
+    #[error(
+        "{name:?} was built for another system than the one that will boot: {why}; next: {next}"
+    )]
+    OtherSystem { name: String, why: String, next: String },
+    #[error("cannot determine whether the next boot would layer {name:?}: {why}; next: {next}")]
+    Unpredictable { name: String, why: String, next: String },
     #[error("the next boot would not layer {name:?}: {why}; next: {next}")]
     NotLayered { name: String, why: String, next: String },
 }
@@ -88,14 +94,18 @@ pub(crate) fn layers_of<'a>(
     demanded: &[usize],
 ) -> Result<Vec<TriedLayer<'a>>, NotTried> {
     for prediction in &plan.predictions {
-        let is_layered = prediction.reason.outcome() == PlanOutcome::Layered;
-        if demanded.contains(&prediction.number) && !is_layered {
+        if demanded.contains(&prediction.number) {
             let container = planned.get(prediction.number).map(|one| one.container);
-            return Err(NotTried::NotLayered {
-                name: container.map(name_of).unwrap_or_default(),
-                why: prediction.sentence.clone(),
-                next: prediction.next.clone(),
-            });
+            let name = container.map(name_of).unwrap_or_default();
+            let (why, next) = (prediction.sentence.clone(), prediction.next.clone());
+            match prediction.reason.outcome() {
+                PlanOutcome::Layered => {}
+                PlanOutcome::Skipped | PlanOutcome::Pruned => {
+                    return Err(NotTried::NotLayered { name, why, next });
+                }
+                PlanOutcome::Stale => return Err(NotTried::OtherSystem { name, why, next }),
+                PlanOutcome::Unknown => return Err(NotTried::Unpredictable { name, why, next }),
+            }
         }
     }
     let mut layers = Vec::new();
@@ -210,13 +220,21 @@ mod tests {
         ];
         let planned = planned(&all);
         let plan = predict(&planned, &target());
-        let Err(NotTried::NotLayered { name, why, .. }) = layers_of(&plan, &planned, &[0, 1])
+        let Err(NotTried::OtherSystem { name, why, .. }) = layers_of(&plan, &planned, &[0, 1])
         else {
             panic!("it claims another kernel");
         };
         assert!(name == "wrong" && why.contains("5.4.0"), "{why}");
         use TriedLayer::{Os, Stored};
         assert_eq!(layers_of(&plan, &planned, &[0]).unwrap(), [Os, Stored("o"), Stored("g")]);
+        let unknown = Running { kernel_release: Err("unread".to_owned()), ..target().system };
+        let plan_of_unknown = predict(&planned, &BootTarget { system: unknown, ..target() });
+        let unpredictable = layers_of(&plan_of_unknown, &planned, &[1]);
+        assert!(matches!(unpredictable, Err(NotTried::Unpredictable { .. })), "{unpredictable:?}");
+        let purged = BootTarget { nothing_layered: Ok(Some("a purge".to_owned())), ..target() };
+        let plan_of_none = predict(&planned, &purged);
+        let none = layers_of(&plan_of_none, &planned, &[0]);
+        assert!(matches!(none, Err(NotTried::NotLayered { .. })), "{none:?}");
         let [out] = &left_out(&plan, &planned)[..] else { panic!() };
         assert!(out.contains("\"wrong\"") && out.contains("5.4.0"), "{out}");
     }
@@ -237,5 +255,6 @@ mod tests {
 crate::golden_tests::errors! {
     enum NotTried {
         NoExtension { name }, BringsKernel { name, what }, NotLayered { name, why, next },
+        OtherSystem { name, why, next }, Unpredictable { name, why, next },
     }
 }

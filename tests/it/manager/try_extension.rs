@@ -99,7 +99,11 @@ fn deployed_extensions_are_there_too_or_those_that_are_named() {
     let both = view(&store, &[&both[..], &list[..]].concat()).ok();
     assert_eq!((both.out.as_str(), both.err.as_str()), (ALL, ""));
     let refused = view(&store, &[&["ext", "--with", "cccc1"], &list[..]].concat());
-    refused.fails_with(125).says("would not layer \"name-of-cccc1\"").says("1.2.3").says("next: ");
+    refused
+        .fails_with(125)
+        .says("\"name-of-cccc1\" was built for another system")
+        .says("1.2.3")
+        .says("next: ");
     let none = view(&store, &[&["ext", "--with", "dddd"], &list[..]].concat());
     none.fails_with(125).says("no extension \"dddd\"");
 }
@@ -134,24 +138,32 @@ fn a_directory_is_an_extension_with_the_labels_that_are_added() {
     }
     let old = format!("{KERNEL}=1.2.3");
     let words = [&[path, "--label", old.as_str()], &read[..]].concat();
-    view(&store, &words).fails_with(125).says("would not layer").says("1.2.3");
+    view(&store, &words).fails_with(125).says("was built for another system").says("1.2.3");
+}
+
+/// Runs a call where a filesystem with a file is mounted on `/mnt`.
+fn with_a_mount(called: &Command) -> Finished {
+    let script = "mount -t tmpfs tmpfs /mnt; echo x >/mnt/x; exec \"$@\"";
+    let mut sandbox = Command::new("unshare");
+    sandbox.args(["--mount", "sh", "-ec", script, "sh"]).arg(called.get_program());
+    run(sandbox.args(called.get_args()))
 }
 
 #[test]
 fn the_view_is_read_only_with_its_own_places_in_memory() {
     let store = store();
     let script = "
-        for place in /etc /opt/ext /dev /sys; do
+        for place in /etc /opt/ext /sys /mnt; do
             if touch $place/try-was-here 2>/dev/null; then echo \"$place\"; fi
         done
         test -z \"$(ls -A /tmp)\" && touch /tmp/a /dev/shm/a && echo a >/dev/null && pwd
         test \"$(ls -d /proc/[0-9]* | wc -l)\" -le 5 && echo $$";
-    let seen = view(&store, &["ext", "--", "sh", "-c", script]).ok();
+    let seen = with_a_mount(&call(&store, &["ext", "--", "sh", "-c", script])).ok();
     assert_eq!(seen.out, "/\n2\n", "{seen}");
     let script = "touch /etc/try-was-here && rm /opt/ext/a && ls /etc/try-was-here /opt/ext";
     let seen = view(&store, &["ext", "--writable", "--", "sh", "-c", script]).ok();
     assert_eq!(seen.out, "/etc/try-was-here\n\n/opt/ext:\ndeep\n", "{seen}");
-    for left in ["/etc/try-was-here", "/dev/try-was-here", "/tmp/a"] {
+    for left in ["/etc/try-was-here", "/tmp/a"] {
         assert!(!Path::new(left).exists(), "{left}");
     }
     assert!(store.layer("top").join("opt/ext/a").exists());
@@ -204,6 +216,29 @@ fn every_process_ends_with_the_manager() {
         assert!(killed.elapsed() < Duration::from_secs(1));
         let end = called.finish_within(Duration::from_secs(1)).end;
         assert_eq!(end, End::Killed(signal));
+    }
+}
+
+/// On a terminal, the keys send a signal to the manager as well.
+#[test]
+fn the_keys_of_a_terminal_are_for_the_command() {
+    let store = store();
+    let blocked = ["grep", "SigBlk", "/proc/self/status"];
+    let in_view = view(&store, &[&["ext", "--"], &blocked[..]].concat()).ok();
+    assert_eq!(in_view.out, run(Command::new("grep").args(&blocked[1..])).ok().out);
+    for (signal, number) in [(Signal::SIGINT, "2"), (Signal::SIGQUIT, "3")] {
+        let script = format!("trap 'exit 42' {number}; kill -{number} $$; sleep 20");
+        view(&store, &["ext", "--", "sh", "-c", &script]).fails_with(42);
+        let script = "sleep 7712; exit 43";
+        let called = start(&mut call(&store, &["ext", "--", "sh", "-c", script]));
+        wait_for_within(Duration::from_secs(20), "the command", || {
+            (marked("7712") == 1).then_some(())
+        });
+        kill(Pid::from_raw(called.pid()), signal).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let sleeping = run(Command::new("pgrep").args(["-x", "-f", "sleep 7712"])).ok().out;
+        kill(Pid::from_raw(sleeping.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+        called.finish_within(Duration::from_secs(20)).fails_with(43);
     }
 }
 
@@ -380,13 +415,7 @@ fn a_mount_without_a_place_in_the_view_is_named() {
     let whiteout = store.layer("whiteout").join("mnt");
     mknod(&whiteout, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
     store.image("whiteout", &labels(&[(OVERRIDE, "1")]), &["base", "whiteout"]);
-    let script = "mount -t tmpfs tmpfs /mnt; echo x >/mnt/x; exec \"$@\"";
-    let sandboxed = |words: &[&str]| {
-        let called = call(&store, words);
-        let mut sandbox = Command::new("unshare");
-        sandbox.args(["--mount", "sh", "-ec", script, "sh"]).arg(called.get_program());
-        run(sandbox.args(called.get_args()))
-    };
+    let sandboxed = |words: &[&str]| with_a_mount(&call(&store, words));
     let seen = sandboxed(&["ext", "--", "cat", "/mnt/x"]).ok();
     assert_eq!((seen.out.as_str(), seen.err.as_str()), ("x\n", ""));
     let hidden = sandboxed(&["whiteout", "--", "sh", "-c", "test ! -e /mnt"]).ok();
