@@ -99,7 +99,8 @@ fn contents(docker: &Docker) -> (String, String, Vec<String>) {
     let mut layers: Vec<String> =
         layers.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     layers.sort();
-    (list(&["ps", "--all", "--no-trunc"]), list(&["images", "--all", "--no-trunc"]), layers)
+    let containers = list(&["ps", "--all", "--no-trunc", "--format={{.ID}} {{.Names}} {{.State}}"]);
+    (containers, list(&["images", "--all", "--no-trunc", "--quiet"]), layers)
 }
 
 fn images() {
