@@ -1,6 +1,6 @@
 //! The command line of `plan`: the system that will boot, and how the answer is printed.
 
-use crate::cli::values::{OutputFormat, StatedKernel, release, stated_kernel};
+use crate::cli::values::{OutputFormat, StatedKernel, os_version, release, stated_kernel};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub(crate) struct StatedSystem {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "os_version")]
     pub(crate) os_root: Option<PathBuf>,
     /// The version of the OS that will boot, VERSION_ID of its os-release; what is not stated about it is unknown
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = os_version)]
     pub(crate) os_version: Option<String>,
     /// The release of the kernel that will boot: the whole uname -r
     #[arg(long, value_name = "RELEASE", value_parser = release)]

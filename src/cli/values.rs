@@ -44,6 +44,8 @@ pub(crate) enum InvalidValue {
     StatedKernel,
     #[error("must be a release of a kernel, as uname -r prints it")]
     Release,
+    #[error("must be the version of an OS, VERSION_ID of its os-release")]
+    OsVersion,
 }
 
 /// A kernel that the user states.
@@ -87,6 +89,10 @@ pub(crate) fn stated_kernel(text: &str) -> Result<StatedKernel, InvalidValue> {
     }
 }
 
+pub(crate) fn os_version(text: &str) -> Result<String, InvalidValue> {
+    if text.trim().is_empty() { Err(InvalidValue::OsVersion) } else { Ok(text.to_owned()) }
+}
+
 /// `uname -r`, which is also the name of a directory of modules.
 pub(crate) fn release(text: &str) -> Result<String, InvalidValue> {
     let is_name = |text: &str| {
@@ -122,6 +128,6 @@ mod tests {
 #[cfg(test)]
 crate::golden_tests::errors! {
     enum InvalidValue {
-        Host, Level, Seconds, Abi, StatedKernel, Release,
+        Host, Level, Seconds, Abi, StatedKernel, Release, OsVersion,
     }
 }

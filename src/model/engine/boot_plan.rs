@@ -4,7 +4,7 @@
 
 use crate::model::engine::boot_overlay::{BootOverlay, OverlayMember, OverlayPlace, compose};
 use crate::model::engine::boot_selection::{
-    BootCandidate, BroughtModules, Drop, Selection, StoredLayers, select,
+    BootCandidate, BroughtModules, Drop, Selection, StoredLayers, most_layers, select,
 };
 use crate::model::engine::inventory::EngineContainer;
 use crate::model::engine::verdict::Verdict;
@@ -13,6 +13,7 @@ use crate::model::extension::labels::OVERRIDE;
 use crate::model::text::cause::sentence;
 use crate::model::text::cut::short_id;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What becomes of an extension.
@@ -130,11 +131,24 @@ pub(crate) struct BootPlan {
 /// Predicts what becomes of `extensions`, which are in the order of their ids.
 pub(crate) fn predict(extensions: &[PlannedExtension<'_>], target: &BootTarget) -> BootPlan {
     let selections: Vec<Selection> = extensions.iter().map(|one| selection(one, target)).collect();
+    let unread = unread_layers(extensions, target.page);
+    let member = |number: usize| -> Option<OverlayMember<'_>> {
+        let extension = extensions.get(number)?;
+        Some(OverlayMember {
+            name: &extension.container.name,
+            priority: extension.container.labels.value(OVERRIDE),
+            layers: extension
+                .storage
+                .layers
+                .as_deref()
+                .ok()
+                .or(unread.get(&number).map(Vec::as_slice))?,
+        })
+    };
     let compose_of = |is_member: fn(&Selection) -> bool| {
         let numbers: Vec<usize> =
             (0..).zip(&selections).filter(|(_, it)| is_member(it)).map(|(at, _)| at).collect();
-        let members: Vec<_> =
-            numbers.iter().filter_map(|at| extensions.get(*at)).map(member).collect();
+        let members: Vec<_> = numbers.iter().filter_map(|at| member(*at)).collect();
         let mut overlay = compose(target.os_layers, &members, target.page);
         let of_member = |member: usize| numbers.get(member).copied().unwrap_or_default();
         for (number, _) in &mut overlay.order {
@@ -149,13 +163,17 @@ pub(crate) fn predict(extensions: &[PlannedExtension<'_>], target: &BootTarget) 
     // With all that may be there.
     let fullest = compose_of(|it| !matches!(it, Selection::Dropped(_)));
     // A longer overlay leaves out more. Below the OS that is not so: where an extension above it is left out, there is
-    // more room. With several that are unknown, these two overlays then do not show every case.
-    let unknown = selections.iter().filter(|it| matches!(it, Selection::Unknown(_))).count();
-    let is_override =
-        |number: usize| extensions.get(number).is_some_and(|one| member(one).priority.is_some());
+    // more room. With several that are unknown, or one of unknown length, these two overlays then do not show every case.
+    let unknown: Vec<usize> = (0..)
+        .zip(&selections)
+        .filter(|(_, it)| matches!(it, Selection::Unknown(_)))
+        .map(|(number, _)| number)
+        .collect();
+    let is_open = unknown.len() > 1 || unknown.iter().any(|number| unread.contains_key(number));
+    let is_override = |number: usize| member(number).is_some_and(|it| it.priority.is_some());
     let is_pruned_above =
         |(number, place): &(usize, _)| *place == OverlayPlace::Pruned && is_override(*number);
-    let has_gaps = unknown > 1 && fullest.order.iter().any(is_pruned_above);
+    let has_gaps = is_open && fullest.order.iter().any(is_pruned_above);
     let place_in = |overlay: &BootOverlay, number: usize| {
         overlay.order.iter().find(|(other, _)| *other == number).map(|(_, place)| *place)
     };
@@ -192,12 +210,12 @@ fn selection(extension: &PlannedExtension<'_>, target: &BootTarget) -> Selection
     select(BootCandidate { labels, storage, modules }, &target.system, target.page)
 }
 
-fn member<'a>(extension: &PlannedExtension<'a>) -> OverlayMember<'a> {
-    OverlayMember {
-        name: &extension.container.name,
-        priority: extension.container.labels.value(OVERRIDE),
-        layers: extension.storage.layers.as_deref().unwrap_or_default(),
-    }
+/// As many layers as an extension can have, for each whose own are unknown.
+fn unread_layers(extensions: &[PlannedExtension<'_>], page: usize) -> BTreeMap<usize, Vec<String>> {
+    let unread = (0..).zip(extensions).filter(|(_, extension)| extension.storage.layers.is_err());
+    let layers =
+        |number: usize| (0..most_layers(page)).map(|at| format!("{number}:{at}")).collect();
+    unread.map(|(number, _)| (number, layers(number))).collect()
 }
 
 fn judge(

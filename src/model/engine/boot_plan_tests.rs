@@ -270,6 +270,7 @@ proptest! {
     fn whatever_becomes_of_unknown_extensions_what_is_predicted_of_the_others_holds(
         cases in proptest::collection::vec(any_case(), 1..9),
         os_layers in 1..120_usize,
+        unread in 2..=64_usize,
     ) {
         let target = BootTarget { os_layers, ..target() };
         let plan = predicted(&cases, &target);
@@ -287,6 +288,9 @@ proptest! {
                 case.storage.is_ending = chosen & (1 << at) == 0;
                 case.storage.driver = Some("overlay2".to_owned());
                 case.modules = Ok(BroughtModules::Unrelated);
+                if case.storage.layers.is_err() {
+                    case.storage.layers = Ok((0..unread).map(|at| format!("{number}-{at}")).collect());
+                }
             }
             let resolved = predicted(&cases, &target);
             for prediction in &plan.predictions {

@@ -125,7 +125,7 @@ pub(crate) fn select(candidate: BootCandidate<'_>, booted: &Running, page: usize
         Ok(layers) => layers.len(),
         Err(why) => return Selection::Unknown(why.clone()),
     };
-    if layers < 2 || OPTION.len() + layers * (OWN_LINK.len() + 1) > page.saturating_sub(1) {
+    if layers < 2 || layers > most_layers(page) {
         return Selection::Dropped(Drop::CannotMount { layers });
     }
     match (modules, &booted.abi) {
@@ -135,6 +135,11 @@ pub(crate) fn select(candidate: BootCandidate<'_>, booted: &Running, page: usize
         (Ok(BroughtModules::KernelInBoot), Ok(Some(_))) => Selection::Selected,
         (Ok(BroughtModules::KernelMissing), Ok(Some(_))) => Selection::Dropped(Drop::AnotherKernel),
     }
+}
+
+/// How many layers an extension can have, which the initramfs first mounts alone.
+pub(crate) fn most_layers(page: usize) -> usize {
+    page.saturating_sub(1).saturating_sub(OPTION.len()) / (OWN_LINK.len() + 1)
 }
 
 /// The word of the kernel's command line for which the initramfs layers nothing.

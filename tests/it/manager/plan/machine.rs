@@ -211,9 +211,6 @@ impl Machine {
         command.args(system.release.map(|release| format!("--kernel-release={release}")));
         if system.given == Given::Options {
             command.args(system.version.map(|version| format!("--os-version={version}")));
-            if kernel.is_none() && system.release.is_none() && system.version.is_none() {
-                command.arg("--os-version=");
-            }
         }
     }
 }

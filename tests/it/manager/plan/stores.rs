@@ -223,7 +223,8 @@ impl Generated {
             }
         }
         let labels = labels(numbers);
-        let defect = match numbers.below(40) {
+        // Beside one that cannot be read, what has room is often unknown.
+        let defect = match numbers.below(160) {
             0 => Defect::Garbage,
             1 => Defect::UnreadableRecord,
             2 => Defect::NoMountId,
@@ -345,11 +346,16 @@ fn system(numbers: &mut Numbers) -> System {
         3 => Layering::DataNotMounted,
         _ => Layering::On,
     };
+    let release = known(numbers).then(|| numbers.one_of(&RELEASES));
+    let kernel = known(numbers).then(|| numbers.one_of(&[None, Some(0), Some(1)]));
+    // Something is stated, since otherwise it would be the running system.
+    let is_needed = release.is_none() && kernel.is_none();
+    let version = known(numbers).then(|| numbers.one_of(&["5.0.0", "4.3.1"]));
     System {
         given,
-        release: known(numbers).then(|| numbers.one_of(&RELEASES)),
-        kernel: known(numbers).then(|| numbers.one_of(&[None, Some(0), Some(1)])),
-        version: known(numbers).then(|| numbers.one_of(&["5.0.0", "4.3.1"])),
+        release,
+        kernel,
+        version: version.or(is_needed.then_some("5.0.0")),
         layering,
         os_layers: if numbers.one_in(3) { 1 + numbers.below(12) } else { 1 },
         page: 4096,
