@@ -395,7 +395,7 @@ fn load(directory: BorrowedFd<'_>, id: &ContainerId, parent: &Path) -> Result<Lo
         return Err(unidentified("it is not a regular file"));
     }
     let len = u64::try_from(stat.st_size).unwrap_or_default();
-    let bytes = match read_limited(&File::from(file), len.min(MAX_LEN), MAX_LEN) {
+    let bytes = match read_limited(&File::from(file), len, MAX_LEN) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             return Err(unidentified(&error.to_string()));

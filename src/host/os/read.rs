@@ -21,24 +21,23 @@ pub(crate) fn read_bounded_from(file: &File) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    let len = metadata.len();
-    if len > MAX_LEN {
-        let text = format!("it has {len} bytes, at most {MAX_LEN} are read");
-        return Err(io::Error::other(text));
-    }
-    read_limited(file, len, MAX_LEN)
+    read_limited(file, metadata.len(), MAX_LEN)
 }
 
 /// Reads a file of any kind to its end. Its length is `expected`, as far as that is known. A file of more than `limit`
-/// bytes is an error (`FileTooLarge`), because a truncated one could be mistaken for a whole one.
+/// bytes is an error (`FileTooLarge`), because a truncated one could be mistaken for a whole one. If that is known
+/// beforehand, nothing is read.
 pub(crate) fn read_limited(file: &File, expected: u64, limit: u64) -> io::Result<Vec<u8>> {
+    let too_large = |text: String| io::Error::new(io::ErrorKind::FileTooLarge, text);
+    if expected > limit {
+        return Err(too_large(format!("it has {expected} bytes, at most {limit} are read")));
+    }
     let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
     let len = file.take(limit + 1).read_to_end(&mut bytes)?;
     if u64::try_from(len).is_ok_and(|len| len <= limit) {
         return Ok(bytes);
     }
-    let too_large = format!("it has more than {limit} bytes");
-    Err(io::Error::new(io::ErrorKind::FileTooLarge, too_large))
+    Err(too_large(format!("it has more than {limit} bytes")))
 }
 
 /// Like [`read_bounded`], but `None` if the file is missing.
@@ -58,6 +57,7 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Seek as _;
 
     #[test]
     fn what_is_not_a_regular_file_of_sane_size_is_refused_at_once() {
@@ -79,5 +79,22 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         File::create(&path).unwrap().set_len(MAX_LEN + 1).unwrap();
         assert!(refused(&path).contains("at most 16777216"));
+    }
+
+    #[test]
+    fn nothing_of_a_file_that_is_too_large_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let file = File::create_new(&path).unwrap();
+        let limited = |expected: u64| {
+            let file = File::open(&path).unwrap();
+            let error = read_limited(&file, expected, 10).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+            (&file).stream_position().unwrap()
+        };
+        file.set_len(1000).unwrap();
+        assert_eq!(limited(1000), 0);
+        // One that grows meanwhile.
+        assert_eq!(limited(5), 11);
     }
 }

@@ -219,7 +219,7 @@ fn a_file_that_is_not_regular_or_too_large_is_refused_at_once_and_kept() {
         ("not a regular file", &|| run("mkfifo", &[])),
         ("not a regular file", &|| std::fs::create_dir(&file).unwrap()),
         ("a link", &|| symlink("/dev/zero", &file).unwrap()),
-        ("more than 67108864 bytes", &|| run("truncate", &["--size=70M"])),
+        ("at most 67108864 are read", &|| run("truncate", &["--size=70M"])),
         ("not a regular file", &|| {
             drop(std::os::unix::net::UnixListener::bind(&file).unwrap());
         }),
