@@ -39,11 +39,12 @@ pub(crate) fn boot(architecture: &'static Architecture) -> Result<Console, Strin
         "-no-reboot",
     ]);
     qemu.arg("-kernel").arg(image.kernel).arg("-initrd").arg(image.initramfs);
-    // A panic ends the machine at once (-no-reboot); the kernel hands `PARTS` on to process 1.
+    // A panic ends the machine at once (-no-reboot); the kernel hands `PARTS` on to process 1. QEMU translates a program
+    // again for every address at which it is loaded, so programs get the same ones each time (norandmaps).
     let parts: Vec<&str> = Part::wanted().iter().map(|part| part.short_name()).collect();
     qemu.args([
         "-append",
-        &format!("console=ttyAMA0 loglevel=3 panic=-1 PARTS={}", parts.join(",")),
+        &format!("console=ttyAMA0 loglevel=3 norandmaps panic=-1 PARTS={}", parts.join(",")),
     ]);
     let limit = BOOT + Part::wanted().into_iter().map(Part::limit).sum::<Duration>();
     Ok(Console { architecture, run: qemu::run(qemu, &console, limit, None)? })
