@@ -72,9 +72,9 @@ pub fn engine_answer(bytes: &[u8]) {
         assert!(container.volumes().all(|volume| !volume.is_empty()));
     }
     match parse_stored(bytes) {
-        Ok(Some(container)) => {
+        Ok(Some(stored)) => {
             assert_eq!(value["Config"]["Labels"][CLASS], "overlay");
-            assert_eq!(value["ID"], container.id);
+            assert_eq!(value["ID"], stored.container.id);
             assert_no_prefix(bytes, |prefix| parse_stored(prefix).is_ok());
         }
         Ok(None) => {}
