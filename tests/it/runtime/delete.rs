@@ -219,9 +219,9 @@ fn hooks_that_an_interrupted_delete_has_not_begun_run_at_the_next() {
 #[test]
 fn hooks_that_an_interrupted_delete_has_begun_are_not_run_again_by_force() {
     let container = Container::stopped();
-    container.hook("delete", "echo deleted >> count; exec sleep 100");
+    container.hook("delete", "echo deleted >> count; touch begun; exec sleep 100");
     let mut delete = process::start(&mut container.command(&["delete", &container.id]));
-    process::wait_for("the hook", || container.has("count").then_some(()));
+    process::wait_for("the hook", || container.has("begun").then_some(()));
     delete.kill();
     delete.wait();
     let finished = container.delete_by_force().silent();
