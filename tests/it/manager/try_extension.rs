@@ -26,6 +26,16 @@ fn call(store: &OverlayStore, words: &[&str]) -> Command {
     command
 }
 
+/// The same with the default effect of a terminal's keys, which a program that a script starts in the background does not
+/// have: it inherits that they are ignored.
+fn call_from_a_terminal(store: &OverlayStore, words: &[&str]) -> Command {
+    let called = call(store, words);
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,QUIT", "--unset=SHELL"]).arg(called.get_program());
+    command.args(called.get_args());
+    command
+}
+
 fn view(store: &OverlayStore, words: &[&str]) -> Finished {
     run(&mut call(store, words))
 }
@@ -228,9 +238,10 @@ fn the_keys_of_a_terminal_are_for_the_command() {
     assert_eq!(in_view.out, run(Command::new("grep").args(&blocked[1..])).ok().out);
     for (signal, number) in [(Signal::SIGINT, "2"), (Signal::SIGQUIT, "3")] {
         let script = format!("trap 'exit 42' {number}; kill -{number} $$; sleep 20");
-        view(&store, &["ext", "--", "sh", "-c", &script]).fails_with(42);
-        let script = "sleep 7712; exit 43";
-        let called = start(&mut call(&store, &["ext", "--", "sh", "-c", script]));
+        let words = ["ext", "--", "sh", "-c", &script];
+        run(&mut call_from_a_terminal(&store, &words)).fails_with(42);
+        let words = ["ext", "--", "sh", "-c", "sleep 7712; exit 43"];
+        let called = start(&mut call_from_a_terminal(&store, &words));
         wait_for_within(Duration::from_secs(20), "the command", || {
             (marked("7712") == 1).then_some(())
         });
