@@ -3,7 +3,7 @@
 
 use crate::host::engine::layer_links::{Followed, follow_path};
 use crate::host::engine::stored_containers::DataRoot;
-use crate::host::os::host_root::HostRoot;
+use crate::host::os::host_root::{HostRoot, is_absence};
 use crate::model::kernel::mounts::layers_at;
 use crate::model::text::cause::in_words;
 use rustix::fs::OFlags;
@@ -33,10 +33,10 @@ pub(crate) fn running(host: &HostRoot, stores: &[DataRoot]) -> Result<Vec<OwnedF
     let mut layers = Vec::new();
     for path in &paths {
         let layer = match follow_path(host, Path::new(path), &all) {
-            Followed::Layer(name) if name.ends_with(INIT) || find(stores, &name).is_some() => {
+            Followed::Layer(name) if name.ends_with(INIT) || find(stores, &name)?.is_some() => {
                 continue;
             }
-            Followed::Layer(name) => find(&of_os, &name).map_or_else(|| open(host, path), Ok),
+            Followed::Layer(name) => find(&of_os, &name)?.map_or_else(|| open(host, path), Ok),
             Followed::Other => open(host, path),
             Followed::Unknown => {
                 return Err(format!(
@@ -84,12 +84,20 @@ pub(crate) fn without_mounts(host: &HostRoot, path: &Path) -> Result<OwnedFd, St
     })
 }
 
-/// The layer `name` in the first store that has it.
-fn find(stores: &[DataRoot], name: &str) -> Option<OwnedFd> {
-    stores.iter().find_map(|store| {
+/// The layer `name` in the first store that has it. One that cannot be opened may be there.
+fn find(stores: &[DataRoot], name: &str) -> Result<Option<OwnedFd>, String> {
+    for store in stores {
         let path = store.path.join("overlay2").join(name).join(FILES);
-        store.host.open(path, OFlags::RDONLY | OFlags::DIRECTORY).ok()
-    })
+        match store.host.open(&path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(layer) => return Ok(Some(layer)),
+            Err(error) if is_absence(&error) => {}
+            Err(error) => {
+                let shown = store.host.display_path(&path);
+                return Err(format!("cannot read the layer {shown:?}: {}", in_words(&error)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn open(host: &HostRoot, path: &str) -> Result<OwnedFd, String> {
@@ -98,4 +106,25 @@ fn open(host: &HostRoot, path: &str) -> Result<OwnedFd, String> {
         let shown = host.display_path(path);
         format!("cannot read the layer {shown:?} of the root filesystem: {}", in_words(&error))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_layer_that_cannot_be_opened_is_not_a_missing_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DataRoot { host: HostRoot::new(folder.path().to_owned()), path: "/".into() };
+        let stores = [store];
+        assert!(find(&stores, "a").unwrap().is_none());
+        let layer = folder.path().join("overlay2/a");
+        std::fs::create_dir_all(&layer).unwrap();
+        symlink(FILES, layer.join(FILES)).unwrap();
+        assert!(find(&stores, "a").unwrap_err().contains("cannot read the layer"));
+        std::fs::remove_file(layer.join(FILES)).unwrap();
+        std::fs::create_dir(layer.join(FILES)).unwrap();
+        assert!(find(&stores, "a").unwrap().is_some());
+    }
 }
