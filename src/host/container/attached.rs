@@ -8,6 +8,7 @@
 //! tmpfs becomes private; therefore its filesystem is read-only by then.
 
 use crate::host::os::directory;
+use crate::host::os::system_call::step;
 use crate::model::container::environment::VOLUME_PREFIX;
 use crate::model::text::system_call::RefusedCall;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
@@ -292,12 +293,4 @@ pub(crate) fn sweep(name: &str) -> io::Result<()> {
         Err(Errno::ACCESS | Errno::PERM) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-fn step<T>(
-    call: &str,
-    purpose: impl AsRef<str>,
-    result: rustix::io::Result<T>,
-) -> Result<T, RefusedCall> {
-    result.map_err(|error| RefusedCall::new(call, purpose.as_ref(), &error.into()))
 }

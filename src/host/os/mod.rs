@@ -9,6 +9,7 @@ pub(crate) mod stdio;
 pub(crate) mod log;
 pub(crate) mod read;
 pub(crate) mod directory;
+pub(crate) mod system_call;
 pub(crate) mod trusted;
 pub(crate) mod host_root;
 pub(crate) mod atomic_file;

@@ -4,6 +4,7 @@
 //! It is made by process 1 of a PID namespace (`host/os/view_process.rs`), which has its own `/proc`.
 
 use crate::host::os::directory;
+use crate::host::os::system_call::step;
 use crate::model::kernel::mount_table::{self, MountEntry};
 use crate::model::text::system_call::RefusedCall;
 use nix::sched::CloneFlags;
@@ -309,14 +310,6 @@ fn read(table: &mut File) -> Result<Vec<MountEntry>, ViewError> {
     let read = table.rewind().and_then(|()| table.read_to_end(&mut bytes));
     read.map_err(|source| ViewError::Table { source })?;
     Ok(mount_table::parse(&String::from_utf8_lossy(&bytes)))
-}
-
-fn step<T>(
-    call: &str,
-    purpose: impl AsRef<str>,
-    result: rustix::io::Result<T>,
-) -> Result<T, RefusedCall> {
-    result.map_err(|error| RefusedCall::new(call, purpose.as_ref(), &error.into()))
 }
 
 #[cfg(test)]
