@@ -227,6 +227,7 @@ fn explore([changes, updates, kills]: [u8; 3], natures: Vec<[Nature; KERNELS]>, 
 fn the_protocol_holds_its_properties() {
     explore([2, 0, 1], all_natures(), 1);
     explore([1, 1, 1], all_natures(), 1);
+    explore([1, 0, 1], vec![[Nature::Fickle, Nature::NeverBoots]], 2);
 }
 
 /// `make model` explores this.

@@ -270,6 +270,12 @@ fn checked(records: &OverrideRecords, slot: Slot, abi: &Abi, health: Health) -> 
         Health::Passed if records.rejected.contains(abi) => {
             finish_rejection(records, slot, BTreeSet::from([abi.clone()]))
         }
+        // By another call. What the slot has proven is not on trial, and without its prestate the check fails.
+        Health::Passed | Health::Failed
+            if records.values.committed.of(slot).names(abi) && !records.rejected.contains(abi) =>
+        {
+            Transition::nothing(OverrideVerdict::Nothing)
+        }
         Health::Passed => commit(slot, abi),
         Health::Failed => reject(&records.values, slot, abi, Cause::Health),
     }

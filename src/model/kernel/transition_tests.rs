@@ -166,6 +166,14 @@ fn a_check_that_ends_late_finds_what_has_changed_meanwhile() {
         assert_decided(&window, &event, OverrideVerdict::Nothing, &[]);
     }
     assert_decided(&window, &JUDGE, OverrideVerdict::Nothing, &[]);
+    // Another call has committed the kernel, and maybe a third one has been armed.
+    for text in ["bb---", "ab---"] {
+        for health in [Health::Passed, Health::Failed] {
+            let event = Event::Checked { slot: SLOT, abi: &b, health };
+            let committed = records(text, "ab", "", 'b');
+            assert_decided(&committed, &event, OverrideVerdict::Nothing, &[]);
+        }
+    }
 }
 
 #[test]

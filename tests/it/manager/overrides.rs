@@ -326,6 +326,26 @@ fn another_kernel_that_was_armed_during_the_trial_owns_its_own_boot() {
     }
 }
 
+/// A person calls it while the unit waits, say. A verdict removes the prestate, so the other call's check fails.
+#[test]
+fn a_kernel_that_another_call_has_committed_meanwhile_is_not_rejected() {
+    let device = Device::new(&format!("{ARM}={X}\n{TRIAL}=1\n"));
+    device.publish(X);
+    device.prestate();
+    device.boot(Some(X));
+    let other = format!("{:?}", device.validate_command(&[])).replace('"', "'");
+    device.check(&format!(
+        "test -e $0.other && exit 0; touch $0.other; {other}; rm $0.other; exit 1"
+    ));
+    let finished = device.validate().ok();
+    // The other call's output is that of the check.
+    assert!(finished.out.contains("committed the kernel"), "{finished}");
+    assert!(finished.err.contains("health check 2 of 2 failed"), "{finished}");
+    assert!(!finished.err.contains("reboot"), "{finished}");
+    assert_eq!(device.block(), format!("{ARM}={X}\n{A}={X}\n"));
+    assert_eq!((device.published(), device.state("override-rejected")), (vec![X.to_owned()], None));
+}
+
 #[test]
 fn a_rejection_that_a_crash_interrupted_is_completed_without_a_new_trial() {
     for (running, reboots) in [(Some(X), true), (None, false)] {

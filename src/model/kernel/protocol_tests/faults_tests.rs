@@ -234,6 +234,21 @@ fn faults() -> Vec<PlantedFault> {
                 [Fickle, NeverBoots], [1, 0, 1], P1,
             )
         },
+        PlantedFault {
+            validates: 2,
+            ..fault(
+                "a check that fails rejects a kernel that another call has committed",
+                deciding(|records, event| match event {
+                    Event::Checked { slot, .. } => {
+                        let mut before = records.clone();
+                        *before.values.committed.of_mut(*slot) = Field::Empty;
+                        decide(&before, event)
+                    }
+                    event => decide(records, event),
+                }),
+                [Fickle, NeverBoots], [1, 0, 0], P2_LOST,
+            )
+        },
         fault(
             "a malformed arm becomes an ABI",
             applying(|change, now| {

@@ -153,6 +153,10 @@ pub(super) fn note_step(
             if matches!(event, Event::HupCommit { .. } | Event::HupReject { .. }) {
                 past.violate(P7_HUP);
             }
+            if matches!(event, Event::Checked { slot, .. } if before.values.committed.of(*slot).names(abi))
+            {
+                past.violate(P2_LOST);
+            }
             if !of_kernel.has_failed && of_kernel.trials < TRIAL_LIMIT {
                 past.violate(P3_CAUSE);
             }
