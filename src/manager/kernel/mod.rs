@@ -149,6 +149,8 @@ impl<'a> Device<'a> {
             return Ok(());
         }
         let _lock = self.lock()?;
+        // A trial that ends without a verdict has added to it, too.
+        self.shorten_history();
         let records = self.load()?;
         // Links are only made under the lock, so these were left by a crash.
         for abi in &self.store.published().map_err(KernelError::from)?.unfinished {

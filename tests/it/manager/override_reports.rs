@@ -160,6 +160,21 @@ fn a_history_that_cannot_be_written_changes_no_verdict_and_one_that_cannot_be_re
     assert!(finished.err.contains("the state partition is not mounted"), "{finished}");
 }
 
+/// The unit may be started again and again, and no verdict shortens the file.
+#[test]
+fn trials_without_a_verdict_do_not_let_the_history_grow_for_ever() {
+    let device = Device::new(&format!("{ARM}={X}\n"));
+    device.publish(X);
+    device.boot(Some(X));
+    std::fs::remove_file(device.path("usr/bin/rollback-tests")).unwrap();
+    device.validate().fails_with(1);
+    let line = device.state("override-history.jsonl").unwrap();
+    device.0.write("mnt/state/override-history.jsonl", &line.repeat(64 * 1024 / line.len() + 1));
+    device.validate().fails_with(1);
+    let left = device.state("override-history.jsonl").unwrap();
+    assert!(left.len() < 40 * 1024 && left.ends_with('\n'), "{} bytes", left.len());
+}
+
 /// The level and the text of a check of doctor.
 fn doctor(device: &Device, check: &str) -> (String, String) {
     let document = device.0.manager(&["doctor", "--format", "json"]).json();
