@@ -137,7 +137,7 @@ pub(in crate::manager) fn activate(
     let block = device.block.read().map_err(KernelError::from)?;
     let armed = BlockChange::Arm(abi).apply(&block.values()).values;
     block.with(&armed).map_err(|source| ActivateError::NoRoom { source })?;
-    device.carry_out(verdict, &steps)?;
+    device.carry_out(verdict, &steps)?.complete()?;
     Ok(ManagerExit::Done)
 }
 

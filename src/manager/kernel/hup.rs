@@ -22,11 +22,12 @@ pub(in crate::manager) fn hup(
     };
     // Before anything is written: a wrong slot would lose what it has proven.
     let slot = slot::running(&session.host).map_err(KernelError::from)?;
-    device.settle(&Event::Begin)?;
+    device.settle(&Event::Begin)?.complete()?;
     let settled = device.settle(&match request {
         HupCommand::Commit => Event::HupCommit { slot },
         HupCommand::Reject => Event::HupReject { slot },
     })?;
+    let settled = settled.complete()?;
     if settled.verdict == OverrideVerdict::Nothing {
         session.log.info(&settled.verdict.to_string());
     }

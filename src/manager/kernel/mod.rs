@@ -81,6 +81,23 @@ pub(super) struct Settled {
     pub(super) verdict: OverrideVerdict,
     /// The exit status of the program that reboots, if it was called.
     pub(super) reboot: Option<u8>,
+    /// Why records that decide nothing any more could not be removed.
+    pub(super) left: Vec<String>,
+}
+
+impl Settled {
+    fn nothing(verdict: OverrideVerdict) -> Self {
+        Self { verdict, reboot: None, left: Vec::new() }
+    }
+
+    /// # Errors
+    /// Some records could not be removed.
+    pub(super) fn complete(self) -> Result<Self, KernelError> {
+        match self.left.is_empty() {
+            true => Ok(self),
+            false => Err(KernelError::Leftovers { why: self.left.join("; ") }),
+        }
+    }
 }
 
 impl<'a> Device<'a> {
@@ -128,7 +145,7 @@ impl<'a> Device<'a> {
     pub(super) fn settle(&self, event: &Event<'_>) -> Result<Settled, Failure> {
         let Transition { verdict, steps } = self.decide(event)?;
         if steps.is_empty() {
-            return Ok(Settled { verdict, reboot: None });
+            return Ok(Settled::nothing(verdict));
         }
         let _lock = self.lock()?;
         // Another program may have changed the records until now.
@@ -137,7 +154,7 @@ impl<'a> Device<'a> {
     }
 
     /// Forgets every kernel that no deployed container claims. If the claims cannot be told, nothing is forgotten.
-    pub(super) fn sweep(&self) -> Result<(), Failure> {
+    pub(super) fn sweep(&self) -> Result<Settled, Failure> {
         let published = self.store.published().map_err(KernelError::from)?;
         for name in &published.others {
             self.session.log.warn(&format!(
@@ -146,7 +163,7 @@ impl<'a> Device<'a> {
         }
         let records = self.load()?;
         if records.recorded().is_empty() && published.unfinished.is_empty() {
-            return Ok(());
+            return Ok(Settled::nothing(OverrideVerdict::Nothing));
         }
         let _lock = self.lock()?;
         // A trial that ends without a verdict has added to it, too.
@@ -163,12 +180,12 @@ impl<'a> Device<'a> {
             Ok(claims) => claims,
             Err(error) => {
                 self.session.log.warn(&format!("{}; no kernel is forgotten", chain(&error)));
-                return Ok(());
+                return Ok(Settled::nothing(OverrideVerdict::Nothing));
             }
         };
         let decision = decide(&records, &Event::Sweep { claims: &claims });
         let Transition { verdict, steps } = decision.map_err(KernelError::from)?;
-        self.carry_out(verdict, &steps).map(drop)
+        self.carry_out(verdict, &steps)
     }
 
     fn lock(&self) -> Result<OperationLock, Failure> {
@@ -187,7 +204,7 @@ impl<'a> Device<'a> {
         steps: &[OverrideStep],
     ) -> Result<Settled, Failure> {
         if steps.is_empty() {
-            return Ok(Settled { verdict, reboot: None });
+            return Ok(Settled::nothing(verdict));
         }
         self.session.log.info(&verdict.to_string());
         let (mut arm_moved, mut left, mut reboot) = (false, Vec::new(), None);
@@ -218,14 +235,7 @@ impl<'a> Device<'a> {
                 .log
                 .warn("another kernel was armed meanwhile; what is recorded about it is unchanged");
         }
-        match (left.is_empty(), reboot) {
-            (true, reboot) => Ok(Settled { verdict, reboot }),
-            (false, Some(status)) => {
-                left.iter().for_each(|why| self.session.log.warn(why));
-                Ok(Settled { verdict, reboot: Some(status) })
-            }
-            (false, None) => Err(KernelError::Leftovers { why: left.join("; ") }.into()),
-        }
+        Ok(Settled { verdict, reboot, left })
     }
 
     fn carry_out_one(

@@ -36,7 +36,8 @@ pub(in crate::manager) fn run(
 fn change(session: &Session, by: &'static str, event: &Event<'_>) -> Result<(), Failure> {
     privilege::check()?;
     let device = Device::open(session, by, Reboot::Left)?.ok_or(KernelError::NoOverrides)?;
-    device.settle(event).map(drop)
+    device.settle(event)?.complete()?;
+    Ok(())
 }
 
 /// docs/kernel-override.md describes the fields.

@@ -11,6 +11,7 @@ use crate::host::os::privilege;
 use crate::model::kernel::history::HistoryEntry;
 use crate::model::kernel::transition::Event;
 use crate::model::kernel::verdict::OverrideVerdict;
+use std::collections::BTreeSet;
 
 pub(in crate::manager) fn validate(
     session: &Session,
@@ -29,25 +30,48 @@ pub(in crate::manager) fn validate(
     judge(&device, schedule)
 }
 
-/// Removes what is malformed or not deployed any more, and judges the kernel that runs.
+/// Removes what is malformed or not deployed any more, and judges the kernel that runs. A record that decides nothing any
+/// more and cannot be removed is an error at the end: the kernel that runs is judged all the same.
 pub(super) fn judge(device: &Device<'_>, schedule: Schedule) -> Result<ManagerExit, Failure> {
+    let mut left = BTreeSet::new();
+    match judge_all(device, schedule, &mut left) {
+        Ok(ManagerExit::Done) if !left.is_empty() => {
+            let why = left.into_iter().collect::<Vec<_>>().join("; ");
+            Err(KernelError::Leftovers { why }.into())
+        }
+        ended => {
+            left.iter().for_each(|why| device.session.log.warn(why));
+            ended
+        }
+    }
+}
+
+fn judge_all(
+    device: &Device<'_>,
+    schedule: Schedule,
+    left: &mut BTreeSet<String>,
+) -> Result<ManagerExit, Failure> {
     let session = device.session;
-    device.settle(&Event::Begin)?;
-    device.settle(&Event::Relay)?;
+    let mut note = |mut settled: Settled| {
+        left.extend(settled.left.drain(..));
+        settled
+    };
+    note(device.settle(&Event::Begin)?);
+    note(device.settle(&Event::Relay)?);
     if device.load()?.values.update_window {
         session
             .log
             .info("an OS update can still roll back, so it judges the kernel; nothing to validate");
         return Ok(ManagerExit::Done);
     }
-    device.sweep()?;
+    note(device.sweep()?);
     let slot = slot::running(&session.host).map_err(KernelError::from)?;
-    let mut settled = device.settle(&Event::Judge { slot })?;
-    if matches!(settled.verdict, OverrideVerdict::RejectionFinished { .. })
-        && settled.reboot.is_none()
+    let tried = BTreeSet::new();
+    let mut settled = note(device.settle(&Event::Judge { slot, tried: &tried })?);
+    if let (OverrideVerdict::RejectionFinished { abis }, None) = (&settled.verdict, settled.reboot)
     {
         // What the slot has committed is armed now.
-        settled = device.settle(&Event::Judge { slot })?;
+        settled = note(device.settle(&Event::Judge { slot, tried: abis })?);
     }
     if let OverrideVerdict::Trial { abi } = &settled.verdict {
         session.log.info(&settled.verdict.to_string());
@@ -57,14 +81,13 @@ pub(super) fn judge(device: &Device<'_>, schedule: Schedule) -> Result<ManagerEx
         });
         let checked = |attempt: &Attempt| device.record(&attempt.entry(abi, slot));
         let health = health::check(device, schedule, checked).map_err(KernelError::from)?;
-        settled = device.settle(&Event::Checked { slot, abi, health })?;
+        settled = note(device.settle(&Event::Checked { slot, abi, health })?);
     }
     Ok(exit(session, &settled))
 }
 
 fn exit(session: &Session, settled: &Settled) -> ManagerExit {
     match (&settled.verdict, settled.reboot) {
-        (_, Some(0)) => ManagerExit::Done,
         (_, Some(status)) => ManagerExit::OfProgram(status),
         (verdict @ (OverrideVerdict::Pending { .. } | OverrideVerdict::Nothing), None) => {
             session.log.info(&verdict.to_string());

@@ -17,8 +17,9 @@ pub(crate) enum Event<'a> {
     Relay,
     /// These are all ABIs that deployed containers claim.
     Sweep { claims: &'a BTreeSet<Abi> },
-    /// No update can roll back: judge the arm in the slot that runs.
-    Judge { slot: Slot },
+    /// No update can roll back: judge the arm in the slot that runs. `tried` are the kernels whose rejection this call
+    /// has completed as far as it can: a link that cannot be removed must not keep others from being judged.
+    Judge { slot: Slot, tried: &'a BTreeSet<Abi> },
     /// The health check of the running kernel has ended.
     Checked { slot: Slot, abi: &'a Abi, health: Health },
     /// An extension with this kernel was started; its link leads to `target`.
@@ -134,7 +135,7 @@ pub(crate) fn decide(
             None => Transition::nothing(OverrideVerdict::Nothing),
         },
         Event::Sweep { claims } => sweep(records, claims),
-        Event::Judge { slot } => judge(records, *slot),
+        Event::Judge { slot, tried } => judge(records, *slot, tried),
         Event::Checked { slot, abi, health } => checked(records, *slot, abi, *health),
         Event::Activate { abi, target } => activate(records, abi, target)?,
         Event::HupCommit { slot } => hup_commit(records, *slot),
@@ -194,14 +195,16 @@ fn sweep(records: &OverrideRecords, claims: &BTreeSet<Abi>) -> Transition {
 }
 
 /// The decision table. The rows are in the order in which they are tried.
-fn judge(records: &OverrideRecords, slot: Slot) -> Transition {
+fn judge(records: &OverrideRecords, slot: Slot, tried: &BTreeSet<Abi>) -> Transition {
     let OverrideRecords { values, published, rejected, running } = records;
     if values.update_window {
         // It was opened since the call began.
         return Transition::nothing(OverrideVerdict::Nothing);
     }
     // D3: a crash after the record of a rejection has left the kernel in the block, or its link.
-    let unfinished: BTreeSet<Abi> = records.recorded().intersection(rejected).cloned().collect();
+    let mut unfinished: BTreeSet<Abi> =
+        records.recorded().intersection(rejected).cloned().collect();
+    unfinished.retain(|abi| !tried.contains(abi));
     if !unfinished.is_empty() {
         return finish_rejection(records, slot, unfinished);
     }

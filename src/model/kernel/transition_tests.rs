@@ -65,7 +65,7 @@ fn assert_decided(
 }
 
 const SLOT: Slot = Slot::A;
-const JUDGE: Event<'_> = Event::Judge { slot: SLOT };
+const JUDGE: Event<'_> = Event::Judge { slot: SLOT, tried: &BTreeSet::new() };
 
 fn reject_steps(from: char, to: char, boots: Option<u32>) -> Vec<OverrideStep> {
     vec![
@@ -174,6 +174,14 @@ fn a_check_that_ends_late_finds_what_has_changed_meanwhile() {
             assert_decided(&committed, &event, OverrideVerdict::Nothing, &[]);
         }
     }
+}
+
+#[test]
+fn a_link_of_a_rejected_kernel_that_cannot_be_removed_keeps_no_other_from_being_judged() {
+    let tried = abis("a");
+    let event = Event::Judge { slot: SLOT, tried: &tried };
+    let trial = OverrideVerdict::Trial { abi: abi('b') };
+    assert_decided(&records("b--1-", "ab", "a", 'b'), &event, trial, &[]);
 }
 
 #[test]

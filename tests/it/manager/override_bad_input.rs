@@ -1,7 +1,7 @@
 //! Records of kernel overrides that are damaged: each kind, and its exact outcome. `overrides.rs` has the health checks and
 //! the containers' records, `activate.rs` and `fabricate.rs` the images, and the unit tests every form of a value.
 
-use super::override_device::{Device, X, Z};
+use super::override_device::{Device, X, Y, Z};
 use crate::finished::Finished;
 
 const ARM: &str = "kernel_override_abi";
@@ -145,4 +145,32 @@ fn what_is_no_link_to_a_kernel_is_shown_and_swept() {
         }
     }
     assert!(outside.path().exists());
+}
+
+#[test]
+fn a_link_that_cannot_be_removed_keeps_no_kernel_from_being_judged() {
+    let trial = format!("{ARM}={X}\n{ARM}_committed_B={X}\n");
+    for (name, left, lines, rejected) in [
+        ("swept", Z, trial.clone(), ""),
+        ("of a relay", Y, format!("{trial}{ARM}_rejected={Y}\n"), ""),
+        ("rejected", Y, trial.clone(), Y),
+    ] {
+        let device = Device::new(&lines);
+        device.publish(X);
+        device.boot(Some(X));
+        std::fs::create_dir(device.path(&format!("mnt/data/boot-by-abi/{left}"))).unwrap();
+        device.0.write("mnt/state/override-rejected", rejected);
+        let finished = device.validate();
+        let committed = format!("{trial}{ARM}_committed_A={X}\n");
+        assert_eq!(device.block(), committed, "{name}: {finished}");
+        finished.fails_with(1).fails(&["some records of the kernel remain", "cannot remove", left]);
+
+        // The status of a rejection is that of the reboot.
+        device.set_block(&lines);
+        device.check("exit 1");
+        let finished = device.validate().ok();
+        assert_eq!(device.block(), "", "{name}: {finished}");
+        assert!(finished.err.contains("cannot remove"), "{name}: {finished}");
+        assert!(finished.err.contains("must be rebooted"), "{name}: {finished}");
+    }
 }

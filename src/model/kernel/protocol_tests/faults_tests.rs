@@ -195,7 +195,7 @@ fn faults() -> Vec<PlantedFault> {
         fault(
             "a trial count remains beside a committed kernel",
             deciding(|records, event| match event {
-                Event::Judge { slot } if records.values.arm == *records.values.committed.of(*slot) => {
+                Event::Judge { slot, .. } if records.values.arm == *records.values.committed.of(*slot) => {
                     Ok(Transition { verdict: OverrideVerdict::Nothing, steps: Vec::new() })
                 }
                 event => decide(records, event),

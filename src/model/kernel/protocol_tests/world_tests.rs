@@ -278,10 +278,12 @@ impl<'a> Call<'a> {
             }
             Stage::Judge => {
                 self.world.is_validated = !self.world.records.values.update_window;
-                let mut verdict = self.settle(&Event::Judge { slot })?;
-                if matches!(verdict, OverrideVerdict::RejectionFinished { .. }) && self.world.is_on
+                let tried = BTreeSet::new();
+                let mut verdict = self.settle(&Event::Judge { slot, tried: &tried })?;
+                if let (OverrideVerdict::RejectionFinished { abis }, true) =
+                    (&verdict, self.world.is_on)
                 {
-                    verdict = self.settle(&Event::Judge { slot })?;
+                    verdict = self.settle(&Event::Judge { slot, tried: abis })?;
                 }
                 if let OverrideVerdict::Trial { abi } = verdict {
                     Stage::Health(abi)
