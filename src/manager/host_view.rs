@@ -4,7 +4,7 @@ use super::Session;
 use super::records::Records;
 use crate::host::engine::stored_containers::DataRoot;
 use crate::host::kernel::block;
-use crate::host::kernel::override_store::{OverrideStore, STATE};
+use crate::host::kernel::override_store::OverrideStore;
 use crate::host::kernel::release;
 use crate::host::kernel::slot;
 use crate::host::os::clock;
@@ -127,15 +127,9 @@ pub(super) fn data_root(session: &Session) -> DataRoot {
     on_host(session, DATA_ROOTS.into_iter().find(has_containers).unwrap_or(usual))
 }
 
-/// The kernels that are not tried again. Without the partition that has the list, nothing is known.
+/// The kernels that are not tried again.
 pub(super) fn rejected(host: &HostRoot) -> Result<BTreeSet<Abi>, String> {
-    let rejected = OverrideStore::new(host).rejected().map_err(|error| chain(&error))?;
-    match rejected.is_empty() && host.lacks_mount(STATE) {
-        true => {
-            Err(format!("the state partition is not mounted at {:?}", host.display_path(STATE)))
-        }
-        false => Ok(rejected),
-    }
+    OverrideStore::new(host).seen_rejected().map_err(|error| chain(&error))
 }
 
 /// The path of the initramfs' log, or its usual path.

@@ -9,6 +9,15 @@ pub(super) enum Read<T> {
     Unreadable { unreadable: String },
 }
 
+impl<T> Read<T> {
+    pub(super) fn value(&self) -> Option<&T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Unreadable { .. } => None,
+        }
+    }
+}
+
 impl<T> From<Result<T, String>> for Read<T> {
     fn from(read: Result<T, String>) -> Self {
         match read {

@@ -75,7 +75,9 @@ impl<'a> OverrideStore<'a> {
         let names = match self.host.names(LINKS) {
             Ok(names) => names,
             Err(error)
-                if error.kind() == io::ErrorKind::NotFound && !self.host.lacks_mount(DATA) =>
+                if error.kind() == io::ErrorKind::NotFound
+                    && !self.host.lacks_mount(DATA)
+                    && self.host.dangling(LINKS).is_none() =>
             {
                 return Ok(published);
             }
@@ -119,6 +121,19 @@ impl<'a> OverrideStore<'a> {
         let text = self.host.read_if_there(&format!("{STATE}/{REJECTED}"));
         let text = text.map_err(|why| Error::ReadRejected { why })?.unwrap_or_default();
         Ok(text.lines().filter_map(Abi::parse).collect())
+    }
+
+    /// The same for one who must know: without the partition that has the list, nothing is known.
+    pub(crate) fn seen_rejected(&self) -> Result<BTreeSet<Abi>, Error> {
+        let rejected = self.rejected()?;
+        match rejected.is_empty() && self.host.lacks_mount(STATE) {
+            true => {
+                let state = self.host.display_path(STATE);
+                let why = format!("the state partition is not mounted at {state:?}");
+                Err(Error::ReadRejected { why })
+            }
+            false => Ok(rejected),
+        }
     }
 
     /// Publishes a kernel: the link appears whole, or not at all.
@@ -225,7 +240,11 @@ impl<'a> OverrideStore<'a> {
         let text = self.host.bytes(&path).map_err(failed)?;
         let kept: Vec<u8> = text
             .split_inclusive(|&byte| byte == b'\n')
-            .filter(|line| line.strip_suffix(b"\n").unwrap_or(line) != abi.as_str().as_bytes())
+            .filter(|line| {
+                // As `lines` reads it: an editor may have left a `\r`.
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                line.strip_suffix(b"\r").unwrap_or(line) != abi.as_str().as_bytes()
+            })
             .flatten()
             .copied()
             .collect();

@@ -21,6 +21,7 @@ use crate::host::kernel::operation_lock::OperationLock;
 use crate::host::kernel::override_store::{self, OverrideStore};
 use crate::host::kernel::slot;
 use crate::host::os::clock;
+use crate::host::os::host_root::HostRoot;
 use crate::model::extension::claim::abi_of;
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::block_change::Applied;
@@ -121,22 +122,12 @@ impl<'a> Device<'a> {
         Ok(Some(Self { session, store, block, reboot, by }))
     }
 
-    /// Opens the records to read them only.
-    fn look(session: &'a Session) -> Result<Option<Self>, KernelError> {
-        let block = BlockFile::find(&session.host)?;
-        let store = OverrideStore::new(&session.host);
-        let (by, reboot) = ("", Reboot::Left);
-        Ok(block.map(|block| Self { session, store, block, reboot, by }))
-    }
-
     pub(super) fn load(&self) -> Result<OverrideRecords, KernelError> {
-        let cmdline = self.session.host.read("/proc/cmdline");
-        let cmdline = cmdline.map_err(|why| KernelError::Running { why })?;
         Ok(OverrideRecords {
             values: self.block.read()?.values(),
             published: self.store.published()?.abis,
             rejected: self.store.rejected()?,
-            running: abi_of(&cmdline).and_then(|abi| Abi::parse(&abi)),
+            running: running(&self.session.host)?,
         })
     }
 
@@ -307,6 +298,12 @@ impl<'a> Device<'a> {
             Reboot::Allowed => Ok(health::reboot(self.session).map_err(KernelError::from)?),
         }
     }
+}
+
+/// The override that runs; `None` if it is the stock kernel.
+fn running(host: &HostRoot) -> Result<Option<Abi>, KernelError> {
+    let cmdline = host.read("/proc/cmdline").map_err(|why| KernelError::Running { why })?;
+    Ok(abi_of(&cmdline).and_then(|abi| Abi::parse(&abi)))
 }
 
 #[cfg(test)]

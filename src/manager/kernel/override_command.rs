@@ -2,17 +2,19 @@
 
 use super::super::readable::Read;
 use super::super::{Failure, ManagerExit, Session, print, print_json};
-use super::{Device, KernelError, Reboot};
+use super::{Device, KernelError, Reboot, running};
 use crate::cli::kernel::OverrideCommand;
 use crate::cli::values::OutputFormat;
 use crate::host::engine::claims;
+use crate::host::kernel::block;
 use crate::host::kernel::history as history_file;
 use crate::host::kernel::override_store::OverrideStore;
 use crate::host::kernel::slot;
+use crate::host::os::host_root::HostRoot;
 use crate::host::os::privilege;
 use crate::model::kernel::abi::Abi;
 use crate::model::kernel::history;
-use crate::model::kernel::records::{Field, OverrideRecords, Slot, TRIAL_LIMIT};
+use crate::model::kernel::records::{BlockValues, Field, Slot, TRIAL_LIMIT};
 use crate::model::kernel::transition::Event;
 use crate::model::text::cause::{chain, in_words, on_one_line};
 use serde::Serialize;
@@ -36,6 +38,10 @@ pub(in crate::manager) fn run(
 fn change(session: &Session, by: &'static str, event: &Event<'_>) -> Result<(), Failure> {
     privilege::check()?;
     let device = Device::open(session, by, Reboot::Left)?.ok_or(KernelError::NoOverrides)?;
+    if let Event::Retry { .. } = event {
+        // A kernel is not off a list that cannot be seen.
+        device.store.seen_rejected().map_err(KernelError::from)?;
+    }
     device.settle(event)?.complete()?;
     Ok(())
 }
@@ -58,8 +64,8 @@ struct OverrideDocument {
     committed: CommittedDocument,
     update_window: bool,
     to_forget: Option<String>,
-    rejected: Vec<RejectedKernel>,
-    published: Vec<PublishedKernel>,
+    rejected: Read<Vec<RejectedKernel>>,
+    published: Read<Vec<PublishedKernel>>,
     claims: Read<BTreeSet<Abi>>,
 }
 
@@ -87,13 +93,15 @@ struct PublishedKernel {
 }
 
 fn status(session: &Session, format: OutputFormat) -> Result<ManagerExit, Failure> {
-    let device = Device::look(session)?;
-    let records = device.as_ref().map(Device::load).transpose()?;
-    let has_block = records.is_some();
-    let document = document(session, has_block, &records.unwrap_or_default());
+    let host = &session.host;
+    let block = block::read(host).map_err(KernelError::from)?;
+    let document = match &block {
+        Some(block) => document(host, &block.values(), running(host)?),
+        None => OverrideDocument::without_block(host),
+    };
     match format {
         OutputFormat::Json => print_json(&document)?,
-        OutputFormat::Table if !has_block => {
+        OutputFormat::Table if block.is_none() => {
             print("this device has no boot environment block, so it has no kernel overrides\n")?;
         }
         OutputFormat::Table => print(&table(&document))?,
@@ -101,13 +109,11 @@ fn status(session: &Session, format: OutputFormat) -> Result<ManagerExit, Failur
     Ok(ManagerExit::Done)
 }
 
-fn document(session: &Session, has_block: bool, records: &OverrideRecords) -> OverrideDocument {
-    let host = &session.host;
-    let (values, store) = (&records.values, OverrideStore::new(host));
-    let slot = slot::running(host).map_err(|error| chain(&error));
-    let on_trial = slot.as_ref().ok().map(|slot| values.is_on_trial(*slot));
+/// The rejected kernels, and why.
+fn rejected(host: &HostRoot) -> Result<Vec<RejectedKernel>, String> {
+    let rejected = OverrideStore::new(host).seen_rejected().map_err(|error| chain(&error))?;
     let events = history_file::read(host).map(|bytes| history::parse(&bytes).0);
-    let rejected = records.rejected.iter().map(|abi| {
+    let rejected = rejected.iter().map(|abi| {
         let is_it = |entry: &&history::HistoryEntry| {
             entry.abi.as_deref() == Some(abi.as_str()) && entry.event.starts_with("rejected-by")
         };
@@ -120,7 +126,14 @@ fn document(session: &Session, has_block: bool, records: &OverrideRecords) -> Ov
         };
         RejectedKernel { abi: abi.clone(), when, why }
     });
-    let published = records.published.iter().map(|abi| PublishedKernel {
+    Ok(rejected.collect())
+}
+
+/// The published kernels, and where.
+fn published(host: &HostRoot) -> Result<Vec<PublishedKernel>, String> {
+    let store = OverrideStore::new(host);
+    let published = store.published().map_err(|error| chain(&error))?;
+    let published = published.abis.iter().map(|abi| PublishedKernel {
         abi: abi.clone(),
         target: store
             .target(abi)
@@ -129,11 +142,17 @@ fn document(session: &Session, has_block: bool, records: &OverrideRecords) -> Ov
             .into(),
         bootable: store.is_bootable(abi).map_err(|error| in_words(&error)).into(),
     });
+    Ok(published.collect())
+}
+
+fn document(host: &HostRoot, values: &BlockValues, running: Option<Abi>) -> OverrideDocument {
+    let slot = slot::running(host).map_err(|error| chain(&error));
+    let on_trial = slot.as_ref().ok().map(|slot| values.is_on_trial(*slot));
     OverrideDocument {
         schema: 1,
         command: "override status",
-        overrides: has_block,
-        running: records.running.clone(),
+        overrides: true,
+        running,
         armed: text(&values.arm),
         on_trial,
         trial_boots: values.boots(),
@@ -141,10 +160,19 @@ fn document(session: &Session, has_block: bool, records: &OverrideRecords) -> Ov
         committed: CommittedDocument { a: text(&values.committed.a), b: text(&values.committed.b) },
         update_window: values.update_window,
         to_forget: text(&values.relay),
-        rejected: rejected.collect(),
-        published: published.collect(),
+        rejected: rejected(host).into(),
+        published: published(host).into(),
         claims: claims::load_claims(host).map_err(|error| chain(&error)).into(),
         slot: slot.into(),
+    }
+}
+
+impl OverrideDocument {
+    /// That of a host that has no overrides.
+    fn without_block(host: &HostRoot) -> Self {
+        let nothing = document(host, &BlockValues::default(), None);
+        let (rejected, published) = (Read::Value(Vec::new()), Read::Value(Vec::new()));
+        Self { overrides: false, rejected, published, ..nothing }
     }
 }
 
@@ -190,12 +218,16 @@ fn table(document: &OverrideDocument) -> String {
     if let Some(abi) = &document.to_forget {
         row("to forget", &format!("{abi}, at the next validate"));
     }
-    for RejectedKernel { abi, when, why } in &document.rejected {
+    let (rejected, published) = (&document.rejected, &document.published);
+    for RejectedKernel { abi, when, why } in rejected.value().into_iter().flatten() {
         let when = when.as_ref().map(|when| format!("{when}: ")).unwrap_or_default();
         let why = format!("{when}{}", on_one_line(why));
         row("rejected", &format!("{abi}\n{:13} {why}", ""));
     }
-    for PublishedKernel { abi, target, bootable } in &document.published {
+    if let Read::Unreadable { unreadable } = rejected {
+        row("rejected", &format!("unknown: {unreadable}"));
+    }
+    for PublishedKernel { abi, target, bootable } in published.value().into_iter().flatten() {
         let (target, leads) = match (target, bootable) {
             (Read::Value(target), Read::Value(true)) => (on_one_line(target), String::new()),
             (Read::Value(target), Read::Value(false)) => {
@@ -214,6 +246,9 @@ fn table(document: &OverrideDocument) -> String {
             Read::Unreadable { .. } => "unknown whether it is claimed",
         };
         row("published", &format!("{abi}\n{:13} {target}{leads}; {claimed}", ""));
+    }
+    if let Read::Unreadable { unreadable } = published {
+        row("published", &format!("unknown: {unreadable}"));
     }
     if let Read::Unreadable { unreadable } = &document.claims {
         row("claims", unreadable);

@@ -61,6 +61,39 @@ fn the_status_names_every_record_and_what_cannot_be_read() {
 }
 
 #[test]
+fn a_list_that_cannot_be_seen_is_not_an_empty_list() {
+    let device = Device::new(&format!("{ARM}={X}\n"));
+    device.publish(X);
+    let unknown = |why: &str| {
+        let finished = device.0.manager(&["override", "status"]).ok();
+        assert!(finished.out.contains(&format!("armed         {X}, on trial")), "{finished}");
+        assert!(finished.out.contains(why), "{why}: {finished}");
+        device.0.manager(&["override", "status", "--format", "json"]).ok().json()
+    };
+    let mounts = std::fs::read_to_string(device.path("proc/mounts")).unwrap();
+    device.0.mounts(&mounts.replace("/mnt/state", "/mnt/other"));
+    let why = "the state partition is not mounted";
+    let list = "rejected      unknown: cannot read the list of rejected kernels: ";
+    let document = unknown(&format!("{list}{why}"));
+    assert!(document["rejected"]["unreadable"].as_str().unwrap().contains(why), "{document}");
+    device.0.manager(&["override", "retry", Z]).fails_with(1).fails(&[why]);
+    device.0.mounts(&mounts);
+    std::fs::create_dir(device.path("mnt/state/override-rejected")).unwrap();
+    unknown(list);
+    std::fs::rename(device.path("mnt/data/boot-by-abi"), device.path("old")).unwrap();
+    for plant in [|path| std::fs::write(path, ""), |path| std::os::unix::fs::symlink("none", path)]
+    {
+        plant(device.path("mnt/data/boot-by-abi")).unwrap();
+        let document = unknown("published     unknown: cannot list the published kernels in");
+        assert!(document["published"]["unreadable"].is_string(), "{document}");
+        // Nothing is forgotten because of it.
+        device.validate().fails_with(1).fails(&["cannot list the published kernels"]);
+        assert_eq!(device.block(), format!("{ARM}={X}\n"));
+        std::fs::remove_file(device.path("mnt/data/boot-by-abi")).unwrap();
+    }
+}
+
+#[test]
 fn a_device_without_a_block_has_no_overrides_to_show_or_change() {
     let device = Device::new("");
     std::fs::remove_file(device.path("mnt/boot/bootenv")).unwrap();
@@ -85,6 +118,10 @@ fn retry_is_the_only_way_off_the_list_of_rejected_kernels() {
     let finished = device.0.manager(&["override", "retry", X]);
     assert_eq!(finished.code(), 1, "{finished}");
     assert!(finished.err.contains("is not on the list of rejected kernels"), "{finished}");
+    // A line as an editor may leave it counts, and goes.
+    device.0.write("mnt/state/override-rejected", &format!("{X}\r\n{Y}\n"));
+    device.0.manager(&["override", "retry", X]).ok();
+    assert_eq!(device.state("override-rejected"), Some(format!("{Y}\n")));
     device.0.manager(&["validate", "--settle", "0"]).ok();
     assert_eq!(device.state("override-rejected"), Some(format!("{Y}\n")));
     let upper = X.replace('1', "A");
