@@ -162,7 +162,13 @@ impl Fill<'_> {
 
     /// Makes the marker, durably. One that is there may not be durable yet.
     fn mark(&self) -> rustix::io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What stands there may be a FIFO, whose reader would be waited for.
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
         let marker = rustix::fs::openat(self.volume, MARKER, flags, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::fsync(marker)?;
         rustix::fs::fsync(self.volume)

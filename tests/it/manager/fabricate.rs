@@ -255,6 +255,53 @@ fn a_signal_ends_it_and_the_next_call_fills_the_volume() {
     assert!(machine.has("vmlinuz"));
 }
 
+/// There are no inodes left, which the check for room does not see.
+#[test]
+fn a_disk_that_becomes_full_leaves_the_marker_and_the_next_call_fills_the_volume() {
+    let machine = Machine::new();
+    machine.host.write("rootfs/boot/z", "last");
+    let _engine = machine.engine();
+    let script = "! \"$@\" && test -e \"$0\"/.fabricating && ! test -e \"$0\"/z &&
+        mount -o remount,nr_inodes=100 x \"$0\" && \"$@\" && ! test -e \"$0\"/.fabricating &&
+        test \"$(cat \"$0\"/z)\" = last";
+    // The directory, the marker and the first file.
+    let finished = machine.call_on_tmpfs("mode=755,nr_inodes=3", script).ok();
+    let expected = r#"cannot copy "z" from /boot of the image to the volume"#;
+    assert!(finished.err.contains(expected), "{finished}");
+    // Not even the marker.
+    let script = "! \"$@\" && test -z \"$(ls -A \"$0\")\"";
+    let finished = machine.call_on_tmpfs("mode=755,nr_inodes=1", script).ok();
+    assert!(finished.err.contains("cannot write the marker .fabricating"), "{finished}");
+}
+
+/// Nobody reads from it, so a program that opens it to write waits.
+#[test]
+fn a_fifo_in_the_place_of_the_marker_is_an_error_and_no_wait() {
+    let machine = Machine::new();
+    let marker = machine.volume().join(".fabricating");
+    nix::unistd::mkfifo(&marker, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _engine = machine.engine();
+    let finished = machine.call(&["--timeout", "5"]).fails_with(1);
+    finished.fails(&["cannot write the marker .fabricating"]);
+}
+
+#[test]
+fn of_calls_that_meet_one_fills_the_volume() {
+    let machine = Machine::new();
+    for number in 0..100 {
+        std::fs::write(machine.host.path(&format!("rootfs/boot/{number}")), "x").unwrap();
+    }
+    let engine = machine.engine();
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| machine.call(&[]).silent());
+        }
+    });
+    assert_eq!(std::fs::read_dir(machine.volume()).unwrap().count(), 101);
+    assert!(!machine.has(".fabricating"));
+    assert_eq!(engine.requests().len(), 20);
+}
+
 /// Kills it at one system call after the other, each time with an empty volume, and fills that then.
 #[test]
 fn a_call_that_is_killed_at_any_step_is_completed_by_the_next() {
