@@ -197,7 +197,6 @@ impl<'a> Device<'a> {
         if steps.is_empty() {
             return Ok(Settled::nothing(verdict));
         }
-        self.session.log.info(&verdict.to_string());
         let (mut arm_moved, mut left, mut reboot) = (false, Vec::new(), None);
         for step in steps {
             if arm_moved && step.belongs_to_the_arm() {
@@ -209,7 +208,7 @@ impl<'a> Device<'a> {
             self.session.log.debug(|| format!("step: {step:?}"));
             if *step == OverrideStep::Reboot {
                 // Nothing is certain to be written after it.
-                self.record_verdict(&verdict);
+                self.report_verdict(&verdict);
             }
             match self.carry_out_one(step, &mut arm_moved, &mut reboot) {
                 Ok(()) => {}
@@ -218,7 +217,7 @@ impl<'a> Device<'a> {
             }
         }
         if !steps.contains(&OverrideStep::Reboot) {
-            self.record_verdict(&verdict);
+            self.report_verdict(&verdict);
         }
         self.shorten_history();
         if arm_moved {
@@ -260,7 +259,9 @@ impl<'a> Device<'a> {
         done.map_err(|error| KernelError::from(error).into())
     }
 
-    fn record_verdict(&self, verdict: &OverrideVerdict) {
+    /// Says what was decided, once it is carried out, and adds it to the history.
+    fn report_verdict(&self, verdict: &OverrideVerdict) {
+        self.session.log.info(&verdict.to_string());
         let entries = HistoryEntry::all_of_verdict(&clock::now_in_seconds(), self.by, verdict);
         entries.iter().for_each(|entry| self.record(entry));
     }

@@ -2,6 +2,7 @@
 //! are made in a fixed order: first those of the image.
 
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::host::version;
@@ -54,6 +55,27 @@ impl Machine {
 
     fn activate_with(&self, labels: &[String]) -> Finished {
         capture::run(&mut self.command(labels, &["--volume", VOLUME]))
+    }
+
+    /// Adds a volume with another kernel, and returns its ABI.
+    fn add_kernel(&self, number: usize) -> String {
+        let path = format!("{}/vmlinuz", DATA.replace("service", &format!("s{number}")));
+        self.write(&path, &format!("kernel {number}"));
+        self.write(&format!("images/{number}/boot/vmlinuz"), &format!("kernel {number}"));
+        self.write(&format!("images/{number}/lib/modules/6.1.83/Module.symvers"), "");
+        let sum = capture::run(Command::new("sha256sum").arg(self.0.path(&path))).ok();
+        sum.out.split(' ').next().unwrap().to_owned()
+    }
+
+    fn activate_added(&self, number: usize, abi: &str) -> Finished {
+        let volume = VOLUME.replace("service", &format!("s{number}"));
+        let rootfs = self.0.path(&format!("images/{number}"));
+        let label = format!("io.balena.image.kernel-abi-id={abi}");
+        let words = ["kernel", "activate", "--container", "c", "--volume", &volume];
+        let mut command = self.0.0.command(&words);
+        command.args(["--label", &label, "--caller", &version(), "--rootfs"]).arg(rootfs);
+        command.arg("--docker-root").arg(self.0.path("mnt/data/docker"));
+        capture::run(&mut command)
     }
 
     fn activate(&self) -> Finished {
@@ -138,6 +160,29 @@ fn of_two_files_with_the_hash_the_first_is_the_kernel_and_one_that_others_hide_i
     machine.activate().ok();
     let link = std::fs::read_link(machine.0.path("mnt/data/boot-by-abi").join(ABI)).unwrap();
     assert!(link.ends_with("vmlinuz"), "{link:?}");
+}
+
+/// A file that cannot be read may be the kernel, but the others decide: the image is the same on every machine.
+#[test]
+fn a_file_in_boot_that_cannot_be_read_is_skipped_with_a_warning() {
+    let machine = Machine::new("");
+    machine.write("rootfs/boot/a", "x");
+    for (unread, is_found) in [("a", true), ("vmlinuz", false)] {
+        let warning = format!(r#"cannot read \"{unread}\" in /boot: "#);
+        let folder = machine.0.path("rootfs/boot");
+        let command = machine.command(&[format!("kernel-abi-id={ABI}")], &["--volume", VOLUME]);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(folder.join(unread));
+        strace.args(["-e", "inject=read:error=EIO"]).arg(command.get_program());
+        let finished = capture::run(strace.args(command.get_args()));
+        assert!(finished.err.contains(&warning), "{finished}");
+        if is_found {
+            finished.ok();
+            assert_eq!(machine.0.block(), format!("kernel_override_abi={ABI}\n"));
+        } else {
+            finished.fails_with(REFUSED).fails(&["no regular file directly in /boot"]);
+        }
+    }
 }
 
 #[test]
@@ -260,6 +305,134 @@ fn the_boot_environment_is_looked_at_before_the_first_record_is_written() {
     machine.fails(&["no boot environment block"]);
     machine.0.0.mounts("/dev/sda4 /mnt/state ext4 rw 0 0\n");
     machine.fails(&["the boot partition is not mounted"]);
+}
+
+#[test]
+fn a_block_of_any_size_with_room_is_armed_in_its_size() {
+    const SIGNATURE: &str = "# GRUB Environment Block\n";
+    let arm = format!("kernel_override_abi={ABI}\n");
+    for (len, has_room) in [
+        (SIGNATURE.len(), false),
+        (SIGNATURE.len() + arm.len(), false),
+        (SIGNATURE.len() + arm.len() + 1, true),
+        (1025, true),
+        (65_536, true),
+    ] {
+        let machine = Machine::new("");
+        let padded = |text: &str| {
+            let mut block = text.to_owned().into_bytes();
+            block.resize(len, b'#');
+            block
+        };
+        let path = machine.0.path("mnt/boot/bootenv");
+        let empty = padded(SIGNATURE);
+        std::fs::write(&path, &empty).unwrap();
+        if has_room {
+            machine.activate().ok();
+            assert!(std::fs::read(path).unwrap() == padded(&format!("{SIGNATURE}{arm}")), "{len}");
+        } else {
+            machine.fails(&["the boot environment cannot name the kernel"]);
+            assert!(std::fs::read(path).unwrap() == empty, "{len}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_the_link_is_replaced_unless_it_is_a_directory() {
+    type Make<'a> = &'a dyn Fn(PathBuf);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let cases: [(&str, Make<'_>); 5] = [
+        ("a dangling link", &|path| symlink("../none", path).unwrap()),
+        ("a link out of the device", &|path| symlink(outside.path(), path).unwrap()),
+        ("a link to a directory", &|path| symlink("../docker", path).unwrap()),
+        ("a file", &|path| std::fs::write(path, "x").unwrap()),
+        ("a directory", &|path| std::fs::create_dir(path).unwrap()),
+    ];
+    for (name, make) in cases {
+        for suffix in ["", ".new"] {
+            let machine = Machine::new("");
+            let links = machine.0.path("mnt/data/boot-by-abi");
+            make(links.join(format!("{ABI}{suffix}")));
+            let finished = machine.activate();
+            if name == "a directory" {
+                finished.fails_with(1).fails(&["cannot publish the kernel as", ABI]);
+                assert_eq!((machine.0.block(), machine.0.has_prestate()), (String::new(), false));
+                assert!(links.join(format!("{ABI}{suffix}")).is_dir());
+            } else {
+                finished.ok();
+                assert_eq!(machine.0.published(), [ABI], "{name}{suffix}");
+                let link = std::fs::read_link(links.join(ABI)).unwrap();
+                assert!(link.ends_with(format!("{VOLUME}/_data/vmlinuz")), "{name}{suffix}");
+            }
+        }
+    }
+    assert_eq!(std::fs::read_to_string(outside.path()).unwrap(), "");
+}
+
+#[test]
+fn of_calls_that_meet_each_publishes_its_kernel_and_one_is_armed() {
+    let machine = Machine::new("other=1\n");
+    let abis: Vec<String> = (0..10).map(|number| machine.add_kernel(number)).collect();
+    std::thread::scope(|scope| {
+        for (number, abi) in abis.iter().enumerate() {
+            let machine = &machine;
+            scope.spawn(move || machine.activate_added(number, abi).ok());
+        }
+    });
+    let mut sorted = abis.clone();
+    sorted.sort();
+    assert_eq!(machine.0.published(), sorted);
+    let block = machine.0.block();
+    let arm = block.strip_prefix("other=1\nkernel_override_abi=").unwrap();
+    assert!(abis.iter().any(|abi| arm == format!("{abi}\n")), "{block}");
+    assert!(machine.0.has_prestate());
+    assert!(!machine.0.path("mnt/state/override-block-redo").exists());
+}
+
+/// The disk becomes full, or fails, at each system call that changes a record.
+#[test]
+fn a_call_that_fails_at_any_step_says_so_and_the_next_completes_it() {
+    let mut failed = 0;
+    for call in ["symlinkat", "renameat", "write", "fsync", "pwrite64", "unlinkat", "flock"] {
+        for count in 1.. {
+            let machine = Machine::new("");
+            let command = machine.command(&[format!("kernel-abi-id={ABI}")], &["--volume", VOLUME]);
+            let (finished, trace) = inject(&machine, &command, call, count);
+            if !trace.contains("INJECTED") {
+                break;
+            }
+            let armed = machine.0.block().contains("kernel_override_abi=");
+            if armed {
+                assert_eq!(machine.0.published(), [ABI], "{call} {count}");
+                assert!(machine.0.has_prestate(), "{call} {count}");
+            } else {
+                assert!(!finished.err.contains("armed the kernel"), "{call} {count}: {finished}");
+            }
+            match finished.code() {
+                // The history, which no verdict depends on, or what the log prints.
+                0 => assert!(armed, "{call} {count}: {trace}"),
+                code => assert_eq!(code, 1, "{call} {count}: {finished}"),
+            }
+            failed += usize::from(finished.code() != 0);
+            machine.activate().ok();
+            assert_eq!(machine.0.published(), [ABI], "{call} {count}");
+            assert_eq!(machine.0.block(), format!("kernel_override_abi={ABI}\n"));
+            assert!(!machine.0.path("mnt/state/override-block-redo").exists(), "{call} {count}");
+        }
+    }
+    assert!(failed > 8, "{failed}");
+}
+
+/// Runs `command` with ENOSPC in place of the system call with this number; the trace is returned, too.
+fn inject(machine: &Machine, command: &Command, call: &str, count: usize) -> (Finished, String) {
+    let trace = machine.0.path("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(&trace);
+    strace.args(["-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:error=ENOSPC:when={count}")]);
+    strace.arg(command.get_program()).args(command.get_args());
+    let finished = capture::run(&mut strace);
+    (finished, std::fs::read_to_string(trace).unwrap())
 }
 
 /// Kills it at each system call that changes a record; the next call completes it.
