@@ -258,6 +258,8 @@ fn programs(device: &Device, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) ->
     let folder = device.container.beside("programs");
     std::fs::create_dir_all(&folder).unwrap();
     let runtime = folder.join("balena-extension-runtime");
+    // The guard of an earlier call may still be ending: a file that runs cannot be written.
+    let _absent = std::fs::remove_file(&runtime);
     crate::bundle::executable(&runtime, &std::fs::read(crate::programs::runtime()).unwrap());
     let manager = folder.join("balena-extension-manager");
     let _absent = std::fs::remove_file(&manager);
@@ -319,6 +321,81 @@ fn a_manager_of_another_version_is_named() {
     create_by(&device, &runtime).fails(&["kernel fabricate cannot be run", "neither a program"]);
     assert!(!device.container.has("ran"));
     device.left_nothing();
+}
+
+/// What these programs print is in the container's log, and a failure is none that an engine takes for final.
+#[test]
+fn the_manager_is_called_with_a_limit_and_its_exit_status_is_the_answer() {
+    let device = Device::new();
+    let another = |path: &str| programs(&device, |_| Some(std::fs::read(path).unwrap()));
+    let start_by = |runtime: &Path| {
+        let command = device.container.command(&["start", &device.container.id]);
+        device.container.finish(&mut device.as_engine(Some(runtime), &command))
+    };
+    create_by(&device, &another("/bin/echo")).ok();
+    let (id, version) = (&device.container.id, version());
+    let said = device.container.printed();
+    for text in [
+        &format!("kernel fabricate --timeout 290 --caller {version} --container {id} "),
+        &format!("--label io.balena.image.kernel-abi-id={ABI} "),
+        &format!("--volume {} --docker-root /mnt/data/docker ", device.name()),
+    ] {
+        assert!(said.contains(text), "{text} in {said}");
+    }
+    start_by(&another("/bin/echo")).ok();
+    let said = device.container.printed();
+    let words = format!("kernel activate --timeout 110 --caller {version} --container {id} ");
+    assert!(said.contains(&words), "{said}");
+    device.call(&["delete"]).ok();
+    for (program, texts) in [
+        ("/bin/false", &["cannot make the volume for the kernel of the image"][..]),
+        // Its status is 127.
+        ("/usr/bin/env", &["cannot make the volume for the kernel of the image", "ENOENT"]),
+    ] {
+        create_by(&device, &another(program)).fails(texts);
+    }
+    for (program, texts) in [
+        ("/bin/false", &["cannot arm the kernel of the image"][..]),
+        ("/usr/bin/env", &["cannot arm the kernel of the image", "ENOENT"]),
+        ("/bin/ls", &["is not of version", "install both programs of one version"]),
+    ] {
+        create_by(&device, &another("/bin/echo")).ok();
+        start_by(&another(program)).fails(texts);
+        device.has_stopped();
+        device.call(&["delete"]).ok();
+    }
+    device.left_nothing();
+}
+
+/// As when memory is short.
+#[test]
+fn a_manager_that_is_killed_fails_the_create() {
+    let device = Device::new();
+    let engine = device.engine_that(|| Answer::Hang);
+    let mut command = device.create_command();
+    let create = capture::start(&mut command);
+    process::wait_for("the request", || {
+        engine.requests().iter().any(|request| request.starts_with("POST")).then_some(())
+    });
+    let manager = leftovers::processes(&device.container.id).into_iter().find(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        words.starts_with(b"balena-extension-manager\0kernel\0")
+    });
+    process::signal(manager.unwrap(), rustix::process::Signal::KILL);
+    let finished = create.finish_within(Duration::from_secs(30));
+    assert_eq!(finished.code(), 1, "{finished}");
+    assert!(!device.container.has("ran"));
+    device.left_nothing();
+}
+
+/// As nothing else of the engine's environment reaches a hook.
+#[test]
+fn the_engine_is_the_one_at_the_usual_socket_whatever_the_environment_of_the_runtime_says() {
+    let device = Device::new();
+    let engine = device.engine();
+    let mut command = device.create_command();
+    device.container.create_by(command.env("DOCKER_HOST", "unix:///nowhere.sock")).ok();
+    assert_eq!(engine.requests(), ["GET /_ping", "POST /v1.41/volumes/create"]);
 }
 
 #[test]
