@@ -29,7 +29,12 @@ pub(in crate::manager) fn hup(
     })?;
     let settled = settled.complete()?;
     if settled.verdict == OverrideVerdict::Nothing {
-        session.log.info(&settled.verdict.to_string());
+        session.log.info(match request {
+            HupCommand::Commit => {
+                "nothing is committed: no kernel is armed that runs and is not rejected"
+            }
+            HupCommand::Reject => "nothing is rolled back: no kernel is armed",
+        });
     }
     Ok(ManagerExit::Done)
 }

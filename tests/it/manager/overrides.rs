@@ -372,7 +372,8 @@ fn an_update_commits_the_kernel_that_runs() {
     device.publish(X);
     device.prestate();
     // It does not run: nothing is proven.
-    device.0.manager(&["hup", "commit"]).ok();
+    let finished = device.0.manager(&["hup", "commit"]).ok();
+    assert!(finished.err.contains("nothing is committed"), "{finished}");
     assert_eq!(device.block(), lines);
     device.boot(Some(X));
     device.0.manager(&["hup", "commit"]).ok();
@@ -409,7 +410,8 @@ fn an_update_that_rolls_back_condemns_no_kernel() {
     }
     // Nothing is armed.
     let device = Device::new(window);
-    device.0.manager(&["hup", "reject"]).ok();
+    let finished = device.0.manager(&["hup", "reject"]).ok();
+    assert!(finished.err.contains("no kernel is armed"), "{finished}");
     assert_eq!(
         (device.block(), device.state("override-health-triggered")),
         (window.to_owned(), None)
