@@ -197,6 +197,25 @@ fn a_history_that_cannot_be_written_changes_no_verdict_and_one_that_cannot_be_re
     assert!(finished.err.contains("the state partition is not mounted"), "{finished}");
 }
 
+#[test]
+fn what_could_not_be_done_is_not_reported_as_done() {
+    for check in ["exit 0", "exit 1"] {
+        let device = Device::new(&format!("{ARM}={X}\n"));
+        device.publish(X);
+        device.boot(Some(X));
+        device.check(check);
+        // No record of a change of the block can be made.
+        std::fs::create_dir(device.path("mnt/state/override-block-redo.new")).unwrap();
+        let finished = device.validate().fails_with(1);
+        assert!(finished.err.contains("cannot record a change"), "{finished}");
+        for text in ["committed the kernel", "rejected the kernel"] {
+            assert!(!finished.err.contains(text), "{finished}");
+        }
+        std::fs::remove_dir(device.path("mnt/state/override-block-redo.new")).unwrap();
+        device.validate().ok();
+    }
+}
+
 /// The unit may be started again and again, and no verdict shortens the file.
 #[test]
 fn trials_without_a_verdict_do_not_let_the_history_grow_for_ever() {
