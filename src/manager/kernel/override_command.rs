@@ -114,11 +114,8 @@ fn rejected(host: &HostRoot) -> Result<Vec<RejectedKernel>, String> {
     let rejected = OverrideStore::new(host).seen_rejected().map_err(|error| chain(&error))?;
     let events = history_file::read(host).map(|bytes| history::parse(&bytes).0);
     let rejected = rejected.iter().map(|abi| {
-        let is_it = |entry: &&history::HistoryEntry| {
-            entry.abi.as_deref() == Some(abi.as_str()) && entry.event.starts_with("rejected-by")
-        };
         let (when, why) = match &events {
-            Ok(events) => match events.iter().rev().find(is_it) {
+            Ok(events) => match history::rejection(events, abi) {
                 Some(event) => (Some(event.time.clone()), event.detail.clone()),
                 None => (None, "the history has no event about it".to_owned()),
             },

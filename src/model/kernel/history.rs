@@ -115,6 +115,16 @@ pub(crate) fn parse(bytes: &[u8]) -> (Vec<HistoryEntry>, usize) {
     (entries, others)
 }
 
+/// The event that explains why a kernel is rejected: its newest rejection since it was last allowed. If a crash came
+/// before that was recorded, the one that completed it.
+pub(crate) fn rejection<'a>(entries: &'a [HistoryEntry], abi: &Abi) -> Option<&'a HistoryEntry> {
+    let of_it = entries.iter().rev().filter(|entry| entry.abi.as_deref() == Some(abi.as_str()));
+    let since = of_it.take_while(|entry| entry.event != "allowed");
+    let is_completion = |entry: &&HistoryEntry| entry.event == "rejection-completed";
+    let mut rejections = since.clone().filter(|entry| entry.event.starts_with("rejected-by"));
+    rejections.next().or_else(|| since.clone().find(is_completion))
+}
+
 /// The newer half of a file, in whole lines.
 pub(crate) fn newer_half(bytes: &[u8]) -> &[u8] {
     let second = bytes.get(bytes.len() / 2..).unwrap_or_default();
@@ -159,6 +169,34 @@ mod tests {
         }
         let verdict = OverrideVerdict::Scrubbed;
         assert_eq!(HistoryEntry::all_of_verdict("now", "validate", &verdict).len(), 1);
+    }
+
+    #[test]
+    fn a_rejection_is_explained_by_its_newest_event_since_the_kernel_was_allowed() {
+        let [a, b] = ["a", "b"].map(|digit| Abi::parse(&digit.repeat(64)).unwrap());
+        let of = |event: &str, abi: &Abi| HistoryEntry {
+            event: event.to_owned(),
+            abi: Some(abi.to_string()),
+            ..entry(1)
+        };
+        for (events, expected) in [
+            (&[][..], None),
+            (&["armed", "health-failed"], None),
+            (&["rejected-by-health", "rejected-by-boots"], Some("rejected-by-boots")),
+            // A second call has removed what the first one could not.
+            (&["rejected-by-health", "rejection-completed"], Some("rejected-by-health")),
+            (&["health-failed", "rejection-completed"], Some("rejection-completed")),
+            (&["rejected-by-health", "allowed"], None),
+            (
+                &["rejected-by-health", "allowed", "armed", "rejection-completed"],
+                Some("rejection-completed"),
+            ),
+        ] {
+            let mut entries: Vec<_> = events.iter().map(|event| of(event, &a)).collect();
+            entries.push(of("rejected-by-boots", &b));
+            let found = rejection(&entries, &a).map(|entry| entry.event.as_str());
+            assert_eq!(found, expected, "{events:?}");
+        }
     }
 
     #[test]

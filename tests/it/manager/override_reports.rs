@@ -213,6 +213,9 @@ fn what_could_not_be_done_is_not_reported_as_done() {
         }
         std::fs::remove_dir(device.path("mnt/state/override-block-redo.new")).unwrap();
         device.validate().ok();
+        let status = device.0.manager(&["override", "status"]).ok();
+        let is_explained = status.out.contains("Z: completed the rejection of the kernel");
+        assert_eq!(is_explained, check == "exit 1", "{status}");
     }
 }
 
