@@ -74,6 +74,30 @@ fn files_directories_and_links_are_copied_with_their_modes() {
 }
 
 #[test]
+fn the_copy_belongs_to_root_and_has_no_attributes() {
+    let folders = Folders::new();
+    folders.write("boot/vmlinuz", "kernel");
+    folders.write("boot/a/b", "deep");
+    symlink("vmlinuz", folders.path("boot/link")).unwrap();
+    for name in ["vmlinuz", "a", "a/b", "link"] {
+        let path = folders.path("boot").join(name);
+        std::os::unix::fs::lchown(&path, Some(1000), Some(1000)).unwrap();
+        if name != "link" {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&path, "user.x", b"y", flags).expect("extended attributes");
+        }
+    }
+    folders.fill().unwrap();
+    for name in ["vmlinuz", "a", "a/b", "link"] {
+        let path = folders.path("volume").join(name);
+        let owner = path.symlink_metadata().unwrap();
+        assert_eq!((owner.uid(), owner.gid()), (0, 0), "{name}");
+        let left = rustix::fs::lgetxattr(&path, "user.x", &mut [0; 8]);
+        assert_eq!(left, Err(Errno::NODATA), "{name}");
+    }
+}
+
+#[test]
 fn special_files_are_skipped_and_named() {
     let folders = Folders::new();
     folders.write("boot/a/file", "");

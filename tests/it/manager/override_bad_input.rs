@@ -100,6 +100,28 @@ fn a_full_block_is_read_and_changed_if_one_byte_of_padding_remains() {
     assert!(!device.path("mnt/state/override-block-redo").exists());
 }
 
+/// Only the initramfs writes it, and it boots nothing that is malformed.
+#[test]
+fn a_malformed_kernel_on_the_command_line_is_not_the_one_on_trial() {
+    let upper = X.replace('1', "A");
+    for running in ["x", &upper, &X[1..], &format!("{X}1"), &format!("\"{X}\"")] {
+        let device = Device::new(&format!("{ARM}={X}\n{ARM}_committed_B={X}\n"));
+        device.publish(X);
+        device.boot(Some(running));
+        device.check("touch $0.ran");
+        let finished = device.validate().ok();
+        assert!(finished.err.contains("it was booted 0 of 3 times"), "{running}: {finished}");
+        assert!(!device.path("usr/bin/rollback-tests.ran").exists(), "{running}: {finished}");
+        let status = device.0.manager(&["override", "status", "--format", "json"]).ok().json();
+        assert!(status["running"].is_null(), "{running}: {status}");
+    }
+    // The first token counts, and an empty one is the stock kernel.
+    let device = Device::new(&format!("{ARM}={X}\n"));
+    device.publish(X);
+    device.0.write("proc/cmdline", &format!("balena_kernel_abi= balena_kernel_abi={X}\n"));
+    assert!(device.validate().ok().err.contains("it was booted 0 of 3 times"));
+}
+
 /// Whatever stands in the place of a link is shown as what it is, and removed when nobody claims it.
 #[test]
 fn what_is_no_link_to_a_kernel_is_shown_and_swept() {

@@ -201,8 +201,12 @@ fn an_update_that_can_roll_back_judges_the_kernel_but_a_relay_is_consumed() {
 #[test]
 fn malformed_values_are_removed_before_any_verdict() {
     let upper = X.replace('1', "A");
-    for value in ["x", &upper, &format!("{X}1"), &format!(" {X}"), "../../etc/passwd"] {
-        let device = Device::new(&format!("{ARM}={value}\n{A}={X}\n{B}={value}\n{TRIAL}=1\nz=1\n"));
+    let line_end = format!("{X}\r");
+    for value in
+        ["x", &upper, &format!("{X}1"), &format!(" {X}"), &line_end, &Y[1..], "../../etc/passwd"]
+    {
+        let lines = format!("{ARM}={value}\n{A}={X}\n{B}={value}\n{TRIAL}=1\nz=1\n");
+        let device = Device::new(&format!("{lines}{RELAY}={value}\n"));
         device.publish(X);
         device.validate().ok();
         assert_eq!(device.block(), format!("{A}={X}\nz=1\n{ARM}={X}\n"), "{value:?}");

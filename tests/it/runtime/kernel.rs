@@ -438,6 +438,26 @@ fn a_service_whose_name_no_volume_can_have_is_refused_before_the_engine_is_asked
 }
 
 #[test]
+fn an_image_id_that_the_engines_record_does_not_have_is_not_guessed() {
+    let device = Device::new();
+    let engine = device.engine();
+    let path = format!("mnt/data/docker/containers/{}/config.v2.json", device.container.id);
+    let text = std::fs::read_to_string(device.container.beside(&path)).unwrap();
+    let id = format!(r#""Image":"sha256:{}""#, "0".repeat(64));
+    assert!(text.contains(&id), "{text}");
+    for (image, expected) in [
+        (r#""Image":"""#, "the id of the container's image is not known"),
+        (r#""Other":1"#, "the id of the container's image is not known"),
+        (r#""Image":"alpine""#, r#"the id of the container's image, "alpine", is not a SHA-256"#),
+    ] {
+        device.write(&path, &text.replace(&id, image));
+        device.create().fails(&["the volume for it cannot be named", expected]);
+        assert_eq!(engine.requests(), [""; 0]);
+    }
+    device.left_nothing();
+}
+
+#[test]
 fn a_forced_delete_ends_a_call_of_the_manager() {
     let device = Device::new();
     let engine = device.engine_that(|| Answer::Hang);
