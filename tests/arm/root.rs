@@ -66,7 +66,7 @@ const BUILT: [&str; 4] = ["balena-extension-runtime", "balena-extension-manager"
 /// And for the unit tests.
 const UNIT: &str = "unit";
 /// What the tests read of the checkout.
-const CHECKOUT: [&str; 3] = ["examples", "tools/demo", "tools/need"];
+const CHECKOUT: [&str; 4] = ["examples", "tools/demo", "tools/need", "tests/golden/errors"];
 /// Nothing reads it there, and the emulated machine would have to unpack it.
 const LEFT_OUT: [&str; 6] = [
     "usr/share",

@@ -37,11 +37,12 @@ fn the_proxy_has_ended_when_start_returns() {
     container.create().ok();
     let pid = container.pid();
     let mut start = process::start(&mut container.command(&["start", &container.id]));
-    let state = container.root().join(&container.id).join("state.json");
-    process::wait_for("the state to be stopped", || {
-        std::fs::read_to_string(&state).unwrap().contains(r#""status":"stopped""#).then_some(())
+    process::wait_for("the suspended proxy to have its signal", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        (u64::from_str_radix(pending.trim(), 16) != Ok(0)).then_some(())
     });
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     assert!(start.runs() && process::is_alive(pid));
     process::signal(pid, rustix::process::Signal::CONT);
     assert_eq!(start.wait(), 0);
