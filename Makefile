@@ -67,7 +67,7 @@ unit: ## unit tests only
 	$(TEST) --lib
 
 # Not optimized: building all crates again would take longer than the exploration gains.
-model: ## explore the protocol of kernel overrides further than `make unit` does: 4 minutes
+model: ## explore the protocol of kernel overrides further than `make unit` does: 8 minutes
 	@tools/need 'make test' $(CC_NEEDS)
 	$(TEST) --lib -- --ignored --nocapture --test-threads 1 protocol_tests
 

@@ -7,6 +7,8 @@
 //! leaves the same records. Activations, sweeps and verdicts hold the operation lock, so their steps do not interleave;
 //! a health check does not hold it.
 //!
+//! The initramfs may refuse to load a kernel, or may not be able to determine the claims; the stock kernel is booted then.
+//!
 //! What is assumed of the OS: an update begins after `validate` has judged; `hup commit` and `hup reject` run in the new
 //! slot only; a rollback starts the count of failed boots again; a kernel that is unhealthy is not committed by an update.
 
@@ -19,10 +21,13 @@ mod properties;
 #[path = "protocol_tests/world_tests.rs"]
 mod world;
 
+use crate::model::kernel::records::OverrideRecords;
+use crate::model::kernel::transition::{Event, RefusedOverride, Transition, decide};
+use crate::model::kernel::verdict::{Cause, OverrideVerdict};
 use actions::{Happening, Order};
 use properties::*;
 use stateright::{Checker as _, HasDiscoveries, Model, Property};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use world::{Call, CheckEnd, Claims, EventsLeft, Functions, KERNELS, Nature, Stage, World};
 
@@ -72,7 +77,7 @@ impl Protocol {
         for _ in 0..BOOTS_TO_REST {
             let before = properties::durable(&world);
             world.turn_off();
-            world.boot();
+            world.boot(Claims::Known);
             if !world.is_on {
                 continue;
             }
@@ -104,7 +109,7 @@ impl Protocol {
                 let mut world = run(world, Order::HupReject);
                 world.next_slot = world.slot.other();
                 world.turn_off();
-                world.boot();
+                world.boot(Claims::Known);
                 match world.is_on {
                     true => actions::after(&world, &self.functions, Happening::WindowCloses),
                     false => world,
@@ -124,7 +129,7 @@ impl Protocol {
         if let Stage::Health(abi) = call.world.validates[0].clone() {
             let end = match call.world.nature(&abi) {
                 Nature::Healthy | Nature::Fickle => CheckEnd::Passed,
-                Nature::Unhealthy | Nature::NeverBoots => CheckEnd::Failed,
+                Nature::Unhealthy | Nature::NeverBoots | Nature::CannotLoad => CheckEnd::Failed,
             };
             let _ = call.check_ends(0, end);
         }
@@ -134,10 +139,10 @@ impl Protocol {
     fn boots_what_is_proven(&self, start: &World) -> bool {
         let Some(proven) = properties::proven(start) else { return true };
         let mut world = start.clone();
-        world.boot();
+        world.boot(Claims::Known);
         let mut world = self.validate(world);
         world.turn_off();
-        world.boot();
+        world.boot(Claims::Known);
         world.records.running == proven
     }
 }
@@ -188,11 +193,12 @@ impl Model for Protocol {
     }
 }
 
-const NATURES: [Nature; 3] = [Nature::Healthy, Nature::Unhealthy, Nature::NeverBoots];
+const NATURES: [Nature; 4] =
+    [Nature::Healthy, Nature::Unhealthy, Nature::NeverBoots, Nature::CannotLoad];
 
 /// Every pair of kernels. Which of the two is the first makes no difference.
 fn all_natures() -> Vec<[Nature; KERNELS]> {
-    let pairs = (0..3).flat_map(|first| (first..3).map(move |second| [first, second]));
+    let pairs = (0..4).flat_map(|first| (first..4).map(move |second| [first, second]));
     pairs.map(|pair| pair.map(|nature| NATURES[nature])).collect()
 }
 
@@ -206,10 +212,65 @@ fn protocol(functions: Functions, left: EventsLeft) -> Protocol {
     }
 }
 
+/// What the explored calls have decided.
+static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+/// Everything that can be decided.
+const DECISIONS: [&str; 16] = [
+    "allowed",
+    "armed",
+    "committed",
+    "forgotten",
+    "nothing",
+    "pending",
+    "refused",
+    "rejected by boots",
+    "rejected by health",
+    "rejection finished",
+    "relay consumed",
+    "restored",
+    "rolled back",
+    "scrubbed",
+    "swept",
+    "trial",
+];
+
+/// Our decision, of which a note is made.
+fn noted(records: &OverrideRecords, event: &Event<'_>) -> Result<Transition, RefusedOverride> {
+    let decision = decide(records, event);
+    let name = match decision.as_ref().map(|Transition { verdict, .. }| verdict) {
+        Err(_) => "refused",
+        Ok(OverrideVerdict::Nothing) => "nothing",
+        Ok(OverrideVerdict::Scrubbed) => "scrubbed",
+        Ok(OverrideVerdict::RelayConsumed { .. }) => "relay consumed",
+        Ok(OverrideVerdict::Swept { .. }) => "swept",
+        Ok(OverrideVerdict::Restored { .. }) => "restored",
+        Ok(OverrideVerdict::Forgotten { .. }) => "forgotten",
+        Ok(OverrideVerdict::Pending { .. }) => "pending",
+        Ok(OverrideVerdict::Trial { .. }) => "trial",
+        Ok(OverrideVerdict::Committed { .. }) => "committed",
+        Ok(OverrideVerdict::Rejected { by: Cause::Health, .. }) => "rejected by health",
+        Ok(OverrideVerdict::Rejected { by: Cause::Boots(_), .. }) => "rejected by boots",
+        Ok(OverrideVerdict::RejectionFinished { .. }) => "rejection finished",
+        Ok(OverrideVerdict::Armed { .. }) => "armed",
+        Ok(OverrideVerdict::RolledBack { .. }) => "rolled back",
+        Ok(OverrideVerdict::Allowed { .. }) => "allowed",
+    };
+    DECIDED.lock().unwrap().insert(name);
+    decision
+}
+
+/// Explores everything that these events can lead to, which is at least so many states.
 #[expect(clippy::print_stdout, reason = "the size of what was explored is a result")]
-fn explore([changes, updates, kills]: [u8; 3], natures: Vec<[Nature; KERNELS]>, validates: usize) {
+fn explore(
+    [changes, updates, kills]: [u8; 3],
+    natures: Vec<[Nature; KERNELS]>,
+    validates: usize,
+    least: usize,
+) {
     let left = EventsLeft { changes, updates, kills };
-    let protocol = Protocol { natures, validates, ..protocol(Functions::OURS, left) };
+    let functions = Functions { decide: noted, ..Functions::OURS };
+    let protocol = Protocol { natures, validates, ..protocol(functions, left) };
     let begun = std::time::Instant::now();
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     println!(
@@ -221,22 +282,25 @@ fn explore([changes, updates, kills]: [u8; 3], natures: Vec<[Nature; KERNELS]>, 
         begun.elapsed(),
     );
     checker.assert_properties();
+    assert!(checker.unique_state_count() >= least, "{left:?}");
+    assert!(checker.model().convergence.lock().unwrap().len() >= least / 150, "{left:?}");
 }
 
 #[test]
 fn the_protocol_holds_its_properties() {
-    explore([2, 0, 1], all_natures(), 1);
-    explore([1, 1, 1], all_natures(), 1);
-    explore([1, 0, 1], vec![[Nature::Fickle, Nature::NeverBoots]], 2);
+    explore([2, 0, 1], all_natures(), 1, 50_000);
+    explore([1, 1, 1], all_natures(), 1, 100_000);
+    explore([1, 0, 1], vec![[Nature::Fickle, Nature::NeverBoots]], 2, 1_000);
+    assert_eq!(*DECIDED.lock().unwrap(), BTreeSet::from(DECISIONS));
 }
 
 /// `make model` explores this.
 #[test]
 #[ignore = "takes minutes"]
 fn the_protocol_holds_its_properties_over_more_events() {
-    explore([3, 0, 2], all_natures(), 1);
-    explore([2, 1, 1], all_natures(), 1);
-    explore([3, 1, 0], all_natures(), 1);
-    explore([2, 0, 1], all_natures(), 2);
-    explore([1, 2, 0], all_natures(), 1);
+    explore([3, 0, 2], all_natures(), 1, 400_000);
+    explore([2, 1, 1], all_natures(), 1, 1_600_000);
+    explore([3, 1, 0], all_natures(), 1, 3_500_000);
+    explore([2, 0, 1], all_natures(), 2, 200_000);
+    explore([1, 2, 0], all_natures(), 1, 160_000);
 }

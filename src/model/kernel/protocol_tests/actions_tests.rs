@@ -8,7 +8,8 @@ use crate::model::kernel::transition::Event;
 /// Something that happens to a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Happening {
-    Boot,
+    /// The initramfs boots the stock kernel if it cannot determine the claims.
+    Boot(Claims),
     /// The power is cut, or somebody reboots the device.
     PowerCut,
     /// A container is created. It claims this kernel.
@@ -42,7 +43,10 @@ pub(super) enum Order {
 /// Everything that can happen in `world`.
 pub(super) fn happenings(world: &World, functions: &Functions, found: &mut Vec<Happening>) {
     if !world.is_on {
-        found.push(Happening::Boot);
+        found.push(Happening::Boot(Claims::Known));
+        if world.records.values.arm.abi().is_some() {
+            found.push(Happening::Boot(Claims::Unknown));
+        }
         return;
     }
     found.push(Happening::PowerCut);
@@ -53,7 +57,9 @@ pub(super) fn happenings(world: &World, functions: &Functions, found: &mut Vec<H
                 let ends: &[CheckEnd] = match world.nature(abi) {
                     Nature::Healthy => &[CheckEnd::Passed],
                     Nature::Fickle => &[CheckEnd::Passed, CheckEnd::Failed],
-                    Nature::Unhealthy | Nature::NeverBoots => &[CheckEnd::Failed],
+                    Nature::Unhealthy | Nature::NeverBoots | Nature::CannotLoad => {
+                        &[CheckEnd::Failed]
+                    }
                 };
                 orders.extend(ends.iter().map(|end| Order::CheckEnds(which, *end)));
                 orders.push(Order::CheckEnds(which, CheckEnd::Stopped));
@@ -119,7 +125,7 @@ pub(super) fn happenings(world: &World, functions: &Functions, found: &mut Vec<H
 pub(super) fn after(world: &World, functions: &Functions, happening: Happening) -> World {
     let mut world = world.clone();
     match happening {
-        Happening::Boot => world.boot(),
+        Happening::Boot(claims) => world.boot(claims),
         Happening::PowerCut => world.turn_off(),
         Happening::Deploy(kernel) => {
             world.left.changes -= 1;

@@ -15,7 +15,7 @@ use crate::model::kernel::transition::{
     Event, Health, OverrideStep, RefusedOverride, Transition, decide,
 };
 use crate::model::kernel::verdict::OverrideVerdict;
-use Nature::{Fickle, Healthy, NeverBoots, Unhealthy};
+use Nature::{CannotLoad, Fickle, Healthy, NeverBoots, Unhealthy};
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 use std::collections::BTreeSet;
 
@@ -139,6 +139,17 @@ fn faults() -> Vec<PlantedFault> {
                 ..OURS
             },
             [Healthy, NeverBoots], [1, 0, 0], P3_CAUSE,
+        ),
+        fault(
+            "a kernel that does not run is rejected before its third boot",
+            deciding(|records, event| {
+                let mut tried = records.clone();
+                if let (Event::Judge { .. }, 1..) = (event, records.values.boots()) {
+                    tried.values.trial = Some(3);
+                }
+                decide(&tried, event)
+            }),
+            [CannotLoad, Healthy], [1, 0, 0], P3_CAUSE,
         ),
         fault(
             "arming keeps the trial count of another kernel",

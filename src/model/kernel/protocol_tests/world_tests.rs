@@ -54,6 +54,8 @@ pub(super) enum Nature {
     Fickle,
     /// The machine resets before userspace runs.
     NeverBoots,
+    /// kexec refuses it, so the initramfs boots the stock kernel after it has counted.
+    CannotLoad,
 }
 
 /// The kernels that can be deployed.
@@ -163,13 +165,17 @@ impl World {
     }
 
     /// One boot by the initramfs. A kernel that never boots leaves the device off.
-    pub(super) fn boot(&mut self) {
+    pub(super) fn boot(&mut self, claims: Claims) {
+        let none = BTreeSet::new();
         let view = BootView {
             values: &self.records.values,
             slot: self.next_slot,
             boots: self.boots,
             bootable: &self.records.published,
-            claims: &self.claims,
+            claims: match claims {
+                Claims::Known => &self.claims,
+                Claims::Unknown => &none,
+            },
         };
         let boot = initramfs::boot(&view);
         let kernel = boot.kernel.ok();
@@ -179,11 +185,9 @@ impl World {
             update.progress = Progress::Left;
         }
         self.past.note_boot(&before, &self.records.values, boot.slot, kernel.as_ref());
-        if kernel.as_ref().is_some_and(|abi| self.nature(abi) == Nature::NeverBoots) {
-            return;
-        }
-        self.is_on = true;
-        self.records.running = kernel;
+        let nature = kernel.as_ref().map(|abi| self.nature(abi));
+        self.is_on = nature != Some(Nature::NeverBoots);
+        self.records.running = kernel.filter(|_| self.is_on && nature != Some(Nature::CannotLoad));
     }
 
     fn carry_out(&mut self, step: &OverrideStep, functions: &Functions) -> ArmMoved {
