@@ -1,6 +1,6 @@
 //! Every command that changes the records of kernel overrides, with the device on which it is called.
 
-use crate::cut_device::{CONTENT, Case, VOLUME, device, kernel};
+use crate::cut_device::{CONTENT, Case, VOLUME, device, history, kernel, tear_block};
 use crate::support::host::version;
 use crate::support::override_device::Device;
 use crate::support::recorded_engine::{Answer, Engine};
@@ -20,7 +20,7 @@ pub(crate) type Cut = (&'static str, fn() -> Case);
 /// Each failing health check takes a second, so this one is a part of the full run only.
 pub(crate) const SLOW: Cut = ("validate_rejects", || on_trial(1, "exit 1"));
 
-pub(crate) const ALL: [Cut; 14] = [
+pub(crate) const ALL: [Cut; 15] = [
     ("fabricate", fabricate),
     ("fabricate_again", fabricate_again),
     ("activate", activate),
@@ -31,6 +31,7 @@ pub(crate) const ALL: [Cut; 14] = [
     ("validate_sweeps", validate_sweeps),
     ("validate_forgets_after_a_rollback", validate_forgets_after_a_rollback),
     ("validate_restores", validate_restores),
+    ("validate_completes_a_write", validate_completes_a_write),
     ("hup_commit", hup_commit),
     ("hup_reject", hup_reject),
     ("override_forget", override_forget),
@@ -145,7 +146,7 @@ fn validate_completes_a_rejection() -> Case {
     case
 }
 
-/// No extension claims y and z any more, and a value is malformed.
+/// No extension claims y and z any more, a value is malformed, and the history is too long.
 pub(crate) fn validate_sweeps() -> Case {
     let (x, y, z) = (abi("x"), abi("y"), abi("z"));
     let lines = format!("{ARM}={z}\n{A}=bad\n{B}={y}\n{TRIAL}=1\n");
@@ -154,6 +155,7 @@ pub(crate) fn validate_sweeps() -> Case {
     device.remove_container("z");
     device.prestate();
     device.link("../docker/volumes/x/_data/vmlinuz", &format!("mnt/data/boot-by-abi/{x}.new"));
+    device.0.write("mnt/state/override-history.jsonl", &history(400));
     Case::new(device, VALIDATE)
 }
 
@@ -168,6 +170,15 @@ fn validate_restores() -> Case {
     let (x, y) = (abi("x"), abi("y"));
     let device = device(&format!("{A}={x}\n{B}={y}\n"), &["x", "y"]);
     Case::new(device, VALIDATE)
+}
+
+/// A power cut came while the write that armed x was half done.
+pub(crate) fn validate_completes_a_write() -> Case {
+    let (x, y) = (abi("x"), abi("y"));
+    let device = device(&format!("{ARM}={y}\n{A}={y}\n"), &["x", "y"]);
+    device.prestate();
+    tear_block(&device, &y, &x);
+    Case { running: Some(y), ..Case::new(device, VALIDATE) }
 }
 
 /// The update has proven slot A, with x.

@@ -7,6 +7,7 @@ use crate::processes;
 use crate::support::host::BLOCK;
 use crate::support::override_device::Device;
 use crate::support::recorded_engine::Engine;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -26,6 +27,10 @@ const KEYS: [&str; 4] = [
     "kernel_override_abi_committed_B",
     "kernel_override_abi_rejected",
 ];
+/// The record of a write of the block, on the state partition.
+pub(crate) const REDO: &str = "override-block-redo";
+/// The event of the history that is older than the command, and newer than all others.
+const NEWEST: &str = "the newest event before the command";
 /// How `override status` shows a value that is no ABI.
 const MALFORMED: &str = "malformed";
 /// A boot that changes nothing comes before this one, or the device never rests.
@@ -90,10 +95,36 @@ fn filler() -> String {
     format!("x={}\n", "x".repeat(FILLER))
 }
 
+/// So many events of a history, of which the last one is [`NEWEST`].
+pub(crate) fn history(events: usize) -> String {
+    let event = |number: usize| {
+        let detail = if number == events { NEWEST } else { "an older event, which may be removed" };
+        let event = json!({ "time": "2026-01-01T00:00:00Z", "by": "validate", "event": "committed",
+            "abi": hash(b""), "slot": "A", "detail": detail });
+        format!("{event}\n")
+    };
+    (1..=events).map(event).collect()
+}
+
+/// Stops a write of the block that puts one kernel in place of another at the end of the first sector, and records it as
+/// the manager does.
+pub(crate) fn tear_block(device: &Device, old: &str, new: &str) {
+    let path = device.path("mnt/boot/bootenv");
+    let before = std::fs::read_to_string(&path).unwrap();
+    let after = before.replacen(old, new, 1);
+    let (before, after) = (before.as_bytes(), after.as_bytes());
+    let checksum: [u8; 32] =
+        Sha256::new().chain_update(before).chain_update(after).finalize().into();
+    let record = [b"override-block-redo 1\n", &checksum[..], before, after].concat();
+    std::fs::write(device.path("mnt/state").join(REDO), record).unwrap();
+    std::fs::write(path, [&after[..512], &before[512..]].concat()).unwrap();
+}
+
 /// A device with these lines in its block, on which these kernels are published, each with the file that its link leads
 /// to; deployed extensions claim them.
 pub(crate) fn device(lines: &str, published: &[&str]) -> Device {
     let device = Device::new(&format!("{}{lines}", filler()));
+    device.0.write("mnt/state/override-history.jsonl", &history(2));
     for name in published {
         let (bytes, abi) = kernel(name);
         let path = device.path(&format!("mnt/data/docker/volumes/{name}/_data/vmlinuz"));
@@ -141,6 +172,10 @@ impl Case {
             if abi != MALFORMED && !self.is_published(abi)? {
                 return Err(format!("the block names {abi}, which is not published"));
             }
+        }
+        let history = self.run(&["history", "--format", "json"]).success()?;
+        if !history.out.contains(NEWEST) {
+            return Err(format!("the history has lost an older event: {history}"));
         }
         let now = volume(&disk::Disk::load(&self.top()).tree());
         let is_marked = now.contains_key(".fabricating");
@@ -257,7 +292,7 @@ impl Case {
             block: self.device.block().replace(&filler(), "").lines().map(str::to_owned).collect(),
             published: self.published(),
             rejected: rejected.lines().filter(|line| is_abi(line)).map(str::to_owned).collect(),
-            redo: self.device.path("mnt/state/override-block-redo").exists(),
+            redo: self.device.path("mnt/state").join(REDO).exists(),
             volume: volume(&disk::Disk::load(&self.top()).tree()),
             running: cmdline.split_once("balena_kernel_abi=").map(|(_, abi)| abi.trim().to_owned()),
         }

@@ -2,7 +2,8 @@
 //! missing, or if two writes were in the other order. The sweep must find each of them.
 
 use crate::cut_commands::{
-    activate, fabricate, validate_rejects_after_three_boots, validate_sweeps,
+    activate, fabricate, validate_completes_a_write, validate_rejects_after_three_boots,
+    validate_sweeps,
 };
 use crate::cut_device::{Case, kernel};
 use crate::cut_sweep::judge;
@@ -18,7 +19,7 @@ struct Fault {
     found: &'static str,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 12] = [
     Fault {
         name: "the directory of the links is not synced before the kernel is armed",
         make: activate,
@@ -70,6 +71,18 @@ const FAULTS: [Fault; 10] = [
             drop_call(operations, "fsync", "override-block-redo.new");
         },
         found: "a mixture is believed",
+    },
+    Fault {
+        name: "a write of the block that is completed is not synced",
+        make: validate_completes_a_write,
+        plant: |operations| drop_call(operations, "fsync", "bootenv"),
+        found: "a mixture is believed",
+    },
+    Fault {
+        name: "the shortened history is not synced",
+        make: validate_sweeps,
+        plant: |operations| drop_call(operations, "fsync", "override-history.jsonl.new"),
+        found: "the history has lost an older event",
     },
     Fault {
         name: "the block is written before the rejection is recorded",

@@ -4,7 +4,7 @@
 //! not been called.
 
 use crate::cut_commands::Cut;
-use crate::cut_device::{Case, Named, named};
+use crate::cut_device::{Case, Named, REDO, named};
 use crate::power_cut::{self, Cuts};
 use crate::recorder::{Effect, Recording, record};
 use crate::report::Report;
@@ -25,6 +25,10 @@ pub(crate) fn sweep((name, make): Cut, extent: Extent, report: &mut Report) {
                 disks.len() - violations.len()
             ));
             violations.iter().for_each(|why| report.violation(format_args!("{name}: {why}")));
+            // Of nearly every point, something may be lost.
+            if built < 4 * points || disks.len() < 3 {
+                report.violation(format_args!("{name}: too few disks to have shown anything"));
+            }
         }
     }
 }
@@ -81,16 +85,22 @@ pub(crate) fn judge(case: &Case, recording: &Recording, extent: Extent) -> Resul
     Ok(Judged { cuts, violations })
 }
 
-/// What the block names at any time of the command.
+/// What the block names at any time of the command. One that is torn names nothing.
 fn named_meanwhile(recording: &Recording) -> BTreeSet<Named> {
     let mut disk = recording.before.clone();
     let mut seen = BTreeSet::new();
     let block = "boot/bootenv";
-    seen.insert(named(&disk.file(block).unwrap()));
+    if disk.file(&format!("state/{REDO}")).is_none() {
+        seen.insert(named(&disk.file(block).unwrap()));
+    }
     for operation in &recording.operations {
         if let Effect::Change(change) = &operation.effect {
+            let before = disk.file(block);
             disk.apply(change);
-            seen.insert(named(&disk.file(block).unwrap()));
+            let after = disk.file(block);
+            if before != after {
+                seen.insert(named(&after.unwrap()));
+            }
         }
     }
     seen
