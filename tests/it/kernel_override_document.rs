@@ -154,3 +154,35 @@ fn the_page_lists_every_event_of_the_history() {
     found.extend(["health-passed", "health-failed"]);
     assert_eq!(listed, found);
 }
+
+/// The first cells of the rows below a title, without the heads of tables.
+fn rows<'a>(document: &'a str, title: &str) -> BTreeSet<&'a str> {
+    let (_, section) = document.split_once(&format!("\n## {title}\n")).unwrap();
+    let lines = section.split("\n## ").next().unwrap().lines();
+    let next = lines.clone().skip(1).chain([""]);
+    let rows = lines.zip(next).filter(|(_, next)| !next.starts_with("|---"));
+    let cells = rows.filter_map(|(line, _)| line.strip_prefix("| ")?.split(" | ").next());
+    cells.map(|cell| cell.trim_matches('`')).collect()
+}
+
+/// The texts in quotes that follow `before` in a source.
+fn quoted_after<'a>(source: &'a str, before: &str) -> BTreeSet<&'a str> {
+    let texts = source.split(before).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    texts.map(|text| text.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn the_page_about_the_proof_has_every_cut_command_and_every_planted_fault() {
+    let document = read(top().join("docs/override-proof.md"));
+    let source = |file| read(top().join(file));
+    let commands = source("tests/stress/cut_commands.rs");
+    let commands = quoted_after(commands.split("fn abi(").next().unwrap(), "(");
+    assert_eq!((commands.len(), rows(&document, "Power cuts")), (16, commands));
+    let files = source("tests/stress/cut_faults.rs");
+    let files = quoted_after(&files, " name: ");
+    assert_eq!((files.len(), rows(&document, "Faults planted into the files")), (12, files));
+    let model = source("src/model/kernel/protocol_tests/faults_tests.rs");
+    let model = quoted_after(&model, "fault(\n");
+    let listed = rows(&document, "Faults planted into the model");
+    assert_eq!((model.len(), listed), (23, model));
+}

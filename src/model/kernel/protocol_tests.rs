@@ -290,7 +290,7 @@ fn explore(
 fn the_protocol_holds_its_properties() {
     explore([2, 0, 1], all_natures(), 1, 50_000);
     explore([1, 1, 1], all_natures(), 1, 100_000);
-    explore([1, 0, 1], vec![[Nature::Fickle, Nature::NeverBoots]], 2, 1_000);
+    explore([1, 0, 1], vec![[Nature::Fickle, Nature::NeverBoots]], 2, 2_500);
     assert_eq!(*DECIDED.lock().unwrap(), BTreeSet::from(DECISIONS));
 }
 
