@@ -54,7 +54,7 @@ struct OverrideDocument {
     command: &'static str,
     /// Whether the device has a boot environment block.
     overrides: bool,
-    running: Option<Abi>,
+    running: Read<Option<Abi>>,
     slot: Read<Slot>,
     armed: Option<String>,
     /// Whether the armed kernel is on trial in the slot that runs; `None` if the slot is unknown.
@@ -96,7 +96,7 @@ fn status(session: &Session, format: OutputFormat) -> Result<ManagerExit, Failur
     let host = &session.host;
     let block = block::read(host).map_err(KernelError::from)?;
     let document = match &block {
-        Some(block) => document(host, &block.values(), running(host)?),
+        Some(block) => document(host, &block.values()),
         None => OverrideDocument::without_block(host),
     };
     match format {
@@ -142,14 +142,14 @@ fn published(host: &HostRoot) -> Result<Vec<PublishedKernel>, String> {
     Ok(published.collect())
 }
 
-fn document(host: &HostRoot, values: &BlockValues, running: Option<Abi>) -> OverrideDocument {
+fn document(host: &HostRoot, values: &BlockValues) -> OverrideDocument {
     let slot = slot::running(host).map_err(|error| chain(&error));
     let on_trial = slot.as_ref().ok().map(|slot| values.is_on_trial(*slot));
     OverrideDocument {
         schema: 1,
         command: "override status",
         overrides: true,
-        running,
+        running: running(host).map_err(|error| chain(&error)).into(),
         armed: text(&values.arm),
         on_trial,
         trial_boots: values.boots(),
@@ -167,9 +167,9 @@ fn document(host: &HostRoot, values: &BlockValues, running: Option<Abi>) -> Over
 impl OverrideDocument {
     /// That of a host that has no overrides.
     fn without_block(host: &HostRoot) -> Self {
-        let nothing = document(host, &BlockValues::default(), None);
+        let nothing = document(host, &BlockValues::default());
         let (rejected, published) = (Read::Value(Vec::new()), Read::Value(Vec::new()));
-        Self { overrides: false, rejected, published, ..nothing }
+        Self { overrides: false, running: Read::Value(None), rejected, published, ..nothing }
     }
 }
 
@@ -193,7 +193,10 @@ fn table(document: &OverrideDocument) -> String {
         Read::Value(slot) => format!("slot {slot}"),
         Read::Unreadable { unreadable } => format!("slot unknown: {unreadable}"),
     };
-    let running = stock(document.running.as_ref().map(Abi::as_str));
+    let running = match &document.running {
+        Read::Value(running) => stock(running.as_ref().map(Abi::as_str)),
+        Read::Unreadable { unreadable } => format!("unknown: {unreadable};"),
+    };
     row("running", &format!("{running} in {slot}"));
     let armed = stock(document.armed.as_deref());
     row(

@@ -61,6 +61,24 @@ fn the_status_names_every_record_and_what_cannot_be_read() {
 }
 
 #[test]
+fn the_records_of_a_device_that_is_off_are_reported() {
+    let device = Device::new(&format!("{ARM}={X}\n{B}={Y}\n"));
+    std::fs::remove_file(device.path("proc/cmdline")).unwrap();
+    let finished = device.0.manager(&["override", "status"]).ok();
+    for text in [
+        "running       unknown: cannot determine which kernel runs: ".to_owned(),
+        format!("\narmed         {X}, on trial"),
+        format!("\ncommitted B   {Y}\n"),
+    ] {
+        assert!(finished.out.contains(&text), "{text}: {finished}");
+    }
+    let document = device.0.manager(&["override", "status", "--format", "json"]).ok().json();
+    let why = document["running"]["unreadable"].as_str().unwrap();
+    assert!(why.contains("proc/cmdline"), "{why}");
+    assert_eq!(document["armed"], X);
+}
+
+#[test]
 fn a_list_that_cannot_be_seen_is_not_an_empty_list() {
     let device = Device::new(&format!("{ARM}={X}\n"));
     device.publish(X);
