@@ -283,7 +283,7 @@ fn explore(
     );
     checker.assert_properties();
     assert!(checker.unique_state_count() >= least, "{left:?}");
-    assert!(checker.model().convergence.lock().unwrap().len() >= least / 150, "{left:?}");
+    assert!(checker.model().convergence.lock().unwrap().len() >= least / 200, "{left:?}");
 }
 
 #[test]
