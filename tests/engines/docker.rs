@@ -169,6 +169,18 @@ impl Docker {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// dockerd asks a containerd of its own that does not answer for its stacks, kills it, and starts another one. The
+    /// stacks of a containerd that it did not kill remain, as the trace of a signal that nobody should have sent.
+    fn remove_stacks_of_killed_containerds(&self) {
+        let log = self.daemon_log();
+        for line in log.lines().filter(|line| line.contains("killing and restarting containerd")) {
+            if let Some((_, pid)) = line.rsplit_once("pid=") {
+                let stacks = format!("containerd.{}.stacks.log", pid.trim());
+                let _absent = fs::remove_file(std::env::temp_dir().join(stacks));
+            }
+        }
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
@@ -228,6 +240,7 @@ impl Drop for Docker {
             drop(daemon.kill());
             drop(daemon.wait());
         }
+        self.remove_stacks_of_killed_containerds();
         unmount_below(self.dir.path());
     }
 }
