@@ -105,15 +105,8 @@ fn load_modules() {
 /// Runs a part.
 fn run(part: Part) -> Result<(), String> {
     match part {
-        Part::Sample => {
-            for kernel in ["KERNEL=", "KERNEL=1"] {
-                let mut demo = Command::new("env");
-                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo");
-                demo.args([kernel, "bash", script]);
-                run_to_end(demo, part.limit())?;
-            }
-            Ok(())
-        }
+        Part::Sample => run_to_end(demo("KERNEL="), part.limit()),
+        Part::Kernels => run_to_end(demo("KERNEL=1"), part.limit()),
         Part::Checks => run_to_end(black_box(&CHECKS)?, part.limit()),
         Part::LargeNumbers => run_to_end(black_box(&LARGE_NUMBERS)?, part.limit()),
         Part::BlackBox => {
@@ -124,6 +117,12 @@ fn run(part: Part) -> Result<(), String> {
         Part::Clock => run_to_end(stage("in-guest-clock"), part.limit()),
         Part::Figures => run_to_end(stage("in-guest-figures"), part.limit()),
     }
+}
+
+fn demo(setting: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args([setting, "bash", concat!(env!("CARGO_MANIFEST_DIR"), "/tools/demo")]);
+    command
 }
 
 fn stage(name: &str) -> Command {

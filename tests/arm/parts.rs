@@ -5,8 +5,10 @@ use std::time::Duration;
 /// A part, which runs in the guest by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// `tools/demo`: the whole life of the sample extension, and of kernels on a simulated device.
+    /// `tools/demo`: the whole life of the sample extension.
     Sample,
+    /// The same program with `KERNEL=1`: the life of kernels on a simulated device.
+    Kernels,
     /// The tests of privileges, and of what is believed.
     Checks,
     /// Numbers that need more than 32 bits.
@@ -22,8 +24,9 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Sample,
+        Self::Kernels,
         Self::Checks,
         Self::LargeNumbers,
         Self::Clock,
@@ -49,6 +52,7 @@ impl Part {
     pub(crate) fn short_name(self) -> &'static str {
         match self {
             Self::Sample => "sample",
+            Self::Kernels => "kernels",
             Self::Checks => "checks",
             Self::LargeNumbers => "large-numbers",
             Self::Clock => "clock",
@@ -61,6 +65,7 @@ impl Part {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sample => "the_life_of_the_sample_extension",
+            Self::Kernels => "the_life_of_kernels",
             Self::Checks => "the_checks_of_privileges_and_of_what_is_believed",
             Self::LargeNumbers => "numbers_beyond_32_bits",
             Self::Clock => "a_clock_beyond_2038",
@@ -73,7 +78,7 @@ impl Part {
     /// The time that it may take in the emulated machine, on a host that does other work too.
     pub(crate) fn limit(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Sample | Self::LargeNumbers | Self::Clock | Self::Figures => 300,
+            Self::Sample | Self::Kernels | Self::LargeNumbers | Self::Clock | Self::Figures => 300,
             Self::Checks => 900,
             Self::BlackBox | Self::Unit => 1800,
         })
